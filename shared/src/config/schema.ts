@@ -1,0 +1,119 @@
+/**
+ * The operator's configuration as the collector uses it: durations in nanoseconds, ratios, octets, every default
+ * filled in. `load.ts` makes it from YAML.
+ */
+import type { EndpointKind, Family, Protocol } from '../path.ts';
+
+export interface MaintenanceWindow {
+  /** Five-field cron expression of its start, in the site's local time. */
+  readonly cron: string;
+  readonly durationNs: number;
+}
+
+export interface SiteConfig {
+  readonly name: string;
+  /** Degrees north and east. */
+  readonly location: readonly [latitude: number, longitude: number] | undefined;
+  /** IANA zone name. */
+  readonly timezone: string;
+  readonly role: 'hub' | 'branch';
+  readonly maintenance: readonly MaintenanceWindow[];
+}
+
+export interface UplinkConfig {
+  readonly site: string;
+  readonly name: string;
+  readonly provider: string;
+  readonly circuit: string;
+  readonly technology: string;
+  readonly metered: boolean;
+  readonly monthlyBytes: number | undefined;
+  readonly role: 'active' | 'standby';
+}
+
+export interface TestConfig {
+  readonly name: string;
+  readonly protocol: Protocol;
+  readonly class: string;
+  readonly sizeBytes: number;
+  readonly intervalNs: number;
+  readonly timeoutNs: number;
+  readonly families: readonly Family[];
+  readonly keepAlive: boolean;
+}
+
+export interface MeshConfig {
+  readonly network: string;
+  readonly shape: 'full' | 'hub-spoke';
+  /** Site names; for `hub-spoke`. */
+  readonly hubs: readonly string[];
+  /** For `hub-spoke`: how many other spokes each spoke measures, by rendezvous hashing. */
+  readonly peers: number;
+  /** Test names. */
+  readonly tests: readonly string[];
+}
+
+export interface TargetConfig {
+  readonly name: string;
+  readonly kind: Extract<EndpointKind, 'external' | 'responder'>;
+  /** Site of a responder; external targets have none. */
+  readonly site: string | undefined;
+  readonly network: string;
+  /** For HTTP tests. */
+  readonly url: string | undefined;
+  /** IP address or name, for the other tests. */
+  readonly host: string | undefined;
+  readonly port: number | undefined;
+  readonly tests: readonly string[];
+  /** Site names or `*`. */
+  readonly from: readonly string[];
+}
+
+export interface ObjectiveConfig {
+  /** Site name or `*`; the most specific objective wins, the later of two equal ones. */
+  readonly from: string;
+  readonly to: string;
+  readonly test: string;
+  readonly rttNs: number | undefined;
+  readonly lossRatio: number | undefined;
+}
+
+export interface ExpectationConfig {
+  readonly from: string;
+  readonly to: string;
+  readonly test: string;
+  /**
+   * `reachable`: an answer is good. `denied`: no answer is good. `outbound_only`: `to` cannot be reached from outside,
+   * so paths towards it are not planned; its own sessions measure both directions.
+   */
+  readonly expect: 'reachable' | 'denied' | 'outbound_only';
+}
+
+export interface ExpositionConfig {
+  /** Bound on path-level series; paths beyond it are exposed in rollups only, and counted. */
+  readonly pathSeriesBudget: number;
+  /** `minimal`: sent, lost, rtt sum and count, state. `full`: every path family. */
+  readonly pathFamilies: 'minimal' | 'full';
+  /** Path-level delay families as classic histograms rather than sum and count. */
+  readonly pathHistograms: boolean;
+}
+
+export interface OperatorConfig {
+  readonly sites: ReadonlyMap<string, SiteConfig>;
+  /** Sites that no entry names are planned too. */
+  readonly autoSites: boolean;
+  /** Keyed `site/uplink`. */
+  readonly uplinks: ReadonlyMap<string, UplinkConfig>;
+  readonly tests: ReadonlyMap<string, TestConfig>;
+  readonly meshes: readonly MeshConfig[];
+  readonly targets: ReadonlyMap<string, TargetConfig>;
+  readonly objectives: readonly ObjectiveConfig[];
+  readonly expectations: readonly ExpectationConfig[];
+  readonly exposition: ExpositionConfig;
+  /** Aggregation interval of every probe. */
+  readonly intervalMs: number;
+  /** A silent probe has left after this long. */
+  readonly leaveAfterMs: number;
+  /** How long a plan may be used without news from the collector. */
+  readonly planExpiryMs: number;
+}

@@ -1,0 +1,212 @@
+/**
+ * Plan: everything one probe is to send. Compact on the wire (tests, sources and destinations are tables, a session
+ * is five numbers), expanded by `sessionsOf` on both sides so that probe and collector agree on every path.
+ */
+import { isIP } from 'node:net';
+import { z } from 'zod';
+import { RejectedMessage } from './errors.ts';
+import { encodeJsonMessage, parseJsonMessage } from './message.ts';
+import { dictionaryOf, ENDPOINT_KINDS, PROTOCOLS, type Dictionary, type Family, type PathParts } from './path.ts';
+import { isToken, type Identity } from './subjects.ts';
+import { DSCP_BY_CLASS, NS_PER_MS, NS_PER_S } from './units.ts';
+
+export const PLAN_VERSION = 1;
+
+/** Compiled-in limits of what one probe sends; hello announces them, the planner plans under them. */
+export const SEND_CAP = { packetsPerSecond: 2_000, bitsPerSecond: 10_000_000 } as const;
+
+/** Octets of IP and UDP/ICMP headers that a probe's size does not include, by family. */
+const HEADER_BYTES: Readonly<Record<Family, number>> = { ipv4: 28, ipv6: 48 };
+/** What one TCP connect and one HTTP exchange cost on the wire, about: packets sent and octets sent. */
+const CONNECT_COST = { tcp: { packets: 3, bytes: 180 }, http: { packets: 6, bytes: 700 } } as const;
+
+const token = z.string().refine(isToken, 'must match [a-z0-9_-]{1,63}');
+const ipAddress = z.string().refine((text) => isIP(text) !== 0, 'must be an IP address');
+const port = z.int().min(1).max(65_535);
+const index = z.int().min(0).max(65_535);
+
+const planTestSchema = z.strictObject({
+  name: token,
+  protocol: z.enum(PROTOCOLS),
+  class: z.string().refine((name) => name in DSCP_BY_CLASS, 'must be a per-hop behaviour'),
+  /** Octets of the ICMP payload or of the whole STAMP packet (44 at least); of no meaning for TCP and HTTP. */
+  sizeBytes: z.int().min(16).max(9_000),
+  /** Between two sends of one session. */
+  intervalNs: z.int().min(NS_PER_MS),
+  /** How long an answer is waited for. */
+  timeoutNs: z
+    .int()
+    .min(NS_PER_MS)
+    .max(60 * NS_PER_S),
+  /** HTTP: request over a connection kept from the last request. */
+  keepAlive: z.boolean(),
+});
+
+const planSourceSchema = z.strictObject({
+  network: token,
+  uplink: z.union([z.literal(''), token]),
+  ipv4: ipAddress.optional(),
+  ipv6: ipAddress.optional(),
+  interface: z.string().min(1).max(15).optional(),
+});
+
+const planDestinationSchema = z.strictObject({
+  kind: z.enum(ENDPOINT_KINDS),
+  site: token,
+  name: z.string().min(1).max(128),
+  network: token,
+  uplink: z.union([z.literal(''), token]),
+  ipv4: ipAddress.optional(),
+  ipv6: ipAddress.optional(),
+  /** Resolved by the probe where no address is given. */
+  host: z.string().min(1).max(253).optional(),
+  url: z
+    .url({ protocol: /^https?$/ })
+    .max(2_048)
+    .optional(),
+  ports: z.strictObject({ udp: port.optional(), tcp: port.optional(), http: port.optional() }),
+});
+
+const familyNumber = z.union([z.literal(4), z.literal(6)]);
+
+const planSchema = z.strictObject({
+  v: z.literal(PLAN_VERSION),
+  site: token,
+  probe: token,
+  /** Grows with each plan of this probe; a lower one is refused. */
+  version: z.int().min(1),
+  issuedAtMs: z.int().min(0),
+  /** After it the probe stops sending and goes on reflecting. */
+  expiresAtMs: z.int().min(0),
+  /** Length of the aggregation interval. */
+  intervalMs: z.int().min(1_000).max(300_000),
+  /** Sends nothing while true. */
+  paused: z.boolean(),
+  tests: z.array(planTestSchema).max(256),
+  sources: z.array(planSourceSchema).max(64),
+  destinations: z.array(planDestinationSchema).max(16_384),
+  /** [test, source, destination, family]; the position is the plan index. */
+  sessions: z.array(z.tuple([index, index, index, familyNumber])).max(65_536),
+});
+
+export type PlanTest = z.infer<typeof planTestSchema>;
+export type PlanSource = z.infer<typeof planSourceSchema>;
+export type PlanDestination = z.infer<typeof planDestinationSchema>;
+export type Plan = z.infer<typeof planSchema>;
+
+/** One session of a plan with everything needed to run it. */
+export interface PlannedSession {
+  readonly index: number;
+  readonly path: PathParts;
+  readonly test: PlanTest;
+  readonly source: { readonly address: string | undefined; readonly interface: string | undefined };
+  readonly target: {
+    /** IP address, or undefined when `host` or `url` is to be resolved. */
+    readonly address: string | undefined;
+    readonly host: string | undefined;
+    readonly url: string | undefined;
+    readonly port: number | undefined;
+  };
+}
+
+/**
+ * The sessions of a plan, in plan-index order.
+ *
+ * @throws RejectedMessage when a session points outside its tables or cannot be run as described.
+ */
+export function sessionsOf(plan: Plan): PlannedSession[] {
+  return plan.sessions.map(([testIndex, sourceIndex, destinationIndex, familyDigit], position) => {
+    const test = plan.tests[testIndex];
+    const source = plan.sources[sourceIndex];
+    const destination = plan.destinations[destinationIndex];
+    if (test === undefined || source === undefined || destination === undefined) {
+      throw new RejectedMessage('impossible_value', `session ${position} points outside the plan's tables`);
+    }
+    const family: Family = familyDigit === 4 ? 'ipv4' : 'ipv6';
+    const targetPort = test.protocol === 'icmp' ? undefined : destination.ports[test.protocol];
+    const address = destination[family];
+    if (address === undefined && destination.host === undefined && destination.url === undefined) {
+      throw new RejectedMessage('impossible_value', `session ${position} has no ${family} destination`);
+    }
+    if (test.protocol !== 'icmp' && targetPort === undefined && destination.url === undefined) {
+      throw new RejectedMessage('impossible_value', `session ${position} has no ${test.protocol} port`);
+    }
+    return {
+      index: position,
+      path: {
+        network: source.network,
+        srcSite: plan.site,
+        src: plan.probe,
+        srcUplink: source.uplink,
+        dstSite: destination.site,
+        dst: destination.name,
+        dstUplink: destination.uplink,
+        dstNetwork: destination.network,
+        dstKind: destination.kind,
+        test: test.name,
+        protocol: test.protocol,
+        class: test.class,
+        family,
+      },
+      test,
+      source: { address: source[family], interface: source.interface },
+      target: { address, host: destination.host, url: destination.url, port: targetPort },
+    };
+  });
+}
+
+export function dictionaryOfPlan(plan: Plan): Dictionary {
+  return dictionaryOf(sessionsOf(plan).map((session) => session.path));
+}
+
+/** What running a plan sends: packets and bits per second, headers included, connects at their usual cost. */
+export interface PlanLoad {
+  readonly packetsPerSecond: number;
+  readonly bitsPerSecond: number;
+}
+
+/** Load of one session of `test`. TCP and HTTP count every packet the sender emits for one exchange. */
+export function sessionLoad(test: Pick<PlanTest, 'protocol' | 'sizeBytes' | 'intervalNs'>, family: Family): PlanLoad {
+  const perSecond = NS_PER_S / test.intervalNs;
+  const cost =
+    test.protocol === 'tcp' || test.protocol === 'http'
+      ? CONNECT_COST[test.protocol]
+      : { packets: 1, bytes: test.sizeBytes + HEADER_BYTES[family] };
+  return { packetsPerSecond: cost.packets * perSecond, bitsPerSecond: cost.bytes * 8 * perSecond };
+}
+
+export function planLoad(plan: Plan): PlanLoad {
+  let packetsPerSecond = 0;
+  let bitsPerSecond = 0;
+  for (const session of sessionsOf(plan)) {
+    const load = sessionLoad(session.test, session.path.family);
+    packetsPerSecond += load.packetsPerSecond;
+    bitsPerSecond += load.bitsPerSecond;
+  }
+  return { packetsPerSecond, bitsPerSecond };
+}
+
+/** @throws RejectedMessage `too_large` */
+export function encodePlan(plan: Plan): Uint8Array {
+  return encodeJsonMessage('plan', plan);
+}
+
+/**
+ * Reads a plan meant for `subject` and checks that it can be run: its sessions are complete, distinct and under the
+ * compiled-in cap.
+ *
+ * @throws RejectedMessage
+ */
+export function decodePlan(bytes: Uint8Array, subject: Identity): Plan {
+  const plan = parseJsonMessage('plan', bytes, PLAN_VERSION, planSchema, subject);
+  const load = planLoad(plan);
+  if (load.packetsPerSecond > SEND_CAP.packetsPerSecond || load.bitsPerSecond > SEND_CAP.bitsPerSecond) {
+    throw new RejectedMessage(
+      'over_cap',
+      `plan of ${load.packetsPerSecond.toFixed(0)} packets/s and ${load.bitsPerSecond.toFixed(0)} bit/s`,
+    );
+  }
+  const distinct = new Set(plan.sessions.map((session) => session.join(' ')));
+  if (distinct.size !== plan.sessions.length) throw new RejectedMessage('impossible_value', 'plan repeats a session');
+  return plan;
+}

@@ -1,0 +1,180 @@
+import { describe, expect, test } from 'vitest';
+import { crc32c } from './crc32c.ts';
+import { RejectedMessage } from './errors.ts';
+import { Buckets } from './histogram.ts';
+import { decodeReport, encodeReport, encodeReportJson } from './report-codec.ts';
+import type { PathRecord, Report } from './report.ts';
+import { mutate, normalRttsNs, Random, recordOf, reportOf } from './testing/index.ts';
+import { NS_PER_MS } from './units.ts';
+
+/** Reports compare by what they say; bucket schemas may differ, since the encoder coarsens. */
+function plain(report: Report, schema = 3): unknown {
+  return JSON.parse(
+    JSON.stringify({
+      ...report,
+      records: report.records.map((record) =>
+        record.rtt === undefined
+          ? record
+          : { ...record, rtt: { ...record.rtt, buckets: record.rtt.buckets.downscaledTo(schema) } },
+      ),
+    }),
+  );
+}
+
+/** Recomputes length and checksum, so that what lies behind them is tested. */
+function withChecksum(bytes: Uint8Array): Uint8Array {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  view.setUint32(4, bytes.length);
+  const header = crc32c(Uint8Array.of(bytes[2]!, ...bytes.subarray(4, 8)));
+  view.setUint32(8, (crc32c(bytes.subarray(12)) ^ header) >>> 0);
+  return bytes;
+}
+
+const rich: PathRecord = {
+  ...recordOf(
+    4,
+    [10.1, 10.4, 12.9, 80.2].map((ms) => ms * NS_PER_MS),
+  ),
+  sent: 7,
+  lost: 3,
+  late: 1,
+  duplicates: 2,
+  reordered: 1,
+  notSent: 5,
+  spoofed: 1,
+  replayed: 4,
+  oneWayLost: { forward: 1, reverse: 1, unknown: 1 },
+  burstGap: { bursts: 1, burstPackets: 3, burstLost: 2, gapPackets: 4, gapLost: 1 },
+  outcomes: { refused: 2, unresolved: 1 },
+  httpPhases: { connect: { count: 4, sumNs: 1_000_000 }, transfer: { count: 4, sumNs: 500 } },
+  tlsExpiryS: 1_800_000_000,
+};
+
+const report = reportOf([recordOf(0, []), recordOf(1, [5 * NS_PER_MS]), rich], {
+  seq: 77,
+  epoch: 2,
+  self: { reportsProduced: 77, spoolInMemory: 1, rssBytes: 50_000_000 },
+  usage: [
+    { uplink: '', purpose: 'probes', bytes: 123_456 },
+    { uplink: 'isp-b', purpose: 'reports', bytes: 9 },
+  ],
+});
+
+describe('a report', () => {
+  test('says the same after encoding and decoding', () => {
+    expect(plain(decodeReport(encodeReport(report)))).toEqual(plain(report));
+  });
+
+  test('says the same in JSON', () => {
+    expect(plain(decodeReport(encodeReportJson(report)), 3)).toEqual(plain(report));
+  });
+
+  test('says the same whatever was measured', () => {
+    const random = new Random(42);
+    for (let round = 0; round < 300; round += 1) {
+      const records = Array.from({ length: random.int(5) }, (_, index) =>
+        recordOf(
+          index * 3,
+          normalRttsNs(random, random.int(80), 10 ** (4 + 5 * random.next()), 10 ** (3 + 5 * random.next())),
+        ),
+      );
+      const made = reportOf(records, { seq: round + 1 });
+      expect(plain(decodeReport(encodeReport(made)))).toEqual(plain(made));
+    }
+  });
+
+  test('is 12 octets of header, then exactly these', () => {
+    const bytes = encodeReport(
+      reportOf([recordOf(0, [1_000_000])], { seq: 3, intervalStartMs: 128, intervalMs: 10_000, self: {} }),
+    );
+    expect(Buffer.from(bytes.subarray(0, 8)).toString('hex')).toBe('57520100' + '0000002e');
+    // dictionary, boot, seq 3, start 128, interval 10000, epoch 0, no self fields, no usage, one record:
+    // index step 0; flags 0 (schema 5); sent 1 without loss; min 10000 ticks, spread 0, nothing above the minimum;
+    // no counts (one bucket each); jitter of 0 ticks + 1; no signature
+    expect(Buffer.from(bytes.subarray(12)).toString('hex')).toBe(
+      '0123456789abcdef' + '00000000000000b1' + '03' + '8001' + '904e' + '00' + '00' + '00' + '01' +
+        '00' + '00' + '02' + '904e' + '00' + '00' + '01' + '00', // prettier-ignore
+    );
+  });
+});
+
+describe('record size, averaged over 200 seeded records of 60 samples without loss', () => {
+  const octetsPerRecord = (meanMs: number, sigmaMs: number): number => {
+    const random = new Random(7);
+    const records = Array.from({ length: 200 }, (_, index) =>
+      recordOf(index, normalRttsNs(random, 60, meanMs * NS_PER_MS, sigmaMs * NS_PER_MS)),
+    );
+    return (encodeReport(reportOf(records)).length - encodeReport(reportOf([])).length) / records.length;
+  };
+
+  test('is at most 30 octets at 40 ms with sigma 0.5 ms', () => {
+    expect(octetsPerRecord(40, 0.5)).toBeLessThanOrEqual(30);
+  });
+
+  test('is at most 60 octets at 10 ms with sigma 2 ms', () => {
+    expect(octetsPerRecord(10, 2)).toBeLessThanOrEqual(60);
+  });
+});
+
+describe('a damaged report', () => {
+  test('is refused whatever single bit of it flips', () => {
+    const bytes = encodeReport(report);
+    for (let bit = 0; bit < bytes.length * 8; bit += 1) {
+      const damaged = Uint8Array.from(bytes);
+      damaged[bit >> 3]! ^= 1 << (bit & 7);
+      expect(() => decodeReport(damaged)).toThrow(RejectedMessage);
+    }
+  });
+
+  test('is refused in 10,000 seeded mutations', () => {
+    const random = new Random(1);
+    const bytes = encodeReport(report);
+    for (let round = 0; round < 10_000; round += 1) {
+      expect(() => decodeReport(mutate(bytes, random))).toThrow(RejectedMessage);
+    }
+  });
+
+  test('with its checksum made good again is still refused or possible, never a crash', () => {
+    const random = new Random(2);
+    const bytes = encodeReport(report);
+    let refused = 0;
+    for (let round = 0; round < 10_000; round += 1) {
+      const body = Uint8Array.from(bytes);
+      for (let i = 0; i <= random.int(3); i += 1) body[12 + random.int(body.length - 12)] = random.int(256);
+      try {
+        decodeReport(withChecksum(body));
+      } catch (error) {
+        expect(error).toBeInstanceOf(RejectedMessage);
+        refused += 1;
+      }
+    }
+    expect(refused).toBeGreaterThan(1_000);
+  });
+});
+
+describe('an impossible report is refused before it is sent', () => {
+  test.each<[string, PathRecord]>([
+    ['more lost than sent', { ...recordOf(0, []), sent: 1, lost: 2 }],
+    ['answers without delays', { ...recordOf(0, []), sent: 1 }],
+    ['a sum below count times minimum', { ...rich, rtt: { ...rich.rtt!, sumNs: 1 } }],
+    ['buckets that do not add up', { ...rich, rtt: { ...rich.rtt!, buckets: new Buckets(5) } }],
+    ['a burst with more losses than packets', { ...rich, burstGap: { ...rich.burstGap!, burstLost: 9 } }],
+  ])('%s', (_name, record) => {
+    expect(() => encodeReport(reportOf([record]))).toThrow(RejectedMessage);
+    expect(() => encodeReportJson(reportOf([record]))).toThrow(RejectedMessage);
+  });
+
+  test('records out of order', () => {
+    expect(() => encodeReport(reportOf([recordOf(1, []), recordOf(0, [])]))).toThrow(/ascending/);
+  });
+});
+
+test('reports of another version are refused as such', () => {
+  const bytes = encodeReport(report);
+  bytes[2] = 9;
+  expect(() => decodeReport(bytes)).toThrow(expect.objectContaining({ rejectCause: 'unsupported_version' }));
+  const json = Buffer.from(encodeReportJson(report)).toString().replace('"v":1', '"v":9');
+  expect(() => decodeReport(Buffer.from(json))).toThrow(
+    expect.objectContaining({ rejectCause: 'unsupported_version' }),
+  );
+});

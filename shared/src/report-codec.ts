@@ -1,0 +1,545 @@
+/**
+ * The report on the wire, version 1. docs/wire-format.md has the octet diagrams.
+ *
+ * A record is small because most of it follows from the rest: sums are sent above their minimum, the first and last
+ * bucket follow from the minimum and the maximum, the last count from the total. A first octet of `{` marks the JSON
+ * form, which says the same in words.
+ */
+import { z } from 'zod';
+import { ByteReader, ByteWriter } from './bytes.ts';
+import { crc32c } from './crc32c.ts';
+import { RejectedMessage } from './errors.ts';
+import { bootIdSchema } from './hello.ts';
+import { bucketIndex, Buckets, CLASSIC_FIRST_INDEX, CLASSIC_LAST_INDEX, classicIndex } from './histogram.ts';
+import {
+  checkReport,
+  HTTP_PHASES,
+  OUTCOMES,
+  SELF_FIELDS,
+  TICK_NS,
+  USAGE_PURPOSES,
+  type BurstGap,
+  type HttpPhase,
+  type HttpPhaseSum,
+  type IpdvSummary,
+  type OneWayLost,
+  type Outcome,
+  type PathRecord,
+  type Report,
+  type RttSummary,
+  type SelfField,
+  type SelfReport,
+  type Usage,
+} from './report.ts';
+import { isToken, MAX_MESSAGE_BYTES } from './subjects.ts';
+import { NS_PER_S } from './units.ts';
+
+export const REPORT_VERSION = 1;
+/** Schemas in which RTTs may travel, finest first; the flags hold the position. */
+const RTT_SCHEMAS = [5, 4, 3] as const;
+/** The finest schema whose buckets take no more octets than this is used; the coarsest one always may. */
+const BUCKET_BYTES_AIM = 16;
+
+const MAGIC = [0x57, 0x52] as const; // "WR"
+const HEADER_BYTES = 12;
+const CRC_OFFSET = 8;
+const MAX_RECORDS = 65_536;
+const MAX_SELF_FIELDS = 64;
+const MAX_USAGES = 256;
+
+const FLAG_ODDITIES = 0x01;
+const FLAG_ONE_WAY = 0x02;
+const FLAG_BURST_GAP = 0x04;
+const FLAG_IPDV = 0x08;
+/** The IPDV count differs from the number of answers and follows. */
+const FLAG_IPDV_COUNT = 0x10;
+const SCHEMA_SHIFT = 5;
+const FLAG_EXTENSIONS = 0x80;
+
+const EXTENSION_OUTCOMES = 1;
+const EXTENSION_HTTP_PHASES = 2;
+const EXTENSION_TLS_EXPIRY = 3;
+
+const ticks = (ns: number): number => Math.round(ns / TICK_NS);
+const toNs = (count: number): number => count * TICK_NS;
+const rttIndex = (ns: number, schema: number): number => bucketIndex(ns / NS_PER_S, schema);
+
+// ---------------------------------------------------------------------------------------------------------- encoding
+
+/** @throws RejectedMessage when the report is impossible or does not fit in one message. */
+export function encodeReport(report: Report): Uint8Array {
+  checkReport(report);
+  const out = new ByteWriter();
+  out.raw(Uint8Array.of(...MAGIC, REPORT_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+  out.raw(Buffer.from(report.dictionaryHash, 'hex'));
+  out.raw(Buffer.from(report.bootId, 'hex'));
+  out.varint(report.seq);
+  out.varint(report.intervalStartMs);
+  out.varint(report.intervalMs);
+  out.varint(report.epoch);
+  writeSelf(out, report.self);
+  writeUsage(out, report.usage);
+  out.varint(report.records.length);
+  let previousIndex = -1;
+  for (const record of report.records) {
+    out.varint(record.index - previousIndex - 1);
+    previousIndex = record.index;
+    writeRecord(out, record);
+  }
+  out.varint(0); // length of the signature: none yet
+  if (out.length > MAX_MESSAGE_BYTES) throw new RejectedMessage('too_large', `report of ${out.length} octets`);
+  out.patchU32(4, out.length);
+  out.patchU32(CRC_OFFSET, crc32c(out.subarray(HEADER_BYTES)) ^ headerSum(REPORT_VERSION, out.length));
+  return out.finish();
+}
+
+/** Version and length are under the checksum too, so that no octet of a report is outside it. */
+function headerSum(version: number, length: number): number {
+  return crc32c(Uint8Array.of(version, length >>> 24, length >>> 16, length >>> 8, length));
+}
+
+function writeSelf(out: ByteWriter, self: SelfReport): void {
+  const present = SELF_FIELDS.flatMap((field, tag) => {
+    const value = self[field];
+    return value === undefined ? [] : [{ tag, value }];
+  });
+  out.varint(present.length);
+  for (const { tag, value } of present) {
+    out.varint(tag);
+    out.varint(Math.round(value));
+  }
+}
+
+function writeUsage(out: ByteWriter, usage: readonly Usage[]): void {
+  out.varint(usage.length);
+  for (const { uplink, purpose, bytes } of usage) {
+    out.text(uplink);
+    out.varint(USAGE_PURPOSES.indexOf(purpose));
+    out.varint(bytes);
+  }
+}
+
+function writeRecord(out: ByteWriter, record: PathRecord): void {
+  const { rtt, ipdv, oneWayLost, burstGap } = record;
+  const oddities =
+    record.late + record.duplicates + record.reordered + record.notSent + record.spoofed + record.replayed > 0;
+  const extensions = extensionsOf(record);
+  const answered = record.sent - record.lost;
+  const schemaAt = rtt === undefined ? 0 : chooseSchema(rtt);
+  let flags = schemaAt << SCHEMA_SHIFT;
+  if (oddities) flags |= FLAG_ODDITIES;
+  if (oneWayLost !== undefined) flags |= FLAG_ONE_WAY;
+  if (burstGap !== undefined) flags |= FLAG_BURST_GAP;
+  if (ipdv !== undefined) flags |= FLAG_IPDV;
+  if (ipdv !== undefined && ipdv.count !== answered) flags |= FLAG_IPDV_COUNT;
+  if (extensions.length > 0) flags |= FLAG_EXTENSIONS;
+  out.u8(flags);
+  // Loss is rare: the low bit says whether its count follows.
+  out.varint(record.sent * 2 + (record.lost > 0 ? 1 : 0));
+  if (record.lost > 0) out.varint(record.lost);
+  if (oddities) {
+    out.varint(record.late);
+    out.varint(record.duplicates);
+    out.varint(record.reordered);
+    out.varint(record.notSent);
+    out.varint(record.spoofed);
+    out.varint(record.replayed);
+  }
+  if (oneWayLost !== undefined) {
+    out.varint(oneWayLost.forward);
+    out.varint(oneWayLost.reverse);
+    out.varint(oneWayLost.unknown);
+  }
+  if (burstGap !== undefined) {
+    out.varint(burstGap.bursts);
+    out.varint(burstGap.burstPackets);
+    out.varint(burstGap.burstLost);
+    out.varint(burstGap.gapPackets);
+    out.varint(burstGap.gapLost);
+  }
+  if (rtt !== undefined) writeRtt(out, rtt, RTT_SCHEMAS[schemaAt]!);
+  if (ipdv !== undefined) writeIpdv(out, ipdv, ipdv.count !== answered);
+  out.varint(record.interarrivalJitterNs === undefined ? 0 : ticks(record.interarrivalJitterNs) + 1);
+  if (extensions.length > 0) {
+    out.varint(extensions.length);
+    for (const { tag, bytes } of extensions) {
+      out.varint(tag);
+      out.varint(bytes.length);
+      out.raw(bytes);
+    }
+  }
+}
+
+function chooseSchema(rtt: RttSummary): number {
+  for (const [at, schema] of RTT_SCHEMAS.entries()) {
+    if (schema > rtt.buckets.schema) continue;
+    if (at === RTT_SCHEMAS.length - 1) return at;
+    const probe = new ByteWriter();
+    writeCounts(probe, rtt.buckets.downscaledTo(schema), rttIndex(rtt.minNs, schema), rttIndex(rtt.maxNs, schema));
+    if (probe.length <= BUCKET_BYTES_AIM) return at;
+  }
+  throw new RangeError(`RTT buckets of schema ${rtt.buckets.schema}`);
+}
+
+function writeRtt(out: ByteWriter, rtt: RttSummary, schema: number): void {
+  const min = ticks(rtt.minNs);
+  const max = ticks(rtt.maxNs);
+  out.varint(min);
+  out.varint(max - min);
+  out.varint(ticks(rtt.sumNs) - min * rtt.count);
+  writeCounts(out, rtt.buckets.downscaledTo(schema), rttIndex(rtt.minNs, schema), rttIndex(rtt.maxNs, schema));
+  writeCounts(out, rtt.pdvBuckets, CLASSIC_FIRST_INDEX, classicIndex((rtt.maxNs - rtt.minNs) / NS_PER_S));
+}
+
+function writeIpdv(out: ByteWriter, ipdv: IpdvSummary, withCount: boolean): void {
+  if (withCount) out.varint(ipdv.count);
+  out.varint(ticks(ipdv.sumAbsNs));
+  const last = ipdv.buckets.lastIndex ?? CLASSIC_FIRST_INDEX;
+  out.u8(last - CLASSIC_FIRST_INDEX);
+  writeCounts(out, ipdv.buckets, CLASSIC_FIRST_INDEX, last);
+}
+
+/**
+ * Counts of the buckets `first` to `last`, less the last one, which the reader gets by subtraction. A count of 0 is
+ * followed by how many more zeros follow it.
+ */
+function writeCounts(out: ByteWriter, buckets: Buckets, first: number, last: number): void {
+  let index = first;
+  while (index < last) {
+    const count = buckets.count(index);
+    out.varint(count);
+    index += 1;
+    if (count !== 0) continue;
+    const runStart = index;
+    while (index < last && buckets.count(index) === 0) index += 1;
+    out.varint(index - runStart);
+  }
+}
+
+interface Extension {
+  readonly tag: number;
+  readonly bytes: Uint8Array;
+}
+
+function extensionsOf(record: PathRecord): Extension[] {
+  const extensions: Extension[] = [];
+  const add = (tag: number, write: (out: ByteWriter) => void): void => {
+    const out = new ByteWriter();
+    write(out);
+    extensions.push({ tag, bytes: out.finish() });
+  };
+  const { outcomes, httpPhases, tlsExpiryS } = record;
+  if (outcomes !== undefined) {
+    add(EXTENSION_OUTCOMES, (out) => {
+      for (const [at, outcome] of OUTCOMES.entries()) {
+        const count = outcomes[outcome] ?? 0;
+        if (count === 0) continue;
+        out.varint(at);
+        out.varint(count);
+      }
+    });
+  }
+  if (httpPhases !== undefined) {
+    add(EXTENSION_HTTP_PHASES, (out) => {
+      for (const [at, phase] of HTTP_PHASES.entries()) {
+        const sum = httpPhases[phase];
+        if (sum === undefined) continue;
+        out.varint(at);
+        out.varint(sum.count);
+        out.varint(ticks(sum.sumNs));
+      }
+    });
+  }
+  if (tlsExpiryS !== undefined) add(EXTENSION_TLS_EXPIRY, (out) => out.varint(tlsExpiryS));
+  return extensions;
+}
+
+// ---------------------------------------------------------------------------------------------------------- decoding
+
+/**
+ * Reads a report, binary or JSON.
+ *
+ * @throws RejectedMessage; nothing of a bad report is kept.
+ */
+export function decodeReport(bytes: Uint8Array): Report {
+  if (bytes.length > MAX_MESSAGE_BYTES) throw new RejectedMessage('too_large', `report of ${bytes.length} octets`);
+  if (bytes[0] === 0x7b) return decodeReportJson(bytes);
+  const input = new ByteReader(bytes);
+  if (input.u8() !== MAGIC[0] || input.u8() !== MAGIC[1]) throw new RejectedMessage('bad_magic', 'not a report');
+  const version = input.u8();
+  if (version !== REPORT_VERSION) throw new RejectedMessage('unsupported_version', `report of version ${version}`);
+  if (input.u8() !== 0) throw new RejectedMessage('malformed', 'reserved octet is not 0');
+  const length = input.u32();
+  if (length !== bytes.length) throw new RejectedMessage('bad_length', `${bytes.length} octets, header says ${length}`);
+  if (input.u32() !== (crc32c(bytes.subarray(HEADER_BYTES)) ^ headerSum(version, length)) >>> 0) {
+    throw new RejectedMessage('bad_checksum', 'CRC-32C differs');
+  }
+  const report: Report = {
+    dictionaryHash: readHex(input, 8),
+    bootId: readHex(input, 8),
+    seq: input.varint(),
+    intervalStartMs: input.varint(),
+    intervalMs: input.varint(),
+    epoch: input.varint(),
+    self: readSelf(input),
+    usage: readUsage(input),
+    records: readRecords(input),
+  };
+  input.raw(input.varint()); // the signature: skipped until there are keys
+  if (input.remaining !== 0) throw new RejectedMessage('bad_length', `${input.remaining} octets after the report`);
+  checkReport(report);
+  return report;
+}
+
+function readHex(input: ByteReader, octets: number): string {
+  return Buffer.from(input.raw(octets)).toString('hex');
+}
+
+function bounded(what: string, count: number, most: number): number {
+  if (count > most) throw new RejectedMessage('bad_length', `${count} ${what}`);
+  return count;
+}
+
+function readSelf(input: ByteReader): SelfReport {
+  const self: Partial<Record<SelfField, number>> = {};
+  const count = bounded('self fields', input.varint(), MAX_SELF_FIELDS);
+  for (let i = 0; i < count; i += 1) {
+    const field = SELF_FIELDS[input.varint()];
+    const value = input.varint();
+    if (field !== undefined) self[field] = value;
+  }
+  return self;
+}
+
+function readUsage(input: ByteReader): Usage[] {
+  const count = bounded('usages', input.varint(), MAX_USAGES);
+  const usage: Usage[] = [];
+  for (let i = 0; i < count; i += 1) {
+    const uplink = input.text(63);
+    const purpose = USAGE_PURPOSES[input.varint()];
+    const bytes = input.varint();
+    if (uplink !== '' && !isToken(uplink)) throw new RejectedMessage('malformed', 'uplink name');
+    if (purpose !== undefined) usage.push({ uplink, purpose, bytes });
+  }
+  return usage;
+}
+
+function readRecords(input: ByteReader): PathRecord[] {
+  const count = bounded('records', input.varint(), MAX_RECORDS);
+  const records: PathRecord[] = [];
+  let index = -1;
+  for (let i = 0; i < count; i += 1) {
+    index += input.varint() + 1;
+    if (index >= MAX_RECORDS) throw new RejectedMessage('impossible_value', `plan index ${index}`);
+    records.push(readRecord(input, index));
+  }
+  return records;
+}
+
+function readRecord(input: ByteReader, index: number): PathRecord {
+  const flags = input.u8();
+  const sentAndLoss = input.varint();
+  const sent = Math.floor(sentAndLoss / 2);
+  const lost = sentAndLoss % 2 === 1 ? input.varint() : 0;
+  const answered = sent - lost;
+  if (answered < 0) throw new RejectedMessage('impossible_value', `record ${index}: ${lost} of ${sent} lost`);
+  const oddities = (flags & FLAG_ODDITIES) !== 0;
+  const record: { -readonly [K in keyof PathRecord]: PathRecord[K] } = {
+    index,
+    sent,
+    lost,
+    late: oddities ? input.varint() : 0,
+    duplicates: oddities ? input.varint() : 0,
+    reordered: oddities ? input.varint() : 0,
+    notSent: oddities ? input.varint() : 0,
+    spoofed: oddities ? input.varint() : 0,
+    replayed: oddities ? input.varint() : 0,
+  };
+  if (flags & FLAG_ONE_WAY) record.oneWayLost = readOneWay(input);
+  if (flags & FLAG_BURST_GAP) record.burstGap = readBurstGap(input);
+  const schema = RTT_SCHEMAS[(flags >> SCHEMA_SHIFT) & 3];
+  if (schema === undefined) throw new RejectedMessage('malformed', `record ${index}: bucket schema`);
+  if (answered > 0) record.rtt = readRtt(input, answered, schema);
+  if (flags & FLAG_IPDV) record.ipdv = readIpdv(input, flags & FLAG_IPDV_COUNT ? input.varint() : answered);
+  const jitter = input.varint();
+  if (jitter > 0) record.interarrivalJitterNs = toNs(jitter - 1);
+  if (flags & FLAG_EXTENSIONS) readExtensions(input, record);
+  return record;
+}
+
+function readOneWay(input: ByteReader): OneWayLost {
+  return { forward: input.varint(), reverse: input.varint(), unknown: input.varint() };
+}
+
+function readBurstGap(input: ByteReader): BurstGap {
+  return {
+    bursts: input.varint(),
+    burstPackets: input.varint(),
+    burstLost: input.varint(),
+    gapPackets: input.varint(),
+    gapLost: input.varint(),
+  };
+}
+
+function readRtt(input: ByteReader, count: number, schema: number): RttSummary {
+  const min = input.varint();
+  const spread = input.varint();
+  const above = input.varint();
+  const minNs = toNs(min);
+  const maxNs = toNs(min + spread);
+  if (min === 0 || maxNs > 120 * NS_PER_S) throw new RejectedMessage('impossible_value', `RTT ${minNs}..${maxNs} ns`);
+  const buckets = readCounts(input, schema, count, rttIndex(minNs, schema), rttIndex(maxNs, schema));
+  const pdvLast = classicIndex(toNs(spread) / NS_PER_S);
+  const pdvBuckets = readCounts(input, 0, count, CLASSIC_FIRST_INDEX, pdvLast);
+  return { count, minNs, maxNs, sumNs: minNs * count + toNs(above), buckets, pdvBuckets };
+}
+
+function readIpdv(input: ByteReader, count: number): IpdvSummary {
+  const sumAbsNs = toNs(input.varint());
+  const last = CLASSIC_FIRST_INDEX + input.u8();
+  if (last > CLASSIC_LAST_INDEX + 1) throw new RejectedMessage('impossible_value', 'IPDV bucket');
+  return { count, sumAbsNs, buckets: readCounts(input, 0, count, CLASSIC_FIRST_INDEX, last) };
+}
+
+function readCounts(input: ByteReader, schema: number, total: number, first: number, last: number): Buckets {
+  const buckets = new Buckets(schema, last - first + 1);
+  let rest = total;
+  let index = first;
+  while (index < last) {
+    const count = input.varint();
+    if (count > rest) throw new RejectedMessage('impossible_value', 'buckets hold more than was measured');
+    rest -= count;
+    buckets.add(index, count);
+    index += 1;
+    if (count === 0) index += input.varint();
+  }
+  if (index > last) throw new RejectedMessage('malformed', 'bucket run passes its end');
+  buckets.add(last, rest);
+  return buckets;
+}
+
+function readExtensions(input: ByteReader, record: { -readonly [K in keyof PathRecord]: PathRecord[K] }): void {
+  const count = bounded('extensions', input.varint(), 64);
+  for (let i = 0; i < count; i += 1) {
+    const tag = input.varint();
+    const body = new ByteReader(input.raw(input.varint()));
+    if (tag === EXTENSION_OUTCOMES) {
+      const outcomes: Partial<Record<Outcome, number>> = {};
+      while (body.remaining > 0) {
+        const outcome = OUTCOMES[body.varint()];
+        const value = body.varint();
+        if (outcome !== undefined) outcomes[outcome] = value;
+      }
+      record.outcomes = outcomes;
+    } else if (tag === EXTENSION_HTTP_PHASES) {
+      const phases: Partial<Record<HttpPhase, HttpPhaseSum>> = {};
+      while (body.remaining > 0) {
+        const phase = HTTP_PHASES[body.varint()];
+        const sum = { count: body.varint(), sumNs: toNs(body.varint()) };
+        if (phase !== undefined) phases[phase] = sum;
+      }
+      record.httpPhases = phases;
+    } else if (tag === EXTENSION_TLS_EXPIRY) {
+      record.tlsExpiryS = body.varint();
+    }
+    // Anything else is of a later version: skipped.
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------------- JSON
+
+/** The report in words, for people and for debugging; `decodeReport` reads it back. */
+export function encodeReportJson(report: Report): Uint8Array {
+  checkReport(report);
+  return Buffer.from(JSON.stringify({ v: REPORT_VERSION, ...report }));
+}
+
+const count = z.int().min(0);
+const bucketsSchema = z
+  .strictObject({ schema: z.int().min(0).max(5), counts: z.record(z.string().regex(/^-?\d{1,4}$/), z.int().min(1)) })
+  .transform(({ schema, counts }) => {
+    const buckets = new Buckets(schema);
+    for (const [index, value] of Object.entries(counts)) buckets.add(Number(index), value);
+    return buckets;
+  });
+const classicBuckets = bucketsSchema.refine(
+  (buckets) =>
+    buckets.schema === 0 &&
+    (buckets.firstIndex ?? CLASSIC_FIRST_INDEX) >= CLASSIC_FIRST_INDEX &&
+    (buckets.lastIndex ?? CLASSIC_FIRST_INDEX) <= CLASSIC_LAST_INDEX + 1,
+);
+const countsBy = <K extends string>(keys: readonly K[]): z.ZodType<Partial<Record<K, number>>> =>
+  z.partialRecord(z.enum(keys), count) as unknown as z.ZodType<Partial<Record<K, number>>>;
+
+const recordSchema = z.strictObject({
+  index: count.max(MAX_RECORDS - 1),
+  sent: count,
+  lost: count,
+  late: count,
+  duplicates: count,
+  reordered: count,
+  notSent: count,
+  spoofed: count,
+  replayed: count,
+  rtt: z
+    .strictObject({
+      count,
+      minNs: z.int().min(1),
+      maxNs: z.int().min(1),
+      sumNs: z.int().min(1),
+      buckets: bucketsSchema,
+      pdvBuckets: classicBuckets,
+    })
+    .optional(),
+  ipdv: z.strictObject({ count, sumAbsNs: count, buckets: classicBuckets }).optional(),
+  interarrivalJitterNs: z.number().min(0).max(1e15).optional(),
+  oneWayLost: z.strictObject({ forward: count, reverse: count, unknown: count }).optional(),
+  burstGap: z
+    .strictObject({ bursts: count, burstPackets: count, burstLost: count, gapPackets: count, gapLost: count })
+    .optional(),
+  outcomes: countsBy(OUTCOMES).optional(),
+  httpPhases: z.partialRecord(z.enum(HTTP_PHASES), z.strictObject({ count, sumNs: count })).optional(),
+  tlsExpiryS: count.optional(),
+});
+
+const reportSchema = z.strictObject({
+  v: z.literal(REPORT_VERSION),
+  bootId: bootIdSchema,
+  seq: count,
+  intervalStartMs: count,
+  intervalMs: count,
+  epoch: count,
+  dictionaryHash: bootIdSchema,
+  self: countsBy(SELF_FIELDS),
+  usage: z
+    .array(
+      z.strictObject({
+        uplink: z.string().refine((name) => name === '' || isToken(name)),
+        purpose: z.enum(USAGE_PURPOSES),
+        bytes: count,
+      }),
+    )
+    .max(MAX_USAGES),
+  records: z.array(recordSchema).max(MAX_RECORDS),
+});
+
+function decodeReportJson(bytes: Uint8Array): Report {
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(bytes).toString('utf8'));
+  } catch {
+    throw new RejectedMessage('malformed', 'report is not JSON');
+  }
+  const parsed = reportSchema.safeParse(value);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!;
+    const versionDiffers = issue.path[0] === 'v';
+    throw new RejectedMessage(
+      versionDiffers ? 'unsupported_version' : 'malformed',
+      `report: ${issue.path.join('.')}: ${issue.message}`,
+    );
+  }
+  const { v: _version, ...report } = parsed.data;
+  checkReport(report as Report);
+  return report as Report;
+}

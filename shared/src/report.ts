@@ -1,0 +1,208 @@
+/**
+ * Report: one probe's closed interval, one record for every session. The bytes are in `report-codec.ts`; here is what
+ * they mean and which values are possible.
+ */
+import { RejectedMessage } from './errors.ts';
+import type { Buckets } from './histogram.ts';
+
+/** RTTs and their sums travel as multiples of this; samples are rounded to it, and to one at least, when recorded. */
+export const TICK_NS = 100;
+
+/** Phases of one HTTP exchange. */
+export const HTTP_PHASES = ['resolve', 'connect', 'tls', 'processing', 'transfer'] as const;
+export type HttpPhase = (typeof HTTP_PHASES)[number];
+
+/**
+ * How one probe ended. `answered`, `refused`, `reset`, `tls_failed`, `bad_status` and `response_timeout` have an RTT;
+ * `lost`, `unreachable` and `retransmitted` are loss; `unresolved` and `not_sent` never reached the network and are
+ * neither sent nor lost. The order is the wire's: append only.
+ */
+export const OUTCOMES = [
+  'answered',
+  'refused',
+  'lost',
+  'unreachable',
+  'retransmitted',
+  'unresolved',
+  'not_sent',
+  'reset',
+  'tls_failed',
+  'bad_status',
+  'response_timeout',
+] as const;
+export type Outcome = (typeof OUTCOMES)[number];
+
+/** Direction in which a packet was lost, as far as the reflector's sequence numbers tell. */
+export interface OneWayLost {
+  readonly forward: number;
+  readonly reverse: number;
+  readonly unknown: number;
+}
+
+/**
+ * Loss in bursts and gaps, RFC 3611 section 4.7.2 with Gmin = 16. Packets are counted in the interval in which it is
+ * decided what they belong to, which may be the one after.
+ */
+export interface BurstGap {
+  readonly bursts: number;
+  readonly burstPackets: number;
+  readonly burstLost: number;
+  readonly gapPackets: number;
+  readonly gapLost: number;
+}
+
+/** Delay statistics of the answered probes of one interval; every time is a multiple of TICK_NS. */
+export interface RttSummary {
+  readonly count: number;
+  readonly minNs: number;
+  readonly maxNs: number;
+  readonly sumNs: number;
+  /** Seconds, schema 3, 4 or 5, finest that keeps the record small. */
+  readonly buckets: Buckets;
+  /** D(i) - D(min), RFC 5481. Seconds, schema 0, indices clamped to -12..4. Its sum is sumNs - count * minNs. */
+  readonly pdvBuckets: Buckets;
+}
+
+/** |D(i) - D(i-1)| of consecutively sent probes that were both answered (RFC 3393); buckets as for PDV. */
+export interface IpdvSummary {
+  readonly count: number;
+  readonly sumAbsNs: number;
+  readonly buckets: Buckets;
+}
+
+export interface HttpPhaseSum {
+  readonly count: number;
+  readonly sumNs: number;
+}
+
+/** One session in one interval. `sent` = answered with an RTT + `lost`; everything else is beside it. */
+export interface PathRecord {
+  readonly index: number;
+  readonly sent: number;
+  readonly lost: number;
+  /** Arrived after the timeout, in this interval; each is counted lost in the interval of its send too. */
+  readonly late: number;
+  readonly duplicates: number;
+  readonly reordered: number;
+  /** Local errors: nothing left the machine. */
+  readonly notSent: number;
+  /** Replies whose cookie was wrong. */
+  readonly spoofed: number;
+  /** Replies with a good cookie to a probe long forgotten. */
+  readonly replayed: number;
+  readonly rtt?: RttSummary;
+  readonly ipdv?: IpdvSummary;
+  /** RFC 3550 section 6.4.1, at the end of the interval; carried across intervals. */
+  readonly interarrivalJitterNs?: number;
+  readonly oneWayLost?: OneWayLost;
+  readonly burstGap?: BurstGap;
+  /** Outcomes other than `answered`, `lost` and `not_sent`, which the counts above tell. */
+  readonly outcomes?: Readonly<Partial<Record<Outcome, number>>>;
+  readonly httpPhases?: Readonly<Partial<Record<HttpPhase, HttpPhaseSum>>>;
+  /** Seconds since the epoch at which the server certificate ends. */
+  readonly tlsExpiryS?: number;
+}
+
+export const USAGE_PURPOSES = ['probes', 'reflections', 'reports', 'drain'] as const;
+export type UsagePurpose = (typeof USAGE_PURPOSES)[number];
+
+/** Octets sent since boot by one purpose over one uplink ('' when none is declared). */
+export interface Usage {
+  readonly uplink: string;
+  readonly purpose: UsagePurpose;
+  readonly bytes: number;
+}
+
+/** What a probe says of itself with each report. The order is the wire's: append only. */
+export const SELF_FIELDS = [
+  'reportsProduced',
+  'reportsLedgered',
+  'spoolReports',
+  'spoolBytes',
+  'timerErrorMaxNs',
+  'timerErrorSumNs',
+  'timerErrorCount',
+  'rssBytes',
+  'cpuNs',
+  'sessions',
+  'planVersion',
+  'planRejected',
+  'reflected',
+  'reflectorDropped',
+  'spoolInMemory',
+  'planInMemory',
+  'icmpUnavailable',
+  'paused',
+] as const;
+export type SelfField = (typeof SELF_FIELDS)[number];
+/** Non-negative integers; the last four are 0 or 1. `timerError*` are of this interval, totals are since boot. */
+export type SelfReport = Readonly<Partial<Record<SelfField, number>>>;
+
+export interface Report {
+  /** 16 hex digits. */
+  readonly bootId: string;
+  /** Counts this boot's reports, from 1. */
+  readonly seq: number;
+  /** Wall time of the interval's start. */
+  readonly intervalStartMs: number;
+  readonly intervalMs: number;
+  /** Counts wall-clock steps of over one second since boot. */
+  readonly epoch: number;
+  /** The dictionary that the records' plan indices refer to, 16 hex digits. */
+  readonly dictionaryHash: string;
+  readonly self: SelfReport;
+  readonly usage: readonly Usage[];
+  /** Ascending by plan index. */
+  readonly records: readonly PathRecord[];
+}
+
+/** More probes than any plan allows in the longest interval; a count above it is a lie. */
+const MAX_COUNT = 2 ** 31;
+const MAX_RTT_NS = 120e9;
+
+/**
+ * Refuses a report whose values no probe can have measured: sums outside their bounds, buckets that do not add up,
+ * more loss than was sent.
+ *
+ * @throws RejectedMessage `impossible_value`
+ */
+export function checkReport(report: Report): void {
+  const refuse = (what: string): never => {
+    throw new RejectedMessage('impossible_value', `report ${report.bootId}/${report.seq}: ${what}`);
+  };
+  if (report.seq < 1) refuse('seq below 1');
+  if (report.intervalMs < 1_000 || report.intervalMs > 300_000) refuse(`interval of ${report.intervalMs} ms`);
+  let previousIndex = -1;
+  for (const record of report.records) {
+    const where = `record ${record.index}`;
+    if (record.index <= previousIndex) refuse(`${where} is not in ascending order`);
+    previousIndex = record.index;
+    const answered = record.sent - record.lost;
+    if (record.sent > MAX_COUNT || answered < 0) refuse(`${where}: ${record.lost} of ${record.sent} lost`);
+    const rtt = record.rtt;
+    if ((rtt?.count ?? 0) !== answered) refuse(`${where}: ${rtt?.count ?? 0} RTTs for ${answered} answers`);
+    if (rtt !== undefined) {
+      if (rtt.count === 0) refuse(`${where}: delay statistics of nothing`);
+      if (rtt.minNs < TICK_NS || rtt.minNs > rtt.maxNs || rtt.maxNs > MAX_RTT_NS)
+        refuse(`${where}: RTT ${rtt.minNs}..${rtt.maxNs}`);
+      if (rtt.sumNs < rtt.count * rtt.minNs || rtt.sumNs > rtt.count * rtt.maxNs) refuse(`${where}: RTT sum`);
+      if (rtt.buckets.total() !== rtt.count || rtt.pdvBuckets.total() !== rtt.count) refuse(`${where}: buckets`);
+    }
+    const ipdv = record.ipdv;
+    if (ipdv !== undefined && (ipdv.count > answered || ipdv.buckets.total() !== ipdv.count)) refuse(`${where}: IPDV`);
+    const oneWay = record.oneWayLost;
+    // A loss found by a later reply is attributed in that reply's interval, so only absurd totals can be refused.
+    if (oneWay !== undefined && oneWay.forward + oneWay.reverse + oneWay.unknown > MAX_COUNT) {
+      refuse(`${where}: one-way loss`);
+    }
+    const burstGap = record.burstGap;
+    if (
+      burstGap !== undefined &&
+      (burstGap.burstLost > burstGap.burstPackets ||
+        burstGap.gapLost > burstGap.gapPackets ||
+        burstGap.burstLost < 2 * burstGap.bursts)
+    ) {
+      refuse(`${where}: bursts and gaps`);
+    }
+  }
+}

@@ -1,0 +1,4 @@
+/** Test doubles that both sides use. Not imported by products. */
+export * from './fake-clock.ts';
+export * from './random.ts';
+export * from './reports.ts';

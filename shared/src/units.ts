@@ -1,0 +1,94 @@
+/**
+ * Quantities and their units.
+ *
+ * Inside the product time is a `number` of nanoseconds (exact up to 104 days), bytes are octets and rates are events
+ * per second. Text forms ("900ms", "1/10s", "2GB", "0.5%") exist in configuration only and are parsed here.
+ */
+
+export const NS_PER_US = 1_000;
+export const NS_PER_MS = 1_000_000;
+export const NS_PER_S = 1_000_000_000;
+
+export function nsToSeconds(ns: number): number {
+  return ns / NS_PER_S;
+}
+
+export function nsToMs(ns: number): number {
+  return ns / NS_PER_MS;
+}
+
+const DURATION_UNIT_NS: Readonly<Record<string, number>> = {
+  us: NS_PER_US,
+  ms: NS_PER_MS,
+  s: NS_PER_S,
+  m: 60 * NS_PER_S,
+  h: 3_600 * NS_PER_S,
+  d: 86_400 * NS_PER_S,
+};
+
+const BYTE_UNIT: Readonly<Record<string, number>> = { B: 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
+
+/** "900ms", "1.5s", "2h" to nanoseconds; undefined when the text is not a duration. */
+export function parseDurationNs(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)(us|ms|s|m|h|d)$/.exec(text);
+  if (match === null) return undefined;
+  return Math.round(Number(match[1]) * DURATION_UNIT_NS[match[2]!]!);
+}
+
+/** "50/s", "1/10s", "2/m" to the nanoseconds between two events; undefined when it is not a rate above zero. */
+export function parseRateIntervalNs(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)\/(\d+(?:\.\d+)?)?(ms|s|m|h)$/.exec(text);
+  if (match === null) return undefined;
+  const count = Number(match[1]);
+  const span = Number(match[2] ?? '1') * DURATION_UNIT_NS[match[3]!]!;
+  return count > 0 && span > 0 ? Math.round(span / count) : undefined;
+}
+
+/** "2GB", "512MB", "160B" to octets (decimal multiples); undefined when the text is not a size. */
+export function parseBytes(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)(B|KB|MB|GB|TB)$/.exec(text);
+  if (match === null) return undefined;
+  return Math.round(Number(match[1]) * BYTE_UNIT[match[2]!]!);
+}
+
+/** "0.5%" to the ratio 0.005; undefined when the text is not a percentage from 0 to 100. */
+export function parsePercentRatio(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)%$/.exec(text);
+  if (match === null) return undefined;
+  const ratio = Number(match[1]) / 100;
+  return ratio <= 1 ? ratio : undefined;
+}
+
+/** Nanoseconds as a person reads them: "850 us", "40.2 ms", "1.50 s". */
+export function formatNs(ns: number): string {
+  if (ns < NS_PER_MS) return `${(ns / NS_PER_US).toFixed(0)} us`;
+  if (ns < NS_PER_S) return `${(ns / NS_PER_MS).toFixed(1)} ms`;
+  return `${(ns / NS_PER_S).toFixed(2)} s`;
+}
+
+/** DSCP code points by their per-hop-behaviour names (RFC 2474, 2597, 3246, 5865, 8622). */
+export const DSCP_BY_CLASS: Readonly<Record<string, number>> = {
+  BE: 0,
+  LE: 1,
+  CS1: 8,
+  AF11: 10,
+  AF12: 12,
+  AF13: 14,
+  CS2: 16,
+  AF21: 18,
+  AF22: 20,
+  AF23: 22,
+  CS3: 24,
+  AF31: 26,
+  AF32: 28,
+  AF33: 30,
+  CS4: 32,
+  AF41: 34,
+  AF42: 36,
+  AF43: 38,
+  CS5: 40,
+  VA: 44,
+  EF: 46,
+  CS6: 48,
+  CS7: 56,
+};
