@@ -469,7 +469,7 @@ const classicBuckets = bucketsSchema.refine(
     (buckets.lastIndex ?? CLASSIC_FIRST_INDEX) <= CLASSIC_LAST_INDEX + 1,
 );
 const countsBy = <K extends string>(keys: readonly K[]): z.ZodType<Partial<Record<K, number>>> =>
-  z.partialRecord(z.enum(keys), count) as unknown as z.ZodType<Partial<Record<K, number>>>;
+  z.partialRecord(z.enum(keys), count);
 
 const recordSchema = z.strictObject({
   index: count.max(MAX_RECORDS - 1),
@@ -539,7 +539,7 @@ function decodeReportJson(bytes: Uint8Array): Report {
       `report: ${issue.path.join('.')}: ${issue.message}`,
     );
   }
-  const { v: _version, ...report } = parsed.data;
+  const { v, ...report } = parsed.data;
   checkReport(report as Report);
   return report as Report;
 }

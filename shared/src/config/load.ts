@@ -1,5 +1,385 @@
+/**
+ * The operator's configuration: YAML text to `OperatorConfig`.
+ *
+ * A bad file is refused whole, with every problem named as `file:line: path: what is wrong; what is allowed`.
+ */
+import { IANAZone } from 'luxon';
+import { isAlias, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument, type Document } from 'yaml';
+import { z } from 'zod';
 import { InvalidConfiguration } from '../errors.ts';
-import type { OperatorConfig } from './schema.ts';
-export function parseOperatorConfig(_text: string, _fileName: string): OperatorConfig {
-  throw new InvalidConfiguration(['not yet']);
+import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, type Family, type Protocol } from '../path.ts';
+import { isToken } from '../subjects.ts';
+import {
+  DSCP_BY_CLASS,
+  NS_PER_MS,
+  NS_PER_S,
+  parseBytes,
+  parseDurationNs,
+  parsePercentRatio,
+  parseRateIntervalNs,
+} from '../units.ts';
+import type {
+  ExpectationConfig,
+  MeshConfig,
+  ObjectiveConfig,
+  OperatorConfig,
+  SiteConfig,
+  TargetConfig,
+  TestConfig,
+  UplinkConfig,
+} from './schema.ts';
+
+const DEFAULT_INTERVAL_NS: Readonly<Record<Protocol, number>> = {
+  icmp: NS_PER_S,
+  udp: NS_PER_S,
+  tcp: 10 * NS_PER_S,
+  http: 60 * NS_PER_S,
+};
+/** Every protocol's round trip is lost after this long; HTTP gets longer because its response counts too. */
+const DEFAULT_TIMEOUT_NS: Readonly<Record<Protocol, number>> = {
+  icmp: 900 * NS_PER_MS,
+  udp: 900 * NS_PER_MS,
+  tcp: 900 * NS_PER_MS,
+  http: 5 * NS_PER_S,
+};
+const DEFAULT_SIZE_BYTES: Readonly<Record<Protocol, number>> = { icmp: 56, udp: 44, tcp: 44, http: 44 };
+
+const NAME_RULE = 'must be 1 to 63 of a-z, 0-9, - and _';
+
+const text = <T>(parse: (value: string) => T | undefined, rule: string): z.ZodType<T, string> =>
+  z.string({ error: rule }).transform((value, context) => {
+    const parsed = parse(value);
+    if (parsed !== undefined) return parsed;
+    context.addIssue({ code: 'custom', message: `${JSON.stringify(value)}: ${rule}` });
+    return z.NEVER;
+  });
+
+const name = text((value) => (isToken(value) ? value : undefined), NAME_RULE);
+const pattern = text((value) => (value === '*' || isToken(value) ? value : undefined), `${NAME_RULE}, or *`);
+const duration = text(parseDurationNs, 'must be a duration such as 900ms, 10s or 2h');
+const rate = text(parseRateIntervalNs, 'must be a rate such as 1/s, 50/s or 1/10s');
+const bytes = text(parseBytes, 'must be a size such as 2GB or 512MB');
+const percent = text(parsePercentRatio, 'must be a percentage such as 0.5%');
+const timezone = text(
+  (value) => (IANAZone.isValidZone(value) ? value : undefined),
+  'must be an IANA time zone such as Europe/Berlin',
+);
+const cron = text(
+  (value) => (value.trim().split(/\s+/).length === 5 ? value.trim() : undefined),
+  'must be a cron expression of five fields such as "0 2 * * SUN"',
+);
+const className = text(
+  (value) => (value in DSCP_BY_CLASS ? value : undefined),
+  `must be one of ${Object.keys(DSCP_BY_CLASS).join(', ')}`,
+);
+
+/** An object without unknown keys; the error names the allowed ones. */
+function strict<Shape extends z.ZodRawShape>(shape: Shape): z.ZodObject<Shape, z.core.$strict> {
+  return z.strictObject(shape, {
+    error: (issue) =>
+      issue.code === 'unrecognized_keys'
+        ? `unknown key ${issue.keys.map((key) => JSON.stringify(key)).join(', ')}; allowed: ${Object.keys(shape).join(', ')}`
+        : undefined,
+  });
+}
+
+const location = z.tuple([z.number().min(-90).max(90), z.number().min(-180).max(180)], {
+  error: 'must be [latitude, longitude] in degrees',
+});
+
+const siteSchema = strict({
+  location: location.optional(),
+  timezone: timezone.default('UTC'),
+  role: z.enum(['hub', 'branch']).default('branch'),
+  maintenance: z.array(strict({ cron, for: duration })).default([]),
+});
+
+const uplinkSchema = strict({
+  provider: z.string().default(''),
+  circuit: z.string().default(''),
+  technology: z.string().default(''),
+  metered: z.boolean().default(false),
+  monthlyBytes: bytes.optional(),
+  role: z.enum(['active', 'standby']).default('active'),
+});
+
+const testSchema = strict({
+  protocol: z.enum(PROTOCOLS),
+  class: className.default('BE'),
+  size: z.int().min(16).max(9_000).optional(),
+  rate: rate.optional(),
+  timeout: duration.optional(),
+  family: z.enum(['both', ...FAMILIES]).default('both'),
+  keepAlive: z.boolean().default(false),
+});
+
+const meshSchema = strict({
+  network: name.default('default'),
+  shape: z.enum(['full', 'hub-spoke']),
+  hubs: z.array(name).default([]),
+  peers: z.int().min(0).max(1_000).default(0),
+  tests: z.array(name).min(1),
+});
+
+const targetSchema = strict({
+  kind: z.enum(['external', 'responder']),
+  site: name.optional(),
+  network: name.default('default'),
+  url: z.url({ protocol: /^https?$/, error: 'must be an http or https URL' }).optional(),
+  host: z
+    .string()
+    .regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'must be a host name or an IP address')
+    .optional(),
+  port: z.int().min(1).max(65_535).optional(),
+  tests: z.array(name).min(1),
+  from: z.array(pattern).min(1).default(['*']),
+});
+
+const objectiveSchema = strict({
+  from: pattern,
+  to: pattern,
+  test: pattern,
+  rtt: duration.optional(),
+  loss: percent.optional(),
+});
+
+const expectationSchema = strict({
+  from: pattern.default('*'),
+  to: pattern,
+  test: pattern.default('*'),
+  expect: z.enum(['reachable', 'denied', 'outbound_only']),
+});
+
+const expositionSchema = strict({
+  pathSeriesBudget: z.int().min(0).default(300_000),
+  pathFamilies: z.enum(['minimal', 'full']).default('minimal'),
+  pathHistograms: z.boolean().default(false),
+});
+
+/** Map keys: names, and names with one slash for uplinks. */
+const nameKey = z.string().regex(/^[a-z0-9_-]{1,63}$/, NAME_RULE);
+const uplinkKey = z.string().regex(/^[a-z0-9_-]{1,63}\/[a-z0-9_-]{1,63}$/, 'must be written site/uplink');
+
+const configSchema = strict({
+  sites: z
+    .object({ auto: z.boolean().default(false) })
+    .catchall(z.preprocess((value) => value ?? {}, siteSchema))
+    .prefault({}),
+  uplinks: z.record(uplinkKey, uplinkSchema).default({}),
+  tests: z.record(nameKey, testSchema),
+  meshes: z.array(meshSchema).default([]),
+  targets: z.record(nameKey, targetSchema).default({}),
+  objectives: z.array(objectiveSchema).default([]),
+  expectations: z.array(expectationSchema).default([]),
+  exposition: expositionSchema.prefault({}),
+  interval: duration.default(10 * NS_PER_S),
+  leaveAfter: duration.default(15 * 60 * NS_PER_S),
+  planExpiry: duration.default(7 * 86_400 * NS_PER_S),
+});
+
+type Parsed = z.output<typeof configSchema>;
+type Path = readonly (string | number)[];
+
+interface Problem {
+  readonly path: Path;
+  readonly message: string;
+  /** The offending key, where the problem is a key rather than its value. */
+  readonly key?: string;
+}
+
+/**
+ * Parses and checks a configuration file.
+ *
+ * @param fileName named in every problem.
+ * @throws InvalidConfiguration with every problem found.
+ */
+export function parseOperatorConfig(text: string, fileName: string): OperatorConfig {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
+  if (document.errors.length > 0) {
+    throw new InvalidConfiguration(
+      document.errors.map((error) => `${fileName}:${lines.linePos(error.pos[0]).line}: ${error.message}`),
+    );
+  }
+  const report = (problems: readonly Problem[]): never => {
+    const placed = problems.map((problem) => ({ ...problem, line: lineOf(document, lines, problem) }));
+    placed.sort((a, b) => a.line - b.line);
+    throw new InvalidConfiguration(
+      placed.map(({ line, path, message }) => `${fileName}:${line}: ${path.join('.') || '(file)'}: ${message}`),
+    );
+  };
+  const parsed = configSchema.safeParse(document.toJS({ maxAliasCount: 100 }) ?? {});
+  if (!parsed.success) {
+    return report(
+      parsed.error.issues.map((issue) => ({
+        path: issue.path.filter((step) => typeof step !== 'symbol'),
+        message: messageOf(issue),
+        ...(issue.code === 'unrecognized_keys' ? { key: issue.keys[0]! } : {}),
+      })),
+    );
+  }
+  const config = build(parsed.data);
+  const problems = crossCheck(parsed.data, config);
+  return problems.length > 0 ? report(problems) : config;
+}
+
+/** A bad map key carries its rule in a nested issue. */
+function messageOf(issue: z.core.$ZodIssue): string {
+  return issue.code === 'invalid_key' ? issue.issues.map((nested) => nested.message).join('; ') : issue.message;
+}
+
+/** Line of the node at `problem.path`, or of its nearest parent that is in the file. */
+function lineOf(document: Document, lines: LineCounter, problem: Problem): number {
+  const offsetOf = (node: unknown): number | undefined => (isNode(node) ? node.range?.[0] : undefined);
+  let node: unknown = document.contents;
+  let offset = offsetOf(node) ?? 0;
+  const steps = problem.key === undefined ? problem.path : [...problem.path, problem.key];
+  for (const step of steps) {
+    if (isAlias(node)) node = node.resolve(document);
+    if (isMap(node)) {
+      const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === String(step));
+      if (pair === undefined) break;
+      offset = offsetOf(pair.key) ?? offset;
+      node = pair.value;
+    } else if (isSeq(node)) {
+      node = node.items[Number(step)];
+      offset = offsetOf(node) ?? offset;
+    } else {
+      break;
+    }
+  }
+  return lines.linePos(offset).line;
+}
+
+function build(parsed: Parsed): OperatorConfig {
+  const { auto, ...namedSites } = parsed.sites;
+  const entries = <V, R>(record: Record<string, V>, make: (key: string, value: V) => R): ReadonlyMap<string, R> =>
+    new Map(Object.entries(record).map(([key, value]) => [key, make(key, value)]));
+  return {
+    autoSites: auto,
+    sites: entries(namedSites, (siteName, site): SiteConfig => ({
+      name: siteName,
+      location: site.location,
+      timezone: site.timezone,
+      role: site.role,
+      maintenance: site.maintenance.map((window) => ({ cron: window.cron, durationNs: window.for })),
+    })),
+    uplinks: entries(parsed.uplinks, (key, uplink): UplinkConfig => {
+      const [site, uplinkName] = key.split('/') as [string, string];
+      return { ...uplink, site, name: uplinkName, monthlyBytes: uplink.monthlyBytes };
+    }),
+    tests: entries(parsed.tests, (testName, test): TestConfig => {
+      const families: readonly Family[] = test.family === 'both' ? FAMILIES : [test.family];
+      return {
+        name: testName,
+        protocol: test.protocol,
+        class: test.class,
+        sizeBytes: test.size ?? DEFAULT_SIZE_BYTES[test.protocol],
+        intervalNs: test.rate ?? DEFAULT_INTERVAL_NS[test.protocol],
+        timeoutNs: test.timeout ?? DEFAULT_TIMEOUT_NS[test.protocol],
+        families,
+        keepAlive: test.keepAlive,
+      };
+    }),
+    meshes: parsed.meshes satisfies readonly MeshConfig[],
+    targets: entries(parsed.targets, (targetName, target): TargetConfig => ({
+      ...target,
+      name: targetName,
+      site: target.site,
+      url: target.url,
+      host: target.host,
+      port: target.port,
+    })),
+    objectives: parsed.objectives.map(({ from, to, test, rtt, loss }): ObjectiveConfig => ({
+      from,
+      to,
+      test,
+      rttNs: rtt,
+      lossRatio: loss,
+    })),
+    expectations: parsed.expectations satisfies readonly ExpectationConfig[],
+    exposition: parsed.exposition,
+    intervalMs: parsed.interval / NS_PER_MS,
+    leaveAfterMs: parsed.leaveAfter / NS_PER_MS,
+    planExpiryMs: parsed.planExpiry / NS_PER_MS,
+  };
+}
+
+/** What no single value shows: names that point nowhere, tests that cannot run, timeouts over the interval. */
+function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
+  const problems: Problem[] = [];
+  const add = (path: Path, message: string): void => void problems.push({ path, message });
+  const testNames = [...config.tests.keys()].join(', ') || 'none are defined';
+  const checkTests = (path: Path, tests: readonly string[]): void =>
+    tests.forEach((test, i) => {
+      if (test !== '*' && !config.tests.has(test))
+        add([...path, i], `no test ${JSON.stringify(test)}; tests: ${testNames}`);
+    });
+  const checkSite = (path: Path, site: string): void => {
+    if (site === '*' || config.autoSites || config.sites.has(site)) return;
+    if (config.targets.has(site)) return;
+    add(path, `no site ${JSON.stringify(site)}; sites: ${[...config.sites.keys()].join(', ') || 'none are defined'}`);
+  };
+
+  if (config.intervalMs < 1_000 || config.intervalMs > 300_000) add(['interval'], 'must be from 1s to 5m');
+  if (config.planExpiryMs < 72 * 3_600_000) add(['planExpiry'], "must be 72h or more, the age of a probe's spool");
+  for (const site of config.sites.keys()) {
+    if (!isToken(site)) add(['sites', site], NAME_RULE);
+    if (site === EXTERNAL_SITE) add(['sites', site], 'is the name of everything without a site; choose another');
+  }
+  for (const [key, uplink] of config.uplinks) {
+    if (!config.autoSites && !config.sites.has(uplink.site)) checkSite(['uplinks', key], uplink.site);
+  }
+  for (const test of config.tests.values()) {
+    const path = ['tests', test.name];
+    if (test.timeoutNs > config.intervalMs * NS_PER_MS) {
+      add([...path, 'timeout'], 'must not be longer than the interval');
+    }
+    if (test.timeoutNs < NS_PER_MS) add([...path, 'timeout'], 'must be 1ms or more');
+    if (test.intervalNs < NS_PER_MS) add([...path, 'rate'], 'must be 1000/s or less');
+    if (test.protocol === 'udp' && test.sizeBytes < 44) add([...path, 'size'], 'must be 44 or more for STAMP');
+  }
+  config.meshes.forEach((mesh, i) => {
+    const path = ['meshes', i];
+    checkTests([...path, 'tests'], mesh.tests);
+    mesh.hubs.forEach((hub, at) => checkSite([...path, 'hubs', at], hub));
+    if (mesh.shape === 'hub-spoke' && mesh.hubs.length === 0) add([...path, 'hubs'], 'a hub-spoke mesh needs hubs');
+    if (mesh.shape === 'full' && mesh.hubs.length > 0) add([...path, 'hubs'], 'a full mesh has no hubs');
+  });
+  for (const [key, target] of config.targets) {
+    const path = ['targets', key];
+    checkTests([...path, 'tests'], target.tests);
+    target.from.forEach((site, at) => checkSite([...path, 'from', at], site));
+    if (target.kind === 'responder' && target.site === undefined) add([...path, 'site'], 'a responder needs its site');
+    if (target.kind === 'external' && target.site !== undefined)
+      add([...path, 'site'], 'an external target has no site');
+    if (target.site !== undefined) checkSite([...path, 'site'], target.site);
+    for (const testName of target.tests) {
+      const protocol = config.tests.get(testName)?.protocol;
+      if (protocol === 'http' && target.url === undefined) add([...path, 'url'], `test ${testName} needs a url`);
+      if (protocol !== 'http' && protocol !== undefined && target.host === undefined) {
+        add([...path, 'host'], `test ${testName} needs a host`);
+      }
+      if (protocol === 'tcp' && target.port === undefined) add([...path, 'port'], `test ${testName} needs a port`);
+      if (protocol === 'udp' && target.kind === 'external') {
+        add([...path, 'tests'], `test ${testName} needs a peer that speaks STAMP: kind responder`);
+      }
+    }
+  }
+  for (const section of ['objectives', 'expectations'] as const) {
+    config[section].forEach((rule, i) => {
+      const path = [section, i];
+      checkSite([...path, 'from'], rule.from);
+      checkSite([...path, 'to'], rule.to);
+      if (rule.test !== '*' && !config.tests.has(rule.test)) {
+        add([...path, 'test'], `no test ${JSON.stringify(rule.test)}; tests: ${testNames}`);
+      }
+    });
+  }
+  parsed.objectives.forEach((objective, i) => {
+    if (objective.rtt === undefined && objective.loss === undefined) {
+      add(['objectives', i], 'promises nothing; give rtt, loss or both');
+    }
+  });
+  return problems;
 }

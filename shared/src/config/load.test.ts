@@ -1,0 +1,83 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { InvalidConfiguration } from '../errors.ts';
+import { NS_PER_MS, NS_PER_S } from '../units.ts';
+import { parseOperatorConfig } from './load.ts';
+
+const fixtures = new URL('./fixtures/', import.meta.url);
+const invalid = readdirSync(fixtures)
+  .filter((file) => file.endsWith('.yaml'))
+  .map((file) => file.slice(0, -'.yaml'.length));
+
+describe('a bad configuration is refused with exactly these problems', () => {
+  test.each(invalid)('%s', (name) => {
+    const text = readFileSync(new URL(`${name}.yaml`, fixtures), 'utf8');
+    // One problem a line: `line: path: what is wrong`; the file name comes before it.
+    const expected = readFileSync(new URL(`${name}.txt`, fixtures), 'utf8')
+      .trimEnd()
+      .split('\n');
+    let problems: readonly string[] = [];
+    try {
+      parseOperatorConfig(text, 'wanscope.yaml');
+    } catch (error) {
+      expect(error).toBeInstanceOf(InvalidConfiguration);
+      problems = (error as InvalidConfiguration).problems;
+    }
+    expect(problems).toEqual(expected.map((line) => `wanscope.yaml:${line}`));
+  });
+});
+
+describe('a good configuration', () => {
+  const config = parseOperatorConfig(
+    `
+sites:
+  hq:       { location: [52.52, 13.40], timezone: Europe/Berlin, role: hub }
+  branch-3: { location: [48.14, 11.58], timezone: Europe/Berlin, maintenance: [{ cron: "0 2 * * SUN", for: 2h }] }
+  branch-4:
+uplinks:
+  branch-3/isp-b: { provider: isp-b, circuit: DE-4711, technology: lte, metered: true, monthlyBytes: 2GB, role: standby }
+tests:
+  icmp:  { protocol: icmp, rate: 1/s, timeout: 900ms, family: both }
+  udp:   { protocol: udp }
+  voice: { protocol: udp, class: EF, size: 160, rate: 50/s, family: ipv4 }
+  tcp:   { protocol: tcp, rate: 1/10s }
+  web:   { protocol: http, rate: 1/60s }
+meshes:
+  - { network: default, shape: hub-spoke, hubs: [hq], peers: 3, tests: [icmp, udp, tcp, web] }
+targets:
+  m365: { kind: external, url: "https://outlook.office.com/", tests: [web], from: [branch-3] }
+objectives:
+  - { from: "*", to: hq, test: icmp, rtt: 40ms, loss: 0.5% }
+`,
+    'wanscope.yaml',
+  );
+
+  test('comes out in base units', () => {
+    expect(config.tests.get('voice')).toEqual({
+      name: 'voice',
+      protocol: 'udp',
+      class: 'EF',
+      sizeBytes: 160,
+      intervalNs: 20 * NS_PER_MS,
+      timeoutNs: 900 * NS_PER_MS,
+      families: ['ipv4'],
+      keepAlive: false,
+    });
+    expect(config.uplinks.get('branch-3/isp-b')).toMatchObject({ site: 'branch-3', name: 'isp-b', monthlyBytes: 2e9 });
+    expect(config.objectives).toEqual([{ from: '*', to: 'hq', test: 'icmp', rttNs: 40 * NS_PER_MS, lossRatio: 0.005 }]);
+    expect(config.sites.get('branch-3')!.maintenance).toEqual([{ cron: '0 2 * * SUN', durationNs: 7_200 * NS_PER_S }]);
+  });
+
+  test('gets the default rates: ICMP and UDP 1/s, TCP 1 per 10 s, HTTP 1 per 60 s', () => {
+    const defaults = parseOperatorConfig(
+      'tests: { a: { protocol: icmp }, b: { protocol: udp }, c: { protocol: tcp }, d: { protocol: http } }',
+      'f',
+    );
+    expect([...defaults.tests.values()].map((test) => test.intervalNs / NS_PER_S)).toEqual([1, 1, 10, 60]);
+  });
+
+  test('gets a site for an empty entry, in UTC', () => {
+    expect(config.sites.get('branch-4')).toMatchObject({ timezone: 'UTC', role: 'branch' });
+    expect(config.autoSites).toBe(false);
+  });
+});

@@ -1,0 +1,151 @@
+/** Hello, plan and ask: what is accepted, and that nothing else is. */
+import { describe, expect, test } from 'vitest';
+import { decodeAsk, encodeAsk } from './ask.ts';
+import { RejectedMessage } from './errors.ts';
+import { decodeHello, encodeHello, type FullHello } from './hello.ts';
+import { decodePlan, encodePlan, planLoad, SEND_CAP, sessionsOf, type Plan } from './plan.ts';
+import { mutate, Random } from './testing/index.ts';
+import { NS_PER_MS, NS_PER_S } from './units.ts';
+
+const owner = { site: 'branch-3', probe: 'r1' };
+
+const hello: FullHello = {
+  v: 1,
+  kind: 'full',
+  ...owner,
+  bootId: '0123456789abcdef',
+  version: 1,
+  software: '0.1.0',
+  startedAtMs: 1_750_000_000_000,
+  reportVersions: { oldest: 1, newest: 1 },
+  cap: SEND_CAP,
+  icmp: ['ipv4', 'ipv6'],
+  planVersion: 0,
+  endpoints: [
+    {
+      network: 'default',
+      uplink: '',
+      addresses: [{ family: 'ipv4', bound: '10.0.0.2', advertised: '203.0.113.7' }],
+      reflect: { udp: 862, tcp: 8620 },
+    },
+  ],
+};
+
+const plan: Plan = {
+  v: 1,
+  ...owner,
+  version: 3,
+  issuedAtMs: 1,
+  expiresAtMs: 2,
+  intervalMs: 10_000,
+  paused: false,
+  tests: [
+    {
+      name: 'udp',
+      protocol: 'udp',
+      class: 'BE',
+      sizeBytes: 44,
+      intervalNs: NS_PER_S,
+      timeoutNs: 900 * NS_PER_MS,
+      keepAlive: false,
+    },
+  ],
+  sources: [{ network: 'default', uplink: '', ipv4: '10.0.0.2', ipv6: 'fd00::2' }],
+  destinations: [
+    {
+      kind: 'probe',
+      site: 'hq',
+      name: 'a',
+      network: 'default',
+      uplink: '',
+      ipv4: '10.0.0.1',
+      ipv6: 'fd00::1',
+      ports: { udp: 862 },
+    },
+  ],
+  sessions: [
+    [0, 0, 0, 4],
+    [0, 0, 0, 6],
+  ],
+};
+
+const messages = [
+  { kind: 'hello', bytes: encodeHello(hello), decode: decodeHello, expected: hello },
+  { kind: 'plan', bytes: encodePlan(plan), decode: decodePlan, expected: plan },
+  {
+    kind: 'ask',
+    bytes: encodeAsk({ v: 1, ...owner, want: 'hello' }),
+    decode: decodeAsk,
+    expected: { v: 1, ...owner, want: 'hello' },
+  },
+] as const;
+
+describe.each(messages)('$kind', ({ bytes, decode, expected }) => {
+  const causeOf = (message: Uint8Array, subject = owner): string => {
+    try {
+      decode(message, subject);
+      return 'accepted';
+    } catch (error) {
+      expect(error).toBeInstanceOf(RejectedMessage);
+      return (error as RejectedMessage).rejectCause;
+    }
+  };
+  const changed = (changes: object): Uint8Array => Buffer.from(JSON.stringify({ ...expected, ...changes }));
+
+  test('reads back', () => {
+    expect(decode(bytes, owner)).toEqual(expected);
+  });
+
+  test('is refused for another identity, version, size or shape', () => {
+    expect(causeOf(bytes, { site: 'branch-3', probe: 'r2' })).toBe('wrong_identity');
+    expect(causeOf(changed({ v: 2 }))).toBe('unsupported_version');
+    expect(causeOf(changed({ surprise: 1 }))).toBe('malformed');
+    expect(causeOf(Buffer.from('null'))).toBe('malformed');
+    expect(causeOf(new Uint8Array(256 * 1024 + 1))).toBe('too_large');
+  });
+
+  test('10,000 seeded mutations are refused or mean something else, and none crashes', () => {
+    const random = new Random(11);
+    for (let round = 0; round < 10_000; round += 1) causeOf(mutate(bytes, random));
+  });
+});
+
+describe('a plan', () => {
+  const decoded = (changes: Partial<Plan>): Plan => decodePlan(encodePlan({ ...plan, ...changes }), owner);
+  const testOf = (changes: Partial<Plan['tests'][number]>): Plan['tests'] => [{ ...plan.tests[0]!, ...changes }];
+
+  test('expands to sessions with their paths and targets', () => {
+    const [v4, v6] = sessionsOf(plan);
+    expect(v4).toMatchObject({
+      index: 0,
+      path: { srcSite: 'branch-3', src: 'r1', dstSite: 'hq', dst: 'a', protocol: 'udp', family: 'ipv4' },
+      source: { address: '10.0.0.2' },
+      target: { address: '10.0.0.1', port: 862 },
+    });
+    expect(v6!.target.address).toBe('fd00::1');
+  });
+
+  test('loads the line with packets, headers included', () => {
+    // One a second over IPv4 (44 + 28 octets) and one over IPv6 (44 + 48)
+    expect(planLoad(plan)).toEqual({ packetsPerSecond: 2, bitsPerSecond: (72 + 92) * 8 });
+  });
+
+  test('over the compiled-in cap is refused', () => {
+    expect(() => decoded({ tests: testOf({ intervalNs: NS_PER_MS }) })).not.toThrow(); // 2 x 1,000 packets/s
+    const tests = [...testOf({ intervalNs: NS_PER_MS }), { ...plan.tests[0]!, name: 'more' }];
+    const sessions: Plan['sessions'] = [...plan.sessions, [1, 0, 0, 4]];
+    expect(() => decoded({ tests, sessions })).toThrow(expect.objectContaining({ rejectCause: 'over_cap' }));
+    expect(() => decoded({ tests: testOf({ intervalNs: NS_PER_MS, sizeBytes: 9_000 }) })).toThrow(
+      expect.objectContaining({ rejectCause: 'over_cap' }),
+    );
+  });
+
+  test('that points outside its tables, or repeats a session, is refused', () => {
+    const cause = { rejectCause: 'impossible_value' };
+    expect(() => decoded({ sessions: [[1, 0, 0, 4]] })).toThrow(expect.objectContaining(cause));
+    expect(() => decoded({ sessions: [[0, 0, 0, 4], [0, 0, 0, 4]] })).toThrow(expect.objectContaining(cause)); // prettier-ignore
+    expect(() => decoded({ destinations: [{ ...plan.destinations[0]!, ports: {} }] })).toThrow(
+      expect.objectContaining(cause),
+    );
+  });
+});

@@ -1,0 +1,34 @@
+import { expect, test } from 'vitest';
+import { formatNs, parseBytes, parseDurationNs, parsePercentRatio, parseRateIntervalNs } from './units.ts';
+
+test('durations', () => {
+  expect(parseDurationNs('900ms')).toBe(900_000_000);
+  expect(parseDurationNs('1.5s')).toBe(1_500_000_000);
+  expect(parseDurationNs('2h')).toBe(7_200_000_000_000);
+  for (const bad of ['', '900', 'ms', '-1s', '1 s', '1e3s', '1w']) expect(parseDurationNs(bad)).toBeUndefined();
+});
+
+test('rates are read as the time between two events', () => {
+  expect(parseRateIntervalNs('1/s')).toBe(1_000_000_000);
+  expect(parseRateIntervalNs('50/s')).toBe(20_000_000);
+  expect(parseRateIntervalNs('1/10s')).toBe(10_000_000_000);
+  expect(parseRateIntervalNs('2/m')).toBe(30_000_000_000);
+  for (const bad of ['0/s', '1', '1/0s', '1/day', '/s']) expect(parseRateIntervalNs(bad)).toBeUndefined();
+});
+
+test('sizes are decimal', () => {
+  expect(parseBytes('2GB')).toBe(2_000_000_000);
+  expect(parseBytes('160B')).toBe(160);
+  expect(parseBytes('2GiB')).toBeUndefined();
+});
+
+test('percentages become ratios', () => {
+  expect(parsePercentRatio('0.5%')).toBe(0.005);
+  expect(parsePercentRatio('100%')).toBe(1);
+  expect(parsePercentRatio('100.1%')).toBeUndefined();
+  expect(parsePercentRatio('0.5')).toBeUndefined();
+});
+
+test('times are shown in the unit a person would choose', () => {
+  expect([850_000, 40_200_000, 1_500_000_000].map(formatNs)).toEqual(['850 us', '40.2 ms', '1.50 s']);
+});
