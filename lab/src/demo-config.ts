@@ -1,0 +1,74 @@
+/** The demo's company: a headquarters, two regional hubs and branches, and the configuration its collector reads. */
+import type { Identity } from '@wanscope/shared';
+
+interface City {
+  readonly site: string;
+  readonly city: string;
+  readonly location: readonly [number, number];
+  readonly role: 'hub' | 'branch';
+}
+
+const CITIES: readonly City[] = [
+  { site: 'hq', city: 'Berlin', location: [52.52, 13.4], role: 'hub' },
+  { site: 'hub-north', city: 'Hamburg', location: [53.55, 9.99], role: 'hub' },
+  { site: 'hub-south', city: 'Munich', location: [48.14, 11.58], role: 'hub' },
+  { site: 'branch-1', city: 'Cologne', location: [50.94, 6.96], role: 'branch' },
+  { site: 'branch-2', city: 'Dresden', location: [51.05, 13.74], role: 'branch' },
+  { site: 'branch-3', city: 'Stuttgart', location: [48.78, 9.18], role: 'branch' },
+];
+
+export const DEFAULT_BRANCHES = CITIES.length;
+export const MIN_BRANCHES = 2;
+export const MAX_BRANCHES = 40;
+
+function cities(count: number): City[] {
+  return Array.from(
+    { length: count },
+    (_, i) =>
+      CITIES[i] ?? {
+        site: `branch-${i - 2}`,
+        city: `Town ${i - 2}`,
+        location: [50 + (i % 4), 8 + (i % 6)],
+        role: 'branch',
+      },
+  );
+}
+
+/** One probe at each site and a second one at headquarters, so that containers and sites differ. */
+export function demoProbes(branches: number): Identity[] {
+  return cities(branches).flatMap(({ site }, i) =>
+    i === 0
+      ? [
+          { site, probe: 'probe-a' },
+          { site, probe: 'probe-b' },
+        ]
+      : [{ site, probe: 'probe-a' }],
+  );
+}
+
+/**
+ * A full mesh with rates and an interval that show changes within seconds.
+ *
+ * @param icmp false where no ICMP can be sent.
+ */
+export function demoConfig(branches: number, icmp: boolean): string {
+  const sites = cities(branches).map(
+    ({ site, city, location, role }) =>
+      `  ${site}: { location: [${location.join(', ')}], timezone: Europe/Berlin, role: ${role} } # ${city}`,
+  );
+  return `# Configuration of the demo: every site measures every other one, often.
+interval: 5s
+leaveAfter: 2m
+sites:
+${sites.join('\n')}
+tests:
+${icmp ? '  icmp: { protocol: icmp, rate: 2/s }\n' : ''}  udp:  { protocol: udp, rate: 2/s }
+  tcp:  { protocol: tcp, rate: 1/2s }
+  http: { protocol: http, rate: 1/4s, timeout: 2s }
+meshes:
+  - { shape: full, tests: [${icmp ? 'icmp, ' : ''}udp, tcp, http] }
+objectives:
+  - { from: "*", to: "*", test: "*", rtt: 50ms, loss: 1% }
+exposition: { pathFamilies: full, pathHistograms: true }
+`;
+}

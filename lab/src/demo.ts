@@ -1,0 +1,146 @@
+/**
+ * The demo: a company's WAN on this machine, measured by the real thing, with one address to open.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { formatIdentity, formatNs, NS_PER_S } from '@wanscope/shared';
+import { demoConfig, demoProbes } from './demo-config.ts';
+import type { Sample } from './exposition-text.ts';
+import { openDoor } from './http.ts';
+import { Mesh, type MeshOptions } from './mesh.ts';
+import { removeAbandonedNamespaces } from './network.ts';
+
+export interface DemoOptions {
+  readonly branches: number;
+  /** Loopback port of the page; ignored with `socketOnly`. */
+  readonly port: number;
+  /** Keep logs and stores after the end. */
+  readonly keep: boolean;
+  readonly isolation: MeshOptions['isolation'];
+  readonly keepRoot: boolean;
+  /** Parent of the working directory; where another process finds the collector's socket. */
+  readonly directory?: string;
+  /** Another process opens the door. */
+  readonly doorElsewhere: boolean;
+  readonly say: (line: string) => void;
+  /** Redraws the one line that changes; absent where nobody looks. */
+  readonly redraw?: (line: string) => void;
+  readonly signal: AbortSignal;
+}
+
+const REFRESH_MS = 1_000;
+const QUIET_REFRESH_MS = 15_000;
+
+/** Runs until `signal` aborts; leaves nothing behind (unless asked to keep its files). */
+export async function runDemo(options: DemoOptions): Promise<void> {
+  const directory = options.directory ?? mkdtempSync(join(tmpdir(), 'wanscope-'));
+  const icmp = options.isolation === 'namespaces';
+  const probes = demoProbes(options.branches);
+  if (icmp) {
+    const abandoned = removeAbandonedNamespaces();
+    if (abandoned.length > 0) options.say(`Removed ${abandoned.length} namespaces that an earlier run left behind.`);
+  }
+  options.say(
+    icmp
+      ? `Making ${probes.length} branch routers, each in its own network namespace …`
+      : `Starting ${probes.length} probes on loopback addresses, without ICMP …`,
+  );
+  const mesh = new Mesh({
+    directory,
+    probes,
+    config: demoConfig(options.branches, icmp),
+    isolation: options.isolation,
+    keepRoot: options.keepRoot,
+  });
+  let door: Awaited<ReturnType<typeof openDoor>> | undefined;
+  try {
+    const startedAt = Date.now();
+    if (!options.doorElsewhere) door = await openDoor(options.port, mesh.collectorSocket);
+    await mesh.start();
+    options.say(
+      `Mesh started: broker, collector and ${probes.length} probes (${probes.map(formatIdentity).join(', ')}).`,
+    );
+    if (door !== undefined) {
+      options.say('');
+      options.say(`  Open      http://127.0.0.1:${door.port}/`);
+      options.say(`  Metrics   http://127.0.0.1:${door.port}/metrics`);
+      options.say(`  API       http://127.0.0.1:${door.port}/api/v1/mesh`);
+      options.say(`  Logs      ${join(directory, 'log')}`);
+      options.say('');
+    }
+    await watch(mesh, probes.length * (probes.length - 1) * (icmp ? 4 : 3), startedAt, options);
+  } finally {
+    options.say('');
+    options.say('Stopping: probes, collector, broker, namespaces …');
+    await door?.close();
+    await mesh.stop();
+    if (options.keep) options.say(`Kept logs and stores in ${directory}`);
+    else rmSync(directory, { recursive: true, force: true });
+    options.say('Nothing is left running.');
+  }
+}
+
+async function watch(mesh: Mesh, expectedPairs: number, startedAt: number, options: DemoOptions): Promise<void> {
+  const draw = options.redraw ?? options.say;
+  let fullAt: number | undefined;
+  while (!options.signal.aborted) {
+    try {
+      const samples = await mesh.samples(
+        'wan_path_probes_sent_total',
+        'wan_path_state',
+        'wan_probe_live',
+        'wan_path_rtt_seconds_sum',
+        'wan_path_rtt_seconds_count',
+      );
+      const elapsed = Math.round((Date.now() - startedAt) / 1_000);
+      const summary = summarise(samples);
+      if (fullAt === undefined && summary.pairs >= expectedPairs) {
+        fullAt = elapsed;
+        options.say(`Full mesh in /metrics after ${elapsed} s: ${summary.pairs} ordered pairs x protocols.`);
+      }
+      draw(
+        `${elapsed} s  ${summary.liveProbes} probes live  ${summary.pairs}/${expectedPairs} pairs x protocols  ` +
+          `${summary.ok} paths ok, ${summary.degraded} degraded, ${summary.down} down, ${summary.noData} without data  ` +
+          `mean RTT ${summary.meanRtt}`,
+      );
+    } catch (error) {
+      draw(`The collector does not answer (${String(error)}); its log: ${mesh.collector.logTail(1)}`);
+    }
+    await sleep(options.redraw === undefined ? QUIET_REFRESH_MS : REFRESH_MS, undefined, {
+      signal: options.signal,
+    }).catch(() => undefined);
+  }
+}
+
+interface Summary {
+  readonly liveProbes: number;
+  /** Ordered pairs of probes x protocols with something sent. */
+  readonly pairs: number;
+  readonly ok: number;
+  readonly degraded: number;
+  readonly down: number;
+  readonly noData: number;
+  readonly meanRtt: string;
+}
+
+export function summarise(samples: readonly Sample[]): Summary {
+  const pairs = new Set<string>();
+  const states = [0, 0, 0, 0];
+  let liveProbes = 0;
+  let rttSum = 0;
+  let rttCount = 0;
+  for (const { name, labels, value } of samples) {
+    if (name === 'wan_path_probes_sent_total' && value > 0) {
+      const { src_site, src, dst_site, dst, protocol } = labels as Record<string, string>;
+      pairs.add([src_site, src, dst_site, dst, protocol].join(' '));
+    } else if (name === 'wan_path_state') states[value]! += 1;
+    else if (name === 'wan_probe_live') liveProbes += value;
+    else if (name === 'wan_path_rtt_seconds_sum') rttSum += value;
+    else if (name === 'wan_path_rtt_seconds_count') rttCount += value;
+  }
+  const [ok, degraded, down, noData] = states as [number, number, number, number];
+  const meanRtt = rttCount === 0 ? '-' : formatNs((rttSum / rttCount) * NS_PER_S);
+  return { liveProbes, pairs: pairs.size, ok, degraded, down, noData, meanRtt };
+}

@@ -1,0 +1,217 @@
+/**
+ * A whole wanscope on one machine: broker, collector and probes as real processes, each in a node of its own where
+ * namespaces can be had, on loopback addresses otherwise.
+ */
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { formatIdentity, type Identity } from '@wanscope/shared';
+import { parseSamples, type Sample } from './exposition-text.ts';
+import { getOverSocket, type HttpAnswer } from './http.ts';
+import { NamespaceNetwork, type LabNode } from './network.ts';
+import { Service } from './service.ts';
+
+const BROKER_PORT = 4_222;
+export const COLLECTOR_PORT = 9_479;
+const START_PATIENCE_MS = 20_000;
+const POLL_MS = 100;
+/** On loopback every probe needs ports of its own, since IPv6 has a single loopback address. */
+const LOOPBACK_FIRST_PORT = 20_000;
+
+const program = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+
+export interface MeshOptions {
+  /** Existing directory for logs, stores and sockets. */
+  readonly directory: string;
+  readonly probes: readonly Identity[];
+  /** The collector's configuration, YAML. */
+  readonly config: string;
+  readonly isolation: 'namespaces' | 'loopback';
+  /** Set where user ids other than 0 cannot be taken (unprivileged user namespaces). */
+  readonly keepRoot?: boolean;
+}
+
+/** First `nats-server` of the path and of the project's own cache. */
+export function natsServerProgram(): string {
+  const cached = program('.cache/bin/nats-server');
+  return existsSync(cached) ? cached : 'nats-server';
+}
+
+export class Mesh {
+  readonly broker: Service;
+  readonly collector: Service;
+  /** By identity, written `site/probe`. */
+  readonly probes: ReadonlyMap<string, Service>;
+  /** Where broker and collector live; undefined on loopback. */
+  readonly centre: LabNode | undefined;
+  readonly collectorSocket: string;
+  readonly configFile: string;
+  readonly #directory: string;
+  readonly #network: NamespaceNetwork | undefined;
+  readonly #nodes = new Map<string, LabNode>();
+  readonly #extra: Service[] = [];
+
+  constructor(options: MeshOptions) {
+    this.#directory = options.directory;
+    for (const name of ['log', 'broker', 'collector']) mkdirSync(join(options.directory, name), { recursive: true });
+    this.collectorSocket = join(options.directory, 'collector.sock');
+    this.configFile = join(options.directory, 'wanscope.yaml');
+    writeFileSync(this.configFile, options.config);
+    this.#network = options.isolation === 'namespaces' ? new NamespaceNetwork() : undefined;
+    try {
+      this.centre = this.#network?.addNode('centre');
+      for (const identity of options.probes) {
+        const node = this.#network?.addNode(`${identity.site}-${identity.probe}`);
+        if (node !== undefined) this.#nodes.set(formatIdentity(identity), node);
+      }
+    } catch (error) {
+      this.#network?.remove();
+      throw error;
+    }
+    const brokerAddress = this.centre?.ipv4 ?? '127.0.0.1';
+    const brokerPort = this.centre === undefined ? LOOPBACK_FIRST_PORT - 1 : BROKER_PORT;
+    const natsUrl = `nats://${brokerAddress}:${brokerPort}`;
+    this.broker = this.#service('broker', this.centre, [
+      natsServerProgram(),
+      '--jetstream',
+      '--store_dir',
+      join(options.directory, 'broker'),
+      '--addr',
+      brokerAddress,
+      '--port',
+      String(brokerPort),
+    ]);
+    const listenOnTcp = this.centre === undefined ? [] : ['--web.listen-address', `:${COLLECTOR_PORT}`];
+    this.collector = this.#service('collector', this.centre, [
+      process.execPath,
+      program('collector/dist/main.js'),
+      '--config',
+      this.configFile,
+      '--nats.url',
+      natsUrl,
+      '--state.dir',
+      join(options.directory, 'collector'),
+      '--web.listen-address',
+      `unix:${this.collectorSocket}`,
+      ...listenOnTcp,
+    ]);
+    this.probes = new Map(
+      options.probes.map((identity, number) => [
+        formatIdentity(identity),
+        this.#probe(identity, number, natsUrl, options.keepRoot ?? false),
+      ]),
+    );
+  }
+
+  /** Starts everything and waits until the collector answers. */
+  async start(): Promise<void> {
+    this.broker.start();
+    this.collector.start();
+    for (const probe of this.probes.values()) probe.start();
+    await this.until('the collector to answer', async () => (await this.get('/-/healthy')).status === 200);
+  }
+
+  /** Ends everything, probes first so that they can say goodbye, and removes the network. */
+  async stop(): Promise<void> {
+    await Promise.all([...this.probes.values(), ...this.#extra].map((service) => service.stop()));
+    await this.collector.stop();
+    await this.broker.stop();
+    this.#network?.remove();
+  }
+
+  get(path: string): Promise<HttpAnswer> {
+    return getOverSocket(this.collectorSocket, path);
+  }
+
+  /** Samples of these families; none while the collector is not ready. */
+  async samples(...families: readonly string[]): Promise<Sample[]> {
+    const answer = await this.get('/metrics');
+    return answer.status === 200 ? parseSamples(answer.body, new Set(families)) : [];
+  }
+
+  /** Runs another program beside the collector, ended with the mesh. */
+  addService(name: string, command: readonly [string, ...string[]]): Service {
+    const service = this.#service(name, this.centre, command);
+    this.#extra.push(service);
+    return service;
+  }
+
+  /** Makes a TCP port of the centre reachable; returns the path of the Unix socket. */
+  relay(name: string, port: number): string {
+    const socketPath = join(this.#directory, `${name}.sock`);
+    const relay = this.addService(`${name}-relay`, [
+      process.execPath,
+      program('lab/dist/relay-main.js'),
+      socketPath,
+      '127.0.0.1',
+      String(port),
+    ]);
+    relay.start();
+    return socketPath;
+  }
+
+  setConnected(identity: string, connected: boolean): void {
+    const node = this.#nodes.get(identity);
+    if (node === undefined) throw new Error(`${identity} has no namespace`);
+    this.#network?.setConnected(node, connected);
+  }
+
+  /**
+   * Polls until `condition` holds; a condition that throws does not hold yet.
+   *
+   * @throws with the log of every service that has ended, when it takes too long.
+   */
+  async until(what: string, condition: () => Promise<boolean>, patienceMs = START_PATIENCE_MS): Promise<void> {
+    const deadline = Date.now() + patienceMs;
+    const attempt = async (): Promise<string | undefined> => {
+      try {
+        return (await condition()) ? undefined : '';
+      } catch (error) {
+        return ` (${String(error)})`;
+      }
+    };
+    let problem = await attempt();
+    while (problem !== undefined && Date.now() <= deadline) {
+      await sleep(POLL_MS);
+      problem = await attempt();
+    }
+    if (problem === undefined) return;
+    const ended = [this.broker, this.collector, ...this.probes.values()].filter((service) => !service.running);
+    const logs = ended.map((service) => `\n--- ${service.name} has ended:\n${service.logTail(20)}`).join('');
+    throw new Error(`waited ${patienceMs} ms for ${what}${problem}${logs}`);
+  }
+
+  #service(name: string, node: LabNode | undefined, command: readonly [string, ...string[]], env = {}): Service {
+    return new Service({
+      name,
+      enter: node?.enter ?? [],
+      command,
+      env,
+      logFile: join(this.#directory, 'log', `${name}.log`),
+    });
+  }
+
+  #probe(identity: Identity, number: number, natsUrl: string, keepRoot: boolean): Service {
+    const name = `${identity.site}-${identity.probe}`;
+    const node = this.#nodes.get(formatIdentity(identity));
+    const stateDirectory = join(this.#directory, 'probe', name);
+    mkdirSync(stateDirectory, { recursive: true });
+    const firstPort = LOOPBACK_FIRST_PORT + number * 3;
+    return this.#service(name, node, [process.execPath, program('probe/dist/main.js')], {
+      WAN_NATS_URL: natsUrl,
+      WAN_SITE: identity.site,
+      WAN_PROBE: identity.probe,
+      WAN_STATE_DIR: stateDirectory,
+      WAN_ADDRESSES:
+        node === undefined
+          ? `default=127.18.${number >> 8}.${(number & 0xff) + 1},default=[::1]`
+          : `default=${node.ipv4},default=[${node.ipv6}]`,
+      WAN_REFLECT:
+        node === undefined
+          ? `udp:${firstPort},tcp:${firstPort + 1},http:${firstPort + 2}`
+          : 'udp:862,tcp:8620,http:8621',
+      ...(keepRoot ? { WAN_KEEP_ROOT: '1' } : {}),
+    });
+  }
+}

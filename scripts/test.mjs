@@ -1,0 +1,56 @@
+/**
+ * `npm test`: sets up what is missing, then runs the suites and prints the totals of each.
+ *
+ *   node scripts/test.mjs [unit] [live]
+ *
+ * A live test that was skipped although this user is root is a failure: the privilege is there.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { setup } from './setup.mjs';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const SUITES = ['unit', 'live'];
+
+/**
+ * @param {string} suite
+ * @returns {boolean} whether it passed
+ */
+function runSuite(suite) {
+  const report = join(root, '.cache', `test-${suite}.json`);
+  mkdirSync(join(root, '.cache'), { recursive: true });
+  rmSync(report, { force: true });
+  const vitest = join(root, 'node_modules/vitest/vitest.mjs');
+  const args = [
+    vitest,
+    'run',
+    '--project',
+    suite,
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${report}`,
+  ];
+  const run = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
+  const totals =
+    /** @type {{ numPassedTests: number, numFailedTests: number, numPendingTests: number, numTotalTests: number }} */ (
+      JSON.parse(readFileSync(report, 'utf8'))
+    );
+  const { numPassedTests: passed, numFailedTests: failed, numPendingTests: skipped } = totals;
+  console.log(`${suite}: ${passed} passed, ${failed} failed, ${skipped} skipped`);
+  if (totals.numTotalTests === 0) console.error(`${suite}: no test ran`);
+  const needlesslySkipped = process.getuid?.() === 0 && skipped > 0;
+  if (needlesslySkipped) console.error(`${suite}: ${skipped} skipped although this user is root`);
+  return run.status === 0 && totals.numTotalTests > 0 && !needlesslySkipped;
+}
+
+const wanted = process.argv.slice(2);
+try {
+  setup('test');
+  const results = (wanted.length > 0 ? wanted : SUITES).map(runSuite);
+  process.exitCode = results.every(Boolean) ? 0 : 1;
+} catch (error) {
+  console.error(error instanceof Error ? error.message : String(error));
+  process.exitCode = 1;
+}
