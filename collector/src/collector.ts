@@ -1,0 +1,496 @@
+/**
+ * The collector put together: bus -> ingest -> state -> exposition and API, and registry -> planner -> bus. Everything
+ * it depends on comes in from outside; everything it owns is here.
+ */
+import {
+  decodeHello,
+  decodePlan,
+  encodeAsk,
+  formatIdentity,
+  NS_PER_MS,
+  RejectedMessage,
+  type Clock,
+  type Identity,
+  type OperatorConfig,
+} from '@wanscope/shared';
+import type { Bus, BusHandlers, BusMessage, StreamFacts } from './bus.ts';
+import { createExposition, type Exposition } from './exposition/exposition.ts';
+import type { CollectorHealth } from './exposition/fleet-families.ts';
+import { Ingest } from './ingest.ts';
+import type { Logger } from './log.ts';
+import { isInMaintenance } from './maintenance.ts';
+import { PlanBook } from './plan-book.ts';
+import { planFleet, PolicyIndex } from './planner.ts';
+import { Registry, type RegistrySettings, type Transition } from './registry.ts';
+import { GAUGE } from './series-table.ts';
+import { siteReachability } from './site-reach.ts';
+import {
+  decodeSnapshot,
+  encodeSnapshot,
+  readSnapshot,
+  UnusableSnapshot,
+  writeSnapshot,
+  type SnapshotHead,
+  type StreamPosition,
+} from './snapshot.ts';
+import { MeasurementState } from './state.ts';
+
+const TICK_MS = 1_000;
+const PLAN_DELAY_MS = 200;
+const SNAPSHOT_EVERY_MS = 10_000;
+const MAINTENANCE_EVERY_MS = 10_000;
+/** Sequence numbers are kept for longer than the report stream can replay them. */
+const FORGET_INTAKE_AFTER_MS = 25 * 3_600_000;
+const NOT_MEASURED_AFTER_SENDS = 3;
+
+export interface CollectorOptions {
+  readonly config: OperatorConfig;
+  readonly clock: Clock;
+  readonly bus: Bus;
+  readonly logger: Logger;
+  /** Undefined: counters live in memory only. */
+  readonly stateDir?: string | undefined;
+  readonly version?: string;
+  readonly revision?: string;
+  readonly process?: {
+    readonly residentBytes: () => number;
+    readonly cpuSeconds: () => number;
+    readonly eventLoopDelayMs: () => number | undefined;
+  };
+}
+
+export class Collector {
+  readonly state: MeasurementState;
+  readonly registry: Registry;
+  readonly ingest: Ingest;
+  readonly plans = new PlanBook();
+  readonly exposition: Exposition;
+  readonly #options: CollectorOptions;
+  readonly #logger: Logger;
+  readonly #startedAtMs: number;
+  #config: OperatorConfig;
+  #position: StreamPosition | undefined;
+  #reportsCaughtUp = false;
+  #stateCaughtUp = false;
+  #connected = false;
+  #disconnections = 0;
+  #missedMessages = 0;
+  #plannedRevision = -1;
+  #reachable: ReadonlyMap<string, boolean> = new Map();
+  #maintenance: ReadonlyMap<string, boolean> = new Map();
+  #maintenanceAtMs = Number.NEGATIVE_INFINITY;
+  #reload: { successful: boolean; atMs: number; problems: readonly string[] };
+  #snapshot = { writtenAtMs: undefined as number | undefined, bytes: 0, durationMs: 0, failures: 0, durable: false };
+  #snapshotDueMonoMs = 0;
+  #writing: Promise<void> | undefined;
+  #publishing = false;
+  #cancelTick: (() => void) | undefined;
+  #cancelPlan: (() => void) | undefined;
+  #stopped = false;
+
+  constructor(options: CollectorOptions) {
+    this.#options = options;
+    this.#config = options.config;
+    this.#logger = options.logger;
+    const { clock } = options;
+    this.#startedAtMs = clock.wallMs();
+    this.#reload = { successful: true, atMs: this.#startedAtMs, problems: [] };
+    const policies = new PolicyIndex(options.config);
+    this.state = new MeasurementState((src, dst, test) => policies.of(src, dst, test));
+    this.registry = new Registry(clock, registrySettings(options.config));
+    this.ingest = new Ingest({
+      state: this.state,
+      registry: this.registry,
+      logger: options.logger,
+      wallMs: () => clock.wallMs(),
+      ask: (identity, want) => this.#ask(identity, want),
+    });
+    this.exposition = createExposition({
+      state: this.state,
+      registry: this.registry,
+      ingest: this.ingest,
+      plans: this.plans,
+      config: () => this.#config,
+      wallMs: () => clock.wallMs(),
+      reachable: () => this.#reachable,
+      maintenance: () => this.#maintenance,
+      health: () => this.health(),
+    });
+  }
+
+  get config(): OperatorConfig {
+    return this.#config;
+  }
+
+  /**
+   * True once everything that was in the streams at the start has been read: until then counters may be lower than
+   * they were before a restart, and nobody should see them.
+   */
+  get isReady(): boolean {
+    return this.#reportsCaughtUp && this.#stateCaughtUp;
+  }
+
+  get reachable(): ReadonlyMap<string, boolean> {
+    return this.#reachable;
+  }
+
+  get maintenance(): ReadonlyMap<string, boolean> {
+    return this.#maintenance;
+  }
+
+  get reloadProblems(): readonly string[] {
+    return this.#reload.problems;
+  }
+
+  health(): CollectorHealth {
+    const { process, version, revision } = this.#options;
+    return {
+      version: version ?? 'unknown',
+      revision: revision ?? 'unknown',
+      startedAtMs: this.#startedAtMs,
+      connected: this.#connected,
+      disconnections: this.#disconnections,
+      missedMessages: this.#missedMessages,
+      configReloadSuccessful: this.#reload.successful,
+      configReloadedAtMs: this.#reload.atMs,
+      snapshot: this.#snapshot,
+      eventLoopDelayMs: process?.eventLoopDelayMs(),
+      residentBytes: process?.residentBytes() ?? 0,
+      cpuSeconds: process?.cpuSeconds() ?? 0,
+    };
+  }
+
+  /** Restores the last snapshot, then connects and runs until `stop`. */
+  async start(): Promise<void> {
+    await this.#restore();
+    this.#snapshotDueMonoMs = this.#monoMs() + SNAPSHOT_EVERY_MS;
+    this.#refreshMaintenance();
+    this.#options.bus.start(this.#handlers());
+    this.#scheduleTick();
+  }
+
+  /** Writes a last snapshot and closes the bus. */
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#cancelTick?.();
+    this.#cancelPlan?.();
+    await this.#options.bus.close();
+    await this.#writing;
+    await this.#writeSnapshot();
+  }
+
+  /** Takes a new configuration; plans and verdicts follow. */
+  reload(config: OperatorConfig): void {
+    this.#config = config;
+    this.registry.configure(registrySettings(config));
+    const policies = new PolicyIndex(config);
+    this.state.setPolicy((src, dst, test) => policies.of(src, dst, test));
+    this.#reload = { successful: true, atMs: this.#options.clock.wallMs(), problems: [] };
+    this.#maintenanceAtMs = Number.NEGATIVE_INFINITY;
+    this.#refreshMaintenance();
+    this.#planSoon();
+  }
+
+  /** A new configuration was refused: the running one stays, and the world is told. */
+  reloadFailed(problems: readonly string[]): void {
+    this.#reload = { ...this.#reload, successful: false, problems };
+    this.#logger.error({ problems }, 'the configuration was refused; the running one stays');
+  }
+
+  #handlers(): BusHandlers {
+    return {
+      onReportStream: (stream) => this.#readFrom(stream),
+      onReport: (message) => this.#onReport(message),
+      onReportsCaughtUp: () => {
+        if (!this.#reportsCaughtUp) this.#logger.info({ paths: this.state.paths.size }, 'reports are caught up');
+        this.#reportsCaughtUp = true;
+        this.registry.setBlind(false);
+        this.#planSoon();
+      },
+      onState: (message) => this.#onState(message),
+      onStateCaughtUp: () => {
+        this.#stateCaughtUp = true;
+        // The broker may have lost what it had: plans are said again, and probes asked who they are.
+        this.plans.markAllDue();
+        for (const { identity, presence } of this.registry.probes()) {
+          if (presence !== 'left') this.#ask(identity, 'hello');
+        }
+        this.#planSoon();
+      },
+      onConnection: (connected) => {
+        if (this.#connected && !connected) this.#disconnections += 1;
+        this.#connected = connected;
+        if (!connected) this.registry.setBlind(true);
+      },
+    };
+  }
+
+  /** Where reading goes on: behind what is counted, or from the first message of a stream not seen before. */
+  #readFrom(stream: StreamFacts): number {
+    const known = this.#position;
+    if (known?.created !== stream.created || stream.lastSeq < known.seq) {
+      if (known !== undefined) {
+        this.#logger.warn({ stream: stream.name }, 'the report stream is a new one: reading it from its first message');
+      }
+      this.#position = { stream: stream.name, created: stream.created, seq: 0 };
+      return 0;
+    }
+    const resumeAfter = this.ingest.resumeAfter(known.seq);
+    if (stream.firstSeq > resumeAfter + 1) {
+      const missed = stream.firstSeq - resumeAfter - 1;
+      this.#missedMessages += missed;
+      this.#logger.warn({ missed }, 'the report stream discarded messages before they were read');
+    }
+    return resumeAfter;
+  }
+
+  #onReport(message: BusMessage): void {
+    const position = this.#position;
+    if (position !== undefined && message.streamSeq > position.seq) {
+      this.#position = { ...position, seq: message.streamSeq };
+    }
+    if (message.identity === undefined || message.kind !== 'report') {
+      this.ingest.count('report');
+      this.ingest.reject('report', undefined, new RejectedMessage('unexpected_subject', message.subject));
+      return;
+    }
+    this.ingest.take({ ...message, identity: message.identity });
+  }
+
+  #onState(message: BusMessage): void {
+    const { identity, kind } = message;
+    const counted = kind === 'plan' ? 'plan' : 'hello';
+    this.ingest.count(counted);
+    try {
+      if (identity === undefined || (kind !== 'hello' && kind !== 'plan')) {
+        throw new RejectedMessage('unexpected_subject', message.subject);
+      }
+      if (kind === 'plan') {
+        this.plans.published(identity, decodePlan(message.data, identity));
+        return;
+      }
+      const hello = decodeHello(message.data, identity);
+      const ageMs = Math.max(0, this.#options.clock.wallMs() - message.storedAtMs);
+      this.registry.hello(identity, hello, ageMs);
+      if (hello.kind === 'full') this.plans.probeRuns(identity, hello.planVersion);
+      this.#planSoon();
+    } catch (error) {
+      if (!(error instanceof RejectedMessage)) throw error;
+      this.ingest.reject(counted, identity, error);
+    }
+  }
+
+  #ask(identity: Identity, want: 'hello' | 'dictionary'): void {
+    this.#options.bus.ask(identity, encodeAsk({ v: 1, ...identity, want }));
+  }
+
+  #scheduleTick(): void {
+    if (this.#stopped) return;
+    this.#cancelTick = this.#options.clock.after(TICK_MS, () => {
+      try {
+        this.#tick();
+      } catch (error) {
+        this.#logger.error({ error: error instanceof Error ? error.stack : String(error) }, 'a tick failed');
+      }
+      this.#scheduleTick();
+    });
+  }
+
+  #tick(): void {
+    const nowMs = this.#options.clock.wallMs();
+    this.#refreshMaintenance();
+    if (this.isReady) {
+      for (const transition of this.registry.tick()) this.#follow(transition, nowMs);
+      this.ingest.sweep(nowMs);
+      this.#markUnmeasured(nowMs);
+      this.#forgetIntakes(nowMs);
+      this.#reachable = siteReachability(this.state, this.registry, this.#config.intervalMs);
+      this.plans.renew(nowMs);
+      this.#plan();
+    }
+    if (this.#monoMs() >= this.#snapshotDueMonoMs && this.#writing === undefined) {
+      this.#snapshotDueMonoMs = this.#monoMs() + SNAPSHOT_EVERY_MS;
+      this.#writing = this.#writeSnapshot().finally(() => (this.#writing = undefined));
+    }
+  }
+
+  #follow({ identity, from, to }: Transition, nowMs: number): void {
+    this.#logger.info({ probe: formatIdentity(identity), from, to }, 'probe presence changed');
+    const intake = this.ingest.intakeOf(identity);
+    if (to === 'silent') {
+      for (const slot of intake?.slots ?? []) this.state.setSourceSilent(slot, nowMs);
+    }
+    if (to !== 'left') return;
+    if (intake !== undefined) this.ingest.releasePaths(intake, [...intake.slots]);
+    const towards = new Map<string, number[]>();
+    const { paths } = this.state;
+    paths.forEach((slot) => {
+      const { srcSite, src, dstSite, dst, dstKind } = paths.partsOf(slot);
+      if (dstKind !== 'probe' || dstSite !== identity.site || dst !== identity.probe) return;
+      const source = formatIdentity({ site: srcSite, probe: src });
+      const slots = towards.get(source);
+      if (slots === undefined) towards.set(source, [slot]);
+      else slots.push(slot);
+    });
+    for (const [source, slots] of towards) {
+      const peer = this.ingest.intakes.get(source);
+      if (peer !== undefined) this.ingest.releasePaths(peer, slots);
+    }
+  }
+
+  /** A live source that has sent nothing on a path for several of its turns does not measure it. */
+  #markUnmeasured(nowMs: number): void {
+    const { paths } = this.state;
+    const { tests, intervalMs } = this.#config;
+    paths.forEach((slot) => {
+      const sentEndMs = paths.gauge(slot, GAUGE.sentEndMs);
+      if (sentEndMs === undefined || nowMs - sentEndMs < 5 * intervalMs) return;
+      const sendEveryMs = (tests.get(paths.part(slot, 'test'))?.intervalNs ?? 0) / NS_PER_MS;
+      if (nowMs - sentEndMs < 2 * intervalMs + NOT_MEASURED_AFTER_SENDS * sendEveryMs) return;
+      const { srcSite, src } = paths.partsOf(slot);
+      if (!this.registry.isSilent({ site: srcSite, probe: src })) this.state.setNotMeasured(slot, nowMs);
+    });
+  }
+
+  #forgetIntakes(nowMs: number): void {
+    for (const [key, intake] of this.ingest.intakes) {
+      if (intake.slots.size > 0 || !this.registry.hasLeft(intake.identity)) continue;
+      if (nowMs - (intake.lastIntervalEndMs ?? 0) > FORGET_INTAKE_AFTER_MS) this.ingest.intakes.delete(key);
+    }
+  }
+
+  #refreshMaintenance(): void {
+    const monoMs = this.#monoMs();
+    if (monoMs - this.#maintenanceAtMs < MAINTENANCE_EVERY_MS) return;
+    this.#maintenanceAtMs = monoMs;
+    const nowMs = this.#options.clock.wallMs();
+    this.#maintenance = new Map(
+      [...this.#config.sites.values()].map((site) => [site.name, isInMaintenance(site, nowMs)]),
+    );
+  }
+
+  #planSoon(): void {
+    if (this.#cancelPlan !== undefined || this.#stopped) return;
+    this.#cancelPlan = this.#options.clock.after(PLAN_DELAY_MS, () => {
+      this.#cancelPlan = undefined;
+      if (this.isReady) this.#plan();
+    });
+  }
+
+  /** Plans anew when the fleet or the configuration changed, and publishes what is due. */
+  #plan(): void {
+    const { clock } = this.#options;
+    if (this.registry.revision !== this.#plannedRevision) {
+      this.#plannedRevision = this.registry.revision;
+      const plans = planFleet(this.#config, this.registry.plannable());
+      this.plans.update(plans, clock.wallMs(), this.#config.planExpiryMs);
+    }
+    if (this.#connected && !this.#publishing) {
+      this.#publishing = true;
+      void this.#publishDue().finally(() => (this.#publishing = false));
+    }
+  }
+
+  async #publishDue(): Promise<void> {
+    for (const { identity, bytes, plan } of this.plans.takeDue()) {
+      try {
+        await this.#options.bus.publishPlan(identity, bytes);
+        this.#logger.debug(
+          { probe: formatIdentity(identity), version: plan.version, sessions: plan.sessions.length },
+          'plan published',
+        );
+      } catch (error) {
+        this.plans.markDue(identity);
+        this.#logger.warn(
+          { probe: formatIdentity(identity), error: error instanceof Error ? error.message : String(error) },
+          'a plan could not be published; trying again',
+        );
+      }
+    }
+  }
+
+  async #restore(): Promise<void> {
+    const { stateDir, clock } = this.#options;
+    if (stateDir === undefined) return;
+    try {
+      const bytes = await readSnapshot(stateDir);
+      if (bytes === undefined) return;
+      const head = decodeSnapshot(bytes, this.state);
+      this.#restoreHead(head);
+      const ageMs = clock.wallMs() - head.writtenAtMs;
+      this.#logger.info({ paths: this.state.paths.size, ageMs, position: head.position }, 'state restored');
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      const refused = error instanceof UnusableSnapshot;
+      this.#logger.error({ stateDir, reason, refused }, 'the snapshot cannot be used; counters start from zero');
+    }
+  }
+
+  #restoreHead(head: SnapshotHead): void {
+    const { clock } = this.#options;
+    this.#position = head.position;
+    this.plans.restore(head.plans);
+    this.ingest.restore(head.intakes);
+    const { messages, rejected, missedMessages, ...totals } = head.counters;
+    for (const [kind, count] of messages) this.ingest.counters.messages.set(kind as 'report', count);
+    for (const [key, count] of rejected) this.ingest.counters.rejected.set(key, count);
+    Object.assign(this.ingest.counters, totals);
+    this.#missedMessages = missedMessages;
+    // Whoever reported before is known, so that it can be missed.
+    for (const { identity, lastIntervalEndMs, slots } of this.ingest.intakes.values()) {
+      if (lastIntervalEndMs === undefined && slots.size === 0) continue;
+      this.registry.heard(identity, Math.max(0, clock.wallMs() - (lastIntervalEndMs ?? head.writtenAtMs)));
+    }
+  }
+
+  async #writeSnapshot(): Promise<void> {
+    const { stateDir, clock } = this.#options;
+    if (stateDir === undefined) return;
+    const startedMs = this.#monoMs();
+    const writtenAtMs = clock.wallMs();
+    const counts = this.ingest.sequenceCounts();
+    const bytes = encodeSnapshot(this.state, this.#head(writtenAtMs));
+    try {
+      await writeSnapshot(stateDir, bytes);
+      this.ingest.markCommitted(counts);
+      const durationMs = this.#monoMs() - startedMs;
+      this.#snapshot = { ...this.#snapshot, writtenAtMs, bytes: bytes.length, durationMs, durable: true };
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      if (this.#snapshot.failures === 0 || this.#snapshot.durable) {
+        this.#logger.error({ stateDir, reason }, 'no snapshot can be written: counters live in memory only');
+      }
+      this.#snapshot = { ...this.#snapshot, failures: this.#snapshot.failures + 1, durable: false };
+    }
+  }
+
+  #head(writtenAtMs: number): SnapshotHead {
+    const { messages, rejected, lagSeconds: _lag, ...totals } = this.ingest.counters;
+    const position = this.#position;
+    return {
+      writtenAtMs,
+      position: position && { ...position, seq: this.ingest.resumeAfter(position.seq) },
+      intakes: this.ingest.save(),
+      plans: this.plans.save(),
+      counters: {
+        ...totals,
+        messages: [...messages],
+        rejected: [...rejected],
+        missedMessages: this.#missedMessages,
+      },
+    };
+  }
+
+  #monoMs(): number {
+    return this.#options.clock.monoNs() / NS_PER_MS;
+  }
+}
+
+function registrySettings(config: OperatorConfig): RegistrySettings {
+  return {
+    intervalMs: config.intervalMs,
+    leaveAfterMs: config.leaveAfterMs,
+    isConfigured: (site) => config.autoSites || config.sites.has(site),
+  };
+}

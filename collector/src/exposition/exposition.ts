@@ -1,0 +1,71 @@
+/** The whole exposition: every family over one view of the collector. */
+import type { OperatorConfig, Protocol } from '@wanscope/shared';
+import type { MeasurementState } from '../state.ts';
+import { fleetFamilies, type MetricView } from './fleet-families.ts';
+import { StateRegistry, type FamilyDefinition } from './registry.ts';
+import { seriesFamilies, seriesPerPath } from './series-families.ts';
+
+/** Which paths the budget lets through: those below `endSlot`; the others are folded into rollups. */
+export class PathBudget {
+  readonly #state: MeasurementState;
+  readonly #config: () => OperatorConfig;
+
+  constructor(state: MeasurementState, config: () => OperatorConfig) {
+    this.#state = state;
+    this.#config = config;
+  }
+
+  measure(): { readonly endSlot: number; readonly series: number; readonly paths: number } {
+    const { pathSeriesBudget, pathFamilies, pathHistograms } = this.#config().exposition;
+    const { paths } = this.#state;
+    const cost = new Map<string, number>();
+    let left = pathSeriesBudget;
+    let endSlot = paths.limit;
+    let series = 0;
+    let folded = 0;
+    for (let slot = 0; slot < paths.limit; slot += 1) {
+      if (paths.keyOf(slot) === undefined) continue;
+      const protocol = paths.part(slot, 'protocol') as Protocol;
+      let perPath = cost.get(protocol);
+      if (perPath === undefined) {
+        perPath = seriesPerPath(protocol, pathFamilies === 'full', pathHistograms);
+        cost.set(protocol, perPath);
+      }
+      if (folded === 0 && left >= perPath) {
+        left -= perPath;
+        continue;
+      }
+      if (folded === 0) endSlot = slot;
+      folded += 1;
+      series += perPath;
+    }
+    return { endSlot, series, paths: folded };
+  }
+}
+
+export interface Exposition {
+  readonly registry: StateRegistry;
+  /** Every family there is, whether or not it has samples now. */
+  readonly families: readonly FamilyDefinition[];
+}
+
+export function createExposition(view: Omit<MetricView, 'folded'>): Exposition {
+  const { state, config } = view;
+  const budget = new PathBudget(state, config);
+  const families = [
+    ...seriesFamilies('path', {
+      table: state.paths,
+      endSlot: () => budget.measure().endSlot,
+      full: () => config().exposition.pathFamilies === 'full',
+      histograms: () => config().exposition.pathHistograms,
+    }),
+    ...seriesFamilies('site', {
+      table: state.sites,
+      endSlot: () => state.sites.limit,
+      full: () => true,
+      histograms: () => true,
+    }),
+    ...fleetFamilies({ ...view, folded: () => budget.measure() }),
+  ];
+  return { registry: new StateRegistry(families), families };
+}

@@ -1,0 +1,500 @@
+/** Families about sites, uplinks, tests, probes and the collector itself. */
+import { parseIdentity, type OperatorConfig } from '@wanscope/shared';
+import type { Ingest, Intake } from '../ingest.ts';
+import type { PlanBook } from '../plan-book.ts';
+import type { ProbeEntry, Registry } from '../registry.ts';
+import { GAUGE } from '../series-table.ts';
+import type { MeasurementState } from '../state.ts';
+import type { Family, FamilyDefinition } from './registry.ts';
+import { labelText } from './text.ts';
+
+/** The collector's own health, by the name its parts give it. */
+export interface CollectorHealth {
+  readonly version: string;
+  readonly revision: string;
+  readonly startedAtMs: number;
+  readonly connected: boolean;
+  readonly disconnections: number;
+  readonly missedMessages: number;
+  readonly configReloadSuccessful: boolean;
+  readonly configReloadedAtMs: number;
+  readonly snapshot: {
+    readonly writtenAtMs: number | undefined;
+    readonly bytes: number;
+    readonly durationMs: number;
+    readonly failures: number;
+    /** False when the state directory cannot be written: counters live in memory only. */
+    readonly durable: boolean;
+  };
+  /** 99th percentile of the event loop's delay since the last reading; undefined where it is not watched. */
+  readonly eventLoopDelayMs: number | undefined;
+  readonly residentBytes: number;
+  readonly cpuSeconds: number;
+}
+
+/** What the families read. Everything is looked at when rendered. */
+export interface MetricView {
+  readonly state: MeasurementState;
+  readonly registry: Registry;
+  readonly ingest: Ingest;
+  readonly plans: PlanBook;
+  readonly config: () => OperatorConfig;
+  readonly wallMs: () => number;
+  readonly reachable: () => ReadonlyMap<string, boolean>;
+  readonly maintenance: () => ReadonlyMap<string, boolean>;
+  readonly folded: () => { readonly series: number; readonly paths: number };
+  readonly health: () => CollectorHealth;
+}
+
+type Write = (labels: Readonly<Record<string, string | number>>, value: number) => void;
+
+interface PlainFamily extends FamilyDefinition {
+  readonly write: (put: Write) => void;
+}
+
+const OWN = 'docs/glossary.md';
+
+export function fleetFamilies(view: MetricView): Family[] {
+  const families = [
+    ...siteFamilies(view),
+    ...probeFamilies(view),
+    ...probeReportFamilies(view),
+    ...planFamilies(view),
+    ...collectorFamilies(view),
+  ];
+  return families.map((family) => ({
+    ...family,
+    render: function* (sink, name) {
+      // These are few: they are written at one go, and pause once.
+      family.write((labels, value) => sink.sample(name, labelText(labels), value));
+      yield;
+    },
+  }));
+}
+
+function counter(name: string, help: string, labels: readonly string[], write: PlainFamily['write']): PlainFamily {
+  return {
+    name,
+    type: 'counter',
+    unit: name.endsWith('_bytes_total') ? 'bytes' : '1',
+    help,
+    labels,
+    source: OWN,
+    write,
+  };
+}
+
+function gauge(
+  name: string,
+  unit: FamilyDefinition['unit'],
+  help: string,
+  labels: readonly string[],
+  write: PlainFamily['write'],
+): PlainFamily {
+  return { name, type: 'gauge', unit, help, labels, source: OWN, write };
+}
+
+function siteFamilies(view: MetricView): PlainFamily[] {
+  return [
+    gauge(
+      'wan_site_reachable',
+      '1',
+      '0 while nothing of the site answers and all its probes are silent.',
+      ['site'],
+      (put) => {
+        for (const [site, reachable] of view.reachable()) put({ site }, Number(reachable));
+      },
+    ),
+    gauge('wan_site_maintenance', '1', '1 during a maintenance window of the site.', ['site'], (put) => {
+      for (const [site, inWindow] of view.maintenance()) put({ site }, Number(inWindow));
+    }),
+    gauge(
+      'wan_site_info',
+      '1',
+      'Where a site is: time zone, degrees north and east, role.',
+      ['site', 'timezone', 'latitude', 'longitude', 'role'],
+      (put) => {
+        for (const site of view.config().sites.values()) {
+          const [latitude, longitude] = site.location ?? ['', ''];
+          put({ site: site.name, timezone: site.timezone, latitude, longitude, role: site.role }, 1);
+        }
+      },
+    ),
+    gauge(
+      'wan_uplink_info',
+      '1',
+      'What an uplink is.',
+      ['site', 'uplink', 'provider', 'circuit', 'technology', 'metered', 'role'],
+      (put) => {
+        for (const uplink of view.config().uplinks.values()) {
+          const { site, name, provider, circuit, technology, metered, role } = uplink;
+          put({ site, uplink: name, provider, circuit, technology, metered: String(metered), role }, 1);
+        }
+      },
+    ),
+    gauge(
+      'wan_uplink_monthly_bytes',
+      'bytes',
+      'Octets a month that the uplink may carry.',
+      ['site', 'uplink'],
+      (put) => {
+        for (const { site, name, monthlyBytes } of view.config().uplinks.values()) {
+          if (monthlyBytes !== undefined) put({ site, uplink: name }, monthlyBytes);
+        }
+      },
+    ),
+    gauge('wan_test_info', '1', 'What a test sends.', ['test', 'protocol', 'class', 'size_bytes'], (put) => {
+      for (const test of view.config().tests.values()) {
+        put({ test: test.name, protocol: test.protocol, class: test.class, size_bytes: test.sizeBytes }, 1);
+      }
+    }),
+    gauge('wan_test_interval_seconds', 'seconds', 'Time between two sends of a test.', ['test'], (put) => {
+      for (const test of view.config().tests.values()) put({ test: test.name }, test.intervalNs / 1e9);
+    }),
+    objective('wan_objective_rtt_seconds', 'seconds', 'Round-trip delay promised.', GAUGE.objectiveRttNs, 1e9, view),
+    objective(
+      'wan_objective_loss_ratio',
+      'ratio',
+      'Share of probes that may be lost.',
+      GAUGE.objectiveLossRatio,
+      1,
+      view,
+    ),
+  ];
+}
+
+/** One series for each ordered pair of sites and test that has an objective and a path. */
+function objective(
+  name: string,
+  unit: 'seconds' | 'ratio',
+  help: string,
+  column: number,
+  divisor: number,
+  { state }: MetricView,
+): PlainFamily {
+  return gauge(name, unit, help, ['src_site', 'dst_site', 'test'], (put) => {
+    const done = new Set<string>();
+    state.sites.forEach((slot) => {
+      const value = state.sites.gauge(slot, column);
+      if (value === undefined) return;
+      const { srcSite, dstSite, test } = state.sites.partsOf(slot);
+      const key = `${srcSite}|${dstSite}|${test}`;
+      if (done.has(key)) return;
+      done.add(key);
+      put({ src_site: srcSite, dst_site: dstSite, test }, value / divisor);
+    });
+  });
+}
+
+/** Probes on show: what left is gone from every family at once. */
+function present(view: MetricView): ProbeEntry[] {
+  return view.registry.probes().filter((probe) => probe.presence !== 'left' && probe.configured);
+}
+
+function probeFamilies(view: MetricView): PlainFamily[] {
+  const perProbe = (
+    name: string,
+    help: string,
+    read: (probe: ProbeEntry) => number | undefined,
+    unit: FamilyDefinition['unit'] = '1',
+  ): PlainFamily =>
+    gauge(name, unit, help, ['site', 'probe'], (put) => {
+      for (const probe of present(view)) {
+        const value = read(probe);
+        if (value !== undefined) put({ site: probe.identity.site, probe: probe.identity.probe }, value);
+      }
+    });
+  return [
+    gauge('wan_probe_info', '1', 'Which software a probe runs.', ['site', 'probe', 'software'], (put) => {
+      for (const { identity, hello } of present(view)) {
+        if (hello !== undefined) put({ site: identity.site, probe: identity.probe, software: hello.software }, 1);
+      }
+    }),
+    perProbe('wan_probe_live', '1 while reports of the probe come in.', (probe) => Number(probe.presence === 'live')),
+    gauge(
+      'wan_probe_state',
+      '1',
+      '1 for the state that holds: live, silent (three intervals without a report) or leaving (it said goodbye).',
+      ['site', 'probe', 'state'],
+      (put) => {
+        for (const { identity, presence, saidGoodbye } of present(view)) {
+          const current = saidGoodbye ? 'leaving' : presence;
+          for (const state of ['live', 'silent', 'leaving']) put({ ...identity, state }, Number(state === current));
+        }
+      },
+    ),
+    perProbe(
+      'wan_probe_start_timestamp_seconds',
+      'When the probe started.',
+      (probe) => (probe.hello === undefined ? undefined : probe.hello.startedAtMs / 1_000),
+      'timestamp',
+    ),
+    perProbe('wan_probe_duplicate_identity', '1 while two boots report under this identity.', (probe) =>
+      Number(probe.duplicateIdentity),
+    ),
+    perProbe(
+      'wan_probe_last_report_timestamp_seconds',
+      'End of the latest interval the probe reported.',
+      (probe) => {
+        const endMs = view.ingest.intakeOf(probe.identity)?.lastIntervalEndMs;
+        return endMs === undefined ? undefined : endMs / 1_000;
+      },
+      'timestamp',
+    ),
+    perProbe(
+      'wan_probe_clock_ahead_seconds',
+      'How far the clock of the probe is ahead, where that is over 2 s; else 0.',
+      (probe) => {
+        const intake = view.ingest.intakeOf(probe.identity);
+        return intake === undefined ? undefined : intake.clockAheadMs / 1_000;
+      },
+      'seconds',
+    ),
+  ];
+}
+
+function probeReportFamilies(view: MetricView): PlainFamily[] {
+  const each = (read: (intake: Intake) => number | undefined): PlainFamily['write'] => {
+    return (put) => {
+      for (const { identity } of present(view)) {
+        const intake = view.ingest.intakeOf(identity);
+        const value = intake === undefined ? undefined : read(intake);
+        if (value !== undefined) put({ site: identity.site, probe: identity.probe }, value);
+      }
+    };
+  };
+  const labels = ['site', 'probe'];
+  const self = (
+    name: string,
+    unit: FamilyDefinition['unit'],
+    help: string,
+    field: keyof Intake['self'],
+    divisor = 1,
+  ): PlainFamily =>
+    gauge(
+      name,
+      unit,
+      help,
+      labels,
+      each(({ self: values }) => divide(values[field], divisor)),
+    );
+  const selfTotal = (name: string, help: string, field: keyof Intake['self'], divisor = 1): PlainFamily =>
+    counter(
+      name,
+      help,
+      labels,
+      each(({ self: values }) => divide(values[field], divisor)),
+    );
+  return [
+    selfTotal('wan_probe_reports_produced_total', 'Intervals the running boot closed.', 'reportsProduced'),
+    counter(
+      'wan_probe_reports_committed_total',
+      'Reports of the running boot that a written snapshot holds.',
+      labels,
+      each((intake) =>
+        intake.currentBoot === undefined ? undefined : intake.boots.get(intake.currentBoot)?.committed,
+      ),
+    ),
+    selfTotal(
+      'wan_probe_reports_ledgered_total',
+      'Intervals of the running boot given up and counted as lost.',
+      'reportsLedgered',
+    ),
+    self('wan_probe_spool_reports', '1', 'Reports waiting in the spool of the probe.', 'spoolReports'),
+    self('wan_probe_spool_bytes', 'bytes', 'Octets in the spool of the probe.', 'spoolBytes'),
+    gauge(
+      'wan_probe_timer_error_seconds',
+      'seconds',
+      'How late the probe sent, against its schedule, in the latest interval.',
+      [...labels, 'statistic'],
+      (put) => {
+        for (const { identity } of present(view)) {
+          const values = view.ingest.intakeOf(identity)?.self;
+          if (values?.timerErrorMaxNs === undefined) continue;
+          put({ ...identity, statistic: 'max' }, values.timerErrorMaxNs / 1e9);
+          const count = values.timerErrorCount ?? 0;
+          if (count > 0) put({ ...identity, statistic: 'mean' }, (values.timerErrorSumNs ?? 0) / count / 1e9);
+        }
+      },
+    ),
+    self('wan_probe_resident_memory_bytes', 'bytes', 'Resident memory of the probe.', 'rssBytes'),
+    selfTotal('wan_probe_cpu_seconds_total', 'Processor time the probe used.', 'cpuNs', 1e9),
+    self('wan_probe_sessions', '1', 'Sessions the probe runs.', 'sessions'),
+    self('wan_probe_plan_version', '1', 'Version of the plan the probe runs.', 'planVersion'),
+    selfTotal('wan_probe_plans_rejected_total', 'Plans the probe refused.', 'planRejected'),
+    selfTotal('wan_probe_reflected_total', 'Requests of peers that the probe answered.', 'reflected'),
+    selfTotal(
+      'wan_probe_reflector_dropped_total',
+      'Requests that the reflectors of the probe dropped.',
+      'reflectorDropped',
+    ),
+    self('wan_probe_spool_in_memory', '1', '1 when the spool cannot be written to disk.', 'spoolInMemory'),
+    self('wan_probe_plan_in_memory', '1', '1 when the plan cannot be written to disk.', 'planInMemory'),
+    self('wan_probe_icmp_unavailable', '1', '1 when the probe may not send ICMP.', 'icmpUnavailable'),
+    self('wan_probe_paused', '1', '1 while the probe is paused.', 'paused'),
+    counter(
+      'wan_uplink_used_bytes_total',
+      'Octets the probe sent over an uplink, by purpose.',
+      ['site', 'probe', 'uplink', 'purpose'],
+      (put) => {
+        for (const { identity } of present(view)) {
+          const used = view.ingest.intakeOf(identity)?.usedBytes;
+          if (used === undefined) continue;
+          for (const [key, bytes] of used) {
+            const [uplink, purpose] = key.split('|') as [string, string];
+            put({ site: identity.site, probe: identity.probe, uplink, purpose }, bytes);
+          }
+        }
+      },
+    ),
+  ];
+}
+
+function planFamilies({ plans }: MetricView): PlainFamily[] {
+  const each = (read: (planned: ReturnType<PlanBook['current']>[number][1]) => number): PlainFamily['write'] => {
+    return (put) => {
+      for (const [key, planned] of plans.current()) {
+        const identity = parseIdentity(key);
+        if (identity !== undefined) put({ site: identity.site, probe: identity.probe }, read(planned));
+      }
+    };
+  };
+  const labels = ['site', 'probe'];
+  return [
+    gauge(
+      'wan_plan_version',
+      '1',
+      'Version of the plan issued to a probe.',
+      labels,
+      each(({ plan }) => plan.version),
+    ),
+    gauge(
+      'wan_plan_sessions',
+      '1',
+      'Sessions in the plan of a probe.',
+      labels,
+      each(({ plan }) => plan.sessions.length),
+    ),
+    gauge(
+      'wan_plan_stretch_ratio',
+      'ratio',
+      'By how much the send intervals of a probe were stretched to stay under its cap; 1 when they were not.',
+      labels,
+      each(({ stretch }) => stretch),
+    ),
+    gauge(
+      'wan_plan_omitted_sessions',
+      '1',
+      'Sessions left out of a plan because it would not fit in one message.',
+      labels,
+      each(({ omittedSessions }) => omittedSessions),
+    ),
+  ];
+}
+
+function collectorFamilies(view: MetricView): PlainFamily[] {
+  const { ingest, state, registry } = view;
+  const own = 'wanscope_collector_';
+  const count = (name: string, help: string, read: () => number): PlainFamily =>
+    counter(own + name, help, [], (put) => put({}, read()));
+  const now = (
+    name: string,
+    unit: FamilyDefinition['unit'],
+    help: string,
+    read: () => number | undefined,
+  ): PlainFamily =>
+    gauge(own + name, unit, help, [], (put) => {
+      const value = read();
+      if (value !== undefined) put({}, value);
+    });
+  const { counters } = ingest;
+  return [
+    gauge(`${own}build_info`, '1', 'Which collector runs.', ['version', 'revision'], (put) => {
+      const { version, revision } = view.health();
+      put({ version, revision }, 1);
+    }),
+    counter(`${own}messages_total`, 'Messages read, by kind.', ['kind'], (put) => {
+      for (const kind of ['report', 'dictionary', 'hello', 'plan'] as const)
+        put({ kind }, counters.messages.get(kind) ?? 0);
+    }),
+    counter(`${own}rejected_total`, 'Messages refused whole, by kind and cause.', ['kind', 'cause'], (put) => {
+      for (const [key, rejected] of counters.rejected) {
+        const [kind, cause] = key.split('|') as [string, string];
+        put({ kind, cause }, rejected);
+      }
+    }),
+    count('deduplicated_total', 'Reports that had been counted already.', () => counters.deduplicated),
+    count('late_reports_total', 'Reports of intervals that ended over 60 s before.', () => counters.lateReports),
+    count(
+      'future_reports_total',
+      'Reports stamped more than 2 s ahead; kept out of gauges.',
+      () => counters.futureReports,
+    ),
+    count('parked_total', 'Reports that had to wait for their dictionary.', () => counters.parkedTotal),
+    now('parked_reports', '1', 'Reports waiting for their dictionary.', () => ingest.parkedReports),
+    count(
+      'left_path_records_total',
+      'Records of paths that had left when they came.',
+      () => counters.recordsOfLeftPaths,
+    ),
+    count('closed_gaps_total', 'Gaps in sequence numbers given up for being too many.', () => counters.closedGaps),
+    count(
+      'missed_messages_total',
+      'Messages the stream had discarded before they were read.',
+      () => view.health().missedMessages,
+    ),
+    now('paths', '1', 'Paths in the state.', () => state.paths.size),
+    now('site_pairs', '1', 'Site-level rollups in the state.', () => state.sites.size),
+    gauge(
+      `${own}probes`,
+      '1',
+      'Probes known, by presence; unknown is a site that configuration does not name.',
+      ['presence'],
+      (put) => {
+        const counts = { live: 0, silent: 0, left: 0, unknown: 0 };
+        for (const probe of registry.probes()) counts[probe.configured ? probe.presence : 'unknown'] += 1;
+        for (const [presence, probes] of Object.entries(counts)) put({ presence }, probes);
+      },
+    ),
+    now('folded_series', '1', 'Path series that the budget keeps out of the exposition.', () => view.folded().series),
+    now('folded_paths', '1', 'Paths exposed in rollups only.', () => view.folded().paths),
+    now('ingest_lag_seconds', 'seconds', 'From broker to state, for the latest report.', () => counters.lagSeconds),
+    now('connected', '1', '1 while the broker is connected.', () => Number(view.health().connected)),
+    count('disconnections_total', 'Times the broker was lost.', () => view.health().disconnections),
+    now('config_last_reload_successful', '1', '1 when the latest configuration was taken.', () =>
+      Number(view.health().configReloadSuccessful),
+    ),
+    now(
+      'config_last_reload_success_timestamp_seconds',
+      'timestamp',
+      'When a configuration was last taken.',
+      () => view.health().configReloadedAtMs / 1_000,
+    ),
+    now('snapshot_age_seconds', 'seconds', 'Since the latest snapshot was written.', () => {
+      const { writtenAtMs } = view.health().snapshot;
+      return writtenAtMs === undefined ? undefined : Math.max(0, (view.wallMs() - writtenAtMs) / 1_000);
+    }),
+    now('snapshot_size_bytes', 'bytes', 'Size of the latest snapshot.', () => view.health().snapshot.bytes),
+    now(
+      'snapshot_duration_seconds',
+      'seconds',
+      'Time the latest snapshot took.',
+      () => view.health().snapshot.durationMs / 1_000,
+    ),
+    count('snapshot_failures_total', 'Snapshots that could not be written.', () => view.health().snapshot.failures),
+    now('state_durable', '1', '0 when counters live in memory only.', () => Number(view.health().snapshot.durable)),
+    now(
+      'event_loop_delay_seconds',
+      'seconds',
+      '99th percentile of the delay of the event loop since the last scrape.',
+      () => divide(view.health().eventLoopDelayMs, 1_000),
+    ),
+    now('resident_memory_bytes', 'bytes', 'Resident memory of the collector.', () => view.health().residentBytes),
+    count('cpu_seconds_total', 'Processor time the collector used.', () => view.health().cpuSeconds),
+    now('start_timestamp_seconds', 'timestamp', 'When the collector started.', () => view.health().startedAtMs / 1_000),
+  ];
+}
+
+function divide(value: number | undefined, divisor: number): number | undefined {
+  return value === undefined ? undefined : value / divisor;
+}

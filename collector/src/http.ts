@@ -1,0 +1,136 @@
+/** The web side: metrics, health, API and the page. One application behind any number of listeners. */
+import { createReadStream } from 'node:fs';
+import { stat, unlink } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { extname, join, normalize, sep } from 'node:path';
+import { Readable } from 'node:stream';
+import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import { registerApi } from './api/api.ts';
+import type { Collector } from './collector.ts';
+
+export interface WebOptions {
+  readonly collector: Collector;
+  readonly telemetryPath: string;
+  /** Folders that may hold the page; the first that exists is served. */
+  readonly uiFolders: readonly string[];
+}
+
+/** Where to listen: TCP, or a Unix socket. */
+export type ListenAddress = { readonly host: string | undefined; readonly port: number } | { readonly path: string };
+
+/** `host:port`, `:port`, `[v6]:port` or `unix:/path`; undefined when it is none of them. */
+export function parseListenAddress(text: string): ListenAddress | undefined {
+  if (text.startsWith('unix:')) return text.length > 5 ? { path: text.slice(5) } : undefined;
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text);
+  if (match === null) return undefined;
+  const port = Number(match[3]);
+  if (port > 65_535) return undefined;
+  const host = match[1] ?? match[2];
+  return { host: host === '' ? undefined : host, port };
+}
+
+const CONTENT_TYPES: Readonly<Record<string, string>> = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.json': 'application/json',
+  '.svg': 'image/svg+xml',
+  '.png': 'image/png',
+  '.ico': 'image/x-icon',
+  '.woff2': 'font/woff2',
+};
+
+export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
+  const { collector, telemetryPath } = options;
+  const app = fastify({ logger: false, routerOptions: { ignoreTrailingSlash: true } });
+  app.addHook('onSend', async (_request, reply) => {
+    reply.header('x-content-type-options', 'nosniff');
+  });
+  app.get('/-/healthy', { schema: { hide: true } }, (_request, reply) => reply.type('text/plain').send('healthy\n'));
+  app.get('/-/ready', { schema: { hide: true } }, (_request, reply) =>
+    collector.isReady ? reply.type('text/plain').send('ready\n') : notReady(reply),
+  );
+  app.get(telemetryPath, { schema: { hide: true } }, (_request, reply) => {
+    if (!collector.isReady) return notReady(reply);
+    const { registry } = collector.exposition;
+    return reply.type(registry.contentType).send(Readable.from(registry.stream(), { objectMode: false }));
+  });
+  await registerApi(app, collector);
+  app.setNotFoundHandler(async (request, reply) => {
+    const path = request.url.split('?', 1)[0]!;
+    if (path.startsWith('/api/')) {
+      return reply.code(404).send({ error: { code: 'not_found', message: `there is no ${path}` } });
+    }
+    const file = request.method === 'GET' ? await findFile(options.uiFolders, path) : undefined;
+    if (file !== undefined) {
+      return reply.type(CONTENT_TYPES[extname(file)] ?? 'application/octet-stream').send(createReadStream(file));
+    }
+    return reply.code(404).type('text/html; charset=utf-8').send(notFoundPage(telemetryPath));
+  });
+  await app.ready();
+  return app;
+}
+
+/** Opens one listener. A socket file that nobody answers on is replaced. */
+export async function listen(app: FastifyInstance, address: ListenAddress): Promise<Server> {
+  const server = createServer((request, response) => app.routing(request, response));
+  server.keepAliveTimeout = 75_000;
+  if ('path' in address) await removeStaleSocket(address.path);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen('path' in address ? { path: address.path } : { port: address.port, host: address.host }, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+  return server;
+}
+
+export async function closeServer(server: Server): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeAllConnections();
+  await closed;
+}
+
+function notReady(reply: FastifyReply): FastifyReply {
+  return reply.code(503).type('text/plain').send('not ready: reports sent before the start are still being read\n');
+}
+
+async function findFile(folders: readonly string[], urlPath: string): Promise<string | undefined> {
+  let decoded: string;
+  try {
+    decoded = decodeURIComponent(urlPath);
+  } catch {
+    return undefined;
+  }
+  if (decoded.includes('\0')) return undefined;
+  for (const folder of folders) {
+    const file = normalize(join(folder, decoded.endsWith('/') ? `${decoded}index.html` : decoded));
+    if (!file.startsWith(normalize(folder) + sep)) continue;
+    const hidden = file
+      .slice(folder.length)
+      .split(sep)
+      .some((part) => part.startsWith('.'));
+    if (!hidden && CONTENT_TYPES[extname(file)] !== undefined && (await isFile(file))) return file;
+  }
+  return undefined;
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  );
+}
+
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isSocket() === true) await unlink(path);
+}
+
+function notFoundPage(telemetryPath: string): string {
+  return `<!doctype html><meta charset="utf-8"><title>wanscope</title><h1>wanscope collector</h1>
+<p>There is no page here. <a href="${telemetryPath}">Metrics</a>, <a href="/api/v1/openapi.json">API</a>,
+<a href="/-/healthy">health</a>.</p>
+`;
+}

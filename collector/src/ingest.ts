@@ -1,0 +1,564 @@
+/**
+ * From a message on a report subject to counted state: decode, verify, dedupe, park, apply. Everything a probe sends
+ * is doubted here and nowhere else; what is refused is refused whole and counted by cause.
+ */
+import {
+  decodeDictionary,
+  decodeReport,
+  dictionaryOf,
+  formatIdentity,
+  isDictionary,
+  RejectedMessage,
+  type Dictionary,
+  type Identity,
+  type RejectCause,
+  type Report,
+  type SelfReport,
+  type SubjectKind,
+} from '@wanscope/shared';
+import type { Logger } from './log.ts';
+import type { Registry } from './registry.ts';
+import { SequenceSet, type SequenceRange } from './sequence-set.ts';
+import { GAUGE } from './series-table.ts';
+import type { MeasurementState, RecordStanding } from './state.ts';
+
+/** An interval that ended longer ago than this when the broker took it never touches live counters. */
+export const LATE_AFTER_MS = 60_000;
+/** A stamp further ahead than this is a wrong clock. */
+export const FUTURE_AFTER_MS = 2_000;
+/** A path that its source's dictionary no longer names goes after this long. */
+export const PATH_ABSENT_MS = 120_000;
+
+const MAX_PARKED_REPORTS = 4_096;
+const MAX_PARKED_BYTES = 64 * 1024 * 1024;
+const PARKED_FOR_MS = 600_000;
+const MAX_DICTIONARIES = 8;
+const MAX_BOOTS = 16;
+const ASK_AGAIN_MS = 10_000;
+const NO_PATHS_HASH = dictionaryOf([]).hash;
+
+/** One message of a report subject, as the bus hands it over. */
+export interface ReportMessage {
+  readonly identity: Identity;
+  readonly data: Uint8Array;
+  /** Position in the report stream. */
+  readonly streamSeq: number;
+  /** When the broker took it. */
+  readonly storedAtMs: number;
+}
+
+interface Boot {
+  readonly sequences: SequenceSet;
+  /** Sequence numbers that a written snapshot holds. */
+  committed: number;
+  /** Highest seq whose usage was read, and its totals by `uplink|purpose`. */
+  usageSeq: number;
+  usage: Map<string, number>;
+}
+
+interface KnownDictionary {
+  readonly dictionary: Dictionary;
+  /** Slot of each plan index; -1 where the path is not in the table. */
+  readonly slots: Int32Array;
+}
+
+/** What the collector holds of one probe's reports. */
+export interface Intake {
+  readonly identity: Identity;
+  readonly boots: Map<string, Boot>;
+  readonly dictionaries: Map<string, KnownDictionary>;
+  currentHash: string | undefined;
+  currentStartMs: number;
+  currentBoot: string | undefined;
+  readonly slots: Set<number>;
+  /** Paths of this probe that its current dictionary does not name. */
+  readonly absent: Set<number>;
+  self: SelfReport;
+  /** End of the newest live interval. */
+  lastIntervalEndMs: number | undefined;
+  clockAheadMs: number;
+  /** Octets by `uplink|purpose`, over all boots. */
+  readonly usedBytes: Map<string, number>;
+}
+
+/** The part of an intake that a snapshot keeps. */
+export interface SavedIntake {
+  readonly site: string;
+  readonly probe: string;
+  readonly boots: readonly {
+    readonly bootId: string;
+    readonly ranges: readonly SequenceRange[];
+    readonly usageSeq: number;
+    readonly usage: readonly (readonly [string, number])[];
+  }[];
+  readonly dictionaries: readonly Dictionary['paths'][];
+  readonly currentHash: string | undefined;
+  readonly currentStartMs: number;
+  readonly currentBoot: string | undefined;
+  readonly self: SelfReport;
+  readonly lastIntervalEndMs: number | undefined;
+  readonly usedBytes: readonly (readonly [string, number])[];
+}
+
+export interface IngestCounters {
+  readonly messages: Map<SubjectKind | 'dictionary', number>;
+  /** By `kind|cause`. */
+  readonly rejected: Map<string, number>;
+  deduplicated: number;
+  lateReports: number;
+  futureReports: number;
+  parkedTotal: number;
+  /** Records of paths that left before their report came. */
+  recordsOfLeftPaths: number;
+  closedGaps: number;
+  lagSeconds: number;
+}
+
+interface Parked {
+  readonly message: ReportMessage;
+  readonly hash: string;
+  readonly parkedAtMs: number;
+}
+
+export interface IngestOptions {
+  readonly state: MeasurementState;
+  readonly registry: Registry;
+  readonly logger: Logger;
+  readonly wallMs: () => number;
+  readonly ask: (identity: Identity, want: 'hello' | 'dictionary') => void;
+}
+
+export class Ingest {
+  readonly counters: IngestCounters = {
+    messages: new Map(),
+    rejected: new Map(),
+    deduplicated: 0,
+    lateReports: 0,
+    futureReports: 0,
+    parkedTotal: 0,
+    recordsOfLeftPaths: 0,
+    closedGaps: 0,
+    lagSeconds: 0,
+  };
+  readonly intakes = new Map<string, Intake>();
+  readonly #options: IngestOptions;
+  readonly #parked = new Map<number, Parked>();
+  readonly #askedAtMs = new Map<string, number>();
+  #parkedBytes = 0;
+
+  constructor(options: IngestOptions) {
+    this.#options = options;
+  }
+
+  get parkedReports(): number {
+    return this.#parked.size;
+  }
+
+  /** Position from which a restarted collector must read again: just before the oldest parked report. */
+  resumeAfter(lastSeq: number): number {
+    let lowest = lastSeq + 1;
+    for (const streamSeq of this.#parked.keys()) lowest = Math.min(lowest, streamSeq);
+    return lowest - 1;
+  }
+
+  count(kind: SubjectKind | 'dictionary'): void {
+    this.counters.messages.set(kind, (this.counters.messages.get(kind) ?? 0) + 1);
+  }
+
+  /** Counts a refused message and logs the first of its cause. */
+  reject(kind: SubjectKind | 'dictionary', identity: Identity | undefined, error: RejectedMessage): void {
+    const key = `${kind}|${error.rejectCause}`;
+    const before = this.counters.rejected.get(key) ?? 0;
+    this.counters.rejected.set(key, before + 1);
+    if (before === 0) {
+      this.#options.logger.warn(
+        { kind, cause: error.rejectCause, probe: identity && formatIdentity(identity), reason: error.message },
+        'message refused; further ones of this cause are only counted',
+      );
+    }
+  }
+
+  /** Takes one message of a report subject. Never throws for what a probe sent. */
+  take(message: ReportMessage): void {
+    const kind = isDictionary(message.data) ? 'dictionary' : 'report';
+    this.count(kind);
+    try {
+      if (kind === 'dictionary') this.#takeDictionary(message.identity, message.data);
+      else this.#takeReport(message);
+    } catch (error) {
+      if (!(error instanceof RejectedMessage)) throw error;
+      this.reject(kind, message.identity, error);
+    }
+  }
+
+  /** Frees what waited too long for its dictionary, and paths their source no longer names. */
+  sweep(nowMs: number): void {
+    for (const [streamSeq, parked] of this.#parked) {
+      if (nowMs - parked.parkedAtMs <= PARKED_FOR_MS) continue;
+      this.#unpark(streamSeq);
+      this.#rejectParked(parked, 'its dictionary never came');
+    }
+    const { state } = this.#options;
+    for (const intake of this.intakes.values()) {
+      if (intake.absent.size === 0) continue;
+      const gone = [...intake.absent].filter(
+        (slot) => nowMs - state.paths.get(slot, GAUGE.absentSinceMs) >= PATH_ABSENT_MS,
+      );
+      if (gone.length > 0) this.releasePaths(intake, gone);
+    }
+  }
+
+  /** Forgets paths of one source. */
+  releasePaths(intake: Intake, slots: readonly number[]): void {
+    const { state } = this.#options;
+    const gone = new Set(slots);
+    for (const { slots: indexed } of intake.dictionaries.values()) {
+      for (let i = 0; i < indexed.length; i += 1) if (gone.has(indexed[i]!)) indexed[i] = -1;
+    }
+    for (const slot of gone) {
+      intake.slots.delete(slot);
+      intake.absent.delete(slot);
+      state.releasePath(slot);
+    }
+  }
+
+  intakeOf(identity: Identity): Intake | undefined {
+    return this.intakes.get(formatIdentity(identity));
+  }
+
+  /** The sequence numbers of every boot as they are now; `markCommitted` with it once they are on disk. */
+  sequenceCounts(): Map<string, Map<string, number>> {
+    return new Map(
+      [...this.intakes].map(([key, intake]) => [
+        key,
+        new Map([...intake.boots].map(([bootId, boot]) => [bootId, boot.sequences.size])),
+      ]),
+    );
+  }
+
+  markCommitted(counts: ReadonlyMap<string, ReadonlyMap<string, number>>): void {
+    for (const [key, boots] of counts) {
+      for (const [bootId, size] of boots) {
+        const boot = this.intakes.get(key)?.boots.get(bootId);
+        if (boot !== undefined) boot.committed = size;
+      }
+    }
+  }
+
+  save(): SavedIntake[] {
+    return [...this.intakes.values()].map((intake) => ({
+      ...intake.identity,
+      boots: [...intake.boots].map(([bootId, boot]) => ({
+        bootId,
+        ranges: boot.sequences.ranges(),
+        usageSeq: boot.usageSeq,
+        usage: [...boot.usage],
+      })),
+      dictionaries: [...intake.dictionaries.values()].map(({ dictionary }) => dictionary.paths),
+      currentHash: intake.currentHash,
+      currentStartMs: intake.currentStartMs,
+      currentBoot: intake.currentBoot,
+      self: intake.self,
+      lastIntervalEndMs: intake.lastIntervalEndMs,
+      usedBytes: [...intake.usedBytes],
+    }));
+  }
+
+  /** Puts back what `save` gave; the paths must be in the table already. */
+  restore(saved: readonly SavedIntake[]): void {
+    const { state } = this.#options;
+    const slotsBySource = new Map<string, number[]>();
+    state.paths.forEach((slot) => {
+      const source = `${state.paths.part(slot, 'srcSite')}/${state.paths.part(slot, 'src')}`;
+      const slots = slotsBySource.get(source);
+      if (slots === undefined) slotsBySource.set(source, [slot]);
+      else slots.push(slot);
+    });
+    for (const entry of saved) {
+      const intake = this.#intake({ site: entry.site, probe: entry.probe });
+      for (const { bootId, ranges, usageSeq, usage } of entry.boots) {
+        const sequences = new SequenceSet(undefined, ranges);
+        intake.boots.set(bootId, { sequences, committed: sequences.size, usageSeq, usage: new Map(usage) });
+      }
+      for (const paths of entry.dictionaries) this.#know(intake, dictionaryOf(paths));
+      intake.currentHash = entry.currentHash;
+      intake.currentStartMs = entry.currentStartMs;
+      intake.currentBoot = entry.currentBoot;
+      intake.self = entry.self;
+      intake.lastIntervalEndMs = entry.lastIntervalEndMs;
+      for (const [key, bytes] of entry.usedBytes) intake.usedBytes.set(key, bytes);
+      for (const slot of slotsBySource.get(formatIdentity(intake.identity)) ?? []) {
+        intake.slots.add(slot);
+        if (state.paths.gauge(slot, GAUGE.absentSinceMs) !== undefined) intake.absent.add(slot);
+      }
+    }
+  }
+
+  #takeDictionary(identity: Identity, data: Uint8Array): void {
+    const dictionary = decodeDictionary(data, identity);
+    this.#requireConfigured(identity);
+    const intake = this.#intake(identity);
+    if (!intake.dictionaries.has(dictionary.hash)) this.#know(intake, dictionary);
+    for (const [streamSeq, parked] of this.#parked) {
+      if (parked.hash !== dictionary.hash) continue;
+      if (formatIdentity(parked.message.identity) !== formatIdentity(identity)) continue;
+      this.#unpark(streamSeq);
+      try {
+        this.#takeReport(parked.message);
+      } catch (error) {
+        if (!(error instanceof RejectedMessage)) throw error;
+        this.reject('report', identity, error);
+      }
+    }
+  }
+
+  #takeReport(message: ReportMessage): void {
+    const { identity, storedAtMs } = message;
+    const { registry } = this.#options;
+    const report = decodeReport(message.data);
+    const startMs = report.intervalStartMs;
+    const endMs = startMs + report.intervalMs;
+    if (registry.isReplacedBoot(identity, report.bootId, startMs)) {
+      throw new RejectedMessage('duplicate_identity', `boot ${report.bootId} of ${formatIdentity(identity)}`);
+    }
+    registry.heard(identity, Math.max(0, this.#options.wallMs() - storedAtMs));
+    this.#requireConfigured(identity);
+    if (registry.isUnknownBoot(identity, report.bootId)) this.#ask(identity, 'hello', report.bootId);
+    const intake = this.#intake(identity);
+    if (intake.boots.get(report.bootId)?.sequences.has(report.seq) === true) {
+      this.counters.deduplicated += 1;
+      return;
+    }
+    const known = this.#dictionaryFor(intake, report);
+    if (known === 'unknown') {
+      this.#park(message, report.dictionaryHash);
+      return;
+    }
+    const lastRecord = report.records.at(-1);
+    if (lastRecord !== undefined && lastRecord.index >= (known?.slots.length ?? 0)) {
+      throw new RejectedMessage('impossible_value', `record ${lastRecord.index} is not in its dictionary`);
+    }
+    const late = storedAtMs - endMs > LATE_AFTER_MS;
+    const aheadMs = endMs - storedAtMs;
+    const future = aheadMs > FUTURE_AFTER_MS;
+    if (late) this.counters.lateReports += 1;
+    if (future) this.counters.futureReports += 1;
+    const boot = this.#boot(intake, report.bootId);
+    boot.sequences.add(report.seq);
+    this.counters.closedGaps += boot.sequences.closedGaps;
+    boot.sequences.closedGaps = 0;
+    this.#addUsage(intake, boot, report);
+    if (!late) {
+      intake.clockAheadMs = future ? aheadMs : 0;
+      this.counters.lagSeconds = Math.max(0, (this.#options.wallMs() - storedAtMs) / 1_000);
+    }
+    const standing: RecordStanding = late ? 'backfilled' : future ? 'counted' : 'live';
+    if (standing === 'live' && startMs >= intake.currentStartMs) {
+      intake.currentStartMs = startMs;
+      intake.lastIntervalEndMs = endMs;
+      intake.currentBoot = report.bootId;
+      intake.self = report.self;
+      if (intake.currentHash !== report.dictionaryHash) this.#makeCurrent(intake, report.dictionaryHash, known, endMs);
+    }
+    if (known !== undefined) this.#applyRecords(intake, known, report, startMs, endMs, standing);
+  }
+
+  #applyRecords(
+    intake: Intake,
+    known: KnownDictionary,
+    report: Report,
+    startMs: number,
+    endMs: number,
+    standing: RecordStanding,
+  ): void {
+    const { state } = this.#options;
+    const { slots } = known;
+    for (const record of report.records) {
+      let slot = slots[record.index]!;
+      if (slot < 0) {
+        slot = this.#resolve(intake, known, record.index, report.dictionaryHash, standing, endMs);
+        if (slot < 0) {
+          this.counters.recordsOfLeftPaths += 1;
+          continue;
+        }
+      }
+      state.apply(slot, record, startMs, endMs, standing);
+    }
+  }
+
+  /** The slot of a path seen for the first time, or -1 when the path (or an end of it) has left. */
+  #resolve(
+    intake: Intake,
+    known: KnownDictionary,
+    index: number,
+    hash: string,
+    standing: RecordStanding,
+    endMs: number,
+  ): number {
+    const { state, registry } = this.#options;
+    const parts = known.dictionary.paths[index]!;
+    const isCurrent = hash === intake.currentHash;
+    // What is not live may add to a path that is there; it does not bring one back.
+    if (standing !== 'live' && !isCurrent) return -1;
+    if (registry.hasLeft(intake.identity)) return -1;
+    if (parts.dstKind === 'probe' && registry.hasLeft({ site: parts.dstSite, probe: parts.dst })) return -1;
+    const slot = state.acquirePath(parts, endMs);
+    known.slots[index] = slot;
+    intake.slots.add(slot);
+    if (!isCurrent) {
+      state.paths.set(slot, GAUGE.absentSinceMs, this.#options.wallMs());
+      intake.absent.add(slot);
+    }
+    return slot;
+  }
+
+  /** Marks the paths that the probe's newest dictionary does not name. */
+  #makeCurrent(intake: Intake, hash: string, known: KnownDictionary | undefined, endMs: number): void {
+    const { state, registry } = this.#options;
+    intake.currentHash = hash;
+    const named = new Set<number>();
+    if (known !== undefined) {
+      const sourceLeft = registry.hasLeft(intake.identity);
+      for (let index = 0; index < known.slots.length && !sourceLeft; index += 1) {
+        if (known.slots[index]! < 0) this.#resolve(intake, known, index, hash, 'live', endMs);
+        const slot = known.slots[index]!;
+        if (slot >= 0) named.add(slot);
+      }
+    }
+    const nowMs = this.#options.wallMs();
+    for (const slot of intake.slots) {
+      if (named.has(slot)) {
+        state.paths.set(slot, GAUGE.absentSinceMs, Number.NaN);
+        intake.absent.delete(slot);
+      } else if (!intake.absent.has(slot)) {
+        state.paths.set(slot, GAUGE.absentSinceMs, nowMs);
+        intake.absent.add(slot);
+      }
+    }
+  }
+
+  #dictionaryFor(intake: Intake, report: Report): KnownDictionary | 'unknown' | undefined {
+    const known = intake.dictionaries.get(report.dictionaryHash);
+    if (known !== undefined) {
+      // Keep the order of use, so that the least used goes first.
+      intake.dictionaries.delete(report.dictionaryHash);
+      intake.dictionaries.set(report.dictionaryHash, known);
+      return known;
+    }
+    if (report.records.length === 0) return undefined;
+    return report.dictionaryHash === NO_PATHS_HASH ? undefined : 'unknown';
+  }
+
+  #know(intake: Intake, dictionary: Dictionary): void {
+    const { state } = this.#options;
+    const slots = new Int32Array(dictionary.paths.length).fill(-1);
+    const known: KnownDictionary = { dictionary, slots };
+    intake.dictionaries.set(dictionary.hash, known);
+    // Paths already in the table are found again; new ones come with the first live report.
+    if (intake.slots.size > 0 || state.paths.size > 0) this.#findSlots(known);
+    if (intake.dictionaries.size > MAX_DICTIONARIES) {
+      for (const hash of intake.dictionaries.keys()) {
+        if (hash === intake.currentHash || hash === dictionary.hash) continue;
+        intake.dictionaries.delete(hash);
+        break;
+      }
+    }
+  }
+
+  #findSlots(known: KnownDictionary): void {
+    const { state } = this.#options;
+    known.dictionary.paths.forEach((parts, index) => {
+      known.slots[index] = state.findPath(parts) ?? -1;
+    });
+  }
+
+  #addUsage(intake: Intake, boot: Boot, report: Report): void {
+    if (report.seq <= boot.usageSeq) return;
+    boot.usageSeq = report.seq;
+    for (const { uplink, purpose, bytes } of report.usage) {
+      const key = `${uplink}|${purpose}`;
+      const grown = bytes - (boot.usage.get(key) ?? 0);
+      boot.usage.set(key, bytes);
+      if (grown > 0) intake.usedBytes.set(key, (intake.usedBytes.get(key) ?? 0) + grown);
+    }
+  }
+
+  #boot(intake: Intake, bootId: string): Boot {
+    const known = intake.boots.get(bootId);
+    if (known !== undefined) return known;
+    const boot: Boot = { sequences: new SequenceSet(), committed: 0, usageSeq: 0, usage: new Map() };
+    intake.boots.set(bootId, boot);
+    if (intake.boots.size > MAX_BOOTS) {
+      const oldest = intake.boots.keys().next().value;
+      if (oldest !== undefined) intake.boots.delete(oldest);
+    }
+    return boot;
+  }
+
+  #intake(identity: Identity): Intake {
+    const key = formatIdentity(identity);
+    const known = this.intakes.get(key);
+    if (known !== undefined) return known;
+    const intake: Intake = {
+      identity,
+      boots: new Map(),
+      dictionaries: new Map(),
+      currentHash: undefined,
+      currentStartMs: 0,
+      currentBoot: undefined,
+      slots: new Set(),
+      absent: new Set(),
+      self: {},
+      lastIntervalEndMs: undefined,
+      clockAheadMs: 0,
+      usedBytes: new Map(),
+    };
+    this.intakes.set(key, intake);
+    return intake;
+  }
+
+  #requireConfigured(identity: Identity): void {
+    if (!this.#options.registry.isConfigured(identity.site)) {
+      throw new RejectedMessage('unknown_site', `site ${identity.site} is not in the configuration`);
+    }
+  }
+
+  #park(message: ReportMessage, hash: string): void {
+    const copy = { ...message, data: Uint8Array.from(message.data) };
+    this.#ask(message.identity, 'dictionary', hash);
+    if (this.#parked.has(message.streamSeq)) return;
+    const parked: Parked = { message: copy, hash, parkedAtMs: this.#options.wallMs() };
+    if (this.#parked.size >= MAX_PARKED_REPORTS || this.#parkedBytes + copy.data.length > MAX_PARKED_BYTES) {
+      this.#rejectParked(parked, 'too many reports wait for dictionaries');
+      return;
+    }
+    this.#parked.set(message.streamSeq, parked);
+    this.#parkedBytes += copy.data.length;
+    this.counters.parkedTotal += 1;
+  }
+
+  #unpark(streamSeq: number): void {
+    const parked = this.#parked.get(streamSeq);
+    if (parked === undefined) return;
+    this.#parked.delete(streamSeq);
+    this.#parkedBytes -= parked.message.data.length;
+  }
+
+  #rejectParked(parked: Parked, why: string): void {
+    const cause: RejectCause = 'unknown_dictionary';
+    this.reject('report', parked.message.identity, new RejectedMessage(cause, `dictionary ${parked.hash}: ${why}`));
+  }
+
+  #ask(identity: Identity, want: 'hello' | 'dictionary', about: string): void {
+    const key = `${formatIdentity(identity)} ${want} ${about}`;
+    const nowMs = this.#options.wallMs();
+    const askedAtMs = this.#askedAtMs.get(key);
+    if (askedAtMs !== undefined && nowMs - askedAtMs < ASK_AGAIN_MS && nowMs >= askedAtMs) return;
+    this.#askedAtMs.set(key, nowMs);
+    if (this.#askedAtMs.size > 10_000) {
+      const oldest = this.#askedAtMs.keys().next().value;
+      if (oldest !== undefined) this.#askedAtMs.delete(oldest);
+    }
+    this.#options.ask(identity, want);
+  }
+}

@@ -1,0 +1,230 @@
+/** The collector as a program: flags, environment, signals, exit codes. Nothing else reads or sets these. */
+import { existsSync, readFileSync, watch } from 'node:fs';
+import { request } from 'node:http';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { basename, dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { pino } from 'pino';
+import { InvalidConfiguration, parseOperatorConfig, systemClock, type OperatorConfig } from '@wanscope/shared';
+import { NatsBus } from './bus.ts';
+import { Collector } from './collector.ts';
+import { closeServer, createWeb, listen, parseListenAddress, type ListenAddress } from './http.ts';
+import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
+
+interface Flags {
+  readonly config: string;
+  readonly 'web.listenAddress': readonly string[];
+  readonly 'web.telemetryPath': string;
+  readonly 'nats.url': string;
+  readonly 'nats.creds'?: string;
+  readonly 'state.dir': string;
+  readonly 'log.level': string;
+  readonly checkConfig: boolean;
+  readonly healthcheck: boolean;
+}
+
+const DEFAULT_LISTEN = ':9479';
+const RELOAD_DELAY_MS = 300;
+const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
+
+const packageFile = new URL('../package.json', import.meta.url);
+const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string };
+
+function parseFlags(): Flags {
+  const command = new Command('wan-collector')
+    .description('Collects what wan-probes measure, plans what they send, and exposes it to Prometheus.')
+    .version(version)
+    .option('--config <file>', 'operator configuration (YAML)', 'wanscope.yaml')
+    .option(
+      '--web.listen-address <address>',
+      `host:port, :port or unix:/path; may be repeated (default "${DEFAULT_LISTEN}")`,
+      (value: string, before: readonly string[]) => {
+        if (parseListenAddress(value) === undefined) {
+          throw new InvalidArgumentError('It must be host:port, :port or unix:/path.');
+        }
+        return [...before, value];
+      },
+      [] as readonly string[],
+    )
+    .option('--web.telemetry-path <path>', 'path of the metrics', '/metrics')
+    .option(
+      '--nats.url <list>',
+      'brokers, separated by commas (env WAN_NATS_URL)',
+      process.env['WAN_NATS_URL'] ?? 'nats://127.0.0.1:4222',
+    )
+    .option('--nats.creds <file>', 'credentials, a file or their content (env WAN_CREDS)', process.env['WAN_CREDS'])
+    .option('--state.dir <directory>', 'where the snapshot is kept', '/var/lib/wan-collector')
+    .option('--log.level <level>', LEVELS.join(', '), process.env['WAN_LOG_LEVEL'] ?? 'info')
+    .option('--check-config', 'validate the configuration, print the load it plans, and exit', false)
+    .option(
+      '--healthcheck',
+      'ask a running collector (at the first listen address) whether it is healthy, and exit',
+      false,
+    )
+    .showHelpAfterError()
+    .exitOverride();
+  return command.parse().opts<Flags>();
+}
+
+function readConfig(file: string): OperatorConfig {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new InvalidConfiguration([
+      `${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+    ]);
+  }
+  return parseOperatorConfig(text, file);
+}
+
+function listenAddresses(flags: Flags): ListenAddress[] {
+  const texts = flags['web.listenAddress'].length === 0 ? [DEFAULT_LISTEN] : flags['web.listenAddress'];
+  return texts.flatMap((text) => parseListenAddress(text) ?? []);
+}
+
+function checkConfig(file: string): number {
+  try {
+    const config = readConfig(file);
+    process.stdout.write(`${file} is good.\n\n${formatPredictedLoad(predictLoad(config))}`);
+    return 0;
+  } catch (error) {
+    if (!(error instanceof InvalidConfiguration)) throw error;
+    process.stderr.write(`${error.problems.join('\n')}\n`);
+    return 1;
+  }
+}
+
+function healthcheck(address: ListenAddress): Promise<number> {
+  const target =
+    'path' in address ? { socketPath: address.path } : { host: address.host ?? '127.0.0.1', port: address.port };
+  return new Promise((resolve) => {
+    const asked = request({ ...target, path: '/-/healthy', timeout: 3_000 }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200 ? 0 : 1);
+    });
+    asked.on('timeout', () => asked.destroy());
+    asked.on('error', () => resolve(1));
+    asked.end();
+  });
+}
+
+/** Calls back when the file changes in any way, also when it or a link to it is replaced. Returns how to stop. */
+function watchFile(file: string, changed: () => void): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  const watcher = watch(dirname(file), (_event, name) => {
+    // Mounted configuration is swapped by renaming a link beside it (..data), so other names count too.
+    if (name !== null && name !== basename(file) && !name.startsWith('..')) return;
+    clearTimeout(timer);
+    timer = setTimeout(changed, RELOAD_DELAY_MS);
+  });
+  watcher.on('error', () => watcher.close());
+  return () => {
+    clearTimeout(timer);
+    watcher.close();
+  };
+}
+
+async function run(flags: Flags): Promise<number> {
+  const logger = pino({ level: flags['log.level'], base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  let config: OperatorConfig;
+  try {
+    config = readConfig(flags.config);
+  } catch (error) {
+    if (!(error instanceof InvalidConfiguration)) throw error;
+    for (const problem of error.problems) logger.fatal(problem);
+    return 1;
+  }
+  const delay = monitorEventLoopDelay({ resolution: 10 });
+  delay.enable();
+  const bus = new NatsBus({
+    servers: flags['nats.url'].split(',').map((url) => url.trim()),
+    creds: flags['nats.creds'],
+    clock: systemClock,
+    logger,
+    random: Math.random,
+  });
+  const collector = new Collector({
+    config,
+    clock: systemClock,
+    bus,
+    logger,
+    stateDir: flags['state.dir'],
+    version,
+    revision: process.env['WAN_REVISION'] ?? 'unknown',
+    process: {
+      residentBytes: () => process.memoryUsage.rss(),
+      cpuSeconds: () => {
+        const { user, system } = process.cpuUsage();
+        return (user + system) / 1e6;
+      },
+      eventLoopDelayMs: () => {
+        const p99 = delay.percentile(99) / 1e6;
+        delay.reset();
+        return Number.isFinite(p99) ? p99 : undefined;
+      },
+    },
+  });
+  const ui = fileURLToPath(new URL('../ui', import.meta.url));
+  const web = await createWeb({
+    collector,
+    telemetryPath: flags['web.telemetryPath'],
+    uiFolders: [`${ui}/dist`, ui].filter((folder) => existsSync(folder)),
+  });
+  const servers = await Promise.all(listenAddresses(flags).map((address) => listen(web, address)));
+  logger.info({ addresses: servers.map((server) => server.address()), version }, 'listening');
+  await collector.start();
+
+  let text = readFileSync(flags.config, 'utf8');
+  const reload = (always: boolean): void => {
+    try {
+      const next = existsSync(flags.config) ? readFileSync(flags.config, 'utf8') : undefined;
+      if (next === text && !always) return;
+      text = next ?? text;
+      collector.reload(readConfig(flags.config));
+      logger.info({ file: flags.config }, 'configuration taken');
+    } catch (error) {
+      if (!(error instanceof InvalidConfiguration)) throw error;
+      collector.reloadFailed(error.problems);
+    }
+  };
+  const unwatch = watchFile(flags.config, () => reload(false));
+  process.on('SIGHUP', () => reload(true));
+
+  const signal = await new Promise<string>((resolve) => {
+    process.once('SIGTERM', () => resolve('SIGTERM'));
+    process.once('SIGINT', () => resolve('SIGINT'));
+  });
+  logger.info({ signal }, 'stopping');
+  unwatch();
+  await Promise.all(servers.map(closeServer));
+  await collector.stop();
+  await web.close();
+  return 0;
+}
+
+async function main(): Promise<number> {
+  let flags: Flags;
+  try {
+    flags = parseFlags();
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode;
+    throw error;
+  }
+  if (!LEVELS.includes(flags['log.level'])) {
+    process.stderr.write(`--log.level must be one of ${LEVELS.join(', ')}\n`);
+    return 1;
+  }
+  if (flags.checkConfig) return checkConfig(flags.config);
+  if (flags.healthcheck) return healthcheck(listenAddresses(flags)[0]!);
+  return run(flags);
+}
+
+main().then(
+  (exitCode) => process.exit(exitCode),
+  (error: unknown) => {
+    process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+    process.exit(1);
+  },
+);

@@ -1,0 +1,162 @@
+/**
+ * The plans as published: their versions, what was in them, when they have to be renewed. A version grows when the
+ * content changes and at no other time, across restarts of the collector too.
+ */
+import { createHash } from 'node:crypto';
+import { encodePlan, formatIdentity, parseIdentity, type Identity, type Plan } from '@wanscope/shared';
+import type { PlanBody, ProbePlan } from './planner.ts';
+
+export interface SavedPlan {
+  readonly identity: string;
+  readonly version: number;
+  readonly bodyHash: string;
+}
+
+export interface PlannedProbe {
+  readonly plan: Plan;
+  readonly stretch: number;
+  readonly omittedSessions: number;
+}
+
+export interface DuePlan {
+  readonly identity: Identity;
+  readonly bytes: Uint8Array;
+  readonly plan: Plan;
+}
+
+interface Page {
+  version: number;
+  bodyHash: string;
+  current: PlannedProbe | undefined;
+  /** Must be sent (again). */
+  due: boolean;
+}
+
+export class PlanBook {
+  readonly #pages = new Map<string, Page>();
+
+  /** Takes the plans the fleet should have now. */
+  update(plans: ReadonlyMap<string, ProbePlan>, nowMs: number, expiryMs: number): void {
+    for (const [identity, { body, stretch, omittedSessions }] of plans) {
+      const page = this.#page(identity);
+      const bodyHash = hashOf(body);
+      if (page.bodyHash !== bodyHash) {
+        page.version += 1;
+        page.bodyHash = bodyHash;
+        page.current = undefined;
+      }
+      if (page.current === undefined) {
+        const plan: Plan = { ...body, version: page.version, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
+        page.current = { plan, stretch, omittedSessions };
+        page.due = true;
+      }
+    }
+    for (const [identity, page] of this.#pages) if (!plans.has(identity)) page.current = undefined;
+  }
+
+  /** Issues plans anew that have used up half of their time. */
+  renew(nowMs: number): void {
+    for (const page of this.#pages.values()) {
+      const current = page.current;
+      if (current === undefined) continue;
+      const { issuedAtMs, expiresAtMs } = current.plan;
+      const lifeMs = expiresAtMs - issuedAtMs;
+      if (nowMs >= issuedAtMs && nowMs < issuedAtMs + lifeMs / 2) continue;
+      page.current = { ...current, plan: { ...current.plan, issuedAtMs: nowMs, expiresAtMs: nowMs + lifeMs } };
+      page.due = true;
+    }
+  }
+
+  /**
+   * A probe says which version it runs: another than ours is answered with ours, a higher one (of a collector whose
+   * state was lost) with one above it.
+   */
+  probeRuns(identity: Identity, version: number): void {
+    const page = this.#page(formatIdentity(identity));
+    if (version > page.version) {
+      page.version = version + (page.bodyHash === '' ? 0 : 1);
+      if (page.current !== undefined) {
+        page.current = { ...page.current, plan: { ...page.current.plan, version: page.version } };
+      }
+    }
+    if (page.current !== undefined && version !== page.version) page.due = true;
+  }
+
+  /** A plan found on the bus: another collector's, or our own from before a restart. */
+  published(identity: Identity, plan: Plan): void {
+    const page = this.#page(formatIdentity(identity));
+    if (plan.version <= page.version) return;
+    const { version, issuedAtMs: _issued, expiresAtMs: _expires, ...body } = plan;
+    page.version = version;
+    page.bodyHash = hashOf(body);
+    if (page.current !== undefined) page.due = true;
+    page.current = undefined;
+  }
+
+  /** Everything is to be sent again, as after a broker lost its store. */
+  markAllDue(): void {
+    for (const page of this.#pages.values()) page.due = page.current !== undefined;
+  }
+
+  /** What has to be published; each is due again only when marked so. */
+  takeDue(): DuePlan[] {
+    const due: DuePlan[] = [];
+    for (const [key, page] of this.#pages) {
+      const identity = parseIdentity(key);
+      if (!page.due || page.current === undefined || identity === undefined) continue;
+      page.due = false;
+      due.push({ identity, plan: page.current.plan, bytes: encodePlan(page.current.plan) });
+    }
+    return due;
+  }
+
+  /** Publishing failed: try again. */
+  markDue(identity: Identity): void {
+    const page = this.#pages.get(formatIdentity(identity));
+    if (page?.current !== undefined) page.due = true;
+  }
+
+  planOf(identity: Identity): PlannedProbe | undefined {
+    return this.#pages.get(formatIdentity(identity))?.current;
+  }
+
+  /** Current plans by identity. */
+  current(): [string, PlannedProbe][] {
+    return [...this.#pages].flatMap(([identity, page]) =>
+      page.current === undefined ? [] : [[identity, page.current] as [string, PlannedProbe]],
+    );
+  }
+
+  save(): SavedPlan[] {
+    return [...this.#pages].map(([identity, page]) => ({ identity, version: page.version, bodyHash: page.bodyHash }));
+  }
+
+  restore(saved: readonly SavedPlan[]): void {
+    for (const { identity, version, bodyHash } of saved) {
+      this.#pages.set(identity, { version, bodyHash, current: undefined, due: false });
+    }
+  }
+
+  #page(identity: string): Page {
+    const known = this.#pages.get(identity);
+    if (known !== undefined) return known;
+    const page: Page = { version: 0, bodyHash: '', current: undefined, due: false };
+    this.#pages.set(identity, page);
+    return page;
+  }
+}
+
+function hashOf(body: PlanBody): string {
+  // Field order differs between a plan made here and one read from the bus, so the fields are named.
+  const { v, site, probe, intervalMs, paused, tests, sources, destinations, sessions } = body;
+  const tables = [
+    tests.map((t) => [t.name, t.protocol, t.class, t.sizeBytes, t.intervalNs, t.timeoutNs, t.keepAlive]),
+    sources.map((s) => [s.network, s.uplink, s.ipv4, s.ipv6, s.interface]),
+    destinations.map((d) => [
+      [d.kind, d.site, d.name, d.network, d.uplink, d.ipv4, d.ipv6, d.host, d.url],
+      [d.ports.udp, d.ports.tcp, d.ports.http],
+    ]),
+  ];
+  const text = JSON.stringify([v, site, probe, intervalMs, paused, tables, sessions]);
+  return createHash('sha256').update(text).digest('hex');
+}

@@ -1,0 +1,436 @@
+/**
+ * From configuration and fleet to one plan for each probe. Pure: the same input gives the same bytes, so an unchanged
+ * fleet keeps its plan versions, and churn moves only the sessions that touch what came or went.
+ */
+import { isIP } from 'node:net';
+import {
+  canonicalPath,
+  EXTERNAL_SITE,
+  FAMILIES,
+  formatIdentity,
+  MAX_MESSAGE_BYTES,
+  SEND_CAP,
+  sessionLoad,
+  type ExpectationConfig,
+  type Family,
+  type FullHello,
+  type HelloEndpoint,
+  type MeshConfig,
+  type OperatorConfig,
+  type PathParts,
+  type Plan,
+  type PlanDestination,
+  type PlanSource,
+  type PlanTest,
+  type TargetConfig,
+  type TestConfig,
+} from '@wanscope/shared';
+import type { PairPolicy } from './state.ts';
+
+/** A plan without what changes from issue to issue. */
+export type PlanBody = Omit<Plan, 'version' | 'issuedAtMs' | 'expiresAtMs'>;
+
+export interface ProbePlan {
+  readonly body: PlanBody;
+  /** 1 when the wanted load fits under the probe's cap; else by how much every send interval was stretched. */
+  readonly stretch: number;
+  /** Sessions left out because the plan or its dictionary would not fit in one message. */
+  readonly omittedSessions: number;
+}
+
+const STAMP_PORT = 862;
+const MAX_SESSIONS = 65_536;
+/** Room for a plan's tables and head beside its sessions; dictionaries are the tighter bound. */
+const MESSAGE_ROOM_BYTES = MAX_MESSAGE_BYTES - 4_096;
+const MAX_INTERVAL_STRETCH_MARGIN = 1 + 1e-9;
+
+/** Plans for the whole fleet, by identity in ascending order. */
+export function planFleet(config: OperatorConfig, fleet: readonly FullHello[]): Map<string, ProbePlan> {
+  const probes = [...fleet].sort(byIdentity);
+  const policies = new PolicyIndex(config);
+  const meshes = config.meshes.map((mesh) => new MeshTargets(mesh, probes));
+  return new Map(
+    probes.map((probe) => [formatIdentity(probe), planProbe(config, probe, probes, meshes, policies)] as const),
+  );
+}
+
+function planProbe(
+  config: OperatorConfig,
+  probe: FullHello,
+  probes: readonly FullHello[],
+  meshes: readonly MeshTargets[],
+  policies: PolicyIndex,
+): ProbePlan {
+  const builder = new PlanBuilder(config, probe);
+  config.meshes.forEach((mesh, at) => {
+    const tests = testsOf(config, mesh.tests);
+    for (const index of meshes[at]!.destinationsOf(probe)) {
+      const destination = probes[index]!;
+      for (const test of tests) {
+        // A pair that is reachable from one end only is measured from that end.
+        if (policies.of(probe.site, destination.site, test.name).outboundOnly) continue;
+        builder.addProbe(mesh.network, destination, test);
+      }
+    }
+  });
+  for (const target of config.targets.values()) {
+    if (!target.from.includes('*') && !target.from.includes(probe.site)) continue;
+    for (const test of testsOf(config, target.tests)) builder.addTarget(target, test);
+  }
+  return builder.finish();
+}
+
+function testsOf(config: OperatorConfig, names: readonly string[]): TestConfig[] {
+  return names.flatMap((name) => config.tests.get(name) ?? []);
+}
+
+/** Which probes a probe of one mesh sends to, as indices of the sorted fleet. */
+class MeshTargets {
+  readonly #mesh: MeshConfig;
+  readonly #probes: readonly FullHello[];
+  /** Indices of the probes that have an endpoint in the mesh's network, and their parts in it. */
+  readonly #members: readonly number[];
+  readonly #hubs: readonly number[];
+  readonly #spokes: readonly number[];
+  readonly #hashes: ReadonlyMap<number, number>;
+
+  constructor(mesh: MeshConfig, probes: readonly FullHello[]) {
+    this.#mesh = mesh;
+    this.#probes = probes;
+    this.#members = probes.flatMap((probe, index) =>
+      probe.endpoints.some((endpoint) => endpoint.network === mesh.network) ? [index] : [],
+    );
+    this.#hubs = this.#members.filter((index) => mesh.hubs.includes(probes[index]!.site));
+    this.#spokes = this.#members.filter((index) => !mesh.hubs.includes(probes[index]!.site));
+    this.#hashes = new Map(this.#members.map((index) => [index, hashText(formatIdentity(probes[index]!))]));
+  }
+
+  destinationsOf(probe: FullHello): number[] {
+    const isSelf = (index: number): boolean => formatIdentity(this.#probes[index]!) === formatIdentity(probe);
+    const self = this.#members.find(isSelf);
+    if (self === undefined) return [];
+    if (this.#mesh.shape === 'full' || this.#mesh.hubs.includes(probe.site)) {
+      return this.#members.filter((index) => index !== self);
+    }
+    const chosen = new Set([...this.#hubs, ...this.#peersOf(self)]);
+    for (const index of this.#spokes) {
+      if (index !== self && this.#probes[index]!.site === probe.site) chosen.add(index);
+    }
+    return [...chosen].sort((a, b) => a - b);
+  }
+
+  /**
+   * The other spokes a spoke measures: those with the highest rendezvous weight for it. When one comes or goes, only
+   * the spokes that had chosen it, or now do, change.
+   */
+  #peersOf(self: number): number[] {
+    const site = this.#probes[self]!.site;
+    const own = this.#hashes.get(self)!;
+    return this.#spokes
+      .filter((index) => this.#probes[index]!.site !== site)
+      .map((index) => ({ index, weight: mix(own, this.#hashes.get(index)!) }))
+      .sort((a, b) => b.weight - a.weight || a.index - b.index)
+      .slice(0, this.#mesh.peers)
+      .map(({ index }) => index);
+  }
+}
+
+class PlanBuilder {
+  readonly #config: OperatorConfig;
+  readonly #probe: FullHello;
+  readonly #tests: PlanTest[] = [];
+  readonly #testIndex = new Map<string, number>();
+  readonly #sources: readonly PlanSource[];
+  readonly #destinations: PlanDestination[] = [];
+  readonly #destinationIndex = new Map<string, number>();
+  readonly #sessions: [number, number, number, 4 | 6][] = [];
+  readonly #seen = new Set<string>();
+  #dictionaryBytes = 64;
+  #planBytes = 1_024;
+  #omitted = 0;
+
+  constructor(config: OperatorConfig, probe: FullHello) {
+    this.#config = config;
+    this.#probe = probe;
+    this.#sources = probe.endpoints.map(sourceOf);
+  }
+
+  addProbe(network: string, destination: FullHello, test: TestConfig): void {
+    destination.endpoints.forEach((endpoint) => {
+      if (endpoint.network !== network) return;
+      if (test.protocol !== 'icmp' && endpoint.reflect[test.protocol] === undefined) return;
+      const planned: PlanDestination = {
+        kind: 'probe',
+        site: destination.site,
+        name: destination.probe,
+        network,
+        uplink: endpoint.uplink,
+        ...addressesOf(endpoint, 'advertised'),
+        ports: endpoint.reflect,
+      };
+      this.#addSessions(network, planned, test, (family) => planned[family] !== undefined);
+    });
+  }
+
+  addTarget(target: TargetConfig, test: TestConfig): void {
+    const planned = targetDestination(target, test);
+    if (planned === undefined) return;
+    const literal = planned.ipv4 !== undefined || planned.ipv6 !== undefined;
+    const urlFamily = planned.url === undefined ? 0 : isIP(new URL(planned.url).hostname.replace(/^\[|\]$/g, ''));
+    this.#addSessions(target.network, planned, test, (family) => {
+      if (urlFamily !== 0) return family === (urlFamily === 4 ? 'ipv4' : 'ipv6');
+      return !literal || planned[family] !== undefined;
+    });
+  }
+
+  finish(): ProbePlan {
+    const { stretch, tests } = this.#underCap();
+    return {
+      body: {
+        v: 1,
+        site: this.#probe.site,
+        probe: this.#probe.probe,
+        intervalMs: this.#config.intervalMs,
+        paused: false,
+        tests,
+        sources: [...this.#sources],
+        destinations: this.#destinations,
+        sessions: this.#sessions,
+      },
+      stretch,
+      omittedSessions: this.#omitted,
+    };
+  }
+
+  #addSessions(
+    network: string,
+    destination: PlanDestination,
+    test: TestConfig,
+    has: (family: Family) => boolean,
+  ): void {
+    this.#sources.forEach((source, sourceIndex) => {
+      if (source.network !== network) return;
+      for (const family of FAMILIES) {
+        if (!test.families.includes(family) || source[family] === undefined || !has(family)) continue;
+        if (test.protocol === 'icmp' && !this.#probe.icmp.includes(family)) continue;
+        this.#addSession(sourceIndex, source, destination, test, family);
+      }
+    });
+  }
+
+  #addSession(
+    sourceIndex: number,
+    source: PlanSource,
+    destination: PlanDestination,
+    test: TestConfig,
+    family: Family,
+  ): void {
+    const path = canonicalPath(pathParts(this.#probe, source, destination, test, family));
+    if (this.#seen.has(path)) return;
+    // Names are ASCII but for targets' names; three octets a character is the most UTF-8 needs here.
+    const pathBytes = Buffer.byteLength(path) + 1;
+    const destinationKey = JSON.stringify(destination);
+    const tableBytes = this.#destinationIndex.has(destinationKey) ? 0 : Buffer.byteLength(destinationKey) + 1;
+    const sessionBytes = 28 + tableBytes;
+    if (
+      this.#sessions.length >= MAX_SESSIONS ||
+      this.#dictionaryBytes + pathBytes > MAX_MESSAGE_BYTES ||
+      this.#planBytes + sessionBytes > MESSAGE_ROOM_BYTES
+    ) {
+      this.#omitted += 1;
+      return;
+    }
+    this.#seen.add(path);
+    this.#dictionaryBytes += pathBytes;
+    this.#planBytes += sessionBytes;
+    this.#sessions.push([
+      this.#indexOfTest(test),
+      sourceIndex,
+      this.#indexOfDestination(destinationKey, destination),
+      family === 'ipv4' ? 4 : 6,
+    ]);
+  }
+
+  #indexOfTest(test: TestConfig): number {
+    const known = this.#testIndex.get(test.name);
+    if (known !== undefined) return known;
+    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive } = test;
+    this.#tests.push({ name, protocol, class: test.class, sizeBytes, intervalNs, timeoutNs, keepAlive });
+    this.#testIndex.set(name, this.#tests.length - 1);
+    return this.#tests.length - 1;
+  }
+
+  #indexOfDestination(key: string, destination: PlanDestination): number {
+    const known = this.#destinationIndex.get(key);
+    if (known !== undefined) return known;
+    this.#destinations.push(destination);
+    this.#destinationIndex.set(key, this.#destinations.length - 1);
+    return this.#destinations.length - 1;
+  }
+
+  /** Stretches every send interval by one factor until the load fits; nothing is left out for being too much. */
+  #underCap(): { stretch: number; tests: PlanTest[] } {
+    const cap = {
+      packetsPerSecond: Math.min(SEND_CAP.packetsPerSecond, this.#probe.cap.packetsPerSecond),
+      bitsPerSecond: Math.min(SEND_CAP.bitsPerSecond, this.#probe.cap.bitsPerSecond),
+    };
+    let packetsPerSecond = 0;
+    let bitsPerSecond = 0;
+    for (const [test, , , family] of this.#sessions) {
+      const load = sessionLoad(this.#tests[test]!, family === 4 ? 'ipv4' : 'ipv6');
+      packetsPerSecond += load.packetsPerSecond;
+      bitsPerSecond += load.bitsPerSecond;
+    }
+    const excess = Math.max(packetsPerSecond / cap.packetsPerSecond, bitsPerSecond / cap.bitsPerSecond);
+    if (excess <= 1) return { stretch: 1, tests: this.#tests };
+    const stretch = excess * MAX_INTERVAL_STRETCH_MARGIN;
+    const tests = this.#tests.map((test) => ({ ...test, intervalNs: Math.ceil(test.intervalNs * stretch) }));
+    return { stretch: excess, tests };
+  }
+}
+
+function pathParts(
+  probe: FullHello,
+  source: PlanSource,
+  destination: PlanDestination,
+  test: TestConfig,
+  family: Family,
+): PathParts {
+  return {
+    network: source.network,
+    srcSite: probe.site,
+    src: probe.probe,
+    srcUplink: source.uplink,
+    dstSite: destination.site,
+    dst: destination.name,
+    dstUplink: destination.uplink,
+    dstNetwork: destination.network,
+    dstKind: destination.kind,
+    test: test.name,
+    protocol: test.protocol,
+    class: test.class,
+    family,
+  };
+}
+
+function sourceOf(endpoint: HelloEndpoint): PlanSource {
+  const bound = endpoint.addresses.find((address) => address.interface !== undefined)?.interface;
+  return {
+    network: endpoint.network,
+    uplink: endpoint.uplink,
+    ...addressesOf(endpoint, 'bound'),
+    ...(bound === undefined ? {} : { interface: bound }),
+  };
+}
+
+function addressesOf(endpoint: HelloEndpoint, side: 'bound' | 'advertised'): { ipv4?: string; ipv6?: string } {
+  const ipv4 = endpoint.addresses.find((address) => address.family === 'ipv4')?.[side];
+  const ipv6 = endpoint.addresses.find((address) => address.family === 'ipv6')?.[side];
+  return { ...(ipv4 === undefined ? {} : { ipv4 }), ...(ipv6 === undefined ? {} : { ipv6 }) };
+}
+
+/** Undefined where the target cannot answer the test. */
+function targetDestination(target: TargetConfig, test: TestConfig): PlanDestination | undefined {
+  const common = {
+    kind: target.kind,
+    site: target.site ?? EXTERNAL_SITE,
+    name: target.name,
+    network: target.network,
+    uplink: '',
+  };
+  if (test.protocol === 'http') {
+    return target.kind === 'external' && target.url !== undefined
+      ? { ...common, url: target.url, ports: {} }
+      : undefined;
+  }
+  if (target.host === undefined) return undefined;
+  const addressed = { ...common, ...hostOf(target.host) };
+  switch (test.protocol) {
+    case 'icmp':
+      return { ...addressed, ports: {} };
+    case 'udp':
+      return target.kind === 'responder' ? { ...addressed, ports: { udp: target.port ?? STAMP_PORT } } : undefined;
+    case 'tcp':
+      return target.kind === 'external' && target.port !== undefined
+        ? { ...addressed, ports: { tcp: target.port } }
+        : undefined;
+  }
+}
+
+function hostOf(host: string): { ipv4?: string; ipv6?: string; host?: string } {
+  switch (isIP(host)) {
+    case 4:
+      return { ipv4: host };
+    case 6:
+      return { ipv6: host };
+    default:
+      return { host };
+  }
+}
+
+/** Objectives and expectations by pair of sites and test: the most specific wins, the later of two equal ones. */
+export class PolicyIndex {
+  readonly #config: OperatorConfig;
+  readonly #cache = new Map<string, PairPolicy & { readonly outboundOnly: boolean }>();
+
+  constructor(config: OperatorConfig) {
+    this.#config = config;
+  }
+
+  of(srcSite: string, dstSite: string, test: string): PairPolicy & { readonly outboundOnly: boolean } {
+    const key = `${srcSite}|${dstSite}|${test}`;
+    const known = this.#cache.get(key);
+    if (known !== undefined) return known;
+    const objective = mostSpecific(this.#config.objectives, srcSite, dstSite, test);
+    const expect = mostSpecific<ExpectationConfig>(this.#config.expectations, srcSite, dstSite, test)?.expect;
+    const policy = {
+      objective: { rttNs: objective?.rttNs, lossRatio: objective?.lossRatio },
+      denied: expect === 'denied',
+      outboundOnly: expect === 'outbound_only',
+    };
+    this.#cache.set(key, policy);
+    return policy;
+  }
+}
+
+function mostSpecific<T extends { readonly from: string; readonly to: string; readonly test: string }>(
+  entries: readonly T[],
+  from: string,
+  to: string,
+  test: string,
+): T | undefined {
+  let best: T | undefined;
+  let bestScore = -1;
+  for (const entry of entries) {
+    if (entry.from !== '*' && entry.from !== from) continue;
+    if (entry.to !== '*' && entry.to !== to) continue;
+    if (entry.test !== '*' && entry.test !== test) continue;
+    const score = Number(entry.from !== '*') + Number(entry.to !== '*') + Number(entry.test !== '*');
+    if (score >= bestScore) {
+      best = entry;
+      bestScore = score;
+    }
+  }
+  return best;
+}
+
+function byIdentity(a: FullHello, b: FullHello): number {
+  const left = formatIdentity(a);
+  const right = formatIdentity(b);
+  return left < right ? -1 : left > right ? 1 : 0;
+}
+
+/** FNV-1a, 32 bits. */
+function hashText(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return hash >>> 0;
+}
+
+/** An even weight for an ordered pair: the finalizer of MurmurHash3 over both hashes. */
+function mix(a: number, b: number): number {
+  let hash = Math.imul(a, 0x9e3779b1) ^ b;
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
+}

@@ -1,0 +1,146 @@
+/**
+ * What a configuration will send and expose before any probe is there: the planner itself, run over a fleet of one
+ * probe per configured site, with every uplink the site names.
+ */
+import { SEND_CAP, sessionLoad, type FullHello, type HelloEndpoint, type OperatorConfig } from '@wanscope/shared';
+import { seriesPerPath, seriesPerSitePair } from './exposition/series-families.ts';
+import { planFleet } from './planner.ts';
+
+export interface Load {
+  packetsPerSecond: number;
+  /** New TCP connections, which firewalls on the way have to track. */
+  newSessionsPerSecond: number;
+  bytesPerSecond: number;
+  series: number;
+}
+
+export interface PredictedLoad {
+  readonly total: Load;
+  /** By site, `site/uplink` and target name; what the probes there send (sites, uplinks) or get (targets). */
+  readonly bySite: ReadonlyMap<string, Load>;
+  readonly byUplink: ReadonlyMap<string, Load>;
+  readonly byTarget: ReadonlyMap<string, Load>;
+  /** Sites whose send intervals had to be stretched to stay under the probe's cap, and by how much. */
+  readonly stretched: ReadonlyMap<string, number>;
+}
+
+const SECONDS_A_MONTH = 30.44 * 86_400;
+const PROBE = 'probe';
+
+export function predictLoad(config: OperatorConfig): PredictedLoad {
+  const fleet = [...config.sites.keys()].map((site, index) => assumedProbe(config, site, index));
+  const plans = planFleet(config, fleet);
+  const load = {
+    total: none(),
+    bySite: new Map([...config.sites.keys()].map((site) => [site, none()])),
+    byUplink: new Map([...config.uplinks.keys()].map((uplink) => [uplink, none()])),
+    byTarget: new Map([...config.targets.keys()].map((target) => [target, none()])),
+    stretched: new Map<string, number>(),
+  };
+  const full = config.exposition.pathFamilies === 'full';
+  for (const { body, stretch } of plans.values()) {
+    if (stretch > 1) load.stretched.set(body.site, stretch);
+    for (const [testIndex, sourceIndex, destinationIndex, family] of body.sessions) {
+      const test = body.tests[testIndex]!;
+      const source = body.sources[sourceIndex]!;
+      const destination = body.destinations[destinationIndex]!;
+      const sent = sessionLoad(test, family === 4 ? 'ipv4' : 'ipv6');
+      const isConnect = test.protocol === 'tcp' || test.protocol === 'http';
+      const one: Load = {
+        packetsPerSecond: sent.packetsPerSecond,
+        newSessionsPerSecond: isConnect ? 1e9 / test.intervalNs : 0,
+        bytesPerSecond: sent.bitsPerSecond / 8,
+        series: seriesPerPath(test.protocol, full, config.exposition.pathHistograms) + seriesPerSitePair(test.protocol),
+      };
+      const targets = [load.total, at(load.bySite, body.site)];
+      if (source.uplink !== '') targets.push(at(load.byUplink, `${body.site}/${source.uplink}`));
+      if (destination.kind !== 'probe') targets.push(at(load.byTarget, destination.name));
+      for (const target of targets) addLoad(target, one);
+    }
+  }
+  return load;
+}
+
+/** The load as a table that a person reads in a terminal. */
+export function formatPredictedLoad(load: PredictedLoad): string {
+  const header = ['', 'packets/s', 'new sessions/s', 'GB/month', 'series'];
+  const rows = [
+    ...[...load.bySite].map(([name, one]) => row(`site ${name}`, one)),
+    ...[...load.byUplink].map(([name, one]) => row(`uplink ${name}`, one)),
+    ...[...load.byTarget].map(([name, one]) => row(`target ${name}`, one)),
+    row('total', load.total),
+  ];
+  const widths = header.map((title, column) => Math.max(title.length, ...rows.map((cells) => cells[column]!.length)));
+  const line = (cells: readonly string[]): string =>
+    cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ');
+  const notes = [
+    'Sent, with one probe per configured site and both families; answers come on top.',
+    ...[...load.stretched].map(
+      ([site, stretch]) =>
+        `Site ${site} wants ${stretch.toFixed(2)} times the cap of ${SEND_CAP.packetsPerSecond} packets/s or ` +
+        `${SEND_CAP.bitsPerSecond / 1e6} Mbit/s: its send intervals are stretched by that factor.`,
+    ),
+  ];
+  return `${[header, ...rows].map((cells) => line(cells).trimEnd()).join('\n')}\n\n${notes.join('\n')}\n`;
+}
+
+function row(name: string, { packetsPerSecond, newSessionsPerSecond, bytesPerSecond, series }: Load): string[] {
+  const gigabytes = (bytesPerSecond * SECONDS_A_MONTH) / 1e9;
+  return [name, packetsPerSecond.toFixed(1), newSessionsPerSecond.toFixed(2), gigabytes.toFixed(2), String(series)];
+}
+
+/** A probe as it would say hello: every network of the configuration, every uplink of its site, all reflectors. */
+function assumedProbe(config: OperatorConfig, site: string, index: number): FullHello {
+  const networks = new Set([...config.meshes, ...config.targets.values()].map(({ network }) => network));
+  const named = [...config.uplinks.values()].filter((uplink) => uplink.site === site).map(({ name }) => name);
+  const uplinks = named.length === 0 ? [''] : named;
+  const endpoints = [...networks].flatMap((network) =>
+    uplinks.map((uplink, at): HelloEndpoint => {
+      const ipv4 = `10.${(index >> 8) & 255}.${index & 255}.${at + 1}`;
+      const ipv6 = `fd00::${index.toString(16)}:${(at + 1).toString(16)}`;
+      return {
+        network,
+        uplink,
+        addresses: [
+          { family: 'ipv4', bound: ipv4, advertised: ipv4 },
+          { family: 'ipv6', bound: ipv6, advertised: ipv6 },
+        ],
+        reflect: { udp: 862, tcp: 8_620, http: 8_621 },
+      };
+    }),
+  );
+  return {
+    v: 1,
+    kind: 'full',
+    site,
+    probe: PROBE,
+    bootId: '0000000000000000',
+    version: 1,
+    software: 'assumed',
+    startedAtMs: 0,
+    reportVersions: { oldest: 1, newest: 1 },
+    cap: SEND_CAP,
+    icmp: ['ipv4', 'ipv6'],
+    planVersion: 0,
+    endpoints,
+  };
+}
+
+function none(): Load {
+  return { packetsPerSecond: 0, newSessionsPerSecond: 0, bytesPerSecond: 0, series: 0 };
+}
+
+function at(loads: Map<string, Load>, key: string): Load {
+  const known = loads.get(key);
+  if (known !== undefined) return known;
+  const load = none();
+  loads.set(key, load);
+  return load;
+}
+
+function addLoad(to: Load, one: Load): void {
+  to.packetsPerSecond += one.packetsPerSecond;
+  to.newSessionsPerSecond += one.newSessionsPerSecond;
+  to.bytesPerSecond += one.bytesPerSecond;
+  to.series += one.series;
+}

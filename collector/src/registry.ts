@@ -1,0 +1,276 @@
+/**
+ * The fleet as its hellos and reports tell it: who is there, where it can be reached, and whether it is live, silent
+ * or has left. Three different things: a silent probe may come back and its peers still measure towards it; one that
+ * left is forgotten.
+ */
+import {
+  formatIdentity,
+  NS_PER_MS,
+  RejectedMessage,
+  type Clock,
+  type FullHello,
+  type Hello,
+  type Identity,
+} from '@wanscope/shared';
+
+export type Presence = 'live' | 'silent' | 'left';
+
+export const SILENT_AFTER_INTERVALS = 3;
+export const LEAVE_AFTER_GOODBYE_MS = 120_000;
+/** What left is listed for this long, so that a person can see that it did. */
+const FORGET_AFTER_MS = 3_600_000;
+const MAX_PROBES = 100_000;
+const MAX_BOOTS = 8;
+
+export interface RegistrySettings {
+  readonly intervalMs: number;
+  readonly leaveAfterMs: number;
+  /** True for sites that may be planned. */
+  readonly isConfigured: (site: string) => boolean;
+}
+
+export interface ProbeEntry {
+  readonly identity: Identity;
+  readonly presence: Presence;
+  /** Undefined until a full hello was read. */
+  readonly hello: FullHello | undefined;
+  readonly saidGoodbye: boolean;
+  readonly duplicateIdentity: boolean;
+  /** Its site is in the configuration. */
+  readonly configured: boolean;
+}
+
+export interface Transition {
+  readonly identity: Identity;
+  readonly from: Presence;
+  readonly to: Presence;
+}
+
+interface Entry {
+  readonly identity: Identity;
+  hello: FullHello | undefined;
+  presence: Presence;
+  /** Monotonic ms of the last report or hello, and the same without the time the bus was away. */
+  heardMonoMs: number;
+  heardSightedMs: number;
+  goodbyeMonoMs: number | undefined;
+  leftMonoMs: number | undefined;
+  /** A site that was never configured is listed as it is; one that was taken out has left. */
+  wasConfigured: boolean;
+  /** Boots that a newer one replaced, with their start. */
+  readonly olderBoots: Map<string, number>;
+  duplicateMonoMs: number | undefined;
+}
+
+export class Registry {
+  readonly #clock: Clock;
+  readonly #entries = new Map<string, Entry>();
+  #settings: RegistrySettings;
+  #blindSinceMonoMs: number | undefined;
+  #blindTotalMs = 0;
+  #revision = 0;
+
+  constructor(clock: Clock, settings: RegistrySettings) {
+    this.#clock = clock;
+    this.#settings = settings;
+  }
+
+  /** Grows whenever something changed that a plan may depend on. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  configure(settings: RegistrySettings): void {
+    this.#settings = settings;
+    this.#revision += 1;
+  }
+
+  /** While the bus is away nobody can be heard, and nobody leaves for being silent. */
+  setBlind(blind: boolean): void {
+    if (blind) {
+      this.#blindSinceMonoMs ??= this.#monoMs();
+    } else if (this.#blindSinceMonoMs !== undefined) {
+      this.#blindTotalMs += this.#monoMs() - this.#blindSinceMonoMs;
+      this.#blindSinceMonoMs = undefined;
+    }
+  }
+
+  /**
+   * Takes a hello that was stored `ageMs` ago.
+   *
+   * @throws RejectedMessage `duplicate_identity` for an older boot while a newer one is live, `stale_version` for a
+   * hello older than the one known.
+   */
+  hello(identity: Identity, hello: Hello, ageMs: number): void {
+    const entry = this.#entryOf(identity);
+    if (hello.kind === 'goodbye') {
+      if (entry.hello !== undefined && entry.hello.bootId !== hello.bootId) {
+        throw new RejectedMessage('stale_version', `goodbye of another boot of ${formatIdentity(identity)}`);
+      }
+      entry.goodbyeMonoMs ??= this.#monoMs() - ageMs;
+      this.#revision += 1;
+      return;
+    }
+    const known = entry.hello;
+    if (known !== undefined && known.bootId === hello.bootId && hello.version < known.version) {
+      throw new RejectedMessage('stale_version', `hello ${hello.version} of ${formatIdentity(identity)}`);
+    }
+    if (known !== undefined && known.bootId !== hello.bootId) {
+      // A router without a battery-backed clock may start "before" its last boot: it may take over a dead one.
+      const knownIsLive = entry.presence === 'live' && entry.goodbyeMonoMs === undefined;
+      if (knownIsLive && isOlder(hello, known)) {
+        this.#rememberBoot(entry, hello.bootId, hello.startedAtMs);
+        entry.duplicateMonoMs = this.#monoMs();
+        throw new RejectedMessage('duplicate_identity', `an older boot of ${formatIdentity(identity)} is live`);
+      }
+      this.#rememberBoot(entry, known.bootId, known.startedAtMs);
+      entry.olderBoots.delete(hello.bootId);
+    }
+    const changed = known === undefined || JSON.stringify(known) !== JSON.stringify(hello);
+    entry.hello = hello;
+    entry.goodbyeMonoMs = undefined;
+    this.#hear(entry, ageMs);
+    if (changed) this.#revision += 1;
+  }
+
+  /** A report arrived that was stored `ageMs` ago. */
+  heard(identity: Identity, ageMs: number): void {
+    this.#hear(this.#entryOf(identity), ageMs);
+  }
+
+  /**
+   * True when a report of `bootId`, whose interval began at `intervalStartMs`, comes from a boot that should be gone:
+   * a newer one had already started by then.
+   */
+  isReplacedBoot(identity: Identity, bootId: string, intervalStartMs: number): boolean {
+    const entry = this.#entries.get(formatIdentity(identity));
+    if (entry?.hello === undefined || entry.hello.bootId === bootId || !entry.olderBoots.has(bootId)) return false;
+    const replaced = intervalStartMs > entry.hello.startedAtMs + this.#settings.intervalMs;
+    if (replaced) entry.duplicateMonoMs = this.#monoMs();
+    return replaced;
+  }
+
+  /** True when no full hello of this boot was ever read. */
+  isUnknownBoot(identity: Identity, bootId: string): boolean {
+    const entry = this.#entries.get(formatIdentity(identity));
+    return entry?.hello === undefined || (entry.hello.bootId !== bootId && !entry.olderBoots.has(bootId));
+  }
+
+  hasLeft(identity: Identity): boolean {
+    return this.#entries.get(formatIdentity(identity))?.presence === 'left';
+  }
+
+  isSilent(identity: Identity): boolean {
+    return this.#entries.get(formatIdentity(identity))?.presence === 'silent';
+  }
+
+  isConfigured(site: string): boolean {
+    return this.#settings.isConfigured(site);
+  }
+
+  /** Brings every presence up to now and tells what changed. */
+  tick(): Transition[] {
+    const transitions: Transition[] = [];
+    const nowMs = this.#monoMs();
+    for (const [key, entry] of this.#entries) {
+      const presence = this.#presenceOf(entry, nowMs);
+      if (presence !== entry.presence) {
+        transitions.push({ identity: entry.identity, from: entry.presence, to: presence });
+        entry.presence = presence;
+        entry.leftMonoMs = presence === 'left' ? nowMs : undefined;
+        this.#revision += 1;
+      }
+      if (entry.leftMonoMs !== undefined && nowMs - entry.leftMonoMs > FORGET_AFTER_MS) this.#entries.delete(key);
+    }
+    return transitions;
+  }
+
+  /** Every probe known, by identity. */
+  probes(): ProbeEntry[] {
+    const nowMs = this.#monoMs();
+    return [...this.#entries.values()]
+      .map((entry) => ({
+        identity: entry.identity,
+        presence: entry.presence,
+        hello: entry.hello,
+        saidGoodbye: entry.goodbyeMonoMs !== undefined,
+        duplicateIdentity:
+          entry.duplicateMonoMs !== undefined &&
+          nowMs - entry.duplicateMonoMs < SILENT_AFTER_INTERVALS * this.#settings.intervalMs,
+        configured: this.#settings.isConfigured(entry.identity.site),
+      }))
+      .sort((a, b) => (formatIdentity(a.identity) < formatIdentity(b.identity) ? -1 : 1));
+  }
+
+  probe(identity: Identity): ProbeEntry | undefined {
+    return this.probes().find((entry) => formatIdentity(entry.identity) === formatIdentity(identity));
+  }
+
+  /** The probes to plan for: configured, present (silent ones too) and not saying goodbye. */
+  plannable(): FullHello[] {
+    return this.probes().flatMap((entry) =>
+      entry.configured && entry.presence !== 'left' && !entry.saidGoodbye && entry.hello !== undefined
+        ? [entry.hello]
+        : [],
+    );
+  }
+
+  #presenceOf(entry: Entry, nowMs: number): Presence {
+    if (entry.goodbyeMonoMs !== undefined && nowMs - entry.goodbyeMonoMs > LEAVE_AFTER_GOODBYE_MS) return 'left';
+    if (this.#sighted(nowMs) - entry.heardSightedMs > this.#settings.leaveAfterMs) return 'left';
+    const configured = this.#settings.isConfigured(entry.identity.site);
+    if (!configured && entry.wasConfigured) return 'left';
+    entry.wasConfigured = configured;
+    return nowMs - entry.heardMonoMs > SILENT_AFTER_INTERVALS * this.#settings.intervalMs ? 'silent' : 'live';
+  }
+
+  #hear(entry: Entry, ageMs: number): void {
+    const nowMs = this.#monoMs();
+    entry.heardMonoMs = Math.max(entry.heardMonoMs, nowMs - ageMs);
+    entry.heardSightedMs = Math.max(entry.heardSightedMs, this.#sighted(nowMs) - ageMs);
+  }
+
+  #entryOf(identity: Identity): Entry {
+    const key = formatIdentity(identity);
+    const known = this.#entries.get(key);
+    if (known !== undefined) return known;
+    if (this.#entries.size >= MAX_PROBES) {
+      throw new RejectedMessage('too_large', `more than ${MAX_PROBES} probes are known`);
+    }
+    const entry: Entry = {
+      identity,
+      hello: undefined,
+      presence: 'live',
+      heardMonoMs: Number.NEGATIVE_INFINITY,
+      heardSightedMs: Number.NEGATIVE_INFINITY,
+      goodbyeMonoMs: undefined,
+      leftMonoMs: undefined,
+      wasConfigured: false,
+      olderBoots: new Map(),
+      duplicateMonoMs: undefined,
+    };
+    this.#entries.set(key, entry);
+    return entry;
+  }
+
+  #rememberBoot(entry: Entry, bootId: string, startedAtMs: number): void {
+    entry.olderBoots.set(bootId, startedAtMs);
+    if (entry.olderBoots.size > MAX_BOOTS) {
+      const oldest = entry.olderBoots.keys().next().value;
+      if (oldest !== undefined) entry.olderBoots.delete(oldest);
+    }
+  }
+
+  #monoMs(): number {
+    return this.#clock.monoNs() / NS_PER_MS;
+  }
+
+  #sighted(nowMonoMs: number): number {
+    const blindNowMs = this.#blindSinceMonoMs === undefined ? 0 : nowMonoMs - this.#blindSinceMonoMs;
+    return nowMonoMs - this.#blindTotalMs - blindNowMs;
+  }
+}
+
+function isOlder(a: FullHello, b: FullHello): boolean {
+  return a.startedAtMs < b.startedAtMs || (a.startedAtMs === b.startedAtMs && a.bootId < b.bootId);
+}

@@ -1,0 +1,276 @@
+/**
+ * A table of series: one slot for each path (or host pair, or site pair), its numbers in typed arrays.
+ *
+ * Sized for a million paths: no object per series, rows in pages so that growing copies nothing, label values interned
+ * once. A freed slot is used again; whoever keeps a slot number must drop it when the slot is released.
+ */
+import { HTTP_PHASES, OUTCOMES } from '@wanscope/shared';
+
+const PAGE_BITS = 10;
+const PAGE_SLOTS = 1 << PAGE_BITS;
+const PAGE_MASK = PAGE_SLOTS - 1;
+
+/** Buckets of a classic histogram: 2^-12 s or less, up to 2^3 s, and over. */
+export const CLASSIC_BUCKETS = 17;
+
+/** Columns that only grow. Their order is the snapshot's: append before `end` only with a new snapshot version. */
+export const COUNTER = {
+  sent: 0,
+  lost: 1,
+  late: 2,
+  duplicates: 3,
+  reordered: 4,
+  notSent: 5,
+  spoofed: 6,
+  replayed: 7,
+  lostForward: 8,
+  lostReverse: 9,
+  lostUnknown: 10,
+  backfilled: 11,
+  bursts: 12,
+  burstPackets: 13,
+  burstLost: 14,
+  rttCount: 15,
+  rttSumNs: 16,
+  pdvSumNs: 17,
+  ipdvCount: 18,
+  ipdvSumNs: 19,
+  outcomes: 20,
+  phaseCounts: 20 + OUTCOMES.length,
+  phaseSumsNs: 20 + OUTCOMES.length + HTTP_PHASES.length,
+  rttBuckets: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length,
+  pdvBuckets: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + CLASSIC_BUCKETS,
+  ipdvBuckets: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + 2 * CLASSIC_BUCKETS,
+  end: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
+} as const;
+
+/** Columns that say how a series is now. NaN stands for "none" inside the table and never leaves it. */
+export const GAUGE = {
+  /** Start and end of the latest live interval, its counts and delays. */
+  intervalStartMs: COUNTER.end,
+  intervalEndMs: COUNTER.end + 1,
+  intervalSent: COUNTER.end + 2,
+  intervalLost: COUNTER.end + 3,
+  intervalMinNs: COUNTER.end + 4,
+  intervalMeanNs: COUNTER.end + 5,
+  intervalMaxNs: COUNTER.end + 6,
+  intervalMedianNs: COUNTER.end + 7,
+  jitterNs: COUNTER.end + 8,
+  tlsExpiryS: COUNTER.end + 9,
+  /** Index in STATES and REASONS, and since when. */
+  state: COUNTER.end + 10,
+  reason: COUNTER.end + 11,
+  sinceMs: COUNTER.end + 12,
+  /** `PathHistory`. */
+  rttBreaches: COUNTER.end + 13,
+  lossBreaches: COUNTER.end + 14,
+  unansweredIntervals: COUNTER.end + 15,
+  lostInARow: COUNTER.end + 16,
+  everAnswered: COUNTER.end + 17,
+  violated: COUNTER.end + 18,
+  measured: COUNTER.end + 19,
+  /** End of the latest interval with probes, and with an answer of any kind. */
+  sentEndMs: COUNTER.end + 20,
+  answerEndMs: COUNTER.end + 21,
+  /** When the path was last found missing from its source's dictionary. */
+  absentSinceMs: COUNTER.end + 22,
+  /** Rollups: paths merged into it, and how many of them are in each state. */
+  members: COUNTER.end + 23,
+  membersByState: COUNTER.end + 24,
+  unverifiedMembers: COUNTER.end + 28,
+  /** Site pairs: what was promised, and whether the policy denies the pair. */
+  objectiveRttNs: COUNTER.end + 29,
+  objectiveLossRatio: COUNTER.end + 30,
+  denied: COUNTER.end + 31,
+  /** Paths: their host pair and site pair. */
+  hostSlot: COUNTER.end + 32,
+  siteSlot: COUNTER.end + 33,
+  end: COUNTER.end + 34,
+} as const;
+
+export const STRIDE = GAUGE.end;
+
+const GAUGES_WITHOUT_VALUE = [
+  GAUGE.intervalStartMs,
+  GAUGE.intervalEndMs,
+  GAUGE.intervalMinNs,
+  GAUGE.intervalMeanNs,
+  GAUGE.intervalMaxNs,
+  GAUGE.intervalMedianNs,
+  GAUGE.jitterNs,
+  GAUGE.tlsExpiryS,
+  GAUGE.sentEndMs,
+  GAUGE.answerEndMs,
+  GAUGE.absentSinceMs,
+  GAUGE.objectiveRttNs,
+  GAUGE.objectiveLossRatio,
+] as const;
+
+/** The label values of a series; a rollup leaves those it merges over empty. */
+export const PART_FIELDS = [
+  'network',
+  'srcSite',
+  'src',
+  'srcUplink',
+  'dstSite',
+  'dst',
+  'dstUplink',
+  'dstNetwork',
+  'dstKind',
+  'test',
+  'protocol',
+  'class',
+  'family',
+] as const;
+export type PartField = (typeof PART_FIELDS)[number];
+export type SeriesParts = Readonly<Record<PartField, string>>;
+
+const PARTS = PART_FIELDS.length;
+
+/** Texts that repeat in many series, each kept once. */
+export class TextPool {
+  readonly #texts: string[] = [''];
+  readonly #ids = new Map<string, number>([['', 0]]);
+
+  idOf(text: string): number {
+    const known = this.#ids.get(text);
+    if (known !== undefined) return known;
+    const id = this.#texts.length;
+    this.#texts.push(text);
+    this.#ids.set(text, id);
+    return id;
+  }
+
+  /** Undefined when no series ever had it. */
+  find(text: string): number | undefined {
+    return this.#ids.get(text);
+  }
+
+  textOf(id: number): string {
+    return this.#texts[id]!;
+  }
+}
+
+export class SeriesTable {
+  readonly #pool: TextPool;
+  readonly #pages: Float64Array[] = [];
+  readonly #partPages: Uint32Array[] = [];
+  readonly #slots = new Map<string, number>();
+  readonly #keys: (string | undefined)[] = [];
+  readonly #labels: (string | undefined)[] = [];
+  readonly #free: number[] = [];
+
+  constructor(pool: TextPool) {
+    this.#pool = pool;
+  }
+
+  /** Series in the table. */
+  get size(): number {
+    return this.#slots.size;
+  }
+
+  /** One above the highest slot ever used; slots below it may be free. */
+  get limit(): number {
+    return this.#keys.length;
+  }
+
+  find(key: string): number | undefined {
+    return this.#slots.get(key);
+  }
+
+  /** Undefined for a free slot. */
+  keyOf(slot: number): string | undefined {
+    return this.#keys[slot];
+  }
+
+  /** The slot of `key`, made with zero counts when there is none. */
+  acquire(key: string, parts: SeriesParts): number {
+    const known = this.#slots.get(key);
+    if (known !== undefined) return known;
+    const slot = this.#free.pop() ?? this.#keys.length;
+    if (slot >> PAGE_BITS >= this.#pages.length) {
+      this.#pages.push(new Float64Array(PAGE_SLOTS * STRIDE));
+      this.#partPages.push(new Uint32Array(PAGE_SLOTS * PARTS));
+    }
+    this.#keys[slot] = key;
+    this.#labels[slot] = undefined;
+    this.#slots.set(key, slot);
+    const page = this.pageOf(slot);
+    const base = this.baseOf(slot);
+    page.fill(0, base, base + STRIDE);
+    for (const column of GAUGES_WITHOUT_VALUE) page[base + column] = Number.NaN;
+    const partPage = this.#partPages[slot >> PAGE_BITS]!;
+    const partBase = (slot & PAGE_MASK) * PARTS;
+    for (let i = 0; i < PARTS; i += 1) partPage[partBase + i] = this.#pool.idOf(parts[PART_FIELDS[i]!]);
+    return slot;
+  }
+
+  release(slot: number): void {
+    const key = this.#keys[slot];
+    if (key === undefined) return;
+    this.#slots.delete(key);
+    this.#keys[slot] = undefined;
+    this.#labels[slot] = undefined;
+    this.#free.push(slot);
+  }
+
+  /** The page that holds a slot's row; read it at `baseOf(slot) + column`. */
+  pageOf(slot: number): Float64Array {
+    return this.#pages[slot >> PAGE_BITS]!;
+  }
+
+  baseOf(slot: number): number {
+    return (slot & PAGE_MASK) * STRIDE;
+  }
+
+  get(slot: number, column: number): number {
+    return this.#pages[slot >> PAGE_BITS]![(slot & PAGE_MASK) * STRIDE + column]!;
+  }
+
+  set(slot: number, column: number, value: number): void {
+    this.#pages[slot >> PAGE_BITS]![(slot & PAGE_MASK) * STRIDE + column] = value;
+  }
+
+  /** A gauge, undefined when it has no value. */
+  gauge(slot: number, column: number): number | undefined {
+    const value = this.get(slot, column);
+    return Number.isNaN(value) ? undefined : value;
+  }
+
+  /** Interned id of one label value: cheap to compare with `TextPool.find`. */
+  partId(slot: number, field: number): number {
+    return this.#partPages[slot >> PAGE_BITS]![(slot & PAGE_MASK) * PARTS + field]!;
+  }
+
+  part(slot: number, field: PartField): string {
+    return this.#pool.textOf(this.partId(slot, PART_FIELDS.indexOf(field)));
+  }
+
+  partsOf(slot: number): SeriesParts {
+    const parts = {} as Record<PartField, string>;
+    for (let i = 0; i < PARTS; i += 1) parts[PART_FIELDS[i]!] = this.#pool.textOf(this.partId(slot, i));
+    return parts;
+  }
+
+  /** The label text of a slot, made once by `render` and kept until the slot is released. */
+  labelsOf(slot: number, render: (parts: SeriesParts) => string): string {
+    return (this.#labels[slot] ??= render(this.partsOf(slot)));
+  }
+
+  /** Used slots in ascending order. The callback may release the slot it is given. */
+  forEach(visit: (slot: number) => void): void {
+    for (let slot = 0; slot < this.#keys.length; slot += 1) {
+      if (this.#keys[slot] !== undefined) visit(slot);
+    }
+  }
+
+  /** A copy of one row, for a snapshot. */
+  copyRow(slot: number, into: Float64Array, at: number): void {
+    const base = this.baseOf(slot);
+    into.set(this.pageOf(slot).subarray(base, base + STRIDE), at);
+  }
+
+  restoreRow(slot: number, row: Float64Array): void {
+    this.pageOf(slot).set(row, this.baseOf(slot));
+  }
+}

@@ -1,0 +1,382 @@
+/**
+ * State of every path and its rollups: counters, the latest interval, and the verdict.
+ *
+ * A record is added to its path, its host pair and its site pair in one pass. Rollups keep what they counted while
+ * any of their paths exists and go with the last one.
+ */
+import {
+  CLASSIC_FIRST_INDEX,
+  CLASSIC_LAST_INDEX,
+  HTTP_PHASES,
+  OUTCOMES,
+  pathKey,
+  type Buckets,
+  type Outcome,
+  type PathParts,
+  type PathRecord,
+} from '@wanscope/shared';
+import {
+  judge,
+  newHistory,
+  NOT_MEASURED,
+  observeInterval,
+  REASONS,
+  SOURCE_SILENT,
+  STATES,
+  type Objective,
+  type Reason,
+  type State,
+  type Verdict,
+} from './path-state.ts';
+import { COUNTER, GAUGE, PART_FIELDS, SeriesTable, TextPool, type SeriesParts } from './series-table.ts';
+
+/** What configuration says of an ordered pair of sites and a test. */
+export interface PairPolicy {
+  readonly objective: Objective;
+  readonly denied: boolean;
+}
+export type PolicyLookup = (srcSite: string, dstSite: string, test: string) => PairPolicy;
+
+/**
+ * How far a record is believed: `live` counts and says how the path is; `counted` counts only (its stamp lies in the
+ * future or before what is known); `backfilled` is too old for live counters.
+ */
+export type RecordStanding = 'live' | 'counted' | 'backfilled';
+
+const NO_DATA = STATES.indexOf('no_data');
+const NEVER_ANSWERED = REASONS.indexOf('never_answered');
+const NOT_MEASURED_REASON = REASONS.indexOf('not_measured');
+const ANSWERED_BUT: readonly Outcome[] = ['refused', 'reset', 'tls_failed', 'bad_status', 'response_timeout'];
+const LOST_BUT: readonly Outcome[] = ['unreachable', 'retransmitted'];
+const ANSWERED = OUTCOMES.indexOf('answered');
+const LOST = OUTCOMES.indexOf('lost');
+const NOT_SENT = OUTCOMES.indexOf('not_sent');
+
+const FIELD = Object.fromEntries(PART_FIELDS.map((field, at) => [field, at])) as Record<
+  (typeof PART_FIELDS)[number],
+  number
+>;
+
+export class MeasurementState {
+  readonly pool = new TextPool();
+  readonly paths = new SeriesTable(this.pool);
+  /** Host pairs: uplinks merged. */
+  readonly hosts = new SeriesTable(this.pool);
+  /** Site pairs by uplink: hosts merged. */
+  readonly sites = new SeriesTable(this.pool);
+  readonly #history = newHistory();
+  #policy: PolicyLookup;
+
+  constructor(policy: PolicyLookup) {
+    this.#policy = policy;
+  }
+
+  /** The slot of a path, made when it is new. */
+  acquirePath(parts: PathParts, nowMs: number): number {
+    const key = pathKey(parts);
+    const known = this.paths.find(key);
+    if (known !== undefined) return known;
+    return this.#link(this.paths.acquire(key, parts), parts, nowMs);
+  }
+
+  /** Undefined when the path is not in the table. */
+  findPath(parts: PathParts): number | undefined {
+    return this.paths.find(pathKey(parts));
+  }
+
+  /** Forgets a path, and each rollup of which it was the last. */
+  releasePath(slot: number): void {
+    const state = this.paths.get(slot, GAUGE.state);
+    const unverified = this.paths.get(slot, GAUGE.reason) === NEVER_ANSWERED;
+    for (const [table, column] of this.#rollups()) {
+      const rollup = this.paths.get(slot, column);
+      addTo(table, rollup, GAUGE.members, -1);
+      addTo(table, rollup, GAUGE.membersByState + state, -1);
+      if (unverified) addTo(table, rollup, GAUGE.unverifiedMembers, -1);
+      if (table.get(rollup, GAUGE.members) === 0) table.release(rollup);
+    }
+    this.paths.release(slot);
+  }
+
+  /** Adds one record to its path and rollups and, when it is live, judges the path anew. */
+  apply(slot: number, record: PathRecord, startMs: number, endMs: number, standing: RecordStanding): void {
+    const { paths, hosts, sites } = this;
+    const page = paths.pageOf(slot);
+    const base = paths.baseOf(slot);
+    const host = page[base + GAUGE.hostSlot]!;
+    const site = page[base + GAUGE.siteSlot]!;
+    if (standing === 'backfilled') {
+      page[base + COUNTER.backfilled]! += record.sent;
+      addTo(hosts, host, COUNTER.backfilled, record.sent);
+      addTo(sites, site, COUNTER.backfilled, record.sent);
+      return;
+    }
+    addRecord(page, base, record);
+    addRecord(hosts.pageOf(host), hosts.baseOf(host), record);
+    addRecord(sites.pageOf(site), sites.baseOf(site), record);
+    // An interval older than the one on show counts, and changes nothing else.
+    if (standing === 'counted' || startMs < page[base + GAUGE.intervalStartMs]!) return;
+    showInterval(page, base, record, startMs, endMs);
+    this.#observe(slot, record, site, endMs);
+  }
+
+  /** The source reports nothing any more: what its paths are is unknown. */
+  setSourceSilent(slot: number, nowMs: number): void {
+    this.#setVerdict(slot, SOURCE_SILENT, nowMs);
+  }
+
+  /** The source is there and sends nothing on this path. */
+  setNotMeasured(slot: number, nowMs: number): void {
+    this.#setVerdict(slot, NOT_MEASURED, nowMs);
+  }
+
+  stateOf(slot: number): Verdict {
+    return {
+      state: STATES[this.paths.get(slot, GAUGE.state)]!,
+      reason: REASONS[this.paths.get(slot, GAUGE.reason)]!,
+    };
+  }
+
+  /** Takes new objectives and expectations; verdicts follow with each path's next interval. */
+  setPolicy(policy: PolicyLookup): void {
+    this.#policy = policy;
+    this.sites.forEach((slot) => this.#writePolicy(slot));
+  }
+
+  /** Gives a restored path its place in the rollups; the rollups' counters are restored by their own rows. */
+  restorePath(parts: SeriesParts, row: Float64Array): number {
+    const slot = this.paths.acquire(pathKey(parts as PathParts), parts);
+    this.#link(slot, parts, 0);
+    const hostSlot = this.paths.get(slot, GAUGE.hostSlot);
+    const siteSlot = this.paths.get(slot, GAUGE.siteSlot);
+    this.paths.restoreRow(slot, row);
+    const state = this.paths.get(slot, GAUGE.state);
+    const unverified = this.paths.get(slot, GAUGE.reason) === NEVER_ANSWERED;
+    this.paths.set(slot, GAUGE.hostSlot, hostSlot);
+    this.paths.set(slot, GAUGE.siteSlot, siteSlot);
+    for (const [table, column] of this.#rollups()) {
+      const rollup = this.paths.get(slot, column);
+      addTo(table, rollup, GAUGE.membersByState + NO_DATA, -1);
+      addTo(table, rollup, GAUGE.membersByState + state, 1);
+      if (unverified) addTo(table, rollup, GAUGE.unverifiedMembers, 1);
+    }
+    return slot;
+  }
+
+  /** Puts back a rollup's counters. Its members are counted by `restorePath`, in any order. */
+  restoreRollup(level: 'host' | 'site', parts: SeriesParts, row: Float64Array): void {
+    const table = level === 'host' ? this.hosts : this.sites;
+    const slot = table.find(rollupKey(parts));
+    if (slot === undefined) return;
+    const page = table.pageOf(slot);
+    page.set(row.subarray(0, COUNTER.end), table.baseOf(slot));
+  }
+
+  #link(slot: number, parts: SeriesParts, nowMs: number): number {
+    const host: SeriesParts = { ...parts, srcUplink: '', dstUplink: '' };
+    const site: SeriesParts = { ...parts, src: '', dst: '', dstKind: '' };
+    const hostSlot = this.hosts.acquire(rollupKey(host), host);
+    const siteKey = rollupKey(site);
+    const isNewSite = this.sites.find(siteKey) === undefined;
+    const siteSlot = this.sites.acquire(siteKey, site);
+    if (isNewSite) this.#writePolicy(siteSlot);
+    this.paths.set(slot, GAUGE.hostSlot, hostSlot);
+    this.paths.set(slot, GAUGE.siteSlot, siteSlot);
+    this.paths.set(slot, GAUGE.state, NO_DATA);
+    this.paths.set(slot, GAUGE.reason, NOT_MEASURED_REASON);
+    this.paths.set(slot, GAUGE.sinceMs, nowMs);
+    for (const [table, rollup] of [
+      [this.hosts, hostSlot],
+      [this.sites, siteSlot],
+    ] as const) {
+      addTo(table, rollup, GAUGE.members, 1);
+      addTo(table, rollup, GAUGE.membersByState + NO_DATA, 1);
+    }
+    return slot;
+  }
+
+  #observe(slot: number, record: PathRecord, site: number, endMs: number): void {
+    const { paths, sites } = this;
+    const page = paths.pageOf(slot);
+    const base = paths.baseOf(slot);
+    const history = this.#history;
+    history.rttBreaches = page[base + GAUGE.rttBreaches]!;
+    history.lossBreaches = page[base + GAUGE.lossBreaches]!;
+    history.unansweredIntervals = page[base + GAUGE.unansweredIntervals]!;
+    history.lostInARow = page[base + GAUGE.lostInARow]!;
+    history.everAnswered = page[base + GAUGE.everAnswered] === 1;
+    history.violated = page[base + GAUGE.violated] === 1;
+    history.measured = page[base + GAUGE.measured] === 1;
+    observeInterval(
+      history,
+      {
+        sent: record.sent,
+        lost: record.lost,
+        refused: record.outcomes?.refused ?? 0,
+        meanRttNs: record.rtt === undefined ? undefined : record.rtt.sumNs / record.rtt.count,
+      },
+      { rttNs: sites.gauge(site, GAUGE.objectiveRttNs), lossRatio: sites.gauge(site, GAUGE.objectiveLossRatio) },
+    );
+    page[base + GAUGE.rttBreaches] = history.rttBreaches;
+    page[base + GAUGE.lossBreaches] = history.lossBreaches;
+    page[base + GAUGE.unansweredIntervals] = history.unansweredIntervals;
+    page[base + GAUGE.lostInARow] = history.lostInARow;
+    page[base + GAUGE.everAnswered] = history.everAnswered ? 1 : 0;
+    page[base + GAUGE.violated] = history.violated ? 1 : 0;
+    page[base + GAUGE.measured] = history.measured ? 1 : 0;
+    if (record.sent > 0) {
+      page[base + GAUGE.sentEndMs] = endMs;
+      if (record.lost < record.sent) page[base + GAUGE.answerEndMs] = endMs;
+      this.#setVerdict(slot, judge(history, sites.get(site, GAUGE.denied) === 1), endMs);
+    } else if (page[base + GAUGE.state] === NO_DATA) {
+      // The source is back, or the path is new: what is known of it stands until it is measured again.
+      this.#setVerdict(slot, judge(history, sites.get(site, GAUGE.denied) === 1), endMs);
+    }
+  }
+
+  #setVerdict(slot: number, verdict: Verdict, nowMs: number): void {
+    const state = STATES.indexOf(verdict.state);
+    const reason = REASONS.indexOf(verdict.reason);
+    const before = this.paths.get(slot, GAUGE.state);
+    const reasonBefore = this.paths.get(slot, GAUGE.reason);
+    if (state === before && reason === reasonBefore) return;
+    this.paths.set(slot, GAUGE.state, state);
+    this.paths.set(slot, GAUGE.reason, reason);
+    if (state !== before) this.paths.set(slot, GAUGE.sinceMs, nowMs);
+    const unverifiedBy = (reason === NEVER_ANSWERED ? 1 : 0) - (reasonBefore === NEVER_ANSWERED ? 1 : 0);
+    for (const [table, column] of this.#rollups()) {
+      const rollup = this.paths.get(slot, column);
+      addTo(table, rollup, GAUGE.membersByState + before, -1);
+      addTo(table, rollup, GAUGE.membersByState + state, 1);
+      addTo(table, rollup, GAUGE.unverifiedMembers, unverifiedBy);
+    }
+  }
+
+  #writePolicy(site: number): void {
+    const { objective, denied } = this.#policy(
+      this.pool.textOf(this.sites.partId(site, FIELD.srcSite)),
+      this.pool.textOf(this.sites.partId(site, FIELD.dstSite)),
+      this.pool.textOf(this.sites.partId(site, FIELD.test)),
+    );
+    this.sites.set(site, GAUGE.objectiveRttNs, objective.rttNs ?? Number.NaN);
+    this.sites.set(site, GAUGE.objectiveLossRatio, objective.lossRatio ?? Number.NaN);
+    this.sites.set(site, GAUGE.denied, denied ? 1 : 0);
+  }
+
+  #rollups(): readonly (readonly [SeriesTable, number])[] {
+    return [
+      [this.hosts, GAUGE.hostSlot],
+      [this.sites, GAUGE.siteSlot],
+    ];
+  }
+}
+
+/** A rollup as a whole: down when all of it that has data is, degraded when any of it is degraded or down. */
+export function rollupState(table: SeriesTable, slot: number): State {
+  const count = (state: State): number => table.get(slot, GAUGE.membersByState + STATES.indexOf(state));
+  const down = count('down');
+  if (down > 0 && count('ok') + count('degraded') === 0) return 'down';
+  if (down + count('degraded') > 0) return 'degraded';
+  return count('ok') > 0 ? 'ok' : 'no_data';
+}
+
+export function reasonOf(index: number): Reason {
+  return REASONS[index]!;
+}
+
+function rollupKey(parts: SeriesParts): string {
+  return PART_FIELDS.map((field) => parts[field]).join('|');
+}
+
+function addTo(table: SeriesTable, slot: number, column: number, amount: number): void {
+  table.pageOf(slot)[table.baseOf(slot) + column]! += amount;
+}
+
+function addRecord(page: Float64Array, base: number, record: PathRecord): void {
+  page[base + COUNTER.sent]! += record.sent;
+  page[base + COUNTER.lost]! += record.lost;
+  page[base + COUNTER.late]! += record.late;
+  page[base + COUNTER.duplicates]! += record.duplicates;
+  page[base + COUNTER.reordered]! += record.reordered;
+  page[base + COUNTER.notSent]! += record.notSent;
+  page[base + COUNTER.spoofed]! += record.spoofed;
+  page[base + COUNTER.replayed]! += record.replayed;
+  const oneWay = record.oneWayLost;
+  if (oneWay !== undefined) {
+    page[base + COUNTER.lostForward]! += oneWay.forward;
+    page[base + COUNTER.lostReverse]! += oneWay.reverse;
+    page[base + COUNTER.lostUnknown]! += oneWay.unknown;
+  }
+  const burstGap = record.burstGap;
+  if (burstGap !== undefined) {
+    page[base + COUNTER.bursts]! += burstGap.bursts;
+    page[base + COUNTER.burstPackets]! += burstGap.burstPackets;
+    page[base + COUNTER.burstLost]! += burstGap.burstLost;
+  }
+  const { rtt, ipdv } = record;
+  if (rtt !== undefined) {
+    page[base + COUNTER.rttCount]! += rtt.count;
+    page[base + COUNTER.rttSumNs]! += rtt.sumNs;
+    page[base + COUNTER.pdvSumNs]! += rtt.sumNs - rtt.count * rtt.minNs;
+    addBuckets(page, base + COUNTER.rttBuckets, rtt.buckets);
+    addBuckets(page, base + COUNTER.pdvBuckets, rtt.pdvBuckets);
+  }
+  if (ipdv !== undefined) {
+    page[base + COUNTER.ipdvCount]! += ipdv.count;
+    page[base + COUNTER.ipdvSumNs]! += ipdv.sumAbsNs;
+    addBuckets(page, base + COUNTER.ipdvBuckets, ipdv.buckets);
+  }
+  addOutcomes(page, base + COUNTER.outcomes, record);
+  const phases = record.httpPhases;
+  if (phases !== undefined) {
+    for (let i = 0; i < HTTP_PHASES.length; i += 1) {
+      const phase = phases[HTTP_PHASES[i]!];
+      if (phase === undefined) continue;
+      page[base + COUNTER.phaseCounts + i]! += phase.count;
+      page[base + COUNTER.phaseSumsNs + i]! += phase.sumNs;
+    }
+  }
+}
+
+/** `answered`, `lost` and `not_sent` are not in the record's outcomes: they are what remains of its counts. */
+function addOutcomes(page: Float64Array, base: number, record: PathRecord): void {
+  let answered = record.sent - record.lost;
+  let lost = record.lost;
+  const outcomes = record.outcomes;
+  if (outcomes !== undefined) {
+    for (let i = 0; i < OUTCOMES.length; i += 1) {
+      if (i === ANSWERED || i === LOST || i === NOT_SENT) continue;
+      page[base + i]! += outcomes[OUTCOMES[i]!] ?? 0;
+    }
+    for (const outcome of ANSWERED_BUT) answered -= outcomes[outcome] ?? 0;
+    for (const outcome of LOST_BUT) lost -= outcomes[outcome] ?? 0;
+  }
+  page[base + ANSWERED]! += Math.max(0, answered);
+  page[base + LOST]! += Math.max(0, lost);
+  page[base + NOT_SENT]! += record.notSent;
+}
+
+/** Exact downscale to schema 0 (bucket i becomes ceil(i / 2^schema)), clamped to the classic bounds. */
+function addBuckets(page: Float64Array, base: number, buckets: Buckets): void {
+  const factor = 2 ** buckets.schema;
+  buckets.forEach((index, count) => {
+    const classic = Math.ceil(index / factor);
+    const clamped = Math.min(Math.max(classic, CLASSIC_FIRST_INDEX), CLASSIC_LAST_INDEX + 1);
+    page[base + clamped - CLASSIC_FIRST_INDEX]! += count;
+  });
+}
+
+function showInterval(page: Float64Array, base: number, record: PathRecord, startMs: number, endMs: number): void {
+  const rtt = record.rtt;
+  page[base + GAUGE.intervalStartMs] = startMs;
+  page[base + GAUGE.intervalEndMs] = endMs;
+  page[base + GAUGE.intervalSent] = record.sent;
+  page[base + GAUGE.intervalLost] = record.lost;
+  page[base + GAUGE.intervalMinNs] = rtt === undefined ? Number.NaN : rtt.minNs;
+  page[base + GAUGE.intervalMeanNs] = rtt === undefined ? Number.NaN : rtt.sumNs / rtt.count;
+  page[base + GAUGE.intervalMaxNs] = rtt === undefined ? Number.NaN : rtt.maxNs;
+  page[base + GAUGE.intervalMedianNs] =
+    rtt === undefined ? Number.NaN : (rtt.buckets.quantile(0.5) ?? Number.NaN) * 1e9;
+  page[base + GAUGE.jitterNs] = record.interarrivalJitterNs ?? Number.NaN;
+  if (record.tlsExpiryS !== undefined) page[base + GAUGE.tlsExpiryS] = record.tlsExpiryS;
+}
