@@ -1,0 +1,494 @@
+/**
+ * The dashboards as code: writes dashboards/*.json in Grafana's classic schema. A test keeps the files equal to this.
+ *
+ *   node grafana/build.mjs
+ *
+ * @typedef {{ expr: string, legend?: string, instant?: boolean, format?: string }} Query
+ * @typedef {{ h: number, w: number, x: number, y: number }} Place
+ */
+import { writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const SCHEMA_VERSION = 42;
+const DATASOURCE = { type: 'prometheus', uid: '${datasource}' };
+
+/** Labels of a site pair that the overview narrows by its variables. */
+const SCOPE = 'network=~"$network", test=~"$test", class=~"$class", family=~"$family"';
+/** The site pair of the detail dashboard, in the measured direction and in the opposite one. */
+const PAIR = 'src_site="$src_site", dst_site="$dst_site", test=~"$test", family=~"$family"';
+const OPPOSITE = 'src_site="$dst_site", dst_site="$src_site", test=~"$test", family=~"$family"';
+
+/** @param {string} by @param {string} scope */
+const loss = (by, scope) =>
+  `sum by (${by}) (rate(wan_site_probes_lost_total{${scope}}[$__rate_interval])) / ` +
+  `(sum by (${by}) (rate(wan_site_probes_sent_total{${scope}}[$__rate_interval])) > 0)`;
+/** @param {string} by @param {string} scope @param {string} [family] */
+const mean = (by, scope, family = 'wan_site_rtt_seconds') =>
+  `sum by (${by}) (rate(${family}_sum{${scope}}[$__rate_interval])) / ` +
+  `(sum by (${by}) (rate(${family}_count{${scope}}[$__rate_interval])) > 0)`;
+/** @param {number} q @param {string} by @param {string} scope @param {string} [family] */
+const quantile = (q, by, scope, family = 'wan_site_rtt_seconds') =>
+  `histogram_quantile(${q}, sum by (le, ${by}) (rate(${family}_bucket{${scope}}[$__rate_interval])))`;
+
+let nextId = 1;
+
+/**
+ * @param {string} type
+ * @param {string} title
+ * @param {Place} gridPos
+ * @param {readonly Query[]} queries
+ * @param {{ unit?: string, description?: string, defaults?: object, overrides?: object[], options?: object, transformations?: object[] }} [settings]
+ */
+function panel(type, title, gridPos, queries, settings = {}) {
+  return {
+    id: nextId++,
+    type,
+    title,
+    ...(settings.description === undefined ? {} : { description: settings.description }),
+    gridPos,
+    datasource: DATASOURCE,
+    targets: queries.map((query, i) => ({
+      refId: String.fromCharCode(65 + i),
+      datasource: DATASOURCE,
+      expr: query.expr,
+      ...(query.legend === undefined ? {} : { legendFormat: query.legend }),
+      ...(query.instant === true ? { instant: true, range: false } : { instant: false, range: true }),
+      ...(query.format === undefined ? {} : { format: query.format }),
+    })),
+    fieldConfig: {
+      defaults: { ...(settings.unit === undefined ? {} : { unit: settings.unit }), ...settings.defaults },
+      overrides: settings.overrides ?? [],
+    },
+    options: settings.options ?? {},
+    ...(settings.transformations === undefined ? {} : { transformations: settings.transformations }),
+  };
+}
+
+/** @param {string} title @param {number} y */
+const row = (title, y) => ({
+  id: nextId++,
+  type: 'row',
+  title,
+  collapsed: false,
+  gridPos: { h: 1, w: 24, x: 0, y },
+  panels: [],
+});
+
+/** @param {readonly (readonly [string, number | null])[]} steps */
+const thresholds = (steps) => ({ mode: 'absolute', steps: steps.map(([color, value]) => ({ color, value })) });
+const LOSS_STEPS = thresholds([
+  ['green', null],
+  ['yellow', 0.005],
+  ['orange', 0.01],
+  ['red', 0.05],
+]);
+const COUNT_BAD = thresholds([
+  ['green', null],
+  ['red', 1],
+]);
+const TABLE_LEGEND = { legend: { displayMode: 'table', placement: 'right', calcs: ['mean', 'max', 'lastNotNull'] } };
+const TOOLTIP_ALL = { tooltip: { mode: 'multi', sort: 'desc' } };
+const STATE_MAPPING = [
+  {
+    type: 'value',
+    options: {
+      0: { text: 'ok', color: 'green', index: 0 },
+      1: { text: 'degraded', color: 'orange', index: 1 },
+      2: { text: 'down', color: 'red', index: 2 },
+      3: { text: 'no data', color: 'text', index: 3 },
+    },
+  },
+];
+/** @param {string} value */
+const matrix = (value) => [
+  { id: 'groupingToMatrix', options: { rowField: 'src_site', columnField: 'dst_site', valueField: value } },
+];
+
+/**
+ * @param {string} name
+ * @param {string} label
+ * @param {string} query
+ * @param {{ multi?: boolean, includeAll?: boolean }} [options]
+ */
+const variable = (name, label, query, { multi = true, includeAll = true } = {}) => ({
+  name,
+  label,
+  type: 'query',
+  datasource: DATASOURCE,
+  query: { query, refId: name },
+  definition: query,
+  refresh: 2,
+  sort: 1,
+  multi,
+  includeAll,
+  ...(includeAll ? { allValue: '.*', current: { text: ['All'], value: ['$__all'] } } : { current: {} }),
+});
+
+const DATASOURCE_VARIABLE = {
+  name: 'datasource',
+  label: 'Prometheus',
+  type: 'datasource',
+  query: 'prometheus',
+  current: {},
+  refresh: 1,
+};
+
+/**
+ * @param {string} uid
+ * @param {string} title
+ * @param {string} description
+ * @param {readonly object[]} variables
+ * @param {readonly object[]} panels
+ * @param {readonly object[]} links
+ */
+function dashboard(uid, title, description, variables, panels, links) {
+  return {
+    uid,
+    title,
+    description,
+    tags: ['wanscope'],
+    schemaVersion: SCHEMA_VERSION,
+    version: 1,
+    editable: true,
+    graphTooltip: 1,
+    refresh: '10s',
+    time: { from: 'now-1h', to: 'now' },
+    timezone: 'browser',
+    templating: { list: [DATASOURCE_VARIABLE, ...variables] },
+    annotations: { list: [] },
+    links,
+    panels,
+  };
+}
+
+const linkTo = (/** @type {string} */ uid, /** @type {string} */ title) => ({
+  type: 'link',
+  title,
+  url: `/d/${uid}`,
+  keepTime: true,
+  includeVars: false,
+});
+const DETAIL_LINK = {
+  title: 'Path detail',
+  url: '/d/wanscope-path?var-src_site=${__data.fields.src_site}&var-dst_site=${__data.fields.dst_site}&${__url_time_range}',
+};
+
+export function overview() {
+  nextId = 1;
+  /** @param {string} title @param {number} x @param {string} expr @param {object} steps */
+  const stat = (title, x, expr, steps) =>
+    panel('stat', title, { h: 4, w: 4, x, y: 0 }, [{ expr, instant: true }], {
+      defaults: { thresholds: steps, noValue: '0' },
+      options: { colorMode: 'background', graphMode: 'none', reduceOptions: { calcs: ['lastNotNull'] } },
+    });
+  const plain = thresholds([['blue', null]]);
+  return dashboard(
+    'wanscope-overview',
+    'WAN overview',
+    'Which pair of sites is slower or lossier than it should be, in which direction.',
+    [
+      variable('network', 'Network', 'label_values(wan_site_probes_sent_total, network)'),
+      variable('test', 'Test', 'label_values(wan_site_probes_sent_total, test)'),
+      variable('class', 'Class', 'label_values(wan_site_probes_sent_total, class)'),
+      variable('family', 'Family', 'label_values(wan_site_probes_sent_total, family)'),
+    ],
+    [
+      stat('Sites reachable', 0, 'sum(wan_site_reachable)', plain),
+      stat('Sites unreachable', 4, 'count(wan_site_reachable == 0) or vector(0)', COUNT_BAD),
+      stat('Probes live', 8, 'sum(wan_probe_live)', plain),
+      stat('Probes silent', 12, 'count(wan_probe_live == 0) or vector(0)', COUNT_BAD),
+      stat('Pairs degraded', 16, `sum(wan_site_state{${SCOPE}, state="degraded"})`, COUNT_BAD),
+      stat('Pairs down', 20, `sum(wan_site_state{${SCOPE}, state="down"})`, COUNT_BAD),
+      row('Site matrix: from the row to the column', 4),
+      panel(
+        'table',
+        'Loss, round trip',
+        { h: 10, w: 12, x: 0, y: 5 },
+        [{ expr: loss('src_site, dst_site', SCOPE), instant: true, format: 'table' }],
+        {
+          unit: 'percentunit',
+          description: 'Share of probes without an answer in time, all selected tests together.',
+          defaults: { thresholds: LOSS_STEPS, custom: { cellOptions: { type: 'color-background' } }, noValue: '-' },
+          transformations: matrix('Value'),
+        },
+      ),
+      panel(
+        'table',
+        'Round-trip delay, mean',
+        { h: 10, w: 12, x: 12, y: 5 },
+        [{ expr: mean('src_site, dst_site', SCOPE), instant: true, format: 'table' }],
+        {
+          unit: 's',
+          defaults: {
+            color: { mode: 'continuous-GrYlRd' },
+            custom: { cellOptions: { type: 'color-background' } },
+            noValue: '-',
+          },
+          transformations: matrix('Value'),
+        },
+      ),
+      row('Worst pairs', 15),
+      panel(
+        'table',
+        'Most loss',
+        { h: 8, w: 12, x: 0, y: 16 },
+        [{ expr: `topk(10, ${loss('src_site, dst_site, test, family', SCOPE)})`, instant: true, format: 'table' }],
+        {
+          unit: 'percentunit',
+          defaults: { links: [DETAIL_LINK], thresholds: LOSS_STEPS },
+          transformations: [{ id: 'organize', options: { excludeByName: { Time: true } } }],
+        },
+      ),
+      panel(
+        'table',
+        'Most delay, 95th percentile',
+        { h: 8, w: 12, x: 12, y: 16 },
+        [
+          {
+            expr: `topk(10, ${quantile(0.95, 'src_site, dst_site, test, family', SCOPE)})`,
+            instant: true,
+            format: 'table',
+          },
+        ],
+        {
+          unit: 's',
+          defaults: { links: [DETAIL_LINK] },
+          transformations: [{ id: 'organize', options: { excludeByName: { Time: true } } }],
+        },
+      ),
+      row('Loss and delay together', 24),
+      panel(
+        'timeseries',
+        'Loss and delay of the ten worst pairs',
+        { h: 10, w: 24, x: 0, y: 25 },
+        [
+          { expr: `topk(10, ${loss('src_site, dst_site', SCOPE)})`, legend: 'loss {{src_site}} → {{dst_site}}' },
+          { expr: `topk(10, ${mean('src_site, dst_site', SCOPE)})`, legend: 'RTT {{src_site}} → {{dst_site}}' },
+        ],
+        {
+          unit: 's',
+          overrides: [
+            {
+              matcher: { id: 'byFrameRefID', options: 'A' },
+              properties: [
+                { id: 'unit', value: 'percentunit' },
+                { id: 'custom.axisPlacement', value: 'right' },
+                { id: 'custom.drawStyle', value: 'bars' },
+                { id: 'min', value: 0 },
+              ],
+            },
+          ],
+          options: { ...TABLE_LEGEND, ...TOOLTIP_ALL },
+        },
+      ),
+      panel(
+        'state-timeline',
+        'Sites',
+        { h: 8, w: 12, x: 0, y: 35 },
+        [{ expr: 'wan_site_reachable', legend: '{{site}}' }],
+        {
+          defaults: {
+            mappings: [
+              {
+                type: 'value',
+                options: {
+                  0: { text: 'unreachable', color: 'red', index: 0 },
+                  1: { text: 'reachable', color: 'green', index: 1 },
+                },
+              },
+            ],
+          },
+        },
+      ),
+      panel(
+        'state-timeline',
+        'Probes',
+        { h: 8, w: 12, x: 12, y: 35 },
+        [{ expr: 'wan_probe_live', legend: '{{site}}/{{probe}}' }],
+        {
+          defaults: {
+            mappings: [
+              {
+                type: 'value',
+                options: {
+                  0: { text: 'silent', color: 'orange', index: 0 },
+                  1: { text: 'live', color: 'green', index: 1 },
+                },
+              },
+            ],
+          },
+        },
+      ),
+    ],
+    [linkTo('wanscope-path', 'Path detail')],
+  );
+}
+
+export function pathDetail() {
+  nextId = 1;
+  const tests = 'test, family';
+  return dashboard(
+    'wanscope-path',
+    'Path detail',
+    'One pair of sites: which direction, which class and family, since when, network or service.',
+    [
+      variable('src_site', 'From', 'label_values(wan_site_probes_sent_total, src_site)', {
+        multi: false,
+        includeAll: false,
+      }),
+      variable('dst_site', 'To', 'label_values(wan_site_probes_sent_total{src_site="$src_site"}, dst_site)', {
+        multi: false,
+        includeAll: false,
+      }),
+      variable('test', 'Test', 'label_values(wan_site_probes_sent_total{src_site="$src_site"}, test)'),
+      variable('family', 'Family', 'label_values(wan_site_probes_sent_total{src_site="$src_site"}, family)'),
+    ],
+    [
+      panel(
+        'state-timeline',
+        'State, container to container',
+        { h: 8, w: 24, x: 0, y: 0 },
+        [{ expr: `wan_path_state{${PAIR}}`, legend: '{{src}} → {{dst}} {{test}} {{family}}' }],
+        { defaults: { mappings: STATE_MAPPING } },
+      ),
+      panel(
+        'timeseries',
+        'Loss, round trip, both ways',
+        { h: 8, w: 12, x: 0, y: 8 },
+        [
+          { expr: loss(tests, PAIR), legend: '→ {{test}} {{family}}' },
+          { expr: loss(tests, OPPOSITE), legend: '← {{test}} {{family}}' },
+        ],
+        { unit: 'percentunit', defaults: { min: 0 }, options: { ...TABLE_LEGEND, ...TOOLTIP_ALL } },
+      ),
+      panel(
+        'timeseries',
+        'Loss by direction, UDP',
+        { h: 8, w: 12, x: 12, y: 8 },
+        [
+          {
+            expr: `sum by (direction, test, family) (rate(wan_site_one_way_lost_total{${PAIR}}[$__rate_interval]))`,
+            legend: '{{direction}} {{test}} {{family}}',
+          },
+        ],
+        {
+          unit: 'pps',
+          description: 'Lost packets a second on the way there (forward) and on the way back (reverse).',
+          defaults: { min: 0 },
+          options: TOOLTIP_ALL,
+        },
+      ),
+      panel(
+        'timeseries',
+        'Round-trip delay',
+        { h: 8, w: 12, x: 0, y: 16 },
+        [
+          { expr: mean(tests, PAIR), legend: 'mean {{test}} {{family}}' },
+          { expr: quantile(0.95, tests, PAIR), legend: 'p95 {{test}} {{family}}' },
+        ],
+        { unit: 's', defaults: { min: 0 }, options: { ...TABLE_LEGEND, ...TOOLTIP_ALL } },
+      ),
+      panel(
+        'heatmap',
+        'Round-trip delay, distribution',
+        { h: 8, w: 12, x: 12, y: 16 },
+        [
+          {
+            expr: `sum by (le) (increase(wan_site_rtt_seconds_bucket{${PAIR}}[$__rate_interval]))`,
+            legend: '{{le}}',
+            format: 'heatmap',
+          },
+        ],
+        {
+          options: {
+            calculate: false,
+            yAxis: { unit: 's' },
+            cellGap: 1,
+            color: { scheme: 'Spectral', mode: 'scheme' },
+          },
+        },
+      ),
+      panel(
+        'timeseries',
+        'Delay variation (PDV, RFC 5481; IPDV, RFC 3393)',
+        { h: 8, w: 12, x: 0, y: 24 },
+        [
+          { expr: quantile(0.95, tests, PAIR, 'wan_site_pdv_seconds'), legend: 'PDV p95 {{test}} {{family}}' },
+          { expr: mean(tests, PAIR, 'wan_site_ipdv_abs_seconds'), legend: 'IPDV mean {{test}} {{family}}' },
+        ],
+        { unit: 's', defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
+        'Interarrival jitter (RFC 3550), container to container',
+        { h: 8, w: 12, x: 12, y: 24 },
+        [
+          {
+            expr: `wan_path_interarrival_jitter_seconds{${PAIR}}`,
+            legend: '{{src}} → {{dst}} {{test}} {{family}}',
+          },
+        ],
+        { unit: 's', defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
+        'Late, duplicate, reordered',
+        { h: 8, w: 12, x: 0, y: 32 },
+        [
+          { expr: `sum(rate(wan_site_late_total{${PAIR}}[$__rate_interval]))`, legend: 'late' },
+          { expr: `sum(rate(wan_site_duplicates_total{${PAIR}}[$__rate_interval]))`, legend: 'duplicate' },
+          { expr: `sum(rate(wan_site_reordered_total{${PAIR}}[$__rate_interval]))`, legend: 'reordered' },
+          { expr: `sum(rate(wan_site_not_sent_total{${PAIR}}[$__rate_interval]))`, legend: 'not sent' },
+        ],
+        { unit: 'pps', defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
+        'How probes ended',
+        { h: 8, w: 12, x: 12, y: 32 },
+        [
+          {
+            expr: `sum by (outcome) (rate(wan_site_outcomes_total{${PAIR}}[$__rate_interval]))`,
+            legend: '{{outcome}}',
+          },
+        ],
+        {
+          unit: 'pps',
+          defaults: { min: 0, custom: { stacking: { mode: 'normal' }, fillOpacity: 40 } },
+          options: TOOLTIP_ALL,
+        },
+      ),
+      panel(
+        'timeseries',
+        'HTTP: network or service',
+        { h: 8, w: 24, x: 0, y: 40 },
+        [
+          {
+            expr:
+              `sum by (phase) (rate(wan_site_http_phase_seconds_sum{${PAIR}}[$__rate_interval])) / ` +
+              `(sum by (phase) (rate(wan_site_http_phase_seconds_count{${PAIR}}[$__rate_interval])) > 0)`,
+            legend: '{{phase}}',
+          },
+        ],
+        {
+          unit: 's',
+          description:
+            'Mean of each phase. resolve and connect are the network and the name service; processing is the service plus one round trip.',
+          defaults: { min: 0, custom: { stacking: { mode: 'normal' }, fillOpacity: 40 } },
+          options: { ...TABLE_LEGEND, ...TOOLTIP_ALL },
+        },
+      ),
+    ],
+    [linkTo('wanscope-overview', 'WAN overview')],
+  );
+}
+
+/** Path of each dashboard file below grafana/, with what it holds. */
+export const DASHBOARDS = { 'dashboards/wan-overview.json': overview, 'dashboards/path-detail.json': pathDetail };
+
+/** @param {object} board */
+export const render = (board) => `${JSON.stringify(board, null, 2)}\n`;
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const [file, make] of Object.entries(DASHBOARDS)) writeFileSync(new URL(file, import.meta.url), render(make()));
+}
