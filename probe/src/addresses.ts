@@ -1,0 +1,186 @@
+/**
+ * Where this probe can be reached: parsed from WAN_ADDRESSES, or detected as the source addresses of the route to the
+ * broker. Pure; the route lookup and the list of interfaces are given.
+ */
+import { isIP, isIPv6 } from 'node:net';
+import { FAMILIES, isToken, PROTOCOLS, type Family, type HelloEndpoint, type Protocol } from '@wanscope/shared';
+
+export interface LocalAddress {
+  readonly network: string;
+  /** '' when none is declared. */
+  readonly uplink: string;
+  readonly family: Family;
+  readonly bound: string;
+  readonly advertised: string;
+  /** Port of the datagram reflector as peers reach it, where a NAT forwards another. */
+  readonly advertisedUdpPort: number | undefined;
+  readonly interface: string | undefined;
+}
+
+export type ReflectProtocol = Exclude<Protocol, 'icmp'>;
+/** Ports to reflect on; 0 lets the system choose. */
+export type ReflectPorts = Readonly<Partial<Record<ReflectProtocol, number>>>;
+
+/** A parsed value, or one line for each thing wrong with it. */
+export type Parsed<T> = { readonly value: T } | { readonly problems: readonly string[] };
+
+const MAX_ADDRESSES = 64;
+const FORM = 'network[/uplink]=address[@advertised[:port]][%interface]';
+
+/** Parses WAN_ADDRESSES. IPv6 addresses are put in brackets where a port follows. */
+export function parseAddresses(text: string): Parsed<LocalAddress[]> {
+  const problems: string[] = [];
+  const addresses: LocalAddress[] = [];
+  for (const entry of text.split(',').map((part) => part.trim())) {
+    const parsed = parseAddress(entry);
+    if (typeof parsed === 'string') problems.push(`"${entry}": ${parsed}; allowed: ${FORM}`);
+    else if (addresses.some((other) => other.bound === parsed.bound && other.network === parsed.network)) {
+      problems.push(`"${entry}": names the address ${parsed.bound} twice in one network`);
+    } else addresses.push(parsed);
+  }
+  if (addresses.length > MAX_ADDRESSES) problems.push(`${addresses.length} addresses; at most ${MAX_ADDRESSES}`);
+  return problems.length > 0 ? { problems } : { value: addresses };
+}
+
+function parseAddress(entry: string): LocalAddress | string {
+  const match = /^([^=/]*)(?:\/([^=]*))?=([^@%]*)(?:@([^%]*))?(?:%(.*))?$/.exec(entry);
+  if (match === null) return 'not understood';
+  const [, network = '', uplink, boundText = '', advertisedText, interfaceName] = match;
+  if (!isToken(network)) return `network "${network}" must match [a-z0-9_-]{1,63}`;
+  if (uplink !== undefined && !isToken(uplink)) return `uplink "${uplink}" must match [a-z0-9_-]{1,63}`;
+  const bound = boundText.replace(/^\[(.*)\]$/, '$1');
+  const version = isIP(bound);
+  if (version === 0) return `"${boundText}" is not an IP address`;
+  if (interfaceName !== undefined && !/^[^\s/%]{1,15}$/.test(interfaceName)) {
+    return `"${interfaceName}" is not an interface name`;
+  }
+  let advertised = bound;
+  let advertisedUdpPort: number | undefined;
+  if (advertisedText !== undefined) {
+    const split = splitPort(advertisedText);
+    if (split === undefined) return `"${advertisedText}" is not an IP address with an optional port`;
+    if (isIP(split.address) !== version) return `${split.address} is not of the family of ${bound}`;
+    advertised = split.address;
+    advertisedUdpPort = split.port;
+  }
+  return {
+    network,
+    uplink: uplink ?? '',
+    family: version === 4 ? 'ipv4' : 'ipv6',
+    bound,
+    advertised,
+    advertisedUdpPort,
+    interface: interfaceName,
+  };
+}
+
+function splitPort(text: string): { address: string; port: number | undefined } | undefined {
+  if (isIP(text) !== 0) return { address: text, port: undefined };
+  const match = /^(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?$/.exec(text);
+  const address = match?.[1] ?? match?.[2] ?? '';
+  const port = match?.[3] === undefined ? undefined : Number(match[3]);
+  if (isIP(address) === 0 || (port !== undefined && (port < 1 || port > 65_535))) return undefined;
+  return { address, port };
+}
+
+const REFLECT_PROTOCOLS: readonly ReflectProtocol[] = ['udp', 'tcp', 'http'];
+
+/** Parses WAN_REFLECT, "udp:862,tcp:8620,http:8621"; '' reflects nothing. */
+export function parseReflect(text: string): Parsed<ReflectPorts> {
+  const problems: string[] = [];
+  const ports: Partial<Record<ReflectProtocol, number>> = {};
+  for (const entry of text === '' ? [] : text.split(',').map((part) => part.trim())) {
+    const match = /^([a-z]+):(\d{1,5})$/.exec(entry);
+    const protocol = REFLECT_PROTOCOLS.find((name) => name === match?.[1]);
+    const port = Number(match?.[2]);
+    if (match === null || protocol === undefined || port > 65_535) {
+      problems.push(`"${entry}": not understood; allowed: udp:PORT, tcp:PORT, http:PORT`);
+    } else if (ports[protocol] !== undefined) {
+      problems.push(`"${entry}": ${protocol} is named twice`);
+    } else ports[protocol] = port;
+  }
+  const { tcp, http } = ports;
+  if (tcp !== undefined && tcp === http && tcp !== 0) problems.push(`tcp and http cannot both be on port ${tcp}`);
+  return problems.length > 0 ? { problems } : { value: ports };
+}
+
+/** Interfaces that container engines make: their addresses mean nothing outside this machine. */
+const CONTAINER_BRIDGE = /^(docker\d+|br-|veth|cni|podman|virbr|lo$)/;
+
+function isLinkLocal(address: string): boolean {
+  return /^(127\.|169\.254\.|::1$|fe[89ab][0-9a-f]:)/i.test(address);
+}
+
+export interface InterfaceAddress {
+  readonly interface: string;
+  readonly address: string;
+}
+
+/**
+ * The addresses to announce when none are configured: for each family the source address of the route to the broker,
+ * unless it is of this machine or its link only.
+ *
+ * @param routeSource source address that the system would use towards the broker; undefined where there is no route.
+ */
+export async function detectAddresses(
+  routeSource: (family: Family) => Promise<string | undefined>,
+  interfaces: readonly InterfaceAddress[],
+): Promise<LocalAddress[]> {
+  const found: LocalAddress[] = [];
+  for (const family of FAMILIES) {
+    const address = await routeSource(family);
+    if (address === undefined || isLinkLocal(address) || isIPv6(address) !== (family === 'ipv6')) continue;
+    const on = interfaces.find((candidate) => candidate.address === address);
+    if (on !== undefined && CONTAINER_BRIDGE.test(on.interface)) continue;
+    found.push({
+      network: 'default',
+      uplink: '',
+      family,
+      bound: address,
+      advertised: address,
+      advertisedUdpPort: undefined,
+      interface: undefined,
+    });
+  }
+  return found;
+}
+
+/** Ports that are listening on one local address. */
+export type BoundPorts = (address: LocalAddress) => ReflectPorts;
+
+/**
+ * Addresses as the endpoints of a hello, one for each network and uplink. A reflector is announced where it listens on
+ * every address of the endpoint, on one port.
+ */
+export function endpointsOf(addresses: readonly LocalAddress[], boundPorts: BoundPorts): HelloEndpoint[] {
+  const groups = new Map<string, LocalAddress[]>();
+  for (const address of addresses) {
+    const key = `${address.network}/${address.uplink}`;
+    groups.set(key, [...(groups.get(key) ?? []), address]);
+  }
+  return [...groups.values()].map((group) => {
+    const reflect: Partial<Record<ReflectProtocol, number>> = {};
+    for (const protocol of PROTOCOLS) {
+      if (protocol === 'icmp') continue;
+      const ports = new Set(
+        group.map((address) => {
+          const port = boundPorts(address)[protocol];
+          return port !== undefined && protocol === 'udp' ? (address.advertisedUdpPort ?? port) : port;
+        }),
+      );
+      const [port] = ports;
+      if (ports.size === 1 && port !== undefined) reflect[protocol] = port;
+    }
+    return {
+      network: group[0]!.network,
+      uplink: group[0]!.uplink,
+      addresses: group.slice(0, 8).map((address) => ({
+        family: address.family,
+        bound: address.bound,
+        advertised: address.advertised,
+        ...(address.interface === undefined ? {} : { interface: address.interface }),
+      })),
+      reflect,
+    };
+  });
+}

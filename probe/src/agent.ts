@@ -1,0 +1,526 @@
+/**
+ * Agent: one probe at work. Takes plans from the bus, keeps a session running for each path of the plan, closes an
+ * interval after the other, and hands the reports to the spool. Everything that touches the outside is given to it.
+ */
+import { createHash } from 'node:crypto';
+import {
+  decodeAsk,
+  decodePlan,
+  dictionaryOf,
+  dictionaryOfPlan,
+  encodeHello,
+  encodeReportJson,
+  formatIdentity,
+  HELLO_VERSION,
+  NS_PER_MS,
+  RejectedMessage,
+  SEND_CAP,
+  sessionsOf,
+  subjectOf,
+  type Clock,
+  type Dictionary,
+  type Family,
+  type HelloEndpoint,
+  type Identity,
+  type PathRecord,
+  type Plan,
+  type Protocol,
+  type RejectCause,
+  type Report,
+  type SelfReport,
+} from '@wanscope/shared';
+import type { Bus } from './bus.ts';
+import { IntervalClock, type IntervalSpan } from './interval.ts';
+import { OncePerCause, type Log } from './log.ts';
+import type { PlanStore } from './plan-store.ts';
+import type { Prober } from './probers/prober.ts';
+import { Publisher } from './publisher.ts';
+import { encodeInterval, type ReportFormat } from './reports.ts';
+import { Schedule, type TimerError } from './schedule.ts';
+import { recipeOf, Session, type SessionContext } from './session.ts';
+import type { Spool, SpoolCounts } from './spool.ts';
+import { SendBudget, tcpStreamBytes, type UsageLedger } from './usage.ts';
+
+/** Interval length while there is no plan. */
+const DEFAULT_INTERVAL_MS = 10_000;
+/** Answers that come within their timeout may be handled this much after it. */
+const CLOSE_GRACE_MS = 100;
+const HELLO_RETRY_MS = 1_000;
+const HELLO_LAST_RETRY_MS = 15_000;
+
+export interface ReflectorCounts {
+  readonly reflected: number;
+  readonly dropped: number;
+}
+
+export interface AgentOptions {
+  readonly identity: Identity;
+  /** 16 hex digits, new at each start. */
+  readonly bootId: string;
+  readonly software: string;
+  readonly clock: Clock;
+  readonly bus: Bus;
+  readonly log: Log;
+  readonly planStore: PlanStore;
+  readonly spool: Spool;
+  readonly usage: UsageLedger;
+  readonly probers: ReadonlyMap<Protocol, Prober>;
+  readonly icmpFamilies: readonly Family[];
+  /** Where the probe can be reached now; asked again at each connect. */
+  readonly endpoints: () => Promise<readonly HelloEndpoint[]>;
+  readonly reflectorCounts: () => ReflectorCounts;
+  readonly processUsage: () => { readonly rssBytes: number; readonly cpuNs: number };
+  readonly reportFormat: ReportFormat;
+  /** Gets each closed report as one line of JSON. */
+  readonly printReport?: (line: string) => void;
+}
+
+/** What the agent says of itself to its own metrics page. */
+export interface AgentState {
+  readonly connected: boolean;
+  readonly plan: Plan | undefined;
+  readonly planInMemory: boolean;
+  readonly planExpired: boolean;
+  readonly sessions: number;
+  readonly inFlight: number;
+  readonly rejected: ReadonlyMap<RejectCause, number>;
+  readonly spool: SpoolCounts;
+  readonly spoolInMemory: boolean;
+  readonly budgetRefused: number;
+  /** Timer error of the interval that closed last. */
+  readonly timerError: TimerError;
+  readonly icmpFamilies: readonly Family[];
+  readonly reflectors: ReflectorCounts;
+}
+
+/** A session that the plan no longer names, until the intervals it measured in have closed. */
+interface Draining {
+  readonly session: Session;
+  readonly lastInterval: number;
+}
+
+export class Agent {
+  readonly #options: AgentOptions;
+  readonly #schedule: Schedule;
+  readonly #intervals: IntervalClock;
+  readonly #publisher: Publisher;
+  readonly #once = new OncePerCause();
+  readonly #budget: SendBudget;
+  readonly #context: SessionContext;
+  readonly #rejected = new Map<RejectCause, number>();
+  readonly #startedAtMs: number;
+  /** By recipe. */
+  #sessions = new Map<string, Session>();
+  #draining: Draining[] = [];
+  /** Interval in which each running session began. */
+  readonly #since = new WeakMap<Session, number>();
+  #nextSessionId = 1;
+  #plan: Plan | undefined;
+  #dictionary: Dictionary = dictionaryOf([]);
+  #sending = false;
+  /** The interval that is over and waits for its last answers. */
+  #closing: IntervalSpan | undefined;
+  #cancelClose: (() => void) | undefined;
+  #cancelBoundary: (() => void) | undefined;
+  #seq = 0;
+  #timerError: TimerError = { maxNs: 0, sumNs: 0, count: 0 };
+  #endpoints: readonly HelloEndpoint[] = [];
+  #helloVersion = 0;
+  #helloRetryMs = HELLO_RETRY_MS;
+  #cancelHello: (() => void) | undefined;
+  #stopped = false;
+
+  constructor(options: AgentOptions) {
+    const { clock } = options;
+    this.#options = options;
+    this.#startedAtMs = clock.wallMs();
+    this.#schedule = new Schedule(clock);
+    this.#budget = new SendBudget(clock.monoNs());
+    this.#plan = options.planStore.load();
+    this.#intervals = new IntervalClock(clock, this.#plan?.intervalMs ?? DEFAULT_INTERVAL_MS);
+    this.#context = {
+      clock,
+      budget: this.#budget,
+      intervalAt: (deadlineNs) => this.#intervalAt(deadlineNs),
+      countBytes: (uplink, bytes) => options.usage.add('probes', uplink, bytes),
+    };
+    this.#publisher = new Publisher({
+      bus: options.bus,
+      spool: options.spool,
+      clock,
+      identity: options.identity,
+      bootId: options.bootId,
+      log: options.log,
+      once: this.#once,
+      intervalMs: () => this.#intervals.current.intervalMs,
+      countBytes: (purpose, bytes) => {
+        options.usage.add(purpose, this.#endpoints[0]?.uplink ?? '', tcpStreamBytes(bytes));
+      },
+    });
+  }
+
+  /** Starts measuring by the kept plan, if there is one, and listens for others. */
+  start(): void {
+    const { bus, identity } = this.#options;
+    if (this.#plan !== undefined) this.#run(this.#plan);
+    else this.#publisher.useDictionary(this.#dictionary);
+    this.#armBoundary();
+    bus.subscribe(subjectOf('plan', identity), (bytes) => this.#onPlan(bytes));
+    bus.subscribe(subjectOf('ask', identity), (bytes) => this.#onAsk(bytes));
+    bus.onStatus((connected) => {
+      if (connected) void this.#onConnect();
+    });
+    if (bus.connected) void this.#onConnect();
+  }
+
+  /** Says goodbye and hands over what was measured, in `flushMs` at most. What is in flight is forgotten, not lost. */
+  async stop(flushMs: number): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#cancelBoundary?.();
+    this.#cancelClose?.();
+    this.#cancelHello?.();
+    this.#schedule.clear();
+    const all = [...this.#sessions.values(), ...this.#draining.map(({ session }) => session)];
+    for (const session of all) session.abandon();
+    if (this.#closing !== undefined) this.#close(this.#closing);
+    this.#close(this.#intervals.current);
+    for (const session of all) session.stop();
+    await Promise.race([this.#sayGoodbye(flushMs), this.#sleep(flushMs)]);
+  }
+
+  /** Announces the endpoints again when they are not those of the last hello. */
+  async refreshEndpoints(): Promise<void> {
+    const endpoints = await this.#options.endpoints();
+    if (JSON.stringify(endpoints) === JSON.stringify(this.#endpoints)) return;
+    this.#endpoints = endpoints;
+    this.#sayHello();
+  }
+
+  state(): AgentState {
+    const { options, sessions } = { options: this.#options, sessions: [...this.#sessions.values()] };
+    return {
+      connected: options.bus.connected,
+      plan: this.#plan,
+      planInMemory: options.planStore.inMemory,
+      planExpired: this.#expired(),
+      sessions: sessions.length,
+      inFlight: sessions.reduce((sum, session) => sum + session.pending, 0),
+      rejected: this.#rejected,
+      spool: options.spool.counts(),
+      spoolInMemory: !options.spool.durable,
+      budgetRefused: this.#budget.refused,
+      timerError: this.#timerError,
+      icmpFamilies: options.icmpFamilies,
+      reflectors: options.reflectorCounts(),
+    };
+  }
+
+  // ------------------------------------------------------------------------------------------------------- messages
+
+  async #onConnect(): Promise<void> {
+    const { bus, identity } = this.#options;
+    this.#endpoints = await this.#options.endpoints();
+    if (this.#stopped) return;
+    this.#helloRetryMs = HELLO_RETRY_MS;
+    this.#sayHello();
+    const kept = await bus.lastState(subjectOf('plan', identity));
+    if (kept !== undefined && !this.#isStopped()) this.#onPlan(kept);
+  }
+
+  #onPlan(bytes: Uint8Array): void {
+    const { identity, planStore, log, clock } = this.#options;
+    try {
+      const plan = decodePlan(bytes, identity);
+      const running = this.#plan;
+      if (running !== undefined) {
+        if (plan.version === running.version) return;
+        if (plan.version < running.version) {
+          throw new RejectedMessage('stale_version', `plan ${plan.version} after plan ${running.version}`);
+        }
+      }
+      if (plan.expiresAtMs <= clock.wallMs()) throw new RejectedMessage('expired', `plan ${plan.version} has expired`);
+      log.info({ version: plan.version, sessions: plan.sessions.length, paused: plan.paused }, 'new plan');
+      planStore.save(plan);
+      this.#run(plan);
+      this.#sayHello();
+    } catch (error) {
+      this.#reject('plan', error);
+    }
+  }
+
+  #onAsk(bytes: Uint8Array): void {
+    try {
+      const ask = decodeAsk(bytes, this.#options.identity);
+      if (ask.want === 'hello') this.#sayHello();
+      else this.#publisher.announceAgain();
+    } catch (error) {
+      this.#reject('ask', error);
+    }
+  }
+
+  #reject(kind: string, error: unknown): void {
+    if (!(error instanceof RejectedMessage)) throw error;
+    const { rejectCause } = error;
+    this.#rejected.set(rejectCause, (this.#rejected.get(rejectCause) ?? 0) + 1);
+    this.#once.run(`${kind} ${rejectCause}`, () => {
+      this.#options.log.warn({ cause: rejectCause, reason: error.message }, `${kind} refused; the last good one stays`);
+    });
+  }
+
+  #sayHello(): void {
+    const { bus, identity, bootId, software, icmpFamilies, log, clock } = this.#options;
+    this.#cancelHello?.();
+    this.#cancelHello = undefined;
+    if (!bus.connected || this.#stopped) return;
+    this.#helloVersion += 1;
+    const bytes = encodeHello({
+      v: HELLO_VERSION,
+      kind: 'full',
+      ...identity,
+      bootId,
+      version: this.#helloVersion,
+      software,
+      startedAtMs: this.#startedAtMs,
+      reportVersions: { oldest: 1, newest: 1 },
+      cap: SEND_CAP,
+      icmp: [...icmpFamilies],
+      planVersion: this.#plan?.version ?? 0,
+      endpoints: [...this.#endpoints],
+    });
+    this.#countReportBytes(bytes.length);
+    bus.publish(subjectOf('hello', identity), bytes).then(
+      () => {
+        this.#helloRetryMs = HELLO_RETRY_MS;
+        this.#once.forget('hello');
+      },
+      (error: unknown) => {
+        this.#once.run('hello', () => log.warn({ error: String(error) }, 'the broker takes no hello; trying again'));
+        if (this.#stopped || this.#cancelHello !== undefined) return;
+        const delayMs = this.#helloRetryMs * (0.5 + Math.random());
+        this.#helloRetryMs = Math.min(HELLO_LAST_RETRY_MS, this.#helloRetryMs * 2);
+        this.#cancelHello = clock.after(delayMs, () => this.#sayHello());
+      },
+    );
+  }
+
+  async #sayGoodbye(flushMs: number): Promise<void> {
+    const { bus, identity, bootId } = this.#options;
+    await this.#publisher.flush(flushMs / 2);
+    if (!bus.connected) return;
+    const goodbye = encodeHello({
+      v: HELLO_VERSION,
+      kind: 'goodbye',
+      ...identity,
+      bootId,
+      version: this.#helloVersion + 1,
+    });
+    this.#countReportBytes(goodbye.length);
+    await bus.publish(subjectOf('hello', identity), goodbye).catch(() => undefined);
+  }
+
+  #countReportBytes(bytes: number): void {
+    this.#options.usage.add('reports', this.#endpoints[0]?.uplink ?? '', tcpStreamBytes(bytes));
+  }
+
+  // ----------------------------------------------------------------------------------------------------------- plan
+
+  /** Runs `plan` from now on. Sessions whose path and recipe stay go on undisturbed. */
+  #run(plan: Plan): void {
+    const { probers } = this.#options;
+    const dictionary = dictionaryOfPlan(plan);
+    const reusable = plan.intervalMs === (this.#plan?.intervalMs ?? plan.intervalMs);
+    const interval = this.#intervals.current.number;
+    const old = this.#sessions;
+    const sessions = new Map<string, Session>();
+    const removed = new Set(old.values());
+    for (const planned of sessionsOf(plan)) {
+      const kept = reusable ? old.get(recipeOf(planned)) : undefined;
+      if (kept !== undefined) {
+        kept.index = planned.index;
+        kept.dictionaryHash = dictionary.hash;
+        removed.delete(kept);
+        sessions.set(kept.recipe, kept);
+        continue;
+      }
+      const prober = probers.get(planned.path.protocol);
+      if (prober === undefined) throw new Error(`no prober for ${planned.path.protocol}`);
+      const session = new Session(
+        planned,
+        dictionary.hash,
+        this.#nextSessionId++,
+        plan.intervalMs,
+        prober,
+        this.#context,
+      );
+      this.#since.set(session, interval);
+      sessions.set(session.recipe, session);
+    }
+    for (const session of removed) {
+      this.#schedule.remove(session);
+      this.#draining.push({ session, lastInterval: interval });
+    }
+    this.#sessions = sessions;
+    this.#plan = plan;
+    this.#dictionary = dictionary;
+    this.#intervals.setIntervalMs(plan.intervalMs);
+    this.#publisher.useDictionary(dictionary);
+    this.#sending = false;
+    this.#updateSending();
+  }
+
+  #expired(): boolean {
+    return this.#plan !== undefined && this.#plan.expiresAtMs <= this.#options.clock.wallMs();
+  }
+
+  /** Sends while the plan is valid and not paused. */
+  #updateSending(): void {
+    const sending = this.#plan !== undefined && !this.#plan.paused && !this.#expired();
+    if (sending === this.#sending && sending) return;
+    this.#sending = sending;
+    for (const session of this.#sessions.values()) {
+      if (sending) this.#schedule.add(session);
+      else this.#schedule.remove(session);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------ intervals
+
+  /** The open interval that a time belongs to. */
+  #intervalAt(timeNs: number): IntervalSpan {
+    this.#roll();
+    const { current } = this.#intervals;
+    return timeNs < current.startNs && this.#closing !== undefined ? this.#closing : current;
+  }
+
+  /** Moves on to the interval of now. */
+  #roll(): void {
+    const ended = this.#intervals.advance();
+    if (ended === undefined) return;
+    this.#cancelClose?.();
+    if (this.#closing !== undefined) this.#close(this.#closing);
+    this.#closing = ended;
+    const closeNs = ended.endNs + this.#closeDelayMs(ended) * NS_PER_MS;
+    this.#cancelClose = this.#after(closeNs, () => this.#close(ended));
+    this.#updateSending();
+    this.#armBoundary();
+  }
+
+  #armBoundary(): void {
+    this.#cancelBoundary?.();
+    this.#cancelBoundary = this.#after(this.#intervals.current.endNs, () => {
+      this.#roll();
+      // The timer may have fired a moment early.
+      this.#armBoundary();
+    });
+  }
+
+  #closeDelayMs(span: IntervalSpan): number {
+    let longestNs = 0;
+    for (const session of this.#sessions.values()) longestNs = Math.max(longestNs, session.timeoutNs);
+    for (const { session } of this.#draining) longestNs = Math.max(longestNs, session.timeoutNs);
+    return longestNs === 0 ? 0 : Math.min(span.intervalMs, Math.ceil(longestNs / NS_PER_MS) + CLOSE_GRACE_MS);
+  }
+
+  #close(span: IntervalSpan): void {
+    if (this.#closing === span) this.#closing = undefined;
+    const byDictionary = new Map<string, PathRecord[]>([[this.#dictionary.hash, []]]);
+    const collect = (session: Session): void => {
+      const record = session.close(span);
+      const records = byDictionary.get(session.dictionaryHash);
+      if (records === undefined) byDictionary.set(session.dictionaryHash, [record]);
+      else records.push(record);
+    };
+    for (const session of this.#sessions.values()) {
+      if (this.#since.get(session)! <= span.number) collect(session);
+    }
+    const draining: Draining[] = [];
+    for (const entry of this.#draining) {
+      if (this.#since.get(entry.session)! <= span.number) collect(entry.session);
+      if (entry.lastInterval > span.number) draining.push(entry);
+      else entry.session.stop();
+    }
+    this.#draining = draining;
+    this.#timerError = this.#schedule.takeTimerError();
+    const dueNs = this.#publishNs(span);
+    for (const [hash, records] of byDictionary) this.#report(span, hash, records, dueNs);
+    this.#publisher.forgetDictionaries(new Set(this.#draining.map(({ session }) => session.dictionaryHash)));
+    if (!this.#stopped) this.#publisher.pump();
+  }
+
+  /** Publication is spread over the fleet by a hash of the identity, within the next interval. */
+  #publishNs(span: IntervalSpan): number {
+    const hash = createHash('sha256').update(formatIdentity(this.#options.identity)).digest().readUInt32BE(0) / 2 ** 32;
+    const spreadMs = Math.max(span.intervalMs - this.#closeDelayMs(span), span.intervalMs / 2);
+    return this.#options.clock.monoNs() + Math.floor(hash * spreadMs) * NS_PER_MS;
+  }
+
+  #report(span: IntervalSpan, dictionaryHash: string, records: readonly PathRecord[], dueNs: number): void {
+    const { spool, clock, bootId, reportFormat, printReport, usage } = this.#options;
+    const self = this.#self();
+    const usages = usage.list();
+    const encoded = encodeInterval(
+      records,
+      reportFormat,
+      (part): Report => ({
+        bootId,
+        seq: this.#seq + 1,
+        intervalStartMs: span.startWallMs,
+        intervalMs: span.intervalMs,
+        epoch: span.epoch,
+        dictionaryHash,
+        self: { ...self, reportsProduced: this.#seq + 1 },
+        usage: usages,
+        records: part,
+      }),
+      () => {
+        this.#seq += 1;
+      },
+    );
+    for (const { report, bytes } of encoded) {
+      printReport?.(Buffer.from(encodeReportJson(report)).toString('utf8'));
+      spool.push({ seq: report.seq, bytes, dictionaryHash, closedNs: clock.monoNs(), dueNs });
+    }
+  }
+
+  #self(): SelfReport {
+    const { spool, planStore, icmpFamilies } = this.#options;
+    const counts = spool.counts();
+    const { rssBytes, cpuNs } = this.#options.processUsage();
+    const { reflected, dropped } = this.#options.reflectorCounts();
+    let planRejected = 0;
+    for (const count of this.#rejected.values()) planRejected += count;
+    return {
+      reportsLedgered: counts.ledgered,
+      spoolReports: counts.reports,
+      spoolBytes: counts.bytes,
+      timerErrorMaxNs: Math.round(this.#timerError.maxNs),
+      timerErrorSumNs: Math.round(this.#timerError.sumNs),
+      timerErrorCount: this.#timerError.count,
+      rssBytes,
+      cpuNs,
+      sessions: this.#sessions.size,
+      planVersion: this.#plan?.version ?? 0,
+      planRejected,
+      reflected,
+      reflectorDropped: dropped,
+      spoolInMemory: spool.durable ? 0 : 1,
+      planInMemory: planStore.inMemory ? 1 : 0,
+      icmpUnavailable: icmpFamilies.length === 0 ? 1 : 0,
+      paused: this.#plan?.paused === true ? 1 : 0,
+    };
+  }
+
+  #after(timeNs: number, callback: () => void): () => void {
+    const { clock } = this.#options;
+    return clock.after(Math.max(0, Math.ceil((timeNs - clock.monoNs()) / NS_PER_MS)), callback);
+  }
+
+  #isStopped(): boolean {
+    return this.#stopped;
+  }
+
+  async #sleep(delayMs: number): Promise<void> {
+    await new Promise<void>((resolve) => this.#options.clock.after(delayMs, resolve));
+  }
+}

@@ -1,0 +1,244 @@
+/**
+ * The message bus as the probe sees it, and its NATS implementation. The only file that knows the NATS client.
+ *
+ * Connects for ever with jitter; a stream that does not exist yet is an ordinary failure of one publish. Every callback
+ * catches, because an exception inside one would close the client's reader.
+ */
+import {
+  connect,
+  credsAuthenticator,
+  Events,
+  headers,
+  tokenAuthenticator,
+  usernamePasswordAuthenticator,
+  type Authenticator,
+  type ConnectionOptions,
+  type JetStreamClient,
+  type NatsConnection,
+} from 'nats';
+import { STATE_STREAM, WanscopeError, type Identity } from '@wanscope/shared';
+import type { Log } from './log.ts';
+
+/** The broker did not take or answer something; it may later. */
+export class BusError extends WanscopeError {
+  readonly code = 'BUS_ERROR';
+}
+
+export interface Bus {
+  readonly connected: boolean;
+  /**
+   * Publishes and resolves when the broker's stream has taken the message.
+   *
+   * @param messageId makes a repeated publish of the same message have no effect.
+   * @throws BusError
+   */
+  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<void>;
+  /** `onMessage` gets a copy of each message. Survives reconnects. */
+  subscribe(subject: string, onMessage: (bytes: Uint8Array) => void): void;
+  /** The last message that the state stream keeps of a subject; undefined when there is none or it cannot be told. */
+  lastState(subject: string): Promise<Uint8Array | undefined>;
+  /** Called at each connect and reconnect (true) and at each loss of the connection (false). */
+  onStatus(listener: (connected: boolean) => void): void;
+  close(): Promise<void>;
+}
+
+/** How to log in; `none` for a broker without accounts. */
+export type BusCredentials =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'token'; readonly token: string }
+  | { readonly kind: 'password'; readonly user: string; readonly password: string }
+  | { readonly kind: 'creds'; readonly text: string };
+
+export interface NatsBusOptions {
+  readonly servers: readonly string[];
+  readonly credentials: BusCredentials;
+  readonly identity: Identity;
+  readonly log: Log;
+}
+
+const PUBLISH_TIMEOUT_MS = 5_000;
+const FIRST_RETRY_MS = 500;
+const LAST_RETRY_MS = 10_000;
+
+export class NatsBus implements Bus {
+  readonly #options: NatsBusOptions;
+  readonly #listeners: ((connected: boolean) => void)[] = [];
+  readonly #subscriptions: { subject: string; onMessage: (bytes: Uint8Array) => void }[] = [];
+  #connection: NatsConnection | undefined;
+  #jetStream: JetStreamClient | undefined;
+  #connected = false;
+  #closed = false;
+  #cancelRetry: (() => void) | undefined;
+
+  /** Starts to connect at once and in the background. */
+  constructor(options: NatsBusOptions) {
+    this.#options = options;
+    void this.#connectForEver();
+  }
+
+  get connected(): boolean {
+    return this.#connected;
+  }
+
+  async publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<void> {
+    const jetStream = this.#jetStream;
+    if (jetStream === undefined || !this.#connected) throw new BusError('not connected');
+    try {
+      await jetStream.publish(subject, bytes, {
+        timeout: PUBLISH_TIMEOUT_MS,
+        ...(messageId === undefined ? {} : { msgID: messageId }),
+      });
+    } catch (cause) {
+      throw new BusError(`publish to ${subject}: ${messageOf(cause)}`, { cause });
+    }
+  }
+
+  subscribe(subject: string, onMessage: (bytes: Uint8Array) => void): void {
+    const subscription = { subject, onMessage };
+    this.#subscriptions.push(subscription);
+    if (this.#connection !== undefined) this.#subscribe(this.#connection, subscription);
+  }
+
+  async lastState(subject: string): Promise<Uint8Array | undefined> {
+    const connection = this.#connection;
+    if (connection === undefined) return undefined;
+    try {
+      const direct = await connection.request(`$JS.API.DIRECT.GET.${STATE_STREAM}.${subject}`, undefined, {
+        timeout: PUBLISH_TIMEOUT_MS,
+        headers: headers(),
+      });
+      return direct.headers?.code === 404 ? undefined : direct.data.slice();
+    } catch {
+      // The stream allows no direct gets, or does not exist.
+    }
+    try {
+      const manager = await connection.jetstreamManager({ checkAPI: false });
+      return (await manager.streams.getMessage(STATE_STREAM, { last_by_subj: subject })).data.slice();
+    } catch {
+      return undefined;
+    }
+  }
+
+  onStatus(listener: (connected: boolean) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#cancelRetry?.();
+    const connection = this.#connection;
+    if (connection === undefined) return;
+    await connection.close().catch(() => undefined);
+  }
+
+  async #connectForEver(): Promise<void> {
+    const { servers, identity, log } = this.#options;
+    const options: ConnectionOptions = {
+      servers: [...servers],
+      name: `${identity.site}/${identity.probe}`,
+      authenticator: authenticatorOf(this.#options.credentials),
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: 1_000,
+      reconnectJitter: 1_000,
+      reconnectJitterTLS: 1_000,
+      pingInterval: 10_000,
+      maxPingOut: 2,
+    };
+    let delayMs = FIRST_RETRY_MS;
+    // The client's own wait for the first connect ends for good on a refused login; this one does not.
+    while (!this.#closed) {
+      try {
+        const connection = await connect(options);
+        await this.#use(connection);
+        delayMs = FIRST_RETRY_MS;
+      } catch (error) {
+        log.warn({ error: messageOf(error) }, 'cannot connect to the broker; trying again');
+      }
+      if (this.#isClosed()) return;
+      await this.#sleep(delayMs * (0.5 + Math.random()));
+      delayMs = Math.min(LAST_RETRY_MS, delayMs * 2);
+    }
+  }
+
+  /** Serves one connection until it is closed for good. */
+  async #use(connection: NatsConnection): Promise<void> {
+    if (this.#closed) {
+      await connection.close();
+      return;
+    }
+    this.#connection = connection;
+    this.#jetStream = connection.jetstream();
+    for (const subscription of this.#subscriptions) this.#subscribe(connection, subscription);
+    this.#setConnected(true);
+    void this.#watch(connection);
+    const error = await connection.closed();
+    this.#setConnected(false);
+    this.#connection = undefined;
+    this.#jetStream = undefined;
+    if (error instanceof Error) throw error;
+  }
+
+  async #watch(connection: NatsConnection): Promise<void> {
+    for await (const status of connection.status()) {
+      if (status.type === Events.Disconnect) this.#setConnected(false);
+      else if (status.type === Events.Reconnect) this.#setConnected(true);
+    }
+  }
+
+  #subscribe(
+    connection: NatsConnection,
+    subscription: { readonly subject: string; readonly onMessage: (bytes: Uint8Array) => void },
+  ): void {
+    connection.subscribe(subscription.subject, {
+      callback: (error, message) => {
+        if (error !== null) {
+          this.#options.log.warn({ subject: subscription.subject, error: error.message }, 'subscription failed');
+          return;
+        }
+        try {
+          subscription.onMessage(message.data.slice());
+        } catch (cause) {
+          this.#options.log.error({ subject: subscription.subject, error: messageOf(cause) }, 'message not handled');
+        }
+      },
+    });
+  }
+
+  #setConnected(connected: boolean): void {
+    if (connected === this.#connected) return;
+    this.#connected = connected;
+    this.#options.log.info({ connected }, connected ? 'connected to the broker' : 'lost the broker');
+    for (const listener of this.#listeners) listener(connected);
+  }
+
+  #isClosed(): boolean {
+    return this.#closed;
+  }
+
+  async #sleep(delayMs: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, delayMs);
+      this.#cancelRetry = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+function authenticatorOf(credentials: BusCredentials): Authenticator[] {
+  switch (credentials.kind) {
+    case 'none':
+      return [];
+    case 'token':
+      return [tokenAuthenticator(credentials.token)];
+    case 'password':
+      return [usernamePasswordAuthenticator(credentials.user, credentials.password)];
+    case 'creds':
+      return [credsAuthenticator(new TextEncoder().encode(credentials.text))];
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

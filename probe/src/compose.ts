@@ -1,0 +1,216 @@
+/**
+ * Composition: makes a probe of its parts from settings. Opening is in two steps, because privileged sockets come
+ * before the drop of privileges and everything else after it.
+ */
+import { randomBytes } from 'node:crypto';
+import { createSocket } from 'node:dgram';
+import { lookup } from 'node:dns/promises';
+import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { FAMILIES, systemClock, type Clock, type Family } from '@wanscope/shared';
+import { detectAddresses, endpointsOf, type LocalAddress } from './addresses.ts';
+import { Agent } from './agent.ts';
+import { NatsBus, type Bus, type BusCredentials } from './bus.ts';
+import type { Settings } from './config.ts';
+import type { Log } from './log.ts';
+import { TargetResolver, type Lookup } from './net/destination.ts';
+import type { IcmpSocket } from './net/icmp-socket.ts';
+import { NtpClock } from './net/ntp-clock.ts';
+import { openRawIcmpSocket } from './net/raw-icmp-socket.ts';
+import { SocketLimit } from './net/socket-limit.ts';
+import { Cookie } from './packet/cookie.ts';
+import { FilePlanStore } from './plan-store.ts';
+import { createProbers } from './probers/registry.ts';
+import { Reflectors } from './reflectors/reflectors.ts';
+import { serveSelfMetrics, type SelfMetricsServer } from './self-metrics.ts';
+import { MemorySpool } from './spool.ts';
+import { UsageLedger } from './usage.ts';
+
+/** How long a goodbye and the last reports may take. */
+const STOP_MS = 2_000;
+
+export interface ProbeEdges {
+  readonly log: Log;
+  readonly software: string;
+  readonly clock?: Clock;
+  readonly printReport?: (line: string) => void;
+  /** Stands in for the broker in tests. */
+  readonly bus?: Bus;
+  /** Opens the echo socket of one family, or throws. */
+  readonly openIcmpSocket?: typeof openRawIcmpSocket;
+}
+
+/** What needs privileges to be opened. */
+export interface PrivilegedSockets {
+  readonly icmpSockets: ReadonlyMap<Family, IcmpSocket>;
+  readonly reflectors: Reflectors;
+  readonly usage: UsageLedger;
+}
+
+export interface RunningProbe {
+  readonly agent: Agent;
+  /** Port of the probe's own metrics page, where it has one. */
+  readonly metricsPort: number | undefined;
+  stop(): Promise<void>;
+}
+
+export async function openPrivileged(settings: Settings, edges: ProbeEdges): Promise<PrivilegedSockets> {
+  const { log } = edges;
+  const usage = new UsageLedger();
+  const icmpSockets = new Map<Family, IcmpSocket>();
+  for (const family of FAMILIES) {
+    try {
+      const open = edges.openIcmpSocket ?? openRawIcmpSocket;
+      icmpSockets.set(
+        family,
+        open(family, (error) => log.error({ family, error: error.message }, 'ICMP socket failed')),
+      );
+    } catch (error) {
+      log.warn({ family, error: String(error) }, 'no ICMP in this family; going on without (CAP_NET_RAW is needed)');
+    }
+  }
+  const reflectors = new Reflectors({
+    ports: settings.reflect,
+    addresses: settings.addresses,
+    clock: edges.clock ?? systemClock,
+    usage,
+    log,
+  });
+  await reflectors.open();
+  return { icmpSockets, reflectors, usage };
+}
+
+export async function startProbe(
+  settings: Settings,
+  edges: ProbeEdges,
+  privileged: PrivilegedSockets,
+): Promise<RunningProbe> {
+  const { log } = edges;
+  const clock = edges.clock ?? systemClock;
+  const { icmpSockets, reflectors, usage } = privileged;
+  const bus =
+    edges.bus ??
+    new NatsBus({
+      servers: settings.natsUrls,
+      credentials: credentialsOf(settings.credentials),
+      identity: settings.identity,
+      log,
+    });
+  const addresses = async (): Promise<readonly LocalAddress[]> =>
+    settings.addresses ??
+    (await detectAddresses(async (family) => routeSource(settings.natsUrls, family), interfaceAddresses()));
+  const agent = new Agent({
+    identity: settings.identity,
+    bootId: randomBytes(8).toString('hex'),
+    software: edges.software,
+    clock,
+    bus,
+    log,
+    planStore: new FilePlanStore(settings.stateDirectory, settings.identity, log),
+    spool: new MemorySpool(),
+    usage,
+    probers: createProbers({
+      clock,
+      ntpClock: new NtpClock(clock),
+      cookie: new Cookie(randomBytes(16)),
+      resolver: new TargetResolver(systemLookup),
+      sockets: new SocketLimit(),
+      icmpSockets,
+      icmpIdentifier: randomBytes(2).readUInt16BE(0),
+    }),
+    icmpFamilies: [...icmpSockets.keys()],
+    endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts),
+    reflectorCounts: () => reflectors.counts,
+    processUsage: () => {
+      const { user, system } = process.cpuUsage();
+      return { rssBytes: process.memoryUsage.rss(), cpuNs: (user + system) * 1_000 };
+    },
+    reportFormat: settings.reportFormat,
+    ...(edges.printReport === undefined ? {} : { printReport: edges.printReport }),
+  });
+  let metrics: SelfMetricsServer | undefined;
+  if (settings.metricsListen !== undefined) {
+    try {
+      metrics = await serveSelfMetrics(settings.metricsListen, {
+        state: () => agent.state(),
+        usage: () => usage.list(),
+        rssBytes: () => process.memoryUsage.rss(),
+      });
+    } catch (error) {
+      log.error({ ...settings.metricsListen, error: String(error) }, 'cannot serve the metrics page; going on without');
+    }
+  }
+  agent.start();
+  return {
+    agent,
+    metricsPort: metrics?.port,
+    stop: async () => {
+      await agent.stop(STOP_MS);
+      await bus.close();
+      for (const socket of icmpSockets.values()) socket.close();
+      await Promise.all([reflectors.close(), metrics?.close()]);
+    },
+  };
+}
+
+/**
+ * Credentials from WAN_CREDS: the content of a file where it names one, else the text itself. A text in the form of a
+ * creds file, user:password or a token.
+ */
+export function credentialsOf(
+  setting: string,
+  readFile = (path: string) => readFileSync(path, 'utf8'),
+): BusCredentials {
+  if (setting === '') return { kind: 'none' };
+  let text = setting;
+  if (setting.startsWith('/') || setting.startsWith('./')) text = readFile(setting);
+  if (text.includes('-----BEGIN')) return { kind: 'creds', text };
+  text = text.trim();
+  const colon = text.indexOf(':');
+  if (colon > 0) return { kind: 'password', user: text.slice(0, colon), password: text.slice(colon + 1) };
+  return { kind: 'token', token: text };
+}
+
+const systemLookup: Lookup = async (host, family) => {
+  const found = await lookup(host, { all: true, family: family === 'ipv4' ? 4 : 6 });
+  return found.map(({ address }) => address);
+};
+
+/** The source address the system would use towards the first broker that can be routed to. Sends nothing. */
+async function routeSource(natsUrls: readonly string[], family: Family): Promise<string | undefined> {
+  for (const url of natsUrls) {
+    const host = new URL(url.includes('://') ? url : `nats://${url}`).hostname.replace(/^\[|\]$/g, '');
+    const version = family === 'ipv4' ? 4 : 6;
+    let address: string;
+    try {
+      address = isIP(host) === 0 ? (await lookup(host, { family: version })).address : host;
+    } catch {
+      continue;
+    }
+    if (isIP(address) !== version) continue;
+    const source = await sourceTowards(address, family);
+    if (source !== undefined) return source;
+  }
+  return undefined;
+}
+
+async function sourceTowards(address: string, family: Family): Promise<string | undefined> {
+  const socket = createSocket(family === 'ipv4' ? 'udp4' : 'udp6');
+  try {
+    return await new Promise<string | undefined>((resolve) => {
+      socket.once('error', () => resolve(undefined));
+      socket.connect(9, address, (error?: Error) =>
+        resolve(error === undefined ? socket.address().address : undefined),
+      );
+    });
+  } finally {
+    socket.close();
+  }
+}
+
+function interfaceAddresses(): { interface: string; address: string }[] {
+  return Object.entries(networkInterfaces()).flatMap(([name, entries]) =>
+    (entries ?? []).map((entry) => ({ interface: name, address: entry.address })),
+  );
+}

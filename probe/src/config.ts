@@ -1,0 +1,264 @@
+/**
+ * Settings: environment variables, each with a flag of the same name that wins over it. Pure: text in, settings or the
+ * list of everything wrong with it out.
+ */
+import { Command, CommanderError, Option } from 'commander';
+import { isToken, looksLikeContainerId, toToken, type Identity } from '@wanscope/shared';
+import { parseAddresses, parseReflect, type LocalAddress, type Parsed, type ReflectPorts } from './addresses.ts';
+import type { ReportFormat } from './reports.ts';
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface Settings {
+  readonly natsUrls: readonly string[];
+  /** As given: a file's path, or the credentials themselves; '' for none. */
+  readonly credentials: string;
+  readonly identity: Identity;
+  /** Undefined: detect. */
+  readonly addresses: readonly LocalAddress[] | undefined;
+  readonly reflect: ReflectPorts;
+  readonly stateDirectory: string;
+  readonly logLevel: LogLevel;
+  readonly metricsListen: { readonly host: string; readonly port: number } | undefined;
+  readonly keepRoot: boolean;
+  readonly user: { readonly uid: number; readonly gid: number };
+  readonly reportFormat: ReportFormat;
+  readonly printReports: boolean;
+}
+
+export type Invocation =
+  | { readonly kind: 'run'; readonly settings: Settings }
+  | { readonly kind: 'healthcheck'; readonly host: string; readonly port: number }
+  | { readonly kind: 'text'; readonly text: string }
+  | { readonly kind: 'problems'; readonly problems: readonly string[] };
+
+/** Every setting, in the order of the help text. */
+export const SETTINGS = [
+  {
+    env: 'WAN_NATS_URL',
+    flag: 'nats-url',
+    value: 'urls',
+    standard: '',
+    help: 'broker addresses, a comma-separated list (required)',
+  },
+  {
+    env: 'WAN_CREDS',
+    flag: 'creds',
+    value: 'file|text',
+    standard: '',
+    help: 'credentials: path of a file, a creds text, user:password, or a token',
+  },
+  { env: 'WAN_SITE', flag: 'site', value: 'name', standard: '', help: 'the site this probe stands at (required)' },
+  {
+    env: 'WAN_PROBE',
+    flag: 'probe',
+    value: 'name',
+    standard: '',
+    help: 'name of this probe at its site (default: host name)',
+  },
+  {
+    env: 'WAN_ADDRESSES',
+    flag: 'addresses',
+    value: 'list',
+    standard: '',
+    help: 'network[/uplink]=address[@advertised[:port]][%interface],... (default: detected)',
+  },
+  {
+    env: 'WAN_REFLECT',
+    flag: 'reflect',
+    value: 'list',
+    standard: 'udp:862,tcp:8620,http:8621',
+    help: 'ports to answer peers on',
+  },
+  {
+    env: 'WAN_STATE_DIR',
+    flag: 'state-dir',
+    value: 'directory',
+    standard: '/var/lib/wan-probe',
+    help: 'where the last plan is kept',
+  },
+  { env: 'WAN_LOG_LEVEL', flag: 'log-level', value: 'level', standard: 'info', help: LOG_LEVELS.join(', ') },
+  {
+    env: 'WAN_METRICS_LISTEN',
+    flag: 'metrics-listen',
+    value: 'host:port',
+    standard: '',
+    help: 'own /metrics, /-/healthy and /-/ready (default: none)',
+  },
+  {
+    env: 'WAN_KEEP_ROOT',
+    flag: 'keep-root',
+    value: undefined,
+    standard: 'false',
+    help: 'do not drop privileges after opening sockets',
+  },
+  { env: 'WAN_USER', flag: 'user', value: 'uid[:gid]', standard: '65534', help: 'numeric user and group to drop to' },
+  { env: 'WAN_REPORT_FORMAT', flag: 'report-format', value: 'format', standard: 'binary', help: 'binary, json' },
+  {
+    env: 'WAN_PRINT_REPORTS',
+    flag: 'print-reports',
+    value: undefined,
+    standard: 'false',
+    help: 'print each closed report as a line of JSON',
+  },
+] as const;
+
+type SettingName = (typeof SETTINGS)[number]['env'];
+
+/**
+ * @param argv arguments after the program's name.
+ * @param hostName the machine's name, the default for WAN_PROBE.
+ */
+export function readSettings(
+  env: Readonly<Record<string, string | undefined>>,
+  argv: readonly string[],
+  hostName: string,
+  version: string,
+): Invocation {
+  const command = new Command('wan-probe')
+    .description('Measures the paths from here to other probes and targets, as the plan says.')
+    .version(version)
+    .allowExcessArguments(false)
+    .exitOverride();
+  let text = '';
+  command.configureOutput({ writeOut: (part) => (text += part), writeErr: () => undefined });
+  for (const setting of SETTINGS) {
+    const flags = setting.value === undefined ? `--${setting.flag}` : `--${setting.flag} <${setting.value}>`;
+    const standard = setting.standard === '' || setting.value === undefined ? '' : `, default ${setting.standard}`;
+    command.addOption(new Option(flags, `${setting.help} [${setting.env}${standard}]`));
+  }
+  command.addOption(new Option('--healthcheck', 'ask the running probe at WAN_METRICS_LISTEN whether it is healthy'));
+  try {
+    command.parse([...argv], { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return { kind: 'text', text };
+    return { kind: 'problems', problems: [error.message.replace(/^error: /, '')] };
+  }
+  const flags = command.opts<Record<string, string | boolean | undefined>>();
+  const camel = (flag: string): string => flag.replace(/-([a-z])/g, (_match, letter: string) => letter.toUpperCase());
+  const valueOf = (name: SettingName): string => {
+    const setting = SETTINGS.find((candidate) => candidate.env === name)!;
+    const given = flags[camel(setting.flag)] ?? env[name];
+    return given === undefined || given === '' ? setting.standard : String(given);
+  };
+  // An empty WAN_REFLECT is a choice, not an absence: it reflects nothing.
+  const reflectText =
+    flags['reflect'] === '' || (flags['reflect'] === undefined && env['WAN_REFLECT'] === '')
+      ? ''
+      : valueOf('WAN_REFLECT');
+  const read = new Reader();
+  if (flags['healthcheck'] === true) {
+    const listen = read.listen(valueOf('WAN_METRICS_LISTEN'));
+    if (listen === undefined) read.problem('WAN_METRICS_LISTEN', 'is not set, so there is no one to ask', 'host:port');
+    if (listen === undefined || read.problems.length > 0) return { kind: 'problems', problems: read.problems };
+    return { kind: 'healthcheck', ...listen };
+  }
+  const settings: Settings = {
+    natsUrls: read.urls(valueOf('WAN_NATS_URL')),
+    credentials: valueOf('WAN_CREDS'),
+    identity: { site: read.site(valueOf('WAN_SITE')), probe: read.probe(valueOf('WAN_PROBE'), hostName) },
+    addresses:
+      valueOf('WAN_ADDRESSES') === ''
+        ? undefined
+        : read.parsed('WAN_ADDRESSES', parseAddresses(valueOf('WAN_ADDRESSES')), []),
+    reflect: read.parsed('WAN_REFLECT', parseReflect(reflectText), {}),
+    stateDirectory: valueOf('WAN_STATE_DIR'),
+    logLevel: read.oneOf('WAN_LOG_LEVEL', valueOf('WAN_LOG_LEVEL'), LOG_LEVELS),
+    metricsListen: read.listen(valueOf('WAN_METRICS_LISTEN')),
+    keepRoot: read.truth('WAN_KEEP_ROOT', valueOf('WAN_KEEP_ROOT')),
+    user: read.user(valueOf('WAN_USER')),
+    reportFormat: read.oneOf('WAN_REPORT_FORMAT', valueOf('WAN_REPORT_FORMAT'), ['binary', 'json'] as const),
+    printReports: read.truth('WAN_PRINT_REPORTS', valueOf('WAN_PRINT_REPORTS')),
+  };
+  return read.problems.length > 0 ? { kind: 'problems', problems: read.problems } : { kind: 'run', settings };
+}
+
+/** Reads one value after the other and keeps every problem. What it returns for a bad value is never used. */
+class Reader {
+  readonly problems: string[] = [];
+
+  problem(name: SettingName, wrong: string, allowed: string): void {
+    this.problems.push(`${name}: ${wrong}; allowed: ${allowed}`);
+  }
+
+  urls(text: string): string[] {
+    const allowed = 'a comma-separated list of nats://host[:port], tls://, ws:// or wss:// addresses';
+    const urls = text.split(',').map((url) => url.trim());
+    if (text === '') this.problem('WAN_NATS_URL', 'is not set', allowed);
+    else {
+      for (const url of urls) {
+        if (
+          !/^(?:(?:nats|tls|ws|wss):\/\/)?[^\s/:@]+(?::\d{1,5})?\/?$|^(?:(?:nats|tls|ws|wss):\/\/)?\[[0-9a-fA-F:.]+\](?::\d{1,5})?\/?$/.test(
+            url,
+          )
+        ) {
+          this.problem('WAN_NATS_URL', `"${url}" is not a broker address`, allowed);
+        }
+      }
+    }
+    return urls;
+  }
+
+  site(text: string): string {
+    if (text === '') this.problem('WAN_SITE', 'is not set', '[a-z0-9_-]{1,63}');
+    else if (!isToken(text)) this.problem('WAN_SITE', `"${text}" is not a site name`, '[a-z0-9_-]{1,63}');
+    return text;
+  }
+
+  probe(text: string, hostName: string): string {
+    if (text !== '') {
+      if (!isToken(text)) this.problem('WAN_PROBE', `"${text}" is not a probe name`, '[a-z0-9_-]{1,63}');
+      return text;
+    }
+    const name = toToken(hostName);
+    if (looksLikeContainerId(name)) {
+      this.problem(
+        'WAN_PROBE',
+        `the host name "${name}" looks like a container id, which changes at each start`,
+        'set WAN_PROBE to a lasting name, [a-z0-9_-]{1,63}',
+      );
+    } else if (!isToken(name)) this.problem('WAN_PROBE', 'there is no host name to use', '[a-z0-9_-]{1,63}');
+    return name;
+  }
+
+  parsed<T>(name: SettingName, parsed: Parsed<T>, otherwise: T): T {
+    if ('value' in parsed) return parsed.value;
+    for (const problem of parsed.problems) this.problems.push(`${name}: ${problem}`);
+    return otherwise;
+  }
+
+  oneOf<const T extends readonly string[]>(name: SettingName, text: string, allowed: T): T[number] {
+    const found = allowed.find((value) => value === text);
+    if (found === undefined) this.problem(name, `"${text}" is not one of them`, allowed.join(', '));
+    return found ?? allowed[0]!;
+  }
+
+  truth(name: SettingName, text: string): boolean {
+    if (!/^(?:true|false|1|0|yes|no)$/.test(text)) this.problem(name, `"${text}" is neither`, 'true, false');
+    return /^(?:true|1|yes)$/.test(text);
+  }
+
+  listen(text: string): { host: string; port: number } | undefined {
+    if (text === '') return undefined;
+    const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]]*)):(\d{1,5})$/.exec(text);
+    const port = Number(match?.[3]);
+    if (match === null || port > 65_535) {
+      this.problem('WAN_METRICS_LISTEN', `"${text}" is not an address to listen on`, 'host:port, [ipv6]:port or :port');
+      return undefined;
+    }
+    const host = match[1] ?? match[2] ?? '';
+    return { host: host === '' ? '0.0.0.0' : host, port };
+  }
+
+  user(text: string): { uid: number; gid: number } {
+    const match = /^(\d{1,10})(?::(\d{1,10}))?$/.exec(text);
+    const uid = Number(match?.[1]);
+    const gid = Number(match?.[2] ?? match?.[1]);
+    if (match === null || uid === 0 || uid > 0xffff_fffe || gid > 0xffff_fffe) {
+      this.problem('WAN_USER', `"${text}" is not an unprivileged user`, 'uid or uid:gid, numeric, uid not 0');
+    }
+    return { uid, gid };
+  }
+}

@@ -1,0 +1,302 @@
+/**
+ * Aggregation: what one session measured in one interval, and which interval it is.
+ *
+ * A probe belongs to the interval of its scheduled send. An interval closes at its end plus the longest timeout, at
+ * most one interval later, so two are open at a time. Results are kept by position of sending and turned into
+ * statistics once, when the interval closes: variation against the interval's minimum, differences of neighbours and
+ * bursts need the order of sending, not of arrival.
+ */
+import {
+  Buckets,
+  BurstGapCounter,
+  classicIndex,
+  HTTP_PHASES,
+  NS_PER_MS,
+  NS_PER_S,
+  OUTCOMES,
+  TICK_NS,
+  type Clock,
+  type HttpPhase,
+  type HttpPhaseSum,
+  type OneWayLost,
+  type Outcome,
+  type PathRecord,
+} from '@wanscope/shared';
+
+/** Wall steps up to this are drift and timestamp noise, not a new epoch. */
+const MAX_WALL_STEP_MS = 1_000;
+
+/** One interval on both clocks. */
+export interface IntervalSpan {
+  /** Counts intervals since boot; neighbours differ by one. */
+  readonly number: number;
+  readonly startNs: number;
+  readonly endNs: number;
+  readonly startWallMs: number;
+  readonly intervalMs: number;
+  readonly epoch: number;
+}
+
+/**
+ * Wall-aligned intervals from one wall reading and monotonic time. A wall step of over a second, noticed when an
+ * interval ends, starts a new epoch whose intervals are aligned to the new wall time.
+ */
+export class IntervalClock {
+  readonly #clock: Clock;
+  #intervalMs: number;
+  #current: IntervalSpan;
+
+  constructor(clock: Clock, intervalMs: number) {
+    this.#clock = clock;
+    this.#intervalMs = intervalMs;
+    this.#current = this.#aligned(0, 0);
+  }
+
+  get current(): IntervalSpan {
+    return this.#current;
+  }
+
+  /** Takes effect when the current interval ends. */
+  setIntervalMs(intervalMs: number): void {
+    this.#intervalMs = intervalMs;
+  }
+
+  /** Moves to the next interval if the current one is over. Returns the one that ended. */
+  advance(): IntervalSpan | undefined {
+    const ended = this.#current;
+    const nowNs = this.#clock.monoNs();
+    if (nowNs < ended.endNs) return undefined;
+    const expectedWallMs = ended.startWallMs + ended.intervalMs + (nowNs - ended.endNs) / NS_PER_MS;
+    const stepped = Math.abs(this.#clock.wallMs() - expectedWallMs) > MAX_WALL_STEP_MS;
+    const slept = nowNs - ended.endNs >= ended.intervalMs * NS_PER_MS;
+    if (stepped || slept || this.#intervalMs !== ended.intervalMs) {
+      this.#current = this.#aligned(ended.number + 1, ended.epoch + (stepped ? 1 : 0));
+    } else {
+      this.#current = {
+        number: ended.number + 1,
+        startNs: ended.endNs,
+        endNs: ended.endNs + ended.intervalMs * NS_PER_MS,
+        startWallMs: ended.startWallMs + ended.intervalMs,
+        intervalMs: ended.intervalMs,
+        epoch: ended.epoch,
+      };
+    }
+    return ended;
+  }
+
+  /** The wall-aligned interval around now; it starts in the past. */
+  #aligned(number: number, epoch: number): IntervalSpan {
+    const nowNs = this.#clock.monoNs();
+    const wallMs = this.#clock.wallMs();
+    const intervalMs = this.#intervalMs;
+    const startWallMs = Math.floor(wallMs / intervalMs) * intervalMs;
+    const startNs = nowNs - (wallMs - startWallMs) * NS_PER_MS;
+    return { number, startNs, endNs: startNs + intervalMs * NS_PER_MS, startWallMs, intervalMs, epoch };
+  }
+}
+
+/** Positions in the results of one interval: ticks of RTT above zero, or one of these. */
+const NOT_COUNTED = 0;
+const LOST = -1;
+
+const OUTCOME_INDEX = Object.fromEntries(OUTCOMES.map((outcome, index) => [outcome, index])) as Record<Outcome, number>;
+const PHASE_INDEX = Object.fromEntries(HTTP_PHASES.map((phase, index) => [phase, index])) as Record<HttpPhase, number>;
+/** Told by `sent`, `lost` and `notSent`, so left out of the list of outcomes. */
+const PLAIN_OUTCOMES: ReadonlySet<Outcome> = new Set<Outcome>(['answered', 'lost', 'not_sent']);
+
+/** Most positions that one interval of one session can have; more are refused as local errors. */
+export const MAX_POSITIONS = 2 ** 20;
+
+/** One session's counts in one open interval. Two of them take turns for the life of a session. */
+export class IntervalCounts {
+  /** Which interval this is of; undefined before the first. */
+  number: number | undefined;
+  #firstSeq = 0;
+  #used = 0;
+  readonly #results: Int32Array;
+  late = 0;
+  duplicates = 0;
+  reordered = 0;
+  notSent = 0;
+  spoofed = 0;
+  replayed = 0;
+  tlsExpiryS: number | undefined;
+  readonly #outcomes = new Uint32Array(OUTCOMES.length);
+  readonly #phaseCount = new Uint32Array(HTTP_PHASES.length);
+  readonly #phaseSumNs = new Float64Array(HTTP_PHASES.length);
+  readonly #rttBuckets = new Buckets(5);
+  readonly #pdvBuckets = new Buckets(0);
+  readonly #ipdvBuckets = new Buckets(0);
+
+  /** @param positions how many probes the session sends in one interval at most. */
+  constructor(positions: number) {
+    this.#results = new Int32Array(Math.min(MAX_POSITIONS, positions));
+  }
+
+  /** Forgets everything and becomes the counts of another interval. */
+  reset(number: number): void {
+    this.number = number;
+    this.#results.fill(NOT_COUNTED, 0, this.#used);
+    this.#used = 0;
+    this.late = this.duplicates = this.reordered = this.notSent = this.spoofed = this.replayed = 0;
+    this.tlsExpiryS = undefined;
+    this.#outcomes.fill(0);
+    this.#phaseCount.fill(0);
+    this.#phaseSumNs.fill(0);
+  }
+
+  /** Takes the position of the next probe. False when there is none left. */
+  open(seq: number): boolean {
+    if (this.#used === 0) this.#firstSeq = seq;
+    const position = seq - this.#firstSeq;
+    if (position < 0 || position >= this.#results.length) return false;
+    this.#used = position + 1;
+    return true;
+  }
+
+  /** An answer after `rttNs`, rounded to ticks; at least one tick. */
+  answered(seq: number, rttNs: number): void {
+    this.#set(seq, Math.max(1, Math.round(rttNs / TICK_NS)));
+  }
+
+  lost(seq: number): void {
+    this.#set(seq, LOST);
+  }
+
+  outcome(outcome: Outcome): void {
+    this.#outcomes[OUTCOME_INDEX[outcome]]! += 1;
+  }
+
+  phase(phase: HttpPhase, durationNs: number): void {
+    this.#phaseCount[PHASE_INDEX[phase]]! += 1;
+    this.#phaseSumNs[PHASE_INDEX[phase]]! += Math.round(durationNs / TICK_NS) * TICK_NS;
+  }
+
+  /**
+   * The record of this interval. Its buckets are valid until the next `reset`.
+   *
+   * @param carried what goes on across intervals; updated.
+   */
+  toRecord(index: number, carried: CarriedState): PathRecord {
+    const results = this.#results;
+    const rttBuckets = this.#rttBuckets;
+    const pdvBuckets = this.#pdvBuckets;
+    const ipdvBuckets = this.#ipdvBuckets;
+    rttBuckets.clear();
+    pdvBuckets.clear();
+    ipdvBuckets.clear();
+    let answered = 0;
+    let lost = 0;
+    let minTicks = Infinity;
+    let maxTicks = 0;
+    let sumTicks = 0;
+    let ipdvCount = 0;
+    let ipdvSumTicks = 0;
+    let previous = this.#firstSeq === carried.nextSeq ? carried.lastResult : NOT_COUNTED;
+    for (let position = 0; position < this.#used; position += 1) {
+      const result = results[position]!;
+      if (result > 0) {
+        answered += 1;
+        minTicks = Math.min(minTicks, result);
+        maxTicks = Math.max(maxTicks, result);
+        sumTicks += result;
+        rttBuckets.record((result * TICK_NS) / NS_PER_S);
+        carried.bursts.add(false);
+        if (previous > 0) {
+          const step = Math.abs(result - previous);
+          ipdvCount += 1;
+          ipdvSumTicks += step;
+          ipdvBuckets.add(classicIndex((step * TICK_NS) / NS_PER_S), 1);
+        }
+      } else if (result === LOST) {
+        lost += 1;
+        carried.bursts.add(true);
+      }
+      previous = result;
+    }
+    for (let position = 0; position < this.#used; position += 1) {
+      const result = results[position]!;
+      if (result > 0) pdvBuckets.add(classicIndex(((result - minTicks) * TICK_NS) / NS_PER_S), 1);
+    }
+    if (this.#used > 0) {
+      carried.lastResult = previous;
+      carried.nextSeq = this.#firstSeq + this.#used;
+    }
+    const burstGap = carried.bursts.take();
+    const outcomes = this.#outcomeCounts();
+    const httpPhases = this.#phaseSums();
+    return {
+      index,
+      sent: answered + lost,
+      lost,
+      late: this.late,
+      duplicates: this.duplicates,
+      reordered: this.reordered,
+      notSent: this.notSent,
+      spoofed: this.spoofed,
+      replayed: this.replayed,
+      ...(answered > 0
+        ? {
+            rtt: {
+              count: answered,
+              minNs: minTicks * TICK_NS,
+              maxNs: maxTicks * TICK_NS,
+              sumNs: sumTicks * TICK_NS,
+              buckets: rttBuckets,
+              pdvBuckets,
+            },
+          }
+        : {}),
+      ...(ipdvCount > 0 ? { ipdv: { count: ipdvCount, sumAbsNs: ipdvSumTicks * TICK_NS, buckets: ipdvBuckets } } : {}),
+      ...(burstGap.burstPackets + burstGap.gapPackets > 0 ? { burstGap } : {}),
+      ...(outcomes === undefined ? {} : { outcomes }),
+      ...(httpPhases === undefined ? {} : { httpPhases }),
+      ...(this.tlsExpiryS === undefined ? {} : { tlsExpiryS: this.tlsExpiryS }),
+    };
+  }
+
+  #set(seq: number, result: number): void {
+    const position = seq - this.#firstSeq;
+    if (position >= 0 && position < this.#used) this.#results[position] = result;
+  }
+
+  #outcomeCounts(): Partial<Record<Outcome, number>> | undefined {
+    let counts: Partial<Record<Outcome, number>> | undefined;
+    for (const outcome of OUTCOMES) {
+      const count = this.#outcomes[OUTCOME_INDEX[outcome]]!;
+      if (count > 0 && !PLAIN_OUTCOMES.has(outcome)) (counts ??= {})[outcome] = count;
+    }
+    return counts;
+  }
+
+  #phaseSums(): Partial<Record<HttpPhase, HttpPhaseSum>> | undefined {
+    let sums: Partial<Record<HttpPhase, HttpPhaseSum>> | undefined;
+    for (const phase of HTTP_PHASES) {
+      const count = this.#phaseCount[PHASE_INDEX[phase]]!;
+      if (count > 0) (sums ??= {})[phase] = { count, sumNs: this.#phaseSumNs[PHASE_INDEX[phase]]! };
+    }
+    return sums;
+  }
+}
+
+/** What a session carries from one interval to the next. */
+export class CarriedState {
+  /** Result of the last probe of the interval that closed last, and the number after it. */
+  lastResult = NOT_COUNTED;
+  nextSeq = 0;
+  readonly bursts = new BurstGapCounter();
+}
+
+/** A record with what is counted beside the interval's own results. */
+export function withCarried(
+  record: PathRecord,
+  jitterNs: number | undefined,
+  oneWayLost: OneWayLost | undefined,
+): PathRecord {
+  if (jitterNs === undefined && oneWayLost === undefined) return record;
+  return {
+    ...record,
+    ...(jitterNs === undefined ? {} : { interarrivalJitterNs: Math.round(jitterNs / TICK_NS) * TICK_NS }),
+    ...(oneWayLost === undefined ? {} : { oneWayLost }),
+  };
+}

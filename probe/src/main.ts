@@ -1,0 +1,85 @@
+#!/usr/bin/env node
+/** The wan-probe program: environment, signals and exit codes live here and nowhere else. */
+import { readFileSync } from 'node:fs';
+import { get } from 'node:http';
+import { hostname } from 'node:os';
+import { pino } from 'pino';
+import { openPrivileged, startProbe, type ProbeEdges } from './compose.ts';
+import { readSettings, type Settings } from './config.ts';
+import { dropPrivileges, systemPrivilegeCalls } from './privileges.ts';
+
+const EXIT_BAD_SETTINGS = 2;
+const HEALTHCHECK_TIMEOUT_MS = 3_000;
+
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+
+async function run(settings: Settings): Promise<void> {
+  const destination = pino.destination({ fd: 2, sync: true });
+  const log = pino(
+    { level: settings.logLevel, base: { site: settings.identity.site, probe: settings.identity.probe } },
+    destination,
+  );
+  const edges: ProbeEdges = {
+    log,
+    software: `wan-probe/${version}`,
+    ...(settings.printReports ? { printReport: (line: string) => process.stdout.write(`${line}\n`) } : {}),
+  };
+  const privileged = await openPrivileged(settings, edges);
+  if (
+    !settings.keepRoot &&
+    dropPrivileges(settings.user, settings.stateDirectory, systemPrivilegeCalls(process), log)
+  ) {
+    log.info(settings.user, 'privileges dropped');
+  }
+  const probe = await startProbe(settings, edges, privileged);
+  log.info({ version, node: process.version }, 'probe started');
+  let stopping = false;
+  const stop = (signal: string): void => {
+    if (stopping) return;
+    stopping = true;
+    log.info({ signal }, 'leaving');
+    probe.stop().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        log.error({ error: String(error) }, 'could not leave cleanly');
+        process.exit(1);
+      },
+    );
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+}
+
+async function healthcheck(host: string, port: number): Promise<number> {
+  const wildcard: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
+  return new Promise((resolve) => {
+    const request = get(
+      { host: wildcard[host] ?? host, port, path: '/-/healthy', timeout: HEALTHCHECK_TIMEOUT_MS },
+      (response) => {
+        response.resume();
+        resolve(response.statusCode === 200 ? 0 : 1);
+      },
+    );
+    request.on('timeout', () => request.destroy());
+    request.on('error', () => resolve(1));
+  });
+}
+
+const invocation = readSettings(process.env, process.argv.slice(2), hostname(), version);
+switch (invocation.kind) {
+  case 'text':
+    process.stdout.write(invocation.text);
+    break;
+  case 'problems':
+    process.stderr.write(invocation.problems.map((problem) => `${problem}\n`).join(''));
+    process.exitCode = EXIT_BAD_SETTINGS;
+    break;
+  case 'healthcheck':
+    process.exitCode = await healthcheck(invocation.host, invocation.port);
+    break;
+  case 'run':
+    await run(invocation.settings);
+    break;
+}

@@ -1,0 +1,103 @@
+/**
+ * Plan store: the last accepted plan, kept on disk so that a branch that starts while it is cut off still measures.
+ * Where the directory cannot be written the plan lives in memory, and the probe says so.
+ */
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { decodePlan, encodePlan, RejectedMessage, type Identity, type Plan } from '@wanscope/shared';
+import type { Log } from './log.ts';
+
+export interface PlanStore {
+  /** True when plans do not outlive the process. */
+  readonly inMemory: boolean;
+  /** The plan kept from an earlier run; undefined when there is none that can be used. */
+  load(): Plan | undefined;
+  save(plan: Plan): void;
+}
+
+export class FilePlanStore implements PlanStore {
+  readonly #directory: string;
+  readonly #file: string;
+  readonly #identity: Identity;
+  readonly #log: Log;
+  #inMemory = false;
+
+  constructor(directory: string, identity: Identity, log: Log) {
+    this.#directory = directory;
+    this.#file = join(directory, `plan-${identity.site}-${identity.probe}.json`);
+    this.#identity = identity;
+    this.#log = log;
+  }
+
+  get inMemory(): boolean {
+    return this.#inMemory;
+  }
+
+  load(): Plan | undefined {
+    this.#probeDirectory();
+    let bytes: Uint8Array;
+    try {
+      bytes = readFileSync(this.#file);
+    } catch {
+      return undefined;
+    }
+    try {
+      return decodePlan(bytes, this.#identity);
+    } catch (error) {
+      if (!(error instanceof RejectedMessage)) throw error;
+      this.#log.warn({ file: this.#file, cause: error.rejectCause, reason: error.message }, 'kept plan not usable');
+      return undefined;
+    }
+  }
+
+  save(plan: Plan): void {
+    try {
+      this.#write(this.#file, encodePlan(plan));
+      this.#inMemory = false;
+    } catch (error) {
+      if (!this.#inMemory) this.#log.warn({ error: String(error) }, 'plan kept in memory only');
+      this.#inMemory = true;
+    }
+  }
+
+  /** Finds out before the first plan comes whether it could be kept. */
+  #probeDirectory(): void {
+    const file = `${this.#file}.check`;
+    try {
+      mkdirSync(this.#directory, { recursive: true });
+      this.#write(file, new Uint8Array(0));
+      unlinkSync(file);
+    } catch (error) {
+      this.#inMemory = true;
+      this.#log.warn({ directory: this.#directory, error: String(error) }, 'state directory not writable');
+    }
+  }
+
+  /** All or nothing: a reader sees the old file or the new one, also after a power cut. */
+  #write(file: string, bytes: Uint8Array): void {
+    const temporary = `${file}.tmp`;
+    const descriptor = openSync(temporary, 'w', 0o600);
+    try {
+      writeFileSync(descriptor, bytes);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(temporary, file);
+    const directory = openSync(this.#directory, 'r');
+    try {
+      fsyncSync(directory);
+    } finally {
+      closeSync(directory);
+    }
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * Privileges: what only root may do is done first (raw sockets, low ports), then the process becomes an unprivileged
+ * user for good. Without root there is nothing to drop.
+ */
+import { chownSync, mkdirSync } from 'node:fs';
+import type { Log } from './log.ts';
+
+/** The calls it takes, so that a test can watch their order. */
+export interface PrivilegeCalls {
+  readonly getuid: (() => number) | undefined;
+  makeDirectory(path: string): void;
+  chown(path: string, uid: number, gid: number): void;
+  setgroups(groups: number[]): void;
+  setgid(gid: number): void;
+  setuid(uid: number): void;
+}
+
+export function systemPrivilegeCalls(host: NodeJS.Process): PrivilegeCalls {
+  return {
+    getuid: host.getuid?.bind(host),
+    makeDirectory: (path) => mkdirSync(path, { recursive: true }),
+    chown: chownSync,
+    setgroups: (groups) => host.setgroups?.(groups),
+    setgid: (gid) => host.setgid?.(gid),
+    setuid: (uid) => host.setuid?.(uid),
+  };
+}
+
+/**
+ * Gives the state directory to the user and becomes it: groups first, then group, then user, since none of them can be
+ * changed afterwards.
+ *
+ * @returns true when privileges were dropped.
+ * @throws the system's error when they cannot be: going on as root would be worse.
+ */
+export function dropPrivileges(
+  user: { readonly uid: number; readonly gid: number },
+  stateDirectory: string,
+  calls: PrivilegeCalls,
+  log: Log,
+): boolean {
+  if (calls.getuid?.() !== 0) return false;
+  try {
+    calls.makeDirectory(stateDirectory);
+    calls.chown(stateDirectory, user.uid, user.gid);
+  } catch (error) {
+    log.warn({ directory: stateDirectory, error: String(error) }, 'state directory stays as it is');
+  }
+  calls.setgroups([]);
+  calls.setgid(user.gid);
+  calls.setuid(user.uid);
+  return true;
+}

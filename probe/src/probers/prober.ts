@@ -1,0 +1,60 @@
+/**
+ * What a protocol must do to be measured with: one interface, one file for each protocol, one line in the registry.
+ *
+ * A prober opens one channel for each session. The channel sends when told and reports events by sequence number; it
+ * never aggregates and knows nothing of intervals, plans or the bus.
+ */
+import type { HttpPhase, Outcome, PlannedSession, Protocol } from '@wanscope/shared';
+import type { ReplyVerdict } from '../in-flight.ts';
+
+/** How a session hears from its channel. Sequence numbers are those given to `send`. */
+export interface ProbeEvents {
+  /** The probe has left (or the connect has begun) at this monotonic time. */
+  sent(seq: number, sentNs: number, tokenHigh: number, tokenLow: number): void;
+  /** A datagram answer with the 32 bits of sequence number and the token it carried. `dwellNs` is the answerer's. */
+  reply(wireSeq: number, tokenHigh: number, tokenLow: number, receivedNs: number, dwellNs: number): ReplyVerdict;
+  /** What `reply` called forgotten: with a token only this process can have made it was replayed, else forged. */
+  forgotten(authentic: boolean): void;
+  /** The reflector's own sequence number, for loss by direction. After a `reply` that was `answered` or `late`. */
+  reflected(wireSeq: number, reflectorSeq: number): void;
+  /** The network says that the probe with this token could not be delivered. */
+  unreachable(wireSeq: number, tokenHigh: number, tokenLow: number): void;
+  /** The end of a probe that is not judged by `reply`. `rttNs` goes with the outcomes that have one. */
+  settle(seq: number, outcome: Outcome, rttNs?: number): void;
+  phase(seq: number, phase: HttpPhase, durationNs: number): void;
+  tlsExpiry(expiryS: number): void;
+  /** Octets handed to the network, IP headers included. */
+  wireBytes(bytes: number): void;
+}
+
+/** One session's way to the network. */
+export interface ProbeChannel {
+  /** Sends probe `seq`. Never throws: what goes wrong is settled. A closed channel settles `not_sent`. */
+  send(seq: number): void;
+  /** Releases every socket and timer; nothing is reported afterwards. Idempotent. */
+  close(): void;
+}
+
+/** What a channel needs to know of its session. */
+export interface ChannelRequest {
+  /** Distinct among the running sessions of this process, 1 to 2^32 - 1. */
+  readonly sessionId: number;
+  readonly planned: PlannedSession;
+  /** How long an answer is waited for, already bounded by the interval. */
+  readonly timeoutNs: number;
+}
+
+export interface Prober {
+  readonly protocol: Protocol;
+  /** True when the channel settles every probe itself, in time; otherwise unanswered probes are swept by send time. */
+  readonly timesOut: boolean;
+  open(request: ChannelRequest, events: ProbeEvents): ProbeChannel;
+}
+
+/** A channel for what cannot be measured here: every probe is a local error. */
+export function deafChannel(events: ProbeEvents, outcome: 'not_sent' | 'unresolved' = 'not_sent'): ProbeChannel {
+  return {
+    send: (seq) => events.settle(seq, outcome),
+    close: () => undefined,
+  };
+}

@@ -1,0 +1,24 @@
+/** Every protocol that can be measured with, by name: adding one is a line here. */
+import type { Protocol } from '@wanscope/shared';
+import { httpProber } from './http.ts';
+import { icmpProber, type IcmpDependencies } from './icmp.ts';
+import type { Prober } from './prober.ts';
+import { tcpProber, type TcpDependencies } from './tcp.ts';
+import { udpProber, type UdpDependencies } from './udp.ts';
+
+export type ProberDependencies = IcmpDependencies & UdpDependencies & TcpDependencies;
+
+const PROBERS: Readonly<Record<Protocol, (dependencies: ProberDependencies) => Prober>> = {
+  icmp: icmpProber,
+  udp: udpProber,
+  tcp: tcpProber,
+  http: httpProber,
+};
+
+export function createProbers(dependencies: ProberDependencies): ReadonlyMap<Protocol, Prober> {
+  return new Map(
+    Object.values(PROBERS)
+      .map((create) => create(dependencies))
+      .map((prober) => [prober.protocol, prober]),
+  );
+}

@@ -1,0 +1,134 @@
+/**
+ * TCP: a connect and nothing more. The round trip is SYN to its answer; a refusal is an answer too.
+ *
+ * A connect that takes longer than a second was answered on a retransmitted SYN (RFC 6298: the first timeout is one
+ * second), so its time is not a round trip and it counts as loss.
+ */
+import { connect, type Socket } from 'node:net';
+import { NS_PER_MS, NS_PER_S, type Clock } from '@wanscope/shared';
+import type { TargetResolver } from '../net/destination.ts';
+import type { SocketLimit } from '../net/socket-limit.ts';
+import { tcpClientBytes } from '../usage.ts';
+import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
+
+/** When Linux repeats an unanswered SYN for the first time. */
+export const SYN_RETRANSMISSION_NS = NS_PER_S;
+
+export interface TcpDependencies {
+  readonly clock: Clock;
+  readonly resolver: TargetResolver;
+  readonly sockets: SocketLimit;
+}
+
+export function tcpProber(dependencies: TcpDependencies): Prober {
+  return {
+    protocol: 'tcp',
+    timesOut: true,
+    open: (request, events) => new TcpChannel(dependencies, request, events),
+  };
+}
+
+class TcpChannel implements ProbeChannel {
+  readonly #dependencies: TcpDependencies;
+  readonly #request: ChannelRequest;
+  readonly #events: ProbeEvents;
+  /** What stops each connect under way. */
+  readonly #running = new Set<() => void>();
+  #closed = false;
+
+  constructor(dependencies: TcpDependencies, request: ChannelRequest, events: ProbeEvents) {
+    this.#dependencies = dependencies;
+    this.#request = request;
+    this.#events = events;
+  }
+
+  send(seq: number): void {
+    const { planned } = this.#request;
+    const port = planned.target.port;
+    if (this.#closed || port === undefined) {
+      this.#events.settle(seq, 'not_sent');
+      return;
+    }
+    const literal = this.#dependencies.resolver.literal(planned);
+    if (literal !== undefined) {
+      if ('address' in literal) this.#connect(seq, literal.address, port);
+      else this.#events.settle(seq, literal.refused);
+      return;
+    }
+    void this.#dependencies.resolver.resolve(planned).then((destination) => {
+      if (this.#closed) return;
+      if ('address' in destination) this.#connect(seq, destination.address, port);
+      else this.#events.settle(seq, destination.refused);
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const stop of this.#running) stop();
+    this.#running.clear();
+  }
+
+  #connect(seq: number, address: string, port: number): void {
+    const { clock, sockets } = this.#dependencies;
+    const { planned, timeoutNs } = this.#request;
+    if (!sockets.take()) {
+      this.#events.settle(seq, 'not_sent');
+      return;
+    }
+    const sentNs = clock.monoNs();
+    this.#events.sent(seq, sentNs, 0, 0);
+    const socket: Socket = connect({
+      host: address,
+      port,
+      ...(planned.source.address === undefined ? {} : { localAddress: planned.source.address }),
+    });
+    const finish = (): boolean => {
+      if (!this.#running.delete(stop)) return false;
+      cancelTimer();
+      socket.destroy();
+      sockets.release();
+      return true;
+    };
+    const stop = (): void => {
+      finish();
+    };
+    const cancelTimer = clock.after(Math.ceil(timeoutNs / NS_PER_MS), () => {
+      if (!finish()) return;
+      this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
+      this.#events.settle(seq, 'lost');
+    });
+    this.#running.add(stop);
+    socket.on('connect', () => {
+      const rttNs = clock.monoNs() - sentNs;
+      if (!finish()) return;
+      this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
+      if (rttNs > SYN_RETRANSMISSION_NS) this.#events.settle(seq, 'retransmitted');
+      else this.#events.settle(seq, 'answered', rttNs);
+    });
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      const rttNs = clock.monoNs() - sentNs;
+      if (!finish()) return;
+      const outcome = outcomeOfConnectError(error);
+      if (outcome !== 'not_sent') this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
+      this.#events.settle(seq, outcome, outcome === 'refused' ? rttNs : undefined);
+    });
+  }
+}
+
+/** What a failed connect means. */
+export function outcomeOfConnectError(error: NodeJS.ErrnoException): 'refused' | 'unreachable' | 'lost' | 'not_sent' {
+  switch (error.code) {
+    case 'ECONNREFUSED':
+    case 'ECONNRESET':
+      return 'refused';
+    case 'EHOSTUNREACH':
+    case 'ENETUNREACH':
+    case 'EHOSTDOWN':
+    case 'ENETDOWN':
+      return 'unreachable';
+    case 'ETIMEDOUT':
+      return 'lost';
+    default:
+      return 'not_sent';
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * HTTP reflector: a small fixed body for any path. Nothing of a request is looked at or given back; headers, time and
+ * connections are bounded.
+ */
+import { createServer } from 'node:http';
+import { listenOn, reflectorOf } from './tcp.ts';
+import { SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
+
+const RATE_LIMIT = { perSecond: 100, burst: 100 };
+const MAX_CONNECTIONS = 256;
+const MAX_HEADER_BYTES = 4_096;
+const MAX_REQUEST_MS = 5_000;
+const BODY = 'wanscope\n';
+/** About: SYN-ACK, response in one segment with its headers, two acknowledgements and FIN. */
+const WIRE_BYTES = 400;
+
+/** Rejects with the system's error when the port cannot be bound. */
+export async function openHttpReflector(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
+  const limiter = new SourceLimiter(context.clock, RATE_LIMIT);
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: MAX_REQUEST_MS,
+      requestTimeout: MAX_REQUEST_MS,
+      keepAliveTimeout: MAX_REQUEST_MS,
+      connectionsCheckingInterval: 1_000,
+    },
+    (request, response) => {
+      if (!limiter.allow(request.socket.remoteAddress ?? '')) {
+        context.dropped();
+        request.socket.destroy();
+        return;
+      }
+      // A request body is not read: the connection ends with the response.
+      const hasBody =
+        request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
+      response.writeHead(200, {
+        'content-type': 'text/plain',
+        'content-length': BODY.length,
+        'cache-control': 'no-store',
+        ...(hasBody ? { connection: 'close' } : {}),
+      });
+      response.end(request.method === 'HEAD' ? undefined : BODY);
+      context.reflected(WIRE_BYTES);
+    },
+  );
+  server.maxConnections = MAX_CONNECTIONS;
+  server.on('drop', () => context.dropped());
+  server.on('clientError', (_error, socket) => {
+    context.dropped();
+    socket.destroy();
+  });
+  await listenOn(server, listen);
+  const reflector = reflectorOf(server);
+  return {
+    port: reflector.port,
+    close: async () => {
+      const closed = reflector.close();
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}

@@ -1,0 +1,75 @@
+/** What every reflector has in common: where it listens, what it did, and the bounds that keep it from being abused. */
+import type { Clock } from '@wanscope/shared';
+import { TokenBucket } from '../usage.ts';
+
+export interface Reflector {
+  /** The port it listens on, also when it was left to the system. */
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/** One listening address. `::` takes IPv4 as well. */
+export interface ListenOptions {
+  readonly address: string;
+  readonly port: number;
+}
+
+export interface ReflectorContext {
+  readonly clock: Clock;
+  /** One request was answered with this many octets, IP headers included. */
+  reflected(wireBytes: number): void;
+  /** One request was not answered: it was malformed, an answer, or too much. */
+  dropped(): void;
+}
+
+/** Sources that are told apart; all others share one bucket. */
+export const MAX_SOURCES = 16_384;
+
+/** Requests per second that one source address may make, and how many at once. */
+export interface RateLimit {
+  readonly perSecond: number;
+  readonly burst: number;
+}
+
+/** A token bucket for each source address, bounded: when the table is full, newcomers share one. */
+export class SourceLimiter {
+  readonly #clock: Clock;
+  readonly #limit: RateLimit;
+  readonly #buckets = new Map<string, TokenBucket>();
+  readonly #overflow: TokenBucket;
+  readonly #maxSources: number;
+  #sweptNs: number;
+
+  constructor(clock: Clock, limit: RateLimit, maxSources = MAX_SOURCES) {
+    this.#clock = clock;
+    this.#limit = limit;
+    this.#maxSources = maxSources;
+    this.#sweptNs = clock.monoNs();
+    this.#overflow = new TokenBucket(limit.perSecond, limit.burst, this.#sweptNs);
+  }
+
+  get sources(): number {
+    return this.#buckets.size;
+  }
+
+  allow(address: string): boolean {
+    const nowNs = this.#clock.monoNs();
+    let bucket = this.#buckets.get(address);
+    if (bucket === undefined) {
+      if (this.#buckets.size >= this.#maxSources) this.#sweep(nowNs);
+      if (this.#buckets.size >= this.#maxSources) return this.#overflow.take(1, nowNs);
+      bucket = new TokenBucket(this.#limit.perSecond, this.#limit.burst, nowNs);
+      this.#buckets.set(address, bucket);
+    }
+    return bucket.take(1, nowNs);
+  }
+
+  /** Forgets the sources whose buckets are full again: nothing is lost by it. At most once a second. */
+  #sweep(nowNs: number): void {
+    if (nowNs - this.#sweptNs < 1e9) return;
+    this.#sweptNs = nowNs;
+    for (const [address, bucket] of this.#buckets) {
+      if (bucket.has(this.#limit.burst, nowNs)) this.#buckets.delete(address);
+    }
+  }
+}

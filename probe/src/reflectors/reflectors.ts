@@ -1,0 +1,112 @@
+/**
+ * The reflectors of one probe: opens what the settings ask for, on every configured address or on all, and knows what
+ * is really listening. What cannot be bound is left out and said once, never fatal.
+ */
+import { type Clock } from '@wanscope/shared';
+import type { BoundPorts, LocalAddress, ReflectPorts, ReflectProtocol } from '../addresses.ts';
+import type { Log } from '../log.ts';
+import type { UsageLedger } from '../usage.ts';
+import type { ListenOptions, Reflector, ReflectorContext } from './reflector.ts';
+import { openHttpReflector } from './http.ts';
+import { openStampReflector } from './stamp.ts';
+import { openTcpReflector } from './tcp.ts';
+
+/** One line for each protocol that is answered. */
+const OPENERS: Readonly<
+  Record<ReflectProtocol, (listen: ListenOptions, context: ReflectorContext) => Promise<Reflector>>
+> = {
+  udp: openStampReflector,
+  tcp: openTcpReflector,
+  http: openHttpReflector,
+};
+
+/** A new IPv6 address cannot be bound until the system has checked that nobody else has it. */
+const BIND_ATTEMPTS = 20;
+const BIND_RETRY_MS = 200;
+
+export interface ReflectorsOptions {
+  readonly ports: ReflectPorts;
+  /** Addresses to bind one by one; undefined to listen on all. */
+  readonly addresses: readonly LocalAddress[] | undefined;
+  readonly clock: Clock;
+  readonly usage: UsageLedger;
+  readonly log: Log;
+}
+
+export class Reflectors {
+  readonly #options: ReflectorsOptions;
+  readonly #open: Reflector[] = [];
+  /** By listening address, '' for all. */
+  readonly #ports = new Map<string, Partial<Record<ReflectProtocol, number>>>();
+  #reflected = 0;
+  #dropped = 0;
+  #closed = false;
+
+  constructor(options: ReflectorsOptions) {
+    this.#options = options;
+  }
+
+  get counts(): { readonly reflected: number; readonly dropped: number } {
+    return { reflected: this.#reflected, dropped: this.#dropped };
+  }
+
+  /** Ports that listen on an address. */
+  readonly boundPorts: BoundPorts = (address) => this.#ports.get(address.bound) ?? this.#ports.get('') ?? {};
+
+  /** Tries everything once or, for an address that is not ready yet, for a few seconds. */
+  async open(): Promise<void> {
+    const { addresses } = this.#options;
+    for (const [name, port] of Object.entries(this.#options.ports)) {
+      const protocol = name as ReflectProtocol;
+      if (addresses === undefined) {
+        await this.#openOne(protocol, { address: '::', port }, '', '');
+        if (this.#ports.get('')?.[protocol] === undefined) {
+          await this.#openOne(protocol, { address: '0.0.0.0', port }, '', '');
+        }
+        continue;
+      }
+      // Where the system chooses the port it chooses once for all addresses.
+      let chosen = port;
+      for (const address of new Map(addresses.map((entry) => [entry.bound, entry])).values()) {
+        await this.#openOne(protocol, { address: address.bound, port: chosen }, address.bound, address.uplink);
+        if (chosen === 0) chosen = this.#ports.get(address.bound)?.[protocol] ?? 0;
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all(this.#open.map(async (reflector) => reflector.close()));
+  }
+
+  async #openOne(protocol: ReflectProtocol, listen: ListenOptions, key: string, uplink: string): Promise<void> {
+    const { log, usage } = this.#options;
+    const count = usage.counter('reflections', uplink);
+    const context: ReflectorContext = {
+      clock: this.#options.clock,
+      reflected: (wireBytes) => {
+        this.#reflected += 1;
+        count(wireBytes);
+      },
+      dropped: () => {
+        this.#dropped += 1;
+      },
+    };
+    for (let attempt = 1; !this.#closed; attempt += 1) {
+      try {
+        const reflector = await OPENERS[protocol](listen, context);
+        this.#open.push(reflector);
+        this.#ports.set(key, { ...this.#ports.get(key), [protocol]: reflector.port });
+        return;
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === 'EADDRNOTAVAIL' && attempt < BIND_ATTEMPTS) {
+          await new Promise<void>((resolve) => this.#options.clock.after(BIND_RETRY_MS, resolve));
+          continue;
+        }
+        log.warn({ protocol, ...listen, error: String(error) }, 'cannot reflect here; not announced');
+        return;
+      }
+    }
+  }
+}

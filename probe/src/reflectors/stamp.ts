@@ -1,0 +1,153 @@
+/**
+ * STAMP Session-Reflector (RFC 8762, stateful, unauthenticated).
+ *
+ * Never sends more octets than it received, never answers an answer, and limits each source address. Numbers *distinct*
+ * packets of each session: a duplicate gets the number of its first copy, so that the sender can tell the direction of
+ * loss. node:dgram does not show the TTL of what it receives: the reply's sender TTL is 0, unknown.
+ */
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
+import { isIPv6 } from 'node:net';
+import { NS_PER_S, SEND_CAP, type Clock } from '@wanscope/shared';
+import { NtpClock } from '../net/ntp-clock.ts';
+import { judgeRequest, stampReply, turnIntoReply } from '../packet/stamp.ts';
+import { IP_HEADER_BYTES, UDP_HEADER_BYTES } from '../usage.ts';
+import { MAX_SOURCES, SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
+
+/** One peer sends at most its own cap; twice that leaves room for two behind one NAT. */
+const RATE_LIMIT = { perSecond: 2 * SEND_CAP.packetsPerSecond, burst: SEND_CAP.packetsPerSecond };
+/** Recent packets of a session in which a duplicate is recognised. */
+const WINDOW = 64;
+/** A session that was silent for so long may make room for another. */
+const IDLE_NS = 60 * NS_PER_S;
+
+interface ReflectedSession {
+  /** Number for the next distinct packet. */
+  next: number;
+  usedNs: number;
+  /** By sender sequence number modulo WINDOW: that number plus one (0 is none), and the number it was given. */
+  readonly senderSeq: Float64Array;
+  readonly reflectorSeq: Uint32Array;
+}
+
+/** Sequence numbers by (source address, port, SSID), bounded. */
+export class ReflectorSessions {
+  readonly #clock: Clock;
+  readonly #maxSessions: number;
+  /** Least recently begun or swept first. */
+  readonly #sessions = new Map<string, ReflectedSession>();
+  #sweptNs: number;
+
+  constructor(clock: Clock, maxSessions = MAX_SOURCES) {
+    this.#clock = clock;
+    this.#maxSessions = maxSessions;
+    this.#sweptNs = clock.monoNs();
+  }
+
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  /**
+   * The reflector's number for a packet. When the table is full of live sessions a newcomer is answered statelessly:
+   * with the sender's own number (RFC 8762 section 4.3).
+   */
+  number(key: string, senderSeq: number): number {
+    const nowNs = this.#clock.monoNs();
+    let session = this.#sessions.get(key);
+    if (session === undefined) {
+      if (this.#sessions.size >= this.#maxSessions) this.#sweep(nowNs);
+      if (this.#sessions.size >= this.#maxSessions) return senderSeq;
+      session = {
+        next: 0,
+        usedNs: nowNs,
+        senderSeq: new Float64Array(WINDOW),
+        reflectorSeq: new Uint32Array(WINDOW),
+      };
+      this.#sessions.set(key, session);
+    }
+    session.usedNs = nowNs;
+    const slot = senderSeq % WINDOW;
+    if (session.senderSeq[slot] === senderSeq + 1) return session.reflectorSeq[slot]!;
+    session.senderSeq[slot] = senderSeq + 1;
+    session.reflectorSeq[slot] = session.next;
+    session.next = (session.next + 1) >>> 0;
+    return session.reflectorSeq[slot];
+  }
+
+  #sweep(nowNs: number): void {
+    if (nowNs - this.#sweptNs < NS_PER_S) return;
+    this.#sweptNs = nowNs;
+    for (const [key, session] of this.#sessions) if (nowNs - session.usedNs > IDLE_NS) this.#sessions.delete(key);
+  }
+}
+
+/** Judges one datagram and turns it into its answer in place. Sockets aside, this is the whole reflector. */
+export class StampResponder {
+  readonly #limiter: SourceLimiter;
+  readonly #sessions: ReflectorSessions;
+  readonly #ntpClock: NtpClock;
+  readonly #t2 = { high: 0, low: 0 };
+  readonly #t3 = { high: 0, low: 0 };
+
+  constructor(clock: Clock) {
+    this.#limiter = new SourceLimiter(clock, RATE_LIMIT);
+    this.#sessions = new ReflectorSessions(clock);
+    this.#ntpClock = new NtpClock(clock);
+  }
+
+  /** Sessions that are being numbered. */
+  get sessions(): number {
+    return this.#sessions.size;
+  }
+
+  /** Octets of `packet` to send back, never more than it has; 0 to stay silent. */
+  respond(packet: Buffer, address: string, port: number, ownPort: number): number {
+    this.#ntpClock.read(this.#t2);
+    if (port === ownPort || port === 0 || judgeRequest(packet) !== 'request' || !this.#limiter.allow(address)) return 0;
+    const ssid = packet.readUInt16BE(14);
+    const reflectorSeq = this.#sessions.number(`${address} ${port} ${ssid}`, packet.readUInt32BE(0));
+    const length = turnIntoReply(packet, reflectorSeq, this.#t2, 0);
+    this.#ntpClock.read(this.#t3);
+    stampReply(packet, this.#t3);
+    return length;
+  }
+}
+
+/** Rejects with the system's error when the port cannot be bound. */
+export async function openStampReflector(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
+  const dualStack = isIPv6(listen.address);
+  const socket: Socket = createSocket({
+    type: dualStack ? 'udp6' : 'udp4',
+    ipv6Only: dualStack && listen.address !== '::',
+    lookup: (host, _options, callback) => callback(null, host, isIPv6(host) ? 6 : 4),
+  });
+  await new Promise<void>((resolve, reject) => {
+    socket.once('error', reject);
+    socket.bind({ address: listen.address, port: listen.port, exclusive: true }, () => {
+      socket.off('error', reject);
+      resolve();
+    });
+  });
+  const { port } = socket.address();
+  const responder = new StampResponder(context.clock);
+  // An error on a bound datagram socket concerns one datagram.
+  socket.on('error', () => context.dropped());
+  socket.on('message', (packet: Buffer, from: RemoteInfo) => {
+    const length = responder.respond(packet, from.address, from.port, port);
+    if (length === 0) {
+      context.dropped();
+      return;
+    }
+    const ipv4 = from.family === 'IPv4' || from.address.startsWith('::ffff:');
+    socket.send(packet, 0, length, from.port, from.address, (error) => {
+      if (error !== null) context.dropped();
+      else context.reflected(length + UDP_HEADER_BYTES + IP_HEADER_BYTES[ipv4 ? 'ipv4' : 'ipv6']);
+    });
+  });
+  return {
+    port,
+    close: async () => {
+      await new Promise<void>((resolve) => socket.close(() => resolve()));
+    },
+  };
+}

@@ -1,0 +1,53 @@
+/** TCP reflector: accepts and closes. Reads nothing, says nothing, holds a bounded number of connections for a moment. */
+import { createServer, isIPv6 } from 'node:net';
+import { SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
+
+const RATE_LIMIT = { perSecond: 200, burst: 200 };
+const MAX_CONNECTIONS = 256;
+/** What an accepted and closed connection costs the answering side: SYN-ACK, FIN, ACK of 20 + 40 and 2 * (20 + 32). */
+const WIRE_BYTES = 164;
+
+/** Rejects with the system's error when the port cannot be bound. */
+export async function openTcpReflector(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
+  const limiter = new SourceLimiter(context.clock, RATE_LIMIT);
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined);
+    if (limiter.allow(socket.remoteAddress ?? '')) context.reflected(WIRE_BYTES);
+    else context.dropped();
+    socket.destroy();
+  });
+  server.maxConnections = MAX_CONNECTIONS;
+  server.on('drop', () => context.dropped());
+  await listenOn(server, listen);
+  return reflectorOf(server);
+}
+
+/** Listens, dual-stack on `::`. */
+export async function listenOn(server: ReturnType<typeof createServer>, listen: ListenOptions): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(
+      {
+        host: listen.address,
+        port: listen.port,
+        ipv6Only: isIPv6(listen.address) && listen.address !== '::',
+        exclusive: true,
+      },
+      () => {
+        server.off('error', reject);
+        resolve();
+      },
+    );
+  });
+}
+
+export function reflectorOf(server: ReturnType<typeof createServer>): Reflector {
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('not listening on a port');
+  return {
+    port: address.port,
+    close: async () => {
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+}

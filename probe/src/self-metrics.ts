@@ -1,0 +1,281 @@
+/**
+ * The probe's own metrics page, for whoever stands at the router: /metrics, /-/healthy and /-/ready on a listener of
+ * its own. What peers are measured at goes to the collector and is not here.
+ */
+import { createServer } from 'node:http';
+import { Counter, Gauge, Registry } from 'prom-client';
+import { NS_PER_S, REJECT_CAUSES, type Usage } from '@wanscope/shared';
+import type { AgentState } from './agent.ts';
+
+export interface SelfMetricsSource {
+  readonly state: () => AgentState;
+  readonly usage: () => readonly Usage[];
+  readonly rssBytes: () => number;
+}
+
+export interface SelfMetric {
+  readonly name: string;
+  readonly type: 'gauge' | 'counter';
+  readonly help: string;
+  readonly labels: readonly string[];
+}
+
+type Value = readonly [labels: Readonly<Record<string, string>>, value: number];
+
+interface Definition extends SelfMetric {
+  readonly values: (source: SelfMetricsSource) => readonly Value[];
+}
+
+const one = (value: number | boolean): readonly Value[] => [[{}, Number(value)]];
+
+const DEFINITIONS: readonly Definition[] = [
+  {
+    name: 'wan_probe_connected',
+    type: 'gauge',
+    help: '1 while the probe is connected to the broker.',
+    labels: [],
+    values: ({ state }) => one(state().connected),
+  },
+  {
+    name: 'wan_probe_plan_version',
+    type: 'gauge',
+    help: 'Version of the plan that is running; 0 without one.',
+    labels: [],
+    values: ({ state }) => one(state().plan?.version ?? 0),
+  },
+  {
+    name: 'wan_probe_plan_in_memory',
+    type: 'gauge',
+    help: '1 when the last plan cannot be kept on disk, so that a restart without a broker measures nothing.',
+    labels: [],
+    values: ({ state }) => one(state().planInMemory),
+  },
+  {
+    name: 'wan_probe_plan_expired',
+    type: 'gauge',
+    help: '1 when the plan has expired, so that the probe reflects and sends nothing.',
+    labels: [],
+    values: ({ state }) => one(state().planExpired),
+  },
+  {
+    name: 'wan_probe_sessions',
+    type: 'gauge',
+    help: 'Sessions of the running plan.',
+    labels: [],
+    values: ({ state }) => one(state().sessions),
+  },
+  {
+    name: 'wan_probe_in_flight_probes',
+    type: 'gauge',
+    help: 'Probes whose answer is awaited.',
+    labels: [],
+    values: ({ state }) => one(state().inFlight),
+  },
+  {
+    name: 'wan_probe_rejected_messages_total',
+    type: 'counter',
+    help: 'Plans and requests refused whole, by cause.',
+    labels: ['cause'],
+    values: ({ state }) => {
+      const { rejected } = state();
+      return REJECT_CAUSES.map((cause): Value => [{ cause }, rejected.get(cause) ?? 0]);
+    },
+  },
+  {
+    name: 'wan_probe_reports_produced_total',
+    type: 'counter',
+    help: 'Reports closed since the probe started.',
+    labels: [],
+    values: ({ state }) => one(state().spool.produced),
+  },
+  {
+    name: 'wan_probe_reports_acknowledged_total',
+    type: 'counter',
+    help: 'Reports that the broker has taken.',
+    labels: [],
+    values: ({ state }) => one(state().spool.acknowledged),
+  },
+  {
+    name: 'wan_probe_reports_ledgered_total',
+    type: 'counter',
+    help: 'Reports pushed out of a full spool, lost.',
+    labels: [],
+    values: ({ state }) => one(state().spool.ledgered),
+  },
+  {
+    name: 'wan_probe_spool_reports',
+    type: 'gauge',
+    help: 'Reports waiting for the broker.',
+    labels: [],
+    values: ({ state }) => one(state().spool.reports),
+  },
+  {
+    name: 'wan_probe_spool_bytes',
+    type: 'gauge',
+    help: 'Octets of the reports waiting for the broker.',
+    labels: [],
+    values: ({ state }) => one(state().spool.bytes),
+  },
+  {
+    name: 'wan_probe_spool_in_memory',
+    type: 'gauge',
+    help: '1 when waiting reports do not outlive the process.',
+    labels: [],
+    values: ({ state }) => one(state().spoolInMemory),
+  },
+  {
+    name: 'wan_probe_timer_error_max_seconds',
+    type: 'gauge',
+    help: 'Largest delay of a send after its deadline, in the interval that closed last.',
+    labels: [],
+    values: ({ state }) => one(state().timerError.maxNs / NS_PER_S),
+  },
+  {
+    name: 'wan_probe_timer_error_mean_seconds',
+    type: 'gauge',
+    help: 'Mean delay of sends after their deadlines, in the interval that closed last.',
+    labels: [],
+    values: ({ state }) => {
+      const { sumNs, count } = state().timerError;
+      return one(count === 0 ? 0 : sumNs / count / NS_PER_S);
+    },
+  },
+  {
+    name: 'wan_probe_cap_refused_sends_total',
+    type: 'counter',
+    help: 'Sends refused because they would exceed the compiled-in cap.',
+    labels: [],
+    values: ({ state }) => one(state().budgetRefused),
+  },
+  {
+    name: 'wan_probe_icmp_available',
+    type: 'gauge',
+    help: '1 when the probe may send ICMP in this family.',
+    labels: ['family'],
+    values: ({ state }) => {
+      const { icmpFamilies } = state();
+      return (['ipv4', 'ipv6'] as const).map((family): Value => [{ family }, Number(icmpFamilies.includes(family))]);
+    },
+  },
+  {
+    name: 'wan_probe_reflected_total',
+    type: 'counter',
+    help: 'Requests of peers that the reflectors answered.',
+    labels: [],
+    values: ({ state }) => one(state().reflectors.reflected),
+  },
+  {
+    name: 'wan_probe_reflector_dropped_total',
+    type: 'counter',
+    help: 'Requests that the reflectors did not answer: malformed, answers themselves, or too many.',
+    labels: [],
+    values: ({ state }) => one(state().reflectors.dropped),
+  },
+  {
+    name: 'wan_probe_sent_bytes_total',
+    type: 'counter',
+    help: 'Octets sent, IP headers included, by purpose and uplink.',
+    labels: ['purpose', 'uplink'],
+    values: ({ usage }) => usage().map(({ purpose, uplink, bytes }): Value => [{ purpose, uplink }, bytes]),
+  },
+  {
+    name: 'wan_probe_resident_memory_bytes',
+    type: 'gauge',
+    help: 'Resident memory of the process.',
+    labels: [],
+    values: ({ rssBytes }) => one(rssBytes()),
+  },
+];
+
+/** What the page shows, for documentation. */
+export const SELF_METRICS: readonly SelfMetric[] = DEFINITIONS.map(({ name, type, help, labels }) => ({
+  name,
+  type,
+  help,
+  labels,
+}));
+
+export function selfMetricsRegistry(source: SelfMetricsSource): Registry {
+  const registry = new Registry();
+  for (const { name, type, help, labels, values } of DEFINITIONS) {
+    const configuration = { name, help, labelNames: [...labels], registers: [registry] };
+    if (type === 'gauge') {
+      new Gauge({
+        ...configuration,
+        collect() {
+          for (const [labelValues, value] of values(source)) this.set(labelValues, value);
+        },
+      });
+    } else {
+      new Counter({
+        ...configuration,
+        // The counts are kept elsewhere; this object only shows them.
+        collect() {
+          this.reset();
+          for (const [labelValues, value] of values(source)) this.inc(labelValues, value);
+        },
+      });
+    }
+  }
+  return registry;
+}
+
+export interface SelfMetricsServer {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/** Rejects with the system's error when the port cannot be bound. */
+export async function serveSelfMetrics(
+  listen: { readonly host: string; readonly port: number },
+  source: SelfMetricsSource,
+): Promise<SelfMetricsServer> {
+  const registry = selfMetricsRegistry(source);
+  const server = createServer(
+    { headersTimeout: 5_000, requestTimeout: 5_000, maxHeaderSize: 8_192 },
+    (request, response) => {
+      const answer = (status: number, body: string, type = 'text/plain; charset=utf-8'): void => {
+        response.writeHead(status, { 'content-type': type });
+        response.end(body);
+      };
+      switch (request.url?.split('?')[0]) {
+        case '/metrics':
+          registry.metrics().then(
+            (page) => answer(200, page, registry.contentType),
+            (error: unknown) => answer(500, `${String(error)}\n`),
+          );
+          return;
+        case '/-/healthy':
+          answer(200, 'healthy\n');
+          return;
+        case '/-/ready': {
+          const { connected, plan } = source.state();
+          if (connected && plan !== undefined) answer(200, 'ready\n');
+          else answer(503, connected ? 'no plan\n' : 'not connected to the broker\n');
+          return;
+        }
+        default:
+          answer(404, 'not found\n');
+      }
+    },
+  );
+  server.maxConnections = 32;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(listen.port, listen.host, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('not listening on a port');
+  return {
+    port: address.port,
+    close: async () => {
+      await new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      });
+    },
+  };
+}

@@ -1,0 +1,277 @@
+/**
+ * Session: one running test on one path. Sends on schedule through its prober's channel, judges what comes back by its
+ * in-flight table and counts into the interval of the scheduled send. Independent of plan indices: a plan change
+ * re-labels a session whose recipe stayed, and its numbers, jitter and one-way state go on.
+ */
+import {
+  InterarrivalJitter,
+  NS_PER_MS,
+  NS_PER_S,
+  OneWayLossCounter,
+  pathKey,
+  ReorderingDetector,
+  sessionLoad,
+  type Clock,
+  type HttpPhase,
+  type Outcome,
+  type PathRecord,
+  type PlannedSession,
+} from '@wanscope/shared';
+import { InFlight, type Expired, type ReplyVerdict } from './in-flight.ts';
+import { CarriedState, IntervalCounts, MAX_POSITIONS, withCarried, type IntervalSpan } from './interval.ts';
+import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './probers/prober.ts';
+import type { Task } from './schedule.ts';
+import type { SendBudget } from './usage.ts';
+
+/** Most probes that one session remembers. */
+const MAX_IN_FLIGHT = 65_536;
+
+/** What the sessions of one probe share. */
+export interface SessionContext {
+  readonly clock: Clock;
+  readonly budget: SendBudget;
+  /** The interval that a deadline belongs to; moves the interval clock on when it has to. */
+  intervalAt(deadlineNs: number): IntervalSpan;
+  /** Counts octets sent by a session over an uplink. */
+  countBytes(uplink: string, bytes: number): void;
+}
+
+/** What makes two planned sessions the same running one: the path and everything that its packets depend on. */
+export function recipeOf(planned: PlannedSession): string {
+  const { test, source, target } = planned;
+  return JSON.stringify([pathKey(planned.path), test, source, target]);
+}
+
+export class Session implements ProbeEvents, Task {
+  readonly recipe: string;
+  readonly intervalNs: number;
+  readonly phaseNs: number;
+  readonly timeoutNs: number;
+  /** Position in the plan that names this session, and that plan's dictionary. */
+  index: number;
+  dictionaryHash: string;
+  readonly #context: SessionContext;
+  readonly #uplink: string;
+  readonly #timesOut: boolean;
+  readonly #channel: ProbeChannel;
+  readonly #packetsPerSend: number;
+  readonly #bytesPerSend: number;
+  readonly #inFlight: InFlight;
+  readonly #even: IntervalCounts;
+  readonly #odd: IntervalCounts;
+  readonly #carried = new CarriedState();
+  readonly #jitter = new InterarrivalJitter();
+  #jitterSamples = 0;
+  readonly #oneWay = new OneWayLossCounter();
+  #directional = false;
+  readonly #reordering = new ReorderingDetector();
+  readonly #onExpired = (seq: number, how: Expired): void => this.#expired(seq, how);
+
+  constructor(
+    planned: PlannedSession,
+    dictionaryHash: string,
+    sessionId: number,
+    intervalMs: number,
+    prober: Prober,
+    context: SessionContext,
+  ) {
+    const intervalNs = intervalMs * NS_PER_MS;
+    this.recipe = recipeOf(planned);
+    this.index = planned.index;
+    this.dictionaryHash = dictionaryHash;
+    this.intervalNs = planned.test.intervalNs;
+    // 48 bits of the key spread sessions evenly over their interval, the same way after each start.
+    const hash = parseInt(pathKey(planned.path).slice(0, 12), 16) / 2 ** 48;
+    this.phaseNs = Math.floor(hash * this.intervalNs);
+    this.timeoutNs = Math.min(planned.test.timeoutNs, intervalNs);
+    this.#context = context;
+    this.#uplink = planned.path.srcUplink;
+    this.#timesOut = prober.timesOut;
+    const load = sessionLoad(planned.test, planned.path.family);
+    this.#packetsPerSend = (load.packetsPerSecond * this.intervalNs) / NS_PER_S;
+    this.#bytesPerSend = (load.bitsPerSecond * this.intervalNs) / NS_PER_S / 8;
+    const remembered = Math.ceil((2 * intervalNs) / this.intervalNs) + 2;
+    this.#inFlight = new InFlight(Math.min(MAX_IN_FLIGHT, remembered));
+    const positions = Math.min(MAX_POSITIONS, Math.ceil(intervalNs / this.intervalNs) + 2);
+    this.#even = new IntervalCounts(positions);
+    this.#odd = new IntervalCounts(positions);
+    const request: ChannelRequest = { sessionId, planned, timeoutNs: this.timeoutNs };
+    this.#channel = prober.open(request, this);
+  }
+
+  get pending(): number {
+    return this.#inFlight.pending;
+  }
+
+  /** One scheduled send. */
+  run(deadlineNs: number, skipped: number): void {
+    const nowNs = this.#context.clock.monoNs();
+    const span = this.#context.intervalAt(deadlineNs);
+    const counts = this.#counts(span.number);
+    counts.notSent += skipped;
+    if (!this.#timesOut) this.#inFlight.expireSentBefore(nowNs - this.timeoutNs, this.#onExpired);
+    if (!this.#context.budget.take(this.#packetsPerSend, this.#bytesPerSend, nowNs)) {
+      counts.notSent += 1;
+      return;
+    }
+    while (this.#inFlight.full) this.#inFlight.evictOldest(this.#onExpired);
+    if (!counts.open(this.#inFlight.nextSeq)) {
+      counts.notSent += 1;
+      return;
+    }
+    this.#channel.send(this.#inFlight.open(span.number));
+  }
+
+  /**
+   * Ends what is still open of an interval and returns its record. Intervals are closed in order, each once. The
+   * record's buckets are valid until the session counts into the interval after the next.
+   */
+  close(span: IntervalSpan): PathRecord {
+    this.#inFlight.expireInterval(span.number, this.#onExpired);
+    const record = this.#counts(span.number).toRecord(this.index, this.#carried);
+    return withCarried(
+      record,
+      this.#jitterSamples > 1 ? this.#jitter.valueNs : undefined,
+      this.#directional ? this.#oneWay.take() : undefined,
+    );
+  }
+
+  /** Forgets what is in flight without calling it lost: the probe is leaving. */
+  abandon(): void {
+    this.#inFlight.expireInterval(Infinity, () => undefined);
+  }
+
+  /** Releases the channel; what is in flight stays to be closed with its interval. */
+  stop(): void {
+    this.#channel.close();
+  }
+
+  sent(seq: number, sentNs: number, tokenHigh: number, tokenLow: number): void {
+    this.#inFlight.sent(seq, sentNs, tokenHigh, tokenLow);
+  }
+
+  reply(wireSeq: number, tokenHigh: number, tokenLow: number, receivedNs: number, dwellNs: number): ReplyVerdict {
+    const seq = this.#inFlight.unwrap(wireSeq);
+    const elapsedNs = receivedNs - (this.#inFlight.sentNs(seq) ?? 0);
+    const verdict = this.#inFlight.reply(seq, tokenHigh, tokenLow, elapsedNs <= this.timeoutNs);
+    switch (verdict) {
+      case 'answered': {
+        const plausible = dwellNs >= 0 && dwellNs <= elapsedNs;
+        const rttNs = plausible ? elapsedNs - dwellNs : elapsedNs;
+        this.#answered(seq, rttNs);
+        if (this.#reordering.arrive(seq)) this.#arrivals().reordered += 1;
+        break;
+      }
+      case 'late': {
+        this.#countsOf(seq)?.lost(seq);
+        const arrivals = this.#arrivals();
+        arrivals.late += 1;
+        if (this.#reordering.arrive(seq)) arrivals.reordered += 1;
+        break;
+      }
+      case 'duplicate':
+        this.#arrivals().duplicates += 1;
+        break;
+      case 'wrong':
+        this.#arrivals().spoofed += 1;
+        break;
+      case 'forgotten':
+        break;
+    }
+    return verdict;
+  }
+
+  forgotten(authentic: boolean): void {
+    if (authentic) this.#arrivals().replayed += 1;
+    else this.#arrivals().spoofed += 1;
+  }
+
+  unreachable(wireSeq: number, tokenHigh: number, tokenLow: number): void {
+    const seq = this.#inFlight.unwrap(wireSeq);
+    if (this.#inFlight.holds(seq, tokenHigh, tokenLow)) this.settle(seq, 'unreachable');
+  }
+
+  reflected(wireSeq: number, reflectorSeq: number): void {
+    this.#directional = true;
+    this.#oneWay.onReply(wireSeq, reflectorSeq);
+  }
+
+  settle(seq: number, outcome: Outcome, rttNs?: number): void {
+    const counts = this.#countsOf(seq);
+    switch (outcome) {
+      case 'answered':
+      case 'refused':
+      case 'reset':
+      case 'tls_failed':
+      case 'bad_status':
+      case 'response_timeout':
+        if (rttNs === undefined) throw new Error(`outcome ${outcome} without an RTT`);
+        if (!this.#inFlight.settle(seq, 'answered')) return;
+        counts?.outcome(outcome);
+        this.#answered(seq, rttNs);
+        return;
+      case 'lost':
+      case 'unreachable':
+      case 'retransmitted':
+        if (!this.#inFlight.settle(seq, 'lost')) return;
+        counts?.outcome(outcome);
+        counts?.lost(seq);
+        this.#oneWay.onTimeout();
+        return;
+      case 'unresolved':
+        if (!this.#inFlight.settle(seq, 'never_sent')) return;
+        counts?.outcome(outcome);
+        return;
+      case 'not_sent':
+        if (this.#inFlight.settle(seq, 'never_sent') && counts !== undefined) counts.notSent += 1;
+        return;
+    }
+  }
+
+  phase(seq: number, phase: HttpPhase, durationNs: number): void {
+    this.#countsOf(seq)?.phase(phase, durationNs);
+  }
+
+  tlsExpiry(expiryS: number): void {
+    this.#arrivals().tlsExpiryS = expiryS;
+  }
+
+  wireBytes(bytes: number): void {
+    this.#context.countBytes(this.#uplink, bytes);
+  }
+
+  #answered(seq: number, rttNs: number): void {
+    this.#countsOf(seq)?.answered(seq, rttNs);
+    this.#jitter.update(rttNs);
+    this.#jitterSamples += 1;
+  }
+
+  #expired(seq: number, how: Expired): void {
+    const counts = this.#countsOf(seq);
+    if (how === 'lost') {
+      counts?.lost(seq);
+      this.#oneWay.onTimeout();
+    } else if (counts !== undefined) {
+      counts.notSent += 1;
+    }
+  }
+
+  /** Where arrivals that belong to no probe's interval are counted: the interval that is open now. */
+  #arrivals(): IntervalCounts {
+    return this.#counts(this.#context.intervalAt(this.#context.clock.monoNs()).number);
+  }
+
+  /** Counts of the interval a probe was scheduled in; undefined when it has closed. */
+  #countsOf(seq: number): IntervalCounts | undefined {
+    const number = this.#inFlight.intervalOf(seq);
+    if (number === undefined) return undefined;
+    const counts = number % 2 === 0 ? this.#even : this.#odd;
+    return counts.number === number ? counts : undefined;
+  }
+
+  #counts(number: number): IntervalCounts {
+    const counts = number % 2 === 0 ? this.#even : this.#odd;
+    if (counts.number !== number) counts.reset(number);
+    return counts;
+  }
+}

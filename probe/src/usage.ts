@@ -1,0 +1,111 @@
+/** What this probe sends: counted by purpose and uplink, and kept under the compiled-in cap whatever happens. */
+import { NS_PER_S, SEND_CAP, type Family, type Usage, type UsagePurpose } from '@wanscope/shared';
+
+/** Octets of the IP header without options. */
+export const IP_HEADER_BYTES: Readonly<Record<Family, number>> = { ipv4: 20, ipv6: 40 };
+export const UDP_HEADER_BYTES = 8;
+/** TCP header with the timestamp option, as Linux sends it. */
+const TCP_HEADER_BYTES = 32;
+const TCP_SYN_HEADER_BYTES = 40;
+const TCP_SEGMENT_BYTES = 1_440;
+
+/**
+ * Octets that the side which opens a TCP connection sends for `payloadBytes` of payload: SYN, data, one
+ * acknowledgement for every second segment received, and the closing segments. Retransmissions are not seen from here.
+ */
+export function tcpClientBytes(family: Family, payloadBytes: number, receivedBytes = 0): number {
+  const dataSegments = Math.ceil(payloadBytes / TCP_SEGMENT_BYTES);
+  const acknowledgements = 2 + Math.ceil(receivedBytes / TCP_SEGMENT_BYTES / 2);
+  const header = IP_HEADER_BYTES[family] + TCP_HEADER_BYTES;
+  return IP_HEADER_BYTES[family] + TCP_SYN_HEADER_BYTES + (dataSegments + acknowledgements) * header + payloadBytes;
+}
+
+/** Octets of `payloadBytes` sent over a connection that stays open. */
+export function tcpStreamBytes(payloadBytes: number): number {
+  const segments = Math.ceil(payloadBytes / TCP_SEGMENT_BYTES);
+  return payloadBytes + segments * (IP_HEADER_BYTES.ipv4 + TCP_HEADER_BYTES);
+}
+
+/** Octets sent since boot, by purpose and uplink. Bounded by the uplinks that plan and addresses name. */
+export class UsageLedger {
+  readonly #bytes = new Map<string, { uplink: string; purpose: UsagePurpose; bytes: number }>();
+
+  add(purpose: UsagePurpose, uplink: string, bytes: number): void {
+    const key = `${purpose} ${uplink}`;
+    let entry = this.#bytes.get(key);
+    if (entry === undefined) {
+      entry = { uplink, purpose, bytes: 0 };
+      this.#bytes.set(key, entry);
+    }
+    entry.bytes += bytes;
+  }
+
+  /** A function that counts for one purpose and uplink without looking them up again. */
+  counter(purpose: UsagePurpose, uplink: string): (bytes: number) => void {
+    this.add(purpose, uplink, 0);
+    const entry = this.#bytes.get(`${purpose} ${uplink}`)!;
+    return (bytes) => {
+      entry.bytes += bytes;
+    };
+  }
+
+  list(): Usage[] {
+    return [...this.#bytes.values()].map((entry) => ({ ...entry }));
+  }
+}
+
+/** Tokens that come back at a steady rate up to a limit. */
+export class TokenBucket {
+  readonly #ratePerS: number;
+  readonly #burst: number;
+  #tokens: number;
+  #atNs: number;
+
+  constructor(ratePerS: number, burst: number, nowNs: number) {
+    this.#ratePerS = ratePerS;
+    this.#burst = burst;
+    this.#tokens = burst;
+    this.#atNs = nowNs;
+  }
+
+  has(tokens: number, nowNs: number): boolean {
+    this.#tokens = Math.min(this.#burst, this.#tokens + ((nowNs - this.#atNs) / NS_PER_S) * this.#ratePerS);
+    this.#atNs = nowNs;
+    return this.#tokens >= tokens;
+  }
+
+  take(tokens: number, nowNs: number): boolean {
+    if (!this.has(tokens, nowNs)) return false;
+    this.#tokens -= tokens;
+    return true;
+  }
+}
+
+/** Share of a second that may be sent at once when many deadlines fall together. */
+const BURST_S = 0.25;
+
+/** The compiled-in cap at run time: no plan and no bug sends more. */
+export class SendBudget {
+  readonly #packets: TokenBucket;
+  readonly #bits: TokenBucket;
+  #refused = 0;
+
+  constructor(nowNs: number, cap: { packetsPerSecond: number; bitsPerSecond: number } = SEND_CAP) {
+    this.#packets = new TokenBucket(cap.packetsPerSecond, cap.packetsPerSecond * BURST_S, nowNs);
+    this.#bits = new TokenBucket(cap.bitsPerSecond, cap.bitsPerSecond * BURST_S, nowNs);
+  }
+
+  /** Sends that were refused since boot. */
+  get refused(): number {
+    return this.#refused;
+  }
+
+  take(packets: number, bytes: number, nowNs: number): boolean {
+    if (!this.#bits.has(bytes * 8, nowNs) || !this.#packets.take(packets, nowNs)) {
+      this.#refused += 1;
+      return false;
+    }
+    this.#bits.take(bytes * 8, nowNs);
+    return true;
+  }
+}
