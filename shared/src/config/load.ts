@@ -88,72 +88,94 @@ const location = z.tuple([z.number().min(-90).max(90), z.number().min(-180).max(
 });
 
 const siteSchema = strict({
-  location: location.optional(),
-  timezone: timezone.default('UTC'),
-  role: z.enum(['hub', 'branch']).default('branch'),
-  maintenance: z.array(strict({ cron, for: duration })).default([]),
+  location: location.optional().describe('Latitude and longitude in degrees north and east.'),
+  timezone: timezone.default('UTC').describe('IANA time zone; maintenance windows are in its local time.'),
+  role: z.enum(['hub', 'branch']).default('branch').describe('Shown on maps and in `wan_site_info`.'),
+  maintenance: z
+    .array(
+      strict({
+        cron: cron.describe('Start: five cron fields, local time of the site.'),
+        for: duration.describe('Length.'),
+      }),
+    )
+    .default([])
+    .describe('Windows in which alerts about the site stay silent.'),
 });
 
 const uplinkSchema = strict({
-  provider: z.string().default(''),
-  circuit: z.string().default(''),
-  technology: z.string().default(''),
-  metered: z.boolean().default(false),
-  monthlyBytes: bytes.optional(),
-  role: z.enum(['active', 'standby']).default('active'),
+  provider: z.string().default('').describe('Who runs it.'),
+  circuit: z.string().default('').describe("The provider's circuit id."),
+  technology: z.string().default('').describe('For example fibre, dsl or lte.'),
+  metered: z.boolean().default(false).describe('Traffic costs money.'),
+  monthlyBytes: bytes.optional().describe('What a month includes, such as 2GB.'),
+  role: z.enum(['active', 'standby']).default('active').describe('Whether it carries traffic or waits.'),
 });
 
 const testSchema = strict({
-  protocol: z.enum(PROTOCOLS),
-  class: className.default('BE'),
-  size: z.int().min(16).max(9_000).optional(),
-  rate: rate.optional(),
-  timeout: duration.optional(),
-  family: z.enum(['both', ...FAMILIES]).default('both'),
-  keepAlive: z.boolean().default(false),
+  protocol: z.enum(PROTOCOLS).describe('What is sent. UDP is STAMP (RFC 8762).'),
+  class: className.default('BE').describe('Per-hop behaviour by name, such as EF.'),
+  size: z.int().min(16).max(9_000).optional().describe('Octets of ICMP payload (56) or STAMP packet (44).'),
+  rate: rate.optional().describe('ICMP and UDP 1/s, TCP 1/10s, HTTP 1/60s when absent.'),
+  timeout: duration.optional().describe('Wait for an answer: 900ms, HTTP 5s when absent. At most the interval.'),
+  family: z
+    .enum(['both', ...FAMILIES])
+    .default('both')
+    .describe('IP versions to measure, where both ends have them.'),
+  keepAlive: z.boolean().default(false).describe('HTTP: reuse the connection of the last request.'),
 });
 
 const meshSchema = strict({
-  network: name.default('default'),
-  shape: z.enum(['full', 'hub-spoke']),
-  hubs: z.array(name).default([]),
-  peers: z.int().min(0).max(1_000).default(0),
-  tests: z.array(name).min(1),
+  network: name.default('default').describe('Address space; only endpoints of one network measure each other.'),
+  shape: z.enum(['full', 'hub-spoke']).describe('`full`: every pair. `hub-spoke`: every site with the hubs.'),
+  hubs: z.array(name).default([]).describe('Sites at the centre of a hub-spoke mesh.'),
+  peers: z.int().min(0).max(1_000).default(0).describe('Other spokes each spoke measures, by rendezvous hashing.'),
+  tests: z.array(name).min(1).describe('Names of tests.'),
 });
 
 const targetSchema = strict({
-  kind: z.enum(['external', 'responder']),
-  site: name.optional(),
-  network: name.default('default'),
-  url: z.url({ protocol: /^https?$/, error: 'must be an http or https URL' }).optional(),
+  kind: z.enum(['external', 'responder']).describe('`external`: no probe. `responder`: a router that speaks STAMP.'),
+  site: name.optional().describe('Site of a responder.'),
+  network: name.default('default').describe('Address space it is measured from.'),
+  url: z
+    .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
+    .optional()
+    .describe('For HTTP tests.'),
   host: z
     .string()
     .regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'must be a host name or an IP address')
-    .optional(),
-  port: z.int().min(1).max(65_535).optional(),
-  tests: z.array(name).min(1),
-  from: z.array(pattern).min(1).default(['*']),
+    .optional()
+    .describe('For all other tests; resolved by the probe.'),
+  port: z.int().min(1).max(65_535).optional().describe('For TCP tests and responders.'),
+  tests: z.array(name).min(1).describe('Names of tests.'),
+  from: z.array(pattern).min(1).default(['*']).describe('Sites that measure it, or `*`.'),
 });
 
 const objectiveSchema = strict({
-  from: pattern,
-  to: pattern,
-  test: pattern,
-  rtt: duration.optional(),
-  loss: percent.optional(),
+  from: pattern.describe('Source site, or `*`. The most specific objective wins, the later of two equal ones.'),
+  to: pattern.describe('Destination site or target, or `*`.'),
+  test: pattern.describe('Test, or `*`.'),
+  rtt: duration.optional().describe('Promised mean round-trip delay of an interval.'),
+  loss: percent.optional().describe('Promised round-trip loss of an interval.'),
 });
 
 const expectationSchema = strict({
-  from: pattern.default('*'),
-  to: pattern,
-  test: pattern.default('*'),
-  expect: z.enum(['reachable', 'denied', 'outbound_only']),
+  from: pattern.default('*').describe('Source site, or `*`.'),
+  to: pattern.describe('Destination site or target, or `*`.'),
+  test: pattern.default('*').describe('Test, or `*`.'),
+  expect: z
+    .enum(['reachable', 'denied', 'outbound_only'])
+    .describe(
+      '`denied`: an answer is the fault. `outbound_only`: `to` is behind a NAT or firewall, so paths towards it are not planned.',
+    ),
 });
 
 const expositionSchema = strict({
-  pathSeriesBudget: z.int().min(0).default(300_000),
-  pathFamilies: z.enum(['minimal', 'full']).default('minimal'),
-  pathHistograms: z.boolean().default(false),
+  pathSeriesBudget: z.int().min(0).default(300_000).describe('Bound on path-level series; the rest is in rollups.'),
+  pathFamilies: z
+    .enum(['minimal', 'full'])
+    .default('minimal')
+    .describe('`minimal`: sent, lost, RTT sum and count, state.'),
+  pathHistograms: z.boolean().default(false).describe('Path-level delays as histograms.'),
 });
 
 /** Map keys: names, and names with one slash for uplinks. */
@@ -162,20 +184,28 @@ const uplinkKey = z.string().regex(/^[a-z0-9_-]{1,63}\/[a-z0-9_-]{1,63}$/, 'must
 
 const configSchema = strict({
   sites: z
-    .object({ auto: z.boolean().default(false) })
-    .catchall(z.preprocess((value) => value ?? {}, siteSchema))
-    .prefault({}),
-  uplinks: z.record(uplinkKey, uplinkSchema).default({}),
-  tests: z.record(nameKey, testSchema),
-  meshes: z.array(meshSchema).default([]),
-  targets: z.record(nameKey, targetSchema).default({}),
-  objectives: z.array(objectiveSchema).default([]),
-  expectations: z.array(expectationSchema).default([]),
-  exposition: expositionSchema.prefault({}),
-  interval: duration.default(10 * NS_PER_S),
-  leaveAfter: duration.default(15 * 60 * NS_PER_S),
-  planExpiry: duration.default(7 * 86_400 * NS_PER_S),
+    .object({ auto: z.boolean().default(false).describe('Plan sites that no entry names, too.') })
+    .catchall(siteSchema.nullable().transform((site) => site ?? siteSchema.parse({})))
+    .prefault({})
+    .describe('Branches by name.'),
+  uplinks: z.record(uplinkKey, uplinkSchema).default({}).describe('Ways into the WAN, named `site/uplink`.'),
+  tests: z.record(nameKey, testSchema).describe('Recipes by name.'),
+  meshes: z.array(meshSchema).default([]).describe('Who measures whom.'),
+  targets: z.record(nameKey, targetSchema).default({}).describe('What has no probe, by name.'),
+  objectives: z.array(objectiveSchema).default([]).describe('What was promised.'),
+  expectations: z.array(expectationSchema).default([]).describe('Pairs for which no answer is right.'),
+  exposition: expositionSchema.prefault({}).describe('What `/metrics` shows of single paths.'),
+  interval: duration.default(10 * NS_PER_S).describe('Aggregation interval of every probe: 10s; 1s to 5m.'),
+  leaveAfter: duration.default(15 * 60 * NS_PER_S).describe('A probe silent for this long has left: 15m.'),
+  planExpiry: duration
+    .default(7 * 86_400 * NS_PER_S)
+    .describe('A probe without news stops sending after this: 7d; 72h or more.'),
 });
+
+/** The configuration as JSON Schema, with a description of every key: what the reference is made of. */
+export function configurationJsonSchema(): object {
+  return z.toJSONSchema(configSchema, { io: 'input', unrepresentable: 'any' });
+}
 
 type Parsed = z.output<typeof configSchema>;
 type Path = readonly (string | number)[];
