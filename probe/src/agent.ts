@@ -330,6 +330,9 @@ export class Agent {
     const { probers } = this.#options;
     const dictionary = dictionaryOfPlan(plan);
     const reusable = plan.intervalMs === (this.#plan?.intervalMs ?? plan.intervalMs);
+    const lastInterval = this.#intervals.current.number;
+    this.#intervals.setIntervalMs(plan.intervalMs);
+    this.#roll();
     const interval = this.#intervals.current.number;
     const old = this.#sessions;
     const sessions = new Map<string, Session>();
@@ -358,12 +361,11 @@ export class Agent {
     }
     for (const session of removed) {
       this.#schedule.remove(session);
-      this.#draining.push({ session, lastInterval: interval });
+      this.#draining.push({ session, lastInterval });
     }
     this.#sessions = sessions;
     this.#plan = plan;
     this.#dictionary = dictionary;
-    this.#intervals.setIntervalMs(plan.intervalMs);
     this.#publisher.useDictionary(dictionary);
     this.#sending = false;
     this.#updateSending();

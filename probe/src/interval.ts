@@ -56,9 +56,11 @@ export class IntervalClock {
     return this.#current;
   }
 
-  /** Takes effect when the current interval ends. */
+  /** Another length: the current interval ends now, and the next is the one of the new length around now. */
   setIntervalMs(intervalMs: number): void {
+    if (intervalMs === this.#intervalMs) return;
     this.#intervalMs = intervalMs;
+    this.#current = { ...this.#current, endNs: this.#clock.monoNs() };
   }
 
   /** Moves to the next interval if the current one is over. Returns the one that ended. */
@@ -66,7 +68,7 @@ export class IntervalClock {
     const ended = this.#current;
     const nowNs = this.#clock.monoNs();
     if (nowNs < ended.endNs) return undefined;
-    const expectedWallMs = ended.startWallMs + ended.intervalMs + (nowNs - ended.endNs) / NS_PER_MS;
+    const expectedWallMs = ended.startWallMs + (nowNs - ended.startNs) / NS_PER_MS;
     const stepped = Math.abs(this.#clock.wallMs() - expectedWallMs) > MAX_WALL_STEP_MS;
     const slept = nowNs - ended.endNs >= ended.intervalMs * NS_PER_MS;
     if (stepped || slept || this.#intervalMs !== ended.intervalMs) {

@@ -1,0 +1,361 @@
+/** Two probes, one real broker: plans are published by hand, reports are read from the stream. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect, DiscardPolicy, type NatsConnection } from 'nats';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  decodeDictionary,
+  decodeHello,
+  decodeReport,
+  encodeAsk,
+  encodePlan,
+  isDictionary,
+  MAX_MESSAGE_BYTES,
+  NS_PER_MS,
+  parseSubject,
+  REPORT_STREAM,
+  STATE_STREAM,
+  subjectOf,
+  subjectsOf,
+  type Dictionary,
+  type FullHello,
+  type Identity,
+  type Plan,
+  type Protocol,
+  type Report,
+} from '@wanscope/shared';
+import { openPrivileged, startProbe, type RunningProbe } from './compose.ts';
+import { readSettings } from './config.ts';
+
+const BROKER = ['/usr/sbin/nats-server', '/usr/bin/nats-server', '/usr/local/bin/nats-server'].find((path) =>
+  existsSync(path),
+);
+const INTERVAL_MS = 2_000;
+const RATE_INTERVAL_MS = { icmp: 100, udp: 50, tcp: 200, http: 400 } as const;
+
+const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+
+async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+}
+
+async function until<T>(what: string, deadlineMs: number, poll: () => T | undefined): Promise<T> {
+  const end = Date.now() + deadlineMs;
+  for (;;) {
+    const value = poll();
+    if (value !== undefined) return value;
+    if (Date.now() > end) throw new Error(`not within ${deadlineMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}
+
+interface Received {
+  readonly hellos: FullHello[];
+  readonly goodbyes: number[];
+  readonly reports: Report[];
+  readonly dictionaries: Map<string, Dictionary>;
+  /** Reports that came before the dictionary they name. */
+  early: number;
+}
+
+describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
+  const left: Identity = { site: 'west', probe: 'left' };
+  const right: Identity = { site: 'east', probe: 'right' };
+  const addressOf = new Map([
+    [left, '127.0.0.11'],
+    [right, '127.0.0.12'],
+  ]);
+  const received = new Map<string, Received>();
+  const probes = new Map<Identity, RunningProbe>();
+  let directory: string;
+  let broker: ChildProcess;
+  let brokerPort: number;
+  let connection: NatsConnection;
+
+  const of = (identity: Identity): Received => received.get(`${identity.site}/${identity.probe}`)!;
+
+  async function startBroker(): Promise<void> {
+    broker = spawn(BROKER!, ['-a', '127.0.0.1', '-p', String(brokerPort), '-js', '-sd', join(directory, 'js')], {
+      stdio: 'ignore',
+    });
+    await new Promise<void>((resolve, reject) => {
+      broker.once('spawn', resolve);
+      broker.once('error', reject);
+    });
+  }
+
+  async function start(identity: Identity): Promise<RunningProbe> {
+    const invocation = readSettings(
+      {
+        WAN_NATS_URL: `nats://127.0.0.1:${brokerPort}`,
+        WAN_SITE: identity.site,
+        WAN_PROBE: identity.probe,
+        WAN_ADDRESSES: `default=${addressOf.get(identity)!}`,
+        WAN_REFLECT: 'udp:0,tcp:0,http:0',
+        WAN_STATE_DIR: join(directory, identity.probe),
+      },
+      [],
+      'unused',
+      '0.0.0',
+    );
+    if (invocation.kind !== 'run') throw new Error(JSON.stringify(invocation));
+    const edges = { log, software: 'wan-probe/test' };
+    const probe = await startProbe(invocation.settings, edges, await openPrivileged(invocation.settings, edges));
+    probes.set(identity, probe);
+    return probe;
+  }
+
+  async function helloOf(identity: Identity): Promise<FullHello> {
+    return until(`hello of ${identity.probe}`, 10_000, () => of(identity).hellos.at(-1));
+  }
+
+  function planFor(
+    from: Identity,
+    to: Identity,
+    toHello: FullHello,
+    version: number,
+    change: Partial<Plan> = {},
+  ): Plan {
+    const now = Date.now();
+    const protocols: Protocol[] = ['icmp', 'udp', 'tcp', 'http'];
+    return {
+      v: 1,
+      ...from,
+      version,
+      issuedAtMs: now,
+      expiresAtMs: now + 3_600_000,
+      intervalMs: INTERVAL_MS,
+      paused: false,
+      tests: protocols.map((protocol) => ({
+        name: protocol,
+        protocol,
+        class: 'BE',
+        sizeBytes: 64,
+        intervalNs: RATE_INTERVAL_MS[protocol] * NS_PER_MS,
+        timeoutNs: 900 * NS_PER_MS,
+        keepAlive: false,
+      })),
+      sources: [{ network: 'default', uplink: '', ipv4: addressOf.get(from)! }],
+      destinations: [
+        {
+          kind: 'probe',
+          site: to.site,
+          name: to.probe,
+          network: 'default',
+          uplink: '',
+          ipv4: addressOf.get(to)!,
+          ports: toHello.endpoints[0]!.reflect,
+        },
+      ],
+      sessions: protocols.map((_protocol, test) => [test, 0, 0, 4]),
+      ...change,
+    };
+  }
+
+  beforeAll(async () => {
+    directory = mkdtempSync(join(tmpdir(), 'wan-probe-'));
+    brokerPort = await freePort();
+    for (const identity of [left, right]) {
+      received.set(`${identity.site}/${identity.probe}`, {
+        hellos: [],
+        goodbyes: [],
+        reports: [],
+        dictionaries: new Map(),
+        early: 0,
+      });
+    }
+    // Started before there is a broker, let alone a stream: they have to wait.
+    await start(left);
+    await start(right);
+    await startBroker();
+    connection = await connect({
+      servers: `127.0.0.1:${brokerPort}`,
+      waitOnFirstConnect: true,
+      reconnectTimeWait: 100,
+    });
+    connection.subscribe('wan.v1.*.*.*', {
+      callback: (_error, message) => {
+        const subject = parseSubject(message.subject);
+        if (subject === undefined) return;
+        const got = of(subject.identity);
+        const bytes = message.data.slice();
+        if (subject.kind === 'hello') {
+          const hello = decodeHello(bytes, subject.identity);
+          if (hello.kind === 'full') got.hellos.push(hello);
+          else got.goodbyes.push(hello.version);
+        } else if (subject.kind === 'report') {
+          if (isDictionary(bytes)) {
+            const dictionary = decodeDictionary(bytes, subject.identity);
+            got.dictionaries.set(dictionary.hash, dictionary);
+          } else {
+            const report = decodeReport(bytes);
+            if (!got.dictionaries.has(report.dictionaryHash)) got.early += 1;
+            got.reports.push(report);
+          }
+        }
+      },
+    });
+    const manager = await connection.jetstreamManager();
+    await manager.streams.add({
+      name: REPORT_STREAM,
+      subjects: [subjectsOf('report')],
+      discard: DiscardPolicy.Old,
+      max_bytes: 64 * 2 ** 20,
+      max_msg_size: MAX_MESSAGE_BYTES,
+    });
+    await manager.streams.add({
+      name: STATE_STREAM,
+      subjects: [subjectsOf('hello'), subjectsOf('plan')],
+      max_msgs_per_subject: 1,
+      allow_direct: true,
+    });
+  });
+
+  afterAll(async () => {
+    for (const probe of probes.values()) await probe.stop();
+    await connection.close();
+    const ended = new Promise((resolve) => broker.once('exit', resolve));
+    broker.kill('SIGTERM');
+    await ended;
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  it('announce themselves with the ports that are really bound', async () => {
+    for (const identity of [left, right]) {
+      const hello = await helloOf(identity);
+      const [endpoint] = hello.endpoints;
+      expect(endpoint!.addresses).toEqual([
+        { family: 'ipv4', bound: addressOf.get(identity), advertised: addressOf.get(identity) },
+      ]);
+      expect(Object.keys(endpoint!.reflect).sort()).toEqual(['http', 'tcp', 'udp']);
+      expect(hello.planVersion).toBe(0);
+    }
+  });
+
+  it('measure each other by their plans: every answer counted, nothing lost', async (context) => {
+    const hellos = new Map([
+      [left, await helloOf(left)],
+      [right, await helloOf(right)],
+    ]);
+    const icmp = hellos.get(left)!.icmp.includes('ipv4');
+    const manager = connection.jetstream();
+    for (const [from, to] of [
+      [left, right],
+      [right, left],
+    ] as const) {
+      await manager.publish(subjectOf('plan', from), encodePlan(planFor(from, to, hellos.get(to)!, 1)));
+    }
+    for (const identity of [left, right]) {
+      const full = await until('three reports by the plan', 20_000, () => {
+        const byPlan = of(identity).reports.filter((report) => report.records.length === 4);
+        return byPlan.length >= 4 ? byPlan : undefined;
+      });
+      const { dictionaries } = of(identity);
+      // The first interval began in the middle.
+      for (const report of full.slice(1)) {
+        const { paths } = dictionaries.get(report.dictionaryHash)!;
+        for (const record of report.records) {
+          const { protocol } = paths[record.index]!;
+          if (protocol === 'icmp' && !icmp) {
+            expect(record.notSent).toBeGreaterThan(0);
+            continue;
+          }
+          const expected = INTERVAL_MS / RATE_INTERVAL_MS[protocol];
+          expect([protocol, record.sent, record.lost]).toEqual([protocol, expected, 0]);
+          expect(record.rtt!.count).toBe(expected);
+          // Loopback on a busy machine; a lost unit (ms for s) would be far off.
+          expect(record.rtt!.minNs).toBeLessThan(100 * NS_PER_MS);
+          expect([record.spoofed, record.replayed, record.duplicates, record.late, record.notSent]).toEqual([
+            0, 0, 0, 0, 0,
+          ]);
+          if (protocol === 'udp') expect(record.oneWayLost).toEqual({ forward: 0, reverse: 0, unknown: 0 });
+          if (protocol === 'http') {
+            expect(record.httpPhases!.processing!.count).toBe(expected);
+            expect(record.httpPhases!.connect!.count).toBe(expected);
+          }
+        }
+      }
+      expect(of(identity).early).toBe(0);
+    }
+    if (!icmp) context.skip('ICMP was not measured: it needs CAP_NET_RAW');
+  });
+
+  it('number their reports without gaps and count what they sent', () => {
+    for (const identity of [left, right]) {
+      const { reports } = of(identity);
+      const seqs = reports.map((report) => report.seq).sort((a, b) => a - b);
+      expect(seqs).toEqual(seqs.map((_seq, i) => seqs[0]! + i));
+      const last = reports.at(-1)!;
+      const bytes = Object.fromEntries(last.usage.map((usage) => [usage.purpose, usage.bytes]));
+      // Ten datagrams of 64 + 8 + 20 octets for each second of plan at least, and as much reflected.
+      expect(bytes['probes']).toBeGreaterThan(4 * 20 * 92);
+      expect(bytes['reflections']).toBeGreaterThan(4 * 20 * 92);
+      expect(bytes['reports']).toBeGreaterThan(0);
+    }
+  });
+
+  it('keep the last good plan when a bad one comes, and count it', async () => {
+    const before = probes.get(left)!.agent.state();
+    expect(before.plan!.version).toBe(1);
+    connection.publish(subjectOf('plan', left), Buffer.from('{"v":1}'));
+    await until('the bad plan counted', 5_000, () =>
+      (probes.get(left)!.agent.state().rejected.get('malformed') ?? 0) > 0 ? true : undefined,
+    );
+    expect(probes.get(left)!.agent.state().plan).toBe(before.plan);
+  });
+
+  it('answer a request for a hello', async () => {
+    const count = of(left).hellos.length;
+    connection.publish(subjectOf('ask', left), encodeAsk({ v: 1, ...left, want: 'hello' }));
+    const hello = await until('another hello', 5_000, () => of(left).hellos[count]);
+    expect(hello.planVersion).toBe(1);
+  });
+
+  it('report a peer that stopped answering as lost, and refused where its machine says so', async () => {
+    await probes.get(right)!.stop();
+    probes.delete(right);
+    expect(of(right).goodbyes.length).toBe(1);
+    const since = of(left).reports.length;
+    const report = await until('an interval after the peer left', 10_000, () => of(left).reports[since + 2]);
+    const { paths } = of(left).dictionaries.get(report.dictionaryHash)!;
+    for (const record of report.records) {
+      const { protocol } = paths[record.index]!;
+      if (protocol === 'udp') expect(record.lost).toBe(record.sent);
+      if (protocol === 'tcp' || protocol === 'http') {
+        expect(record.lost).toBe(0);
+        expect(record.outcomes).toEqual({ refused: record.sent });
+      }
+    }
+  });
+
+  it('go on by the kept plan after a restart, and hand over what they measured while the broker was away', async () => {
+    const ended = new Promise((resolve) => broker.once('exit', resolve));
+    broker.kill('SIGKILL');
+    await ended;
+    const before = probes.get(left)!.agent.state().spool;
+    await until('reports spooled', 15_000, () =>
+      probes.get(left)!.agent.state().spool.produced >= before.produced + 2 ? true : undefined,
+    );
+    await startBroker();
+    await until('the spool drained', 20_000, () => {
+      const { spool } = probes.get(left)!.agent.state();
+      return spool.reports === 0 && spool.acknowledged > before.acknowledged + 1 ? true : undefined;
+    });
+    const { spool } = probes.get(left)!.agent.state();
+    expect(spool.produced).toBe(spool.acknowledged + spool.ledgered + spool.reports);
+    expect(spool.ledgered).toBe(0);
+    await probes.get(left)!.stop();
+    const again = await start(left);
+    expect(again.agent.state().plan!.version).toBe(1);
+  });
+});
