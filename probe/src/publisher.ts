@@ -88,9 +88,10 @@ export class Publisher {
 
   /** Publishes what is due, now and whenever something falls due. */
   pump(): void {
+    // While blocked the timer is the one that unblocks.
+    if (this.#stopped || this.#blocked || !this.#options.bus.connected) return;
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
-    if (this.#stopped || this.#blocked || !this.#options.bus.connected) return;
     const { spool, clock } = this.#options;
     if (this.#missingDictionary() !== undefined) {
       this.#announce();
