@@ -2,7 +2,7 @@
  * A whole wanscope on one machine: broker, collector and probes as real processes, each in a node of its own where
  * namespaces can be had, on loopback addresses otherwise.
  */
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -54,6 +54,7 @@ export class Mesh {
 
   constructor(options: MeshOptions) {
     this.#directory = options.directory;
+    chmodSync(options.directory, 0o711); // probes drop root and must still reach their state directories
     for (const name of ['log', 'broker', 'collector']) mkdirSync(join(options.directory, name), { recursive: true });
     this.collectorSocket = join(options.directory, 'collector.sock');
     this.configFile = join(options.directory, 'wanscope.yaml');
