@@ -145,14 +145,17 @@ export class NatsBus implements Bus {
       maxPingOut: 2,
     };
     let delayMs = FIRST_RETRY_MS;
+    let told = false;
     // The client's own wait for the first connect ends for good on a refused login; this one does not.
     while (!this.#closed) {
       try {
         const connection = await connect(options);
         await this.#use(connection);
         delayMs = FIRST_RETRY_MS;
+        told = false;
       } catch (error) {
-        log.warn({ error: messageOf(error) }, 'cannot connect to the broker; trying again');
+        if (!told) log.warn({ error: messageOf(error) }, 'cannot connect to the broker; trying for ever');
+        told = true;
       }
       if (this.#isClosed()) return;
       await this.#sleep(delayMs * (0.5 + Math.random()));

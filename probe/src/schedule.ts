@@ -129,7 +129,7 @@ export class Schedule {
     if (this.#running) return;
     const first = this.#heap[0];
     if (this.#cancel !== undefined) {
-      if (first !== undefined && first.nextNs === this.#armedForNs) return;
+      if (first?.nextNs === this.#armedForNs) return;
       this.#cancel();
       this.#cancel = undefined;
     }

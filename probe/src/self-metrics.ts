@@ -238,7 +238,7 @@ export async function serveSelfMetrics(
         response.writeHead(status, { 'content-type': type });
         response.end(body);
       };
-      switch (request.url?.split('?')[0]) {
+      switch (request.url?.split('?')[0] ?? '') {
         case '/metrics':
           registry.metrics().then(
             (page) => answer(200, page, registry.contentType),

@@ -37,10 +37,10 @@ export class Cookie {
     this.#absorb(word3, word2);
     // The last block holds the message's length, 16, in its top octet.
     this.#absorb(0x10000000, 0);
-    v[5]! ^= 0xff;
+    v[5] ^= 0xff;
     for (let round = 0; round < 4; round += 1) this.#round();
     const resultHigh = v[0] ^ v[2] ^ v[4] ^ v[6];
-    const resultLow = v[1] ^ v[3] ^ v[5]! ^ v[7];
+    const resultLow = v[1] ^ v[3] ^ v[5] ^ v[7];
     this.high = swap(resultLow);
     this.low = swap(resultHigh);
   }

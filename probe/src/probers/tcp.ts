@@ -128,6 +128,7 @@ export function outcomeOfConnectError(error: NodeJS.ErrnoException): 'refused' |
       return 'unreachable';
     case 'ETIMEDOUT':
       return 'lost';
+    case undefined:
     default:
       return 'not_sent';
   }
