@@ -48,7 +48,7 @@ test('every alert has a severity, a summary, a description and a runbook that ex
 });
 
 describe('Alertmanager with the shipped configuration', () => {
-  const cleanUps: (() => Promise<unknown> | void)[] = [];
+  const cleanUps: (() => unknown)[] = [];
   afterEach(async () => {
     for (const cleanUp of cleanUps.splice(0).reverse()) await cleanUp();
   });

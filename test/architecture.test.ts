@@ -1,0 +1,125 @@
+/** The import rules of ARCHITECTURE.md, read from the sources. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+interface SourceFile {
+  readonly path: string;
+  readonly text: string;
+  /** Packages by name, own files by their path from the root. */
+  readonly imports: readonly string[];
+}
+
+function sourcesBelow(folder: string): SourceFile[] {
+  return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))
+    .map((file) => {
+      const path = join(folder, file);
+      const text = readFileSync(join(root, path), 'utf8');
+      const specifiers = [...text.matchAll(/(?:from|import|import\()\s*'([^']+)'/g)].map((match) => match[1]!);
+      return {
+        path,
+        text,
+        imports: specifiers.map((specifier) =>
+          specifier.startsWith('.') ? normalize(join(dirname(path), specifier)) : specifier,
+        ),
+      };
+    });
+}
+
+const WORKSPACES = ['shared', 'probe', 'collector', 'lab'] as const;
+const sources = Object.fromEntries(WORKSPACES.map((name) => [name, sourcesBelow(`${name}/src`)])) as Record<
+  (typeof WORKSPACES)[number],
+  SourceFile[]
+>;
+const all = Object.values(sources).flat();
+
+/** Files of `files` that import something `forbidden` says no to, with what they import. */
+function offenders(files: readonly SourceFile[], forbidden: (imported: string) => boolean): string[] {
+  return files.flatMap(({ path, imports }) => imports.filter(forbidden).map((imported) => `${path} -> ${imported}`));
+}
+
+const isWorkspace = (imported: string): boolean => imported.startsWith('@wanscope/');
+
+test('there is something to check', () => {
+  for (const name of WORKSPACES) expect(sources[name].length, name).toBeGreaterThan(3);
+});
+
+describe('workspaces', () => {
+  test('shared imports no other', () => {
+    expect(offenders(sources.shared, isWorkspace)).toEqual([]);
+  });
+
+  test.each(['probe', 'collector', 'lab'] as const)('%s imports shared only', (name) => {
+    expect(
+      offenders(sources[name], (imported) => isWorkspace(imported) && !imported.startsWith('@wanscope/shared')),
+    ).toEqual([]);
+  });
+
+  test('no file reaches into another workspace by path', () => {
+    for (const name of WORKSPACES) {
+      expect(
+        offenders(sources[name], (i) => /^(shared|probe|collector|lab)\//.test(i) && !i.startsWith(`${name}/`)),
+      ).toEqual([]);
+    }
+  });
+});
+
+describe('clients of the outside world live in one place', () => {
+  test('NATS in one bus module per side', () => {
+    const importers = all.filter(({ imports }) => imports.includes('nats')).map(({ path }) => path);
+    expect(importers.sort()).toEqual(['collector/src/bus.ts', 'probe/src/bus.ts']);
+  });
+
+  test("prom-client in the collector's exposition and the probe's own metrics", () => {
+    const importers = all.filter(({ imports }) => imports.includes('prom-client')).map(({ path }) => path);
+    expect(importers.length).toBeGreaterThan(0);
+    for (const path of importers) expect(path).toMatch(/^collector\/src\/exposition\/|^probe\/src\/self-metrics\.ts$/);
+  });
+
+  test('raw-socket in one socket module', () => {
+    const importers = all.filter(({ imports }) => imports.includes('raw-socket')).map(({ path }) => path);
+    expect(importers).toHaveLength(1);
+    expect(importers[0]).toMatch(/^probe\/src\/net\//);
+  });
+
+  test('environment, signals and exit codes in main files', () => {
+    const users = [...sources.shared, ...sources.probe, ...sources.collector].filter(({ text }) =>
+      /process\.(env|exit\b|exitCode|on\(|once\()/.test(text),
+    );
+    expect(users.map(({ path }) => path).sort()).toEqual(['collector/src/main.ts', 'probe/src/main.ts']);
+  });
+});
+
+describe('the probe', () => {
+  test('has byte codecs that know units and errors only', () => {
+    const codecs = sources.probe.filter(({ path }) => path.startsWith('probe/src/packet/'));
+    expect(codecs.length).toBeGreaterThan(1);
+    const allowed = (imported: string): boolean =>
+      imported.startsWith('probe/src/packet/') || imported === '@wanscope/shared' || imported === 'node:crypto';
+    expect(offenders(codecs, (imported) => !allowed(imported))).toEqual([]);
+  });
+
+  test('has probers that know neither NATS, nor configuration, nor each other', () => {
+    const probers = sources.probe.filter(({ path }) => path.startsWith('probe/src/probers/'));
+    expect(probers.length).toBeGreaterThan(4);
+    const kinds = ['icmp', 'udp', 'tcp', 'http'].map((kind) => `probe/src/probers/${kind}.ts`);
+    for (const prober of probers.filter(({ path }) => kinds.includes(path))) {
+      const forbidden = ['nats', 'probe/src/bus.ts', 'probe/src/config.ts', 'probe/src/agent.ts', ...kinds];
+      expect(offenders([prober], (imported) => forbidden.includes(imported))).toEqual([]);
+    }
+  });
+});
+
+test('names one index per workspace and exports by name only', () => {
+  for (const name of WORKSPACES) {
+    const indexes = sources[name]
+      .filter(({ path }) => path.endsWith('index.ts'))
+      .map(({ path }) => relative(name, path));
+    expect(indexes.filter((path) => path !== 'src/testing/index.ts')).toEqual(['src/index.ts']);
+    for (const { path, text } of sources[name]) expect(text, path).not.toMatch(/^export default/m);
+  }
+});

@@ -1,0 +1,254 @@
+/**
+ * The main job, end to end: a real nats-server, collector, probes in namespaces of their own and a real Prometheus. What
+ * is asserted is what Prometheus holds.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { Mesh, namespacesUnavailable, parseSamples, type Sample } from '@wanscope/lab';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { dashboardQueries, withVariables } from './dashboards.ts';
+import { Prometheus } from './prometheus.ts';
+
+const fromRoot = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
+
+const PROBES = [
+  { site: 'hq', probe: 'a' },
+  { site: 'hq', probe: 'b' },
+  { site: 'hub', probe: 'a' },
+  { site: 'branch', probe: 'a' },
+];
+const PAIRS = PROBES.length * (PROBES.length - 1);
+/** Probes a second, by test. */
+const RATES: Readonly<Record<string, number>> = { icmp: 5, udp: 5, tcp: 2, http: 1 };
+const FAMILIES = 2;
+const INTERVAL_S = 2;
+const LEAVE_AFTER_S = 15;
+const CONFIG = `
+interval: ${INTERVAL_S}s
+leaveAfter: ${LEAVE_AFTER_S}s
+sites:
+  hq:     { location: [52.52, 13.40], timezone: Europe/Berlin, role: hub }
+  hub:    { location: [53.55, 9.99], timezone: Europe/Berlin, role: hub }
+  branch: { location: [48.14, 11.58], timezone: Europe/Berlin }
+tests:
+  icmp: { protocol: icmp, rate: 5/s }
+  udp:  { protocol: udp, rate: 5/s }
+  tcp:  { protocol: tcp, rate: 2/s }
+  http: { protocol: http, rate: 1/s, timeout: 1s }
+  hole: { protocol: tcp, rate: 1/s, family: ipv4 }
+meshes:
+  - { shape: full, tests: [icmp, udp, tcp, http] }
+targets:
+  nowhere: { kind: external, host: 198.18.250.250, port: 9, tests: [hole], from: [hq] }
+objectives:
+  - { from: "*", to: "*", test: "*", rtt: 50ms, loss: 1% }
+exposition: { pathFamilies: full, pathHistograms: true }
+`;
+
+const unavailable = namespacesUnavailable();
+
+describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes`, () => {
+  let directory: string;
+  let mesh: Mesh;
+  let prometheus: Prometheus;
+
+  beforeAll(async () => {
+    directory = mkdtempSync(join(tmpdir(), 'wanscope-e2e-'));
+    mesh = new Mesh({ directory, probes: PROBES, config: CONFIG, isolation: 'namespaces' });
+    await mesh.start();
+    prometheus = await Prometheus.start(mesh, directory, fromRoot('deploy/compose/prometheus/rules/*.yaml'));
+  });
+
+  afterAll(async () => {
+    await mesh.stop();
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  const meshSeries = 'wan_path_probes_sent_total{dst_site!="external"}';
+  const pathName = (labels: Readonly<Record<string, string>>): string =>
+    ['src_site', 'src', 'dst_site', 'dst', 'test', 'family'].map((label) => labels[label]).join(' ');
+
+  const totals = async (): Promise<Map<string, number>> => {
+    const samples = parse(await mesh.get('/metrics'), 'wan_path_probes_sent_total');
+    const inMesh = samples.filter(({ labels }) => labels['dst_site'] !== 'external');
+    return new Map(inMesh.map(({ labels, value }) => [pathName(labels), value]));
+  };
+
+  test('shows every ordered pair, protocol and family within 30 s', async () => {
+    await mesh.until(
+      'the full mesh',
+      async () => (await prometheus.query(`${meshSeries} > 0`)).length === PAIRS * Object.keys(RATES).length * FAMILIES,
+      30_000,
+    );
+  });
+
+  test('counts what was sent: rate x time, within one interval, for each path', async () => {
+    const windowS = 14;
+    await sleep(windowS * 1_000);
+    const series = await prometheus.query(`${meshSeries}[${windowS}s]`);
+    expect(series).toHaveLength(PAIRS * Object.keys(RATES).length * FAMILIES);
+    for (const { metric, values } of series) {
+      const [firstTime, first] = values![0]!;
+      const [lastTime, last] = values!.at(-1)!;
+      const rate = RATES[metric['test']!]!;
+      const expected = rate * (lastTime - firstTime);
+      expect(Math.abs(Number(last) - Number(first) - expected), pathName(metric)).toBeLessThanOrEqual(
+        rate * INTERVAL_S,
+      );
+    }
+  });
+
+  test('loses nothing, refuses nothing and is scraped cleanly', async () => {
+    expect(await prometheus.scalar('sum(wan_path_probes_lost_total{dst_site!="external"})')).toBe(0);
+    expect(await prometheus.scalar('sum(wan_path_not_sent_total{dst_site!="external"})')).toBe(0);
+    expect(await prometheus.scalar('sum(wan_path_rejected_replies_total)')).toBe(0);
+    expect(await prometheus.scalar('sum(wanscope_collector_messages_rejected_total)')).toBe(0);
+    expect(await prometheus.scalar('up{job="wanscope"}')).toBe(1);
+    const check = spawnSync('promtool', ['check', 'metrics'], {
+      input: (await mesh.get('/metrics')).body,
+      encoding: 'utf8',
+    });
+    expect(check.stdout + check.stderr).toBe('');
+    expect(check.status).toBe(0);
+  });
+
+  test('merges containers into sites: the pair of sites has the sum of its paths', async () => {
+    const sites = parse(await mesh.get('/metrics'), 'wan_site_probes_sent_total');
+    const paths = parse(await mesh.get('/metrics'), 'wan_path_probes_sent_total');
+    const wanted = { src_site: 'hq', dst_site: 'hub', test: 'icmp', family: 'ipv4' };
+    const of = (samples: Sample[]): Sample[] =>
+      samples.filter(({ labels }) => Object.entries(wanted).every(([name, value]) => labels[name] === value));
+    expect(of(sites)).toHaveLength(1);
+    expect(of(paths)).toHaveLength(2);
+    const sum = of(paths).reduce((total, sample) => total + sample.value, 0);
+    // Two scrapes apart: at most one interval of both paths lies between them.
+    expect(Math.abs(of(sites)[0]!.value - sum)).toBeLessThanOrEqual(2 * 5 * INTERVAL_S);
+  });
+
+  test('a path that never had an answer is unverified, has no data, and alerts for nothing', async () => {
+    const hole = '{dst="nowhere", src_site="hq"}';
+    const states = await prometheus.query(`wan_path_state${hole}`);
+    expect(states.map((series) => series.value![1])).toEqual(['3', '3']);
+    expect(await prometheus.scalar(`sum(wan_path_unverified${hole})`)).toBe(2);
+    expect(await prometheus.scalar(`sum(wan_path_probes_lost_total${hole})`)).toBeGreaterThan(0);
+    expect(await prometheus.query('ALERTS')).toEqual([]);
+  });
+
+  describe('every query of the dashboards returns data', () => {
+    test.each(readdirSync(fromRoot('grafana/dashboards')))('%s', async (file) => {
+      const board: unknown = JSON.parse(readFileSync(fromRoot(`grafana/dashboards/${file}`), 'utf8'));
+      const variables = { src_site: 'hq', dst_site: 'hub', __rate_interval: '10s' };
+      for (const { panel, expression } of dashboardQueries(board)) {
+        const series = await prometheus.query(withVariables(expression, variables));
+        expect(series.length, `${panel}: ${expression}`).toBeGreaterThan(0);
+      }
+    });
+  });
+
+  describe('heals by itself', () => {
+    /** Two intervals to measure, one to publish in, the longest timeout, and the start of a process. */
+    const PATIENCE_MS = (3 * INTERVAL_S + 1 + 2) * 1_000;
+
+    /** Waits until every path counts more than it does now. */
+    async function untilEveryPathCounts(): Promise<void> {
+      const before = await totals();
+      expect(before.size).toBe(PAIRS * Object.keys(RATES).length * FAMILIES);
+      await mesh.until(
+        'every path to count up',
+        async () => {
+          const now = await totals();
+          return [...before].every(([path, count]) => now.get(path)! > count);
+        },
+        PATIENCE_MS,
+      );
+    }
+
+    test('after the broker was killed', async () => {
+      await mesh.broker.stop('SIGKILL');
+      mesh.broker.start();
+      await untilEveryPathCounts();
+    });
+
+    test('after the collector was killed; no counter goes back and nothing is counted twice', async () => {
+      const before = await totals();
+      const beforeMs = Date.now();
+      await mesh.collector.stop('SIGKILL');
+      mesh.collector.start();
+      await mesh.until('the collector to be ready', async () => (await mesh.get('/-/ready')).status === 200);
+      const after = await totals();
+      const elapsedS = (Date.now() - beforeMs) / 1_000;
+      expect(after.size).toBe(before.size);
+      for (const [path, count] of before) {
+        const rate = RATES[path.split(' ')[4]!]!;
+        expect(after.get(path), path).toBeGreaterThanOrEqual(count);
+        // What was sent meanwhile, and at most the interval that was on its way before.
+        expect(after.get(path)! - count, path).toBeLessThanOrEqual(rate * (elapsedS + INTERVAL_S));
+      }
+      await untilEveryPathCounts();
+    });
+
+    test('after a probe was killed', async () => {
+      const probe = mesh.probes.get('hub/a')!;
+      await probe.stop('SIGKILL');
+      probe.start();
+      await untilEveryPathCounts();
+    });
+
+    test('and nothing was refused meanwhile', async () => {
+      const rejected = await prometheus.query('wanscope_collector_messages_rejected_total > 0');
+      expect(rejected.map((series) => series.metric)).toEqual([]);
+    });
+  });
+
+  describe('a probe that stops', () => {
+    const outgoing = 'src_site="branch",src="a"';
+    const incoming = 'dst_site="branch",dst="a"';
+
+    test('is silent: its outgoing paths have no data, others say what they measure', async () => {
+      await mesh.probes.get('branch/a')!.stop('SIGKILL');
+      await mesh.until(
+        'its outgoing paths to have no data',
+        async () => (await prometheus.query(`wan_path_state{${outgoing}} != 3`)).length === 0,
+        // Three intervals without a report, one for publication, and a scrape.
+        4 * INTERVAL_S * 1_000 + 2_000,
+      );
+      expect((await prometheus.query(`wan_path_state{${outgoing}}`)).length).toBe(3 * 4 * FAMILIES);
+      expect(await prometheus.scalar('wan_probe_live{site="branch"}')).toBe(0);
+      // Its machine is up: the kernel still answers ICMP and refuses TCP; only its reflectors are gone.
+      await mesh.until(
+        'UDP towards it to be down',
+        async () => (await prometheus.query(`wan_path_state{${incoming},test="udp"} == 2`)).length === 3 * FAMILIES,
+      );
+      expect(await prometheus.query(`wan_path_state{${incoming},test="icmp"} != 0`)).toEqual([]);
+    });
+
+    test('has left after leaveAfter: its series are gone, the others are untouched', async () => {
+      await mesh.until(
+        'its series to go',
+        async () => {
+          const samples = parse(await mesh.get('/metrics'), 'wan_path_probes_sent_total');
+          return samples.every(({ labels }) => labels['src_site'] !== 'branch' && labels['dst_site'] !== 'branch');
+        },
+        (LEAVE_AFTER_S + 10) * 1_000,
+      );
+      const left = (await mesh.get('/metrics')).body.split('\n').filter((line) => line.includes('_site="branch"'));
+      expect(left).toEqual([]);
+      const others = await totals();
+      const remaining = PROBES.length - 1;
+      expect(others.size).toBe(remaining * (remaining - 1) * Object.keys(RATES).length * FAMILIES);
+      await sleep(2 * INTERVAL_S * 1_000);
+      for (const [path, count] of await totals()) expect(count, path).toBeGreaterThan(others.get(path)!);
+      expect(
+        await prometheus.query('{__name__=~"wan_.*",src_site="branch"} or {__name__=~"wan_.*",dst_site="branch"}'),
+      ).toEqual([]);
+    });
+  });
+});
+
+function parse(answer: { readonly body: string }, family: string): Sample[] {
+  return parseSamples(answer.body, new Set([family]));
+}
