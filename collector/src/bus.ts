@@ -87,7 +87,7 @@ export interface NatsBusOptions {
 const REPORT_STREAM_MAX_BYTES = 2 * 1024 ** 3;
 const DAY_MS = 86_400_000;
 const DUPLICATE_WINDOW_MS = 120_000;
-const MAX_RETRY_MS = 5_000;
+const MAX_RETRY_MS = 2_000;
 const CHECK_EVERY_MS = 2_000;
 /** Messages fetched ahead of the callback. */
 const FETCH_MESSAGES = 500;
@@ -126,6 +126,7 @@ export class NatsBus implements Bus {
 
   async #run(handlers: BusHandlers): Promise<void> {
     const { logger } = this.#options;
+    let lastFailure = '';
     for (let failures = 0; !this.#isClosed(); failures += 1) {
       try {
         const connection = await this.#connect();
@@ -133,6 +134,7 @@ export class NatsBus implements Bus {
           await connection.close();
           return;
         }
+        lastFailure = '';
         this.#connection = connection;
         this.#jetstream = connection.jetstream({ timeout: REQUEST_TIMEOUT_MS });
         logger.info({ server: connection.getServer() }, 'connected to the broker');
@@ -144,9 +146,12 @@ export class NatsBus implements Bus {
           handlers.onConnection(false);
         }
       } catch (error) {
-        if (!this.#isClosed()) {
-          logger.warn({ error: describe(error) }, 'the broker cannot be used; trying again');
+        // It may be away for hours: each way of failing is said once.
+        const failure = describe(error);
+        if (!this.#isClosed() && failure !== lastFailure) {
+          logger.warn({ error: failure }, 'the broker cannot be used; trying again until it can');
         }
+        lastFailure = failure;
       }
       if (!this.#isClosed()) await this.#pause(retryDelayMs(failures, this.#options.random()));
     }
@@ -202,7 +207,10 @@ export class NatsBus implements Bus {
           await this.#pause(CHECK_EVERY_MS);
           if (this.#isClosed() || connection.isClosed()) return;
           const same = (await isSameStream(manager, reportStream)) && (await isSameStream(manager, stateStream));
-          if (!same) return resolve('stream replaced');
+          if (!same) {
+            resolve('stream replaced');
+            return;
+          }
         }
       };
       open().catch((error: unknown) => resolve(describe(error)));
@@ -322,7 +330,7 @@ function toBusMessage(message: JsMsg): BusMessage {
   };
 }
 
-/** Doubles from 100 ms to 5 s, with up to half as much again at random. */
+/** Doubles from 100 ms to 2 s, with up to half as much again at random. */
 export function retryDelayMs(failures: number, random: number): number {
   return Math.min(MAX_RETRY_MS, 100 * 2 ** Math.min(failures, 10)) * (1 + random / 2);
 }

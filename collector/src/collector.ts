@@ -306,7 +306,7 @@ export class Collector {
       this.#markUnmeasured(nowMs);
       this.#forgetIntakes(nowMs);
       this.#reachable = siteReachability(this.state, this.registry, this.#config.intervalMs);
-      this.plans.renew(nowMs);
+      this.plans.renew(nowMs, this.#config.planExpiryMs);
       this.#plan();
     }
     if (this.#monoMs() >= this.#snapshotDueMonoMs && this.#writing === undefined) {
@@ -381,7 +381,7 @@ export class Collector {
   /** Plans anew when the fleet or the configuration changed, and publishes what is due. */
   #plan(): void {
     const { clock } = this.#options;
-    if (this.registry.revision !== this.#plannedRevision) {
+    if (this.registry.revision !== this.#plannedRevision || this.plans.isOutdated) {
       this.#plannedRevision = this.registry.revision;
       const plans = planFleet(this.#config, this.registry.plannable());
       this.plans.update(plans, clock.wallMs(), this.#config.planExpiryMs);
@@ -466,7 +466,7 @@ export class Collector {
   }
 
   #head(writtenAtMs: number): SnapshotHead {
-    const { messages, rejected, lagSeconds: _lag, ...totals } = this.ingest.counters;
+    const { messages, rejected, lagSeconds: _lag, lastReportStoredAtMs: _last, ...totals } = this.ingest.counters;
     const position = this.#position;
     return {
       writtenAtMs,

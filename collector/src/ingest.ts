@@ -112,6 +112,8 @@ export interface IngestCounters {
   recordsOfLeftPaths: number;
   closedGaps: number;
   lagSeconds: number;
+  /** Undefined before the first report. */
+  lastReportStoredAtMs: number | undefined;
 }
 
 interface Parked {
@@ -139,6 +141,7 @@ export class Ingest {
     recordsOfLeftPaths: 0,
     closedGaps: 0,
     lagSeconds: 0,
+    lastReportStoredAtMs: undefined,
   };
   readonly intakes = new Map<string, Intake>();
   readonly #options: IngestOptions;
@@ -338,6 +341,7 @@ export class Ingest {
     if (lastRecord !== undefined && lastRecord.index >= (known?.slots.length ?? 0)) {
       throw new RejectedMessage('impossible_value', `record ${lastRecord.index} is not in its dictionary`);
     }
+    this.counters.lastReportStoredAtMs = storedAtMs;
     const late = storedAtMs - endMs > LATE_AFTER_MS;
     const aheadMs = endMs - storedAtMs;
     const future = aheadMs > FUTURE_AFTER_MS;

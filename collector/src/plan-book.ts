@@ -27,6 +27,8 @@ export interface DuePlan {
 interface Page {
   version: number;
   bodyHash: string;
+  /** The plan of this version as the bus holds it; taken up again when nothing in it has to change. */
+  stored: Plan | undefined;
   current: PlannedProbe | undefined;
   /** Must be sent (again). */
   due: boolean;
@@ -34,35 +36,45 @@ interface Page {
 
 export class PlanBook {
   readonly #pages = new Map<string, Page>();
+  #outdated = true;
+
+  /** True when a version was found that is not ours, so that `update` has to issue a plan above it. */
+  get isOutdated(): boolean {
+    return this.#outdated;
+  }
 
   /** Takes the plans the fleet should have now. */
   update(plans: ReadonlyMap<string, ProbePlan>, nowMs: number, expiryMs: number): void {
+    this.#outdated = false;
     for (const [identity, { body, stretch, omittedSessions }] of plans) {
       const page = this.#page(identity);
       const bodyHash = hashOf(body);
-      if (page.bodyHash !== bodyHash) {
-        page.version += 1;
-        page.bodyHash = bodyHash;
-        page.current = undefined;
+      if (page.bodyHash === bodyHash && page.current !== undefined) continue;
+      const stored = page.stored;
+      if (page.bodyHash === bodyHash && stored?.version === page.version && stored.expiresAtMs > nowMs) {
+        page.current = { plan: stored, stretch, omittedSessions };
+        continue;
       }
-      if (page.current === undefined) {
-        const plan: Plan = { ...body, version: page.version, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
-        page.current = { plan, stretch, omittedSessions };
-        page.due = true;
-      }
+      page.version += 1;
+      page.bodyHash = bodyHash;
+      page.stored = undefined;
+      const plan: Plan = { ...body, version: page.version, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
+      page.current = { plan, stretch, omittedSessions };
+      page.due = true;
     }
     for (const [identity, page] of this.#pages) if (!plans.has(identity)) page.current = undefined;
   }
 
-  /** Issues plans anew that have used up half of their time. */
-  renew(nowMs: number): void {
+  /** Issues plans anew, as a next version, that have used up half of their time. */
+  renew(nowMs: number, expiryMs: number): void {
     for (const page of this.#pages.values()) {
       const current = page.current;
       if (current === undefined) continue;
       const { issuedAtMs, expiresAtMs } = current.plan;
-      const lifeMs = expiresAtMs - issuedAtMs;
-      if (nowMs >= issuedAtMs && nowMs < issuedAtMs + lifeMs / 2) continue;
-      page.current = { ...current, plan: { ...current.plan, issuedAtMs: nowMs, expiresAtMs: nowMs + lifeMs } };
+      if (nowMs >= issuedAtMs && nowMs < (issuedAtMs + expiresAtMs) / 2) continue;
+      page.version += 1;
+      const plan = { ...current.plan, version: page.version, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
+      page.current = { ...current, plan };
       page.due = true;
     }
   }
@@ -74,23 +86,24 @@ export class PlanBook {
   probeRuns(identity: Identity, version: number): void {
     const page = this.#page(formatIdentity(identity));
     if (version > page.version) {
-      page.version = version + (page.bodyHash === '' ? 0 : 1);
-      if (page.current !== undefined) {
-        page.current = { ...page.current, plan: { ...page.current.plan, version: page.version } };
-      }
+      page.version = version;
+      page.current = undefined;
+      this.#outdated = true;
+    } else if (page.current !== undefined && version !== page.version) {
+      page.due = true;
     }
-    if (page.current !== undefined && version !== page.version) page.due = true;
   }
 
   /** A plan found on the bus: another collector's, or our own from before a restart. */
   published(identity: Identity, plan: Plan): void {
     const page = this.#page(formatIdentity(identity));
-    if (plan.version <= page.version) return;
+    if (plan.version < page.version || (plan.version === page.version && page.current !== undefined)) return;
     const { version, issuedAtMs: _issued, expiresAtMs: _expires, ...body } = plan;
     page.version = version;
     page.bodyHash = hashOf(body);
-    if (page.current !== undefined) page.due = true;
+    page.stored = plan;
     page.current = undefined;
+    this.#outdated = true;
   }
 
   /** Everything is to be sent again, as after a broker lost its store. */
@@ -133,14 +146,14 @@ export class PlanBook {
 
   restore(saved: readonly SavedPlan[]): void {
     for (const { identity, version, bodyHash } of saved) {
-      this.#pages.set(identity, { version, bodyHash, current: undefined, due: false });
+      this.#pages.set(identity, { version, bodyHash, stored: undefined, current: undefined, due: false });
     }
   }
 
   #page(identity: string): Page {
     const known = this.#pages.get(identity);
     if (known !== undefined) return known;
-    const page: Page = { version: 0, bodyHash: '', current: undefined, due: false };
+    const page: Page = { version: 0, bodyHash: '', stored: undefined, current: undefined, due: false };
     this.#pages.set(identity, page);
     return page;
   }

@@ -112,7 +112,7 @@ export class Registry {
       return;
     }
     const known = entry.hello;
-    if (known !== undefined && known.bootId === hello.bootId && hello.version < known.version) {
+    if (known?.bootId === hello.bootId && hello.version < known.version) {
       throw new RejectedMessage('stale_version', `hello ${hello.version} of ${formatIdentity(identity)}`);
     }
     if (known !== undefined && known.bootId !== hello.bootId) {
@@ -126,7 +126,7 @@ export class Registry {
       this.#rememberBoot(entry, known.bootId, known.startedAtMs);
       entry.olderBoots.delete(hello.bootId);
     }
-    const changed = known === undefined || JSON.stringify(known) !== JSON.stringify(hello);
+    const changed = known === undefined || entry.goodbyeMonoMs !== undefined || planInputs(known) !== planInputs(hello);
     entry.hello = hello;
     entry.goodbyeMonoMs = undefined;
     this.#hear(entry, ageMs);
@@ -273,4 +273,9 @@ export class Registry {
 
 function isOlder(a: FullHello, b: FullHello): boolean {
   return a.startedAtMs < b.startedAtMs || (a.startedAtMs === b.startedAtMs && a.bootId < b.bootId);
+}
+
+/** What a plan depends on; the rest of a hello changes more often. */
+function planInputs({ endpoints, icmp, cap }: FullHello): string {
+  return JSON.stringify([endpoints, icmp, cap]);
 }

@@ -1,10 +1,194 @@
 /** The JSON API, version 1: read only, bounded, described by OpenAPI at /api/v1/openapi.json. */
 import swagger from '@fastify/swagger';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifySchema } from 'fastify';
+import { formatIdentity, isToken, PROTOCOLS, type Identity } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
+import { STATES } from '../path-state.ts';
+import { pathView, type PathFilter, pathPage } from './paths.ts';
+import { meshOf } from './mesh.ts';
+import * as schemas from './schemas.ts';
+
+const MAX_PAGE = 1_000;
+const DEFAULT_PAGE = 100;
 
 export async function registerApi(app: FastifyInstance, collector: Collector): Promise<void> {
-  await app.register(swagger, { openapi: { info: { title: 'wanscope collector', version: '1' } } });
-  app.get('/api/v1/status', () => ({ ready: collector.isReady }));
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'wanscope collector',
+        version: '1',
+        description: 'What the collector knows, read only. Times are ISO 8601, durations seconds, shares ratios.',
+      },
+    },
+  });
+  app.setErrorHandler(async (error: Error & { validation?: unknown; statusCode?: number }, _request, reply) => {
+    const statusCode = error.statusCode ?? 500;
+    const code = error.validation === undefined ? (statusCode < 500 ? 'bad_request' : 'internal') : 'invalid_parameter';
+    return fail(reply, statusCode, code, statusCode < 500 ? error.message : 'the request could not be served');
+  });
+  const { state, registry, ingest, plans } = collector;
+
   app.get('/api/v1/openapi.json', { schema: { hide: true } }, () => app.swagger());
+
+  app.get('/api/v1/status', { schema: describeRoute('Health of the collector.', schemas.status) }, () => {
+    const health = collector.health();
+    return {
+      version: health.version,
+      ready: collector.isReady,
+      startedAt: iso(health.startedAtMs),
+      now: new Date().toISOString(),
+      busConnected: health.connected,
+      intervalSeconds: collector.config.intervalMs / 1_000,
+      paths: state.paths.size,
+      sitePairs: state.sites.size,
+      probes: registry.probes().length,
+      config: {
+        lastReloadSuccessful: health.configReloadSuccessful,
+        lastReloadAt: iso(health.configReloadedAtMs),
+        problems: [...collector.reloadProblems],
+      },
+      snapshot: {
+        durable: health.snapshot.durable,
+        writtenAt: health.snapshot.writtenAtMs === undefined ? null : iso(health.snapshot.writtenAtMs),
+        bytes: health.snapshot.bytes,
+      },
+      rejected: [...ingest.counters.rejected].map(([key, count]) => {
+        const [kind, cause] = key.split('|') as [string, string];
+        return { kind, cause, count };
+      }),
+    };
+  });
+
+  app.get('/api/v1/sites', { schema: describeRoute('Sites, configured or heard of.', schemas.sites) }, () => {
+    const { sites } = collector.config;
+    const probes = registry.probes();
+    const names = new Set([...sites.keys(), ...probes.map(({ identity }) => identity.site)]);
+    return {
+      sites: [...names].sort().map((name) => {
+        const site = sites.get(name);
+        return {
+          name,
+          configured: site !== undefined,
+          role: site?.role ?? null,
+          timezone: site?.timezone ?? null,
+          latitude: site?.location?.[0] ?? null,
+          longitude: site?.location?.[1] ?? null,
+          reachable: collector.reachable.get(name) ?? null,
+          maintenance: collector.maintenance.get(name) ?? false,
+          probes: probes.filter(({ identity }) => identity.site === name).map(({ identity }) => identity.probe),
+        };
+      }),
+    };
+  });
+
+  app.get('/api/v1/probes', { schema: describeRoute('Probes known, with their presence.', schemas.probes) }, () => ({
+    probes: registry.probes().map(({ identity, presence, hello, saidGoodbye, duplicateIdentity, configured }) => {
+      const intake = ingest.intakeOf(identity);
+      return {
+        site: identity.site,
+        probe: identity.probe,
+        presence,
+        configured,
+        saidGoodbye,
+        duplicateIdentity,
+        software: hello?.software ?? null,
+        bootId: hello?.bootId ?? null,
+        startedAt: hello === undefined ? null : iso(hello.startedAtMs),
+        lastIntervalEnd: intake?.lastIntervalEndMs === undefined ? null : iso(intake.lastIntervalEndMs),
+        planVersion: plans.planOf(identity)?.plan.version ?? null,
+        runsPlanVersion: hello?.planVersion ?? null,
+        icmp: hello?.icmp ?? [],
+        endpoints: hello?.endpoints ?? [],
+        paths: intake?.slots.size ?? 0,
+      };
+    }),
+  }));
+
+  app.get<{ Querystring: PathFilter & { limit?: number; cursor?: string } }>(
+    '/api/v1/paths',
+    {
+      schema: {
+        ...describeRoute(
+          'Paths in slot order, a page at a time; `next` is the cursor of the following page.',
+          schemas.paths,
+        ),
+        querystring: {
+          type: 'object',
+          additionalProperties: false,
+          properties: {
+            src_site: { type: 'string' },
+            dst_site: { type: 'string' },
+            protocol: { type: 'string', enum: PROTOCOLS },
+            state: { type: 'string', enum: STATES },
+            limit: { type: 'integer', minimum: 1, maximum: MAX_PAGE, default: DEFAULT_PAGE },
+            cursor: { type: 'string', pattern: '^[0-9]{1,10}$' },
+          },
+        },
+      },
+    },
+    (request) => pathPage(state, request.query, Number(request.query.cursor ?? 0), request.query.limit ?? DEFAULT_PAGE),
+  );
+
+  app.get<{ Params: { key: string } }>(
+    '/api/v1/paths/:key',
+    {
+      schema: {
+        ...describeRoute('One path, with its counters.', schemas.path),
+        params: { type: 'object', properties: { key: { type: 'string', pattern: '^[0-9a-f]{32}$' } } },
+      },
+    },
+    (request, reply) => {
+      const slot = state.paths.find(request.params.key);
+      return slot === undefined ? fail(reply, 404, 'not_found', 'there is no such path') : pathView(state, slot);
+    },
+  );
+
+  app.get<{ Querystring: { by?: 'site' | 'host' } }>(
+    '/api/v1/mesh',
+    {
+      schema: {
+        ...describeRoute(
+          'The matrix: for each ordered pair and protocol the state and the latest interval, over all its paths.',
+          schemas.mesh,
+        ),
+        querystring: {
+          type: 'object',
+          additionalProperties: false,
+          properties: { by: { type: 'string', enum: ['site', 'host'], default: 'site' } },
+        },
+      },
+    },
+    (request) => meshOf(state, request.query.by ?? 'site'),
+  );
+
+  app.get<{ Params: Identity }>(
+    '/api/v1/plan/:site/:probe',
+    {
+      schema: {
+        ...describeRoute('The plan issued to a probe.', schemas.plan),
+        params: { type: 'object', properties: { site: { type: 'string' }, probe: { type: 'string' } } },
+      },
+    },
+    (request, reply) => {
+      const { site, probe } = request.params;
+      const planned = isToken(site) && isToken(probe) ? plans.planOf({ site, probe }) : undefined;
+      if (planned === undefined) {
+        return fail(reply, 404, 'not_found', `there is no plan for ${formatIdentity({ site, probe })}`);
+      }
+      return { stretch: planned.stretch, omittedSessions: planned.omittedSessions, plan: planned.plan };
+    },
+  );
+}
+
+function describeRoute(summary: string, response: object): FastifySchema {
+  return { summary, response: { 200: response, '4xx': schemas.error } };
+}
+
+function fail(reply: FastifyReply, statusCode: number, code: string, message: string): FastifyReply {
+  return reply.code(statusCode).send({ error: { code, message } });
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
 }

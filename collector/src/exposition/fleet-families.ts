@@ -1,5 +1,5 @@
 /** Families about sites, uplinks, tests, probes and the collector itself. */
-import { parseIdentity, type OperatorConfig } from '@wanscope/shared';
+import { parseIdentity, REJECT_CAUSES, type OperatorConfig } from '@wanscope/shared';
 import type { Ingest, Intake } from '../ingest.ts';
 import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
@@ -417,10 +417,9 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       for (const kind of ['report', 'dictionary', 'hello', 'plan'] as const)
         put({ kind }, counters.messages.get(kind) ?? 0);
     }),
-    counter(`${own}rejected_total`, 'Messages refused whole, by kind and cause.', ['kind', 'cause'], (put) => {
-      for (const [key, rejected] of counters.rejected) {
-        const [kind, cause] = key.split('|') as [string, string];
-        put({ kind, cause }, rejected);
+    counter(`${own}messages_rejected_total`, 'Messages refused whole, by kind and cause.', ['kind', 'cause'], (put) => {
+      for (const kind of ['report', 'dictionary', 'hello', 'plan'] as const) {
+        for (const cause of REJECT_CAUSES) put({ kind, cause }, counters.rejected.get(`${kind}|${cause}`) ?? 0);
       }
     }),
     count('deduplicated_total', 'Reports that had been counted already.', () => counters.deduplicated),
@@ -443,6 +442,9 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       'Messages the stream had discarded before they were read.',
       () => view.health().missedMessages,
     ),
+    now('last_report_timestamp_seconds', 'timestamp', 'When the broker took the latest report that was read.', () =>
+      divide(counters.lastReportStoredAtMs, 1_000),
+    ),
     now('paths', '1', 'Paths in the state.', () => state.paths.size),
     now('site_pairs', '1', 'Site-level rollups in the state.', () => state.sites.size),
     gauge(
@@ -459,7 +461,7 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
     now('folded_series', '1', 'Path series that the budget keeps out of the exposition.', () => view.folded().series),
     now('folded_paths', '1', 'Paths exposed in rollups only.', () => view.folded().paths),
     now('ingest_lag_seconds', 'seconds', 'From broker to state, for the latest report.', () => counters.lagSeconds),
-    now('connected', '1', '1 while the broker is connected.', () => Number(view.health().connected)),
+    now('bus_connected', '1', '1 while the broker is connected.', () => Number(view.health().connected)),
     count('disconnections_total', 'Times the broker was lost.', () => view.health().disconnections),
     now('config_last_reload_successful', '1', '1 when the latest configuration was taken.', () =>
       Number(view.health().configReloadSuccessful),

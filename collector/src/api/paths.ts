@@ -1,0 +1,103 @@
+/** Paths as the API shows them. */
+import { OUTCOMES } from '@wanscope/shared';
+import { STATES } from '../path-state.ts';
+import { COUNTER, GAUGE, type SeriesParts } from '../series-table.ts';
+import type { MeasurementState } from '../state.ts';
+
+export interface PathFilter {
+  readonly src_site?: string;
+  readonly dst_site?: string;
+  readonly protocol?: string;
+  readonly state?: string;
+}
+
+export interface IntervalView {
+  readonly end: string;
+  readonly sent: number;
+  readonly lost: number;
+  readonly lossRatio: number | null;
+  readonly minRttSeconds: number | null;
+  readonly meanRttSeconds: number | null;
+  readonly medianRttSeconds: number | null;
+  readonly maxRttSeconds: number | null;
+  readonly interarrivalJitterSeconds: number | null;
+}
+
+export interface PathView extends SeriesParts {
+  readonly key: string;
+  readonly state: string;
+  readonly reason: string;
+  readonly since: string;
+  readonly interval: IntervalView | null;
+  readonly totals: { readonly sent: number; readonly lost: number; readonly backfilled: number };
+  readonly outcomes: Readonly<Record<string, number>>;
+}
+
+/** Rows looked at for one page at most, so that a filter that fits nothing does not hold the event loop. */
+const MAX_ROWS_A_PAGE = 200_000;
+
+/** A page of paths from slot `from` on; `next` is where the following page begins, null at the end. */
+export function pathPage(
+  state: MeasurementState,
+  filter: PathFilter,
+  from: number,
+  limit: number,
+): { paths: PathView[]; next: string | null } {
+  const { paths } = state;
+  const views: PathView[] = [];
+  const lastRow = Math.min(paths.limit, from + MAX_ROWS_A_PAGE);
+  let slot = from;
+  for (; slot < lastRow && views.length < limit; slot += 1) {
+    if (paths.keyOf(slot) === undefined) continue;
+    if (filter.src_site !== undefined && paths.part(slot, 'srcSite') !== filter.src_site) continue;
+    if (filter.dst_site !== undefined && paths.part(slot, 'dstSite') !== filter.dst_site) continue;
+    if (filter.protocol !== undefined && paths.part(slot, 'protocol') !== filter.protocol) continue;
+    if (filter.state !== undefined && STATES[paths.get(slot, GAUGE.state)] !== filter.state) continue;
+    views.push(pathView(state, slot));
+  }
+  return { paths: views, next: slot < paths.limit ? String(slot) : null };
+}
+
+export function pathView(state: MeasurementState, slot: number): PathView {
+  const { paths } = state;
+  const outcomes: Record<string, number> = {};
+  OUTCOMES.forEach((outcome, i) => {
+    const count = paths.get(slot, COUNTER.outcomes + i);
+    if (count > 0) outcomes[outcome] = count;
+  });
+  return {
+    key: paths.keyOf(slot)!,
+    ...paths.partsOf(slot),
+    ...state.stateOf(slot),
+    since: new Date(paths.get(slot, GAUGE.sinceMs)).toISOString(),
+    interval: intervalView(state, slot),
+    totals: {
+      sent: paths.get(slot, COUNTER.sent),
+      lost: paths.get(slot, COUNTER.lost),
+      backfilled: paths.get(slot, COUNTER.backfilled),
+    },
+    outcomes,
+  };
+}
+
+function intervalView({ paths }: MeasurementState, slot: number): IntervalView | null {
+  const endMs = paths.gauge(slot, GAUGE.intervalEndMs);
+  if (endMs === undefined) return null;
+  const seconds = (column: number): number | null => {
+    const ns = paths.gauge(slot, column);
+    return ns === undefined ? null : ns / 1e9;
+  };
+  const sent = paths.get(slot, GAUGE.intervalSent);
+  const lost = paths.get(slot, GAUGE.intervalLost);
+  return {
+    end: new Date(endMs).toISOString(),
+    sent,
+    lost,
+    lossRatio: sent === 0 ? null : lost / sent,
+    minRttSeconds: seconds(GAUGE.intervalMinNs),
+    meanRttSeconds: seconds(GAUGE.intervalMeanNs),
+    medianRttSeconds: seconds(GAUGE.intervalMedianNs),
+    maxRttSeconds: seconds(GAUGE.intervalMaxNs),
+    interarrivalJitterSeconds: seconds(GAUGE.jitterNs),
+  };
+}

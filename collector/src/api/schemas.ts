@@ -1,0 +1,142 @@
+/** JSON schemas of what the API answers; they are its OpenAPI description too. */
+const text = { type: 'string' } as const;
+const time = { type: 'string', format: 'date-time' } as const;
+const number = { type: 'number' } as const;
+const integer = { type: 'integer' } as const;
+const flag = { type: 'boolean' } as const;
+
+type Schema = Readonly<Record<string, unknown>>;
+
+function optional(schema: Schema): Schema {
+  return { ...schema, type: [schema['type'], 'null'] };
+}
+
+function object(properties: Readonly<Record<string, Schema>>): Schema {
+  return { type: 'object', required: Object.keys(properties), properties };
+}
+
+function list(items: Schema): Schema {
+  return { type: 'array', items };
+}
+
+const anything: Schema = { type: 'object', additionalProperties: true };
+
+export const error = object({ error: object({ code: text, message: text }) });
+
+export const status = object({
+  version: text,
+  ready: flag,
+  startedAt: time,
+  now: time,
+  busConnected: flag,
+  intervalSeconds: number,
+  paths: integer,
+  sitePairs: integer,
+  probes: integer,
+  config: object({ lastReloadSuccessful: flag, lastReloadAt: time, problems: list(text) }),
+  snapshot: object({ durable: flag, writtenAt: optional(time), bytes: integer }),
+  rejected: list(object({ kind: text, cause: text, count: integer })),
+});
+
+export const sites = object({
+  sites: list(
+    object({
+      name: text,
+      configured: flag,
+      role: optional(text),
+      timezone: optional(text),
+      latitude: optional(number),
+      longitude: optional(number),
+      reachable: optional(flag),
+      maintenance: flag,
+      probes: list(text),
+    }),
+  ),
+});
+
+export const probes = object({
+  probes: list(
+    object({
+      site: text,
+      probe: text,
+      presence: text,
+      configured: flag,
+      saidGoodbye: flag,
+      duplicateIdentity: flag,
+      software: optional(text),
+      bootId: optional(text),
+      startedAt: optional(time),
+      lastIntervalEnd: optional(time),
+      planVersion: optional(integer),
+      runsPlanVersion: optional(integer),
+      icmp: list(text),
+      endpoints: list(anything),
+      paths: integer,
+    }),
+  ),
+});
+
+const interval = {
+  type: ['object', 'null'],
+  required: ['end', 'sent', 'lost'],
+  properties: {
+    end: time,
+    sent: integer,
+    lost: integer,
+    lossRatio: optional(number),
+    minRttSeconds: optional(number),
+    meanRttSeconds: optional(number),
+    medianRttSeconds: optional(number),
+    maxRttSeconds: optional(number),
+    interarrivalJitterSeconds: optional(number),
+  },
+};
+
+export const path = object({
+  key: text,
+  network: text,
+  srcSite: text,
+  src: text,
+  srcUplink: text,
+  dstSite: text,
+  dst: text,
+  dstUplink: text,
+  dstNetwork: text,
+  dstKind: text,
+  test: text,
+  protocol: text,
+  class: text,
+  family: text,
+  state: text,
+  reason: text,
+  since: time,
+  interval,
+  totals: object({ sent: integer, lost: integer, backfilled: integer }),
+  outcomes: { type: 'object', additionalProperties: integer },
+});
+
+export const paths = object({ paths: list(path), next: optional(text) });
+
+export const mesh = object({
+  by: text,
+  nodes: list(text),
+  truncated: flag,
+  cells: list(
+    object({
+      src: text,
+      dst: text,
+      protocol: text,
+      state: text,
+      reason: text,
+      since: time,
+      paths: integer,
+      sent: integer,
+      lost: integer,
+      lossRatio: optional(number),
+      meanRttSeconds: optional(number),
+      medianRttSeconds: optional(number),
+    }),
+  ),
+});
+
+export const plan = object({ stretch: number, omittedSessions: integer, plan: anything });
