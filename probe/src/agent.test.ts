@@ -1,0 +1,375 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import {
+  decodeDictionary,
+  decodeHello,
+  decodeReport,
+  dictionaryOfPlan,
+  encodeAsk,
+  encodePlan,
+  isDictionary,
+  NS_PER_MS,
+  type Hello,
+  type Plan,
+  type Report,
+} from '@wanscope/shared';
+import { FakeClock, mutate, Random } from '@wanscope/shared/testing';
+import { Agent } from './agent.ts';
+import { BusError, type Bus } from './bus.ts';
+import type { PlanStore } from './plan-store.ts';
+import type { ProbeChannel, Prober } from './probers/prober.ts';
+import { MemorySpool } from './spool.ts';
+import { UsageLedger } from './usage.ts';
+
+const IDENTITY = { site: 'a', probe: 'p' };
+const NOON = Date.UTC(2026, 0, 5, 12);
+const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+
+class FakeBus implements Bus {
+  connected = false;
+  refusing = false;
+  readonly published: { subject: string; bytes: Uint8Array; messageId: string | undefined }[] = [];
+  readonly handlers = new Map<string, (bytes: Uint8Array) => void>();
+  state: Uint8Array | undefined;
+  readonly #listeners: ((connected: boolean) => void)[] = [];
+
+  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<void> {
+    if (!this.connected || this.refusing) return Promise.reject(new BusError('refused'));
+    this.published.push({ subject, bytes, messageId });
+    return Promise.resolve();
+  }
+  subscribe(subject: string, onMessage: (bytes: Uint8Array) => void): void {
+    this.handlers.set(subject, onMessage);
+  }
+  lastState(): Promise<Uint8Array | undefined> {
+    return Promise.resolve(this.state);
+  }
+  onStatus(listener: (connected: boolean) => void): void {
+    this.#listeners.push(listener);
+  }
+  setConnected(connected: boolean): void {
+    this.connected = connected;
+    for (const listener of this.#listeners) listener(connected);
+  }
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+  get hellos(): Hello[] {
+    return this.published
+      .filter(({ subject }) => subject === 'wan.v1.hello.a.p')
+      .map((m) => decodeHello(m.bytes, IDENTITY));
+  }
+  get onReportSubject(): Uint8Array[] {
+    return this.published.filter(({ subject }) => subject === 'wan.v1.report.a.p').map((m) => m.bytes);
+  }
+  get reports(): Report[] {
+    return this.onReportSubject.filter((bytes) => !isDictionary(bytes)).map((bytes) => decodeReport(bytes));
+  }
+}
+
+class FakeStore implements PlanStore {
+  readonly inMemory = false;
+  kept: Plan | undefined;
+  load(): Plan | undefined {
+    return this.kept;
+  }
+  save(plan: Plan): void {
+    this.kept = plan;
+  }
+}
+
+const settle = async (): Promise<void> => {
+  for (let i = 0; i < 50; i += 1) await Promise.resolve();
+};
+
+describe('the agent', () => {
+  let clock: FakeClock;
+  let bus: FakeBus;
+  let store: FakeStore;
+  let spool: MemorySpool;
+  let opened: number;
+  let closed: number;
+  let agent: Agent;
+  let printed: string[];
+
+  const prober: Prober = {
+    protocol: 'udp',
+    timesOut: false,
+    open: (_request, events): ProbeChannel => {
+      opened += 1;
+      return {
+        send: (seq) => {
+          events.sent(seq, clock.monoNs(), 0, seq);
+          clock.after(20, () => events.reply(seq, 0, seq, clock.monoNs(), 0));
+        },
+        close: () => {
+          closed += 1;
+        },
+      };
+    },
+  };
+
+  function plan(version: number, destinations: readonly string[] = ['q', 'r'], change: Partial<Plan> = {}): Plan {
+    return {
+      v: 1,
+      ...IDENTITY,
+      version,
+      issuedAtMs: NOON,
+      expiresAtMs: NOON + 3_600_000,
+      intervalMs: 10_000,
+      paused: false,
+      tests: [
+        {
+          name: 'udp',
+          protocol: 'udp',
+          class: 'BE',
+          sizeBytes: 64,
+          intervalNs: 500 * NS_PER_MS,
+          timeoutNs: 900 * NS_PER_MS,
+          keepAlive: false,
+        },
+      ],
+      sources: [{ network: 'default', uplink: '', ipv4: '192.0.2.1' }],
+      destinations: destinations.map((name) => ({
+        kind: 'probe' as const,
+        site: 'b',
+        name,
+        network: 'default',
+        uplink: '',
+        ipv4: '192.0.2.2',
+        ports: { udp: 862 },
+      })),
+      sessions: destinations.map((_name, i): [number, number, number, 4] => [0, 0, i, 4]),
+      ...change,
+    };
+  }
+
+  function make(): void {
+    agent = new Agent({
+      identity: IDENTITY,
+      bootId: '00000000000000b1',
+      software: 'test',
+      clock,
+      bus,
+      log,
+      planStore: store,
+      spool,
+      usage: new UsageLedger(),
+      probers: new Map([['udp', prober]]),
+      icmpFamilies: [],
+      endpoints: () => Promise.resolve([]),
+      reflectorCounts: () => ({ reflected: 0, dropped: 0 }),
+      processUsage: () => ({ rssBytes: 1, cpuNs: 1 }),
+      reportFormat: 'binary',
+      printReport: (line) => printed.push(line),
+    });
+    agent.start();
+  }
+
+  const give = (message: Plan | Uint8Array): void => {
+    bus.handlers.get('wan.v1.plan.a.p')!(message instanceof Uint8Array ? message : encodePlan(message));
+  };
+
+  async function advance(ms: number): Promise<void> {
+    for (let left = ms; left > 0; left -= 250) {
+      clock.advance(Math.min(250, left));
+      await settle();
+    }
+  }
+
+  beforeEach(async () => {
+    clock = new FakeClock({ wallMs: NOON });
+    bus = new FakeBus();
+    store = new FakeStore();
+    spool = new MemorySpool();
+    opened = closed = 0;
+    printed = [];
+    make();
+    bus.setConnected(true);
+    await settle();
+  });
+
+  it('says hello on connect, on each reconnect and when asked, counting', async () => {
+    bus.setConnected(false);
+    bus.setConnected(true);
+    await settle();
+    bus.handlers.get('wan.v1.ask.a.p')!(encodeAsk({ v: 1, ...IDENTITY, want: 'hello' }));
+    await settle();
+    expect(bus.hellos.map((hello) => [hello.kind, hello.version])).toEqual([
+      ['full', 1],
+      ['full', 2],
+      ['full', 3],
+    ]);
+  });
+
+  it('reports each interval even with nothing to measure, after the dictionary it names', async () => {
+    await advance(29_500);
+    expect(bus.reports.map(({ seq, intervalStartMs, records }) => [seq, intervalStartMs, records.length])).toEqual([
+      [1, NOON, 0],
+      [2, NOON + 10_000, 0],
+    ]);
+    const [first] = bus.onReportSubject;
+    expect(decodeDictionary(first!, IDENTITY).hash).toBe(bus.reports[0]!.dictionaryHash);
+    expect(printed.length).toBe(2);
+  });
+
+  it('measures by the plan, and every probe is in the interval of its scheduled send', async () => {
+    give(plan(1));
+    await advance(35_000);
+    const { hash } = dictionaryOfPlan(plan(1));
+    const reports = bus.reports.filter((report) => report.dictionaryHash === hash);
+    expect(reports.length).toBeGreaterThanOrEqual(2);
+    for (const report of reports) {
+      expect(report.records.map(({ index, sent, lost }) => [index, sent, lost])).toEqual([
+        [0, 20, 0],
+        [1, 20, 0],
+      ]);
+      expect(report.records[0]!.rtt).toMatchObject({ minNs: 20 * NS_PER_MS, maxNs: 20 * NS_PER_MS });
+    }
+    expect(bus.published.at(-1)!.messageId).toMatch(/^00000000000000b1:\d+$/);
+  });
+
+  it('publishes within the next interval, at the same offset each time', async () => {
+    give(plan(1));
+    const seenMs: number[] = [];
+    let known = 0;
+    for (let ms = 0; ms < 60_000; ms += 50) {
+      clock.advance(50);
+      await settle();
+      if (bus.reports.length > known) {
+        known = bus.reports.length;
+        seenMs.push(clock.wallMs() - NOON);
+      }
+    }
+    expect(seenMs.length).toBeGreaterThanOrEqual(4);
+    expect(seenMs[0]).toBeGreaterThan(10_000);
+    expect(seenMs[0]).toBeLessThanOrEqual(20_050);
+    expect(new Set(seenMs.map((at) => at % 10_000)).size).toBe(1);
+  });
+
+  it('goes on with sessions whose recipe stays when the plan changes, and ends the others', async () => {
+    give(plan(1, ['q', 'r']));
+    await advance(14_000);
+    give(plan(2, ['r', 's']));
+    expect(opened).toBe(3);
+    await advance(30_000);
+    expect(closed).toBe(1);
+    const old = dictionaryOfPlan(plan(1)).hash;
+    const now = dictionaryOfPlan(plan(2, ['r', 's'])).hash;
+    const second = bus.reports.filter((report) => report.intervalStartMs === NOON + 10_000);
+    // r: all 20 under the new dictionary. q: its probes until 14 s under the old one.
+    expect(second.find((report) => report.dictionaryHash === now)!.records[0]).toMatchObject({ sent: 20, lost: 0 });
+    const [q] = second.find((report) => report.dictionaryHash === old)!.records;
+    expect(q).toMatchObject({ index: 0, sent: 8, lost: 0 });
+    expect(bus.hellos.at(-1)).toMatchObject({ planVersion: 2 });
+  });
+
+  it('refuses a stale, an expired and a foreign plan by cause, and ignores one it has', () => {
+    give(plan(5));
+    give(plan(5, ['x']));
+    give(plan(4));
+    give(plan(6, ['q'], { expiresAtMs: NOON - 1 }));
+    give(plan(7, ['q'], { site: 'elsewhere' }));
+    expect([...agent.state().rejected]).toEqual([
+      ['stale_version', 1],
+      ['expired', 1],
+      ['wrong_identity', 1],
+    ]);
+    expect(agent.state().plan).toEqual(plan(5));
+    expect(store.kept).toEqual(plan(5));
+  });
+
+  it('sends nothing while paused and after the plan has expired', async () => {
+    give(plan(1, ['q'], { expiresAtMs: NOON + 20_000 }));
+    await advance(50_000);
+    const sent = (): number[] =>
+      bus.reports.filter((report) => report.records.length > 0).map((report) => report.records[0]!.sent);
+    expect(sent().slice(0, 3)).toEqual([20, 20, 0]);
+    expect(agent.state().planExpired).toBe(true);
+    give(plan(2, ['q'], { paused: true }));
+    await advance(20_000);
+    expect(sent().at(-1)).toBe(0);
+    expect(bus.reports.at(-1)!.self.paused).toBe(1);
+  });
+
+  it('starts by the kept plan while it is cut off, and hands everything over afterwards, newest first', async () => {
+    await agent.stop(0);
+    bus = new FakeBus();
+    spool = new MemorySpool();
+    store.kept = plan(9);
+    make();
+    await advance(100_000);
+    expect(spool.counts()).toMatchObject({ produced: 9, acknowledged: 0, reports: 9 });
+    bus.setConnected(true);
+    await advance(1_000);
+    const seqs = bus.reports.map((report) => report.seq);
+    expect(
+      seqs
+        .slice()
+        .sort((a, b) => a - b)
+        .slice(0, 8),
+    ).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    expect(seqs[0]).toBeGreaterThan(5);
+    expect(isDictionary(bus.onReportSubject[0]!)).toBe(true);
+    const counts = spool.counts();
+    expect(counts.produced).toBe(counts.acknowledged + counts.ledgered + counts.reports);
+  });
+
+  it('keeps reports that the broker refuses and tries again', async () => {
+    give(plan(1));
+    bus.refusing = true;
+    await advance(35_000);
+    expect(bus.reports).toEqual([]);
+    expect(spool.counts()).toMatchObject({ acknowledged: 0, ledgered: 0 });
+    bus.refusing = false;
+    await advance(10_000);
+    expect(bus.reports.map((report) => report.seq)).toContain(1);
+  });
+
+  it('says goodbye after its last report and calls nothing lost that was in flight', async () => {
+    give(plan(1, ['q']));
+    await advance(14_000);
+    clock.advance(10);
+    const stopped = agent.stop(2_000);
+    await settle();
+    clock.advance(2_000);
+    await stopped;
+    expect(bus.hellos.at(-1)).toMatchObject({ kind: 'goodbye' });
+    expect(bus.reports.reduce((lost, report) => lost + (report.records[0]?.lost ?? 0), 0)).toBe(0);
+    expect(spool.counts().reports).toBe(0);
+    expect(closed).toBe(opened);
+  });
+
+  it('is not changed by 10,000 malformed plans and requests, and counts each', () => {
+    give(plan(3));
+    const before = agent.state();
+    const random = new Random(2026);
+    const good = encodePlan(plan(4, ['x', 'y']));
+    const goodAsk = encodeAsk({ v: 1, ...IDENTITY, want: 'hello' });
+    const hellos = bus.published.length;
+    let given = 0;
+    for (let i = 0; i < 10_000; i += 1) {
+      // A byte that JSON does not allow anywhere makes sure that no mutation is a good message by chance.
+      const bytes = mutate(i % 2 === 0 ? good : goodAsk, random);
+      const broken = Uint8Array.from([
+        ...bytes.subarray(0, bytes.length >> 1),
+        0x01,
+        ...bytes.subarray(bytes.length >> 1),
+      ]);
+      bus.handlers.get(i % 2 === 0 ? 'wan.v1.plan.a.p' : 'wan.v1.ask.a.p')!(broken);
+      given += 1;
+    }
+    for (const value of [null, 1, [], {}, { v: 2 }, { v: 1 }, { ...plan(4), sessions: [[9, 0, 0, 4]] }]) {
+      give(Buffer.from(JSON.stringify(value)));
+      given += 1;
+    }
+    give(Buffer.alloc(300_000, 0x20));
+    const rejected = agent.state().rejected;
+    expect([...rejected.values()].reduce((sum, count) => sum + count, 0)).toBe(given + 1);
+    expect(rejected.get('too_large')).toBe(1);
+    expect(rejected.get('unsupported_version')).toBe(1);
+    expect(rejected.get('impossible_value')).toBe(1);
+    expect(agent.state().plan).toBe(before.plan);
+    expect(agent.state().sessions).toBe(before.sessions);
+    expect(bus.published.length).toBe(hellos);
+  });
+});

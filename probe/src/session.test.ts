@@ -1,0 +1,248 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { NS_PER_MS, type PlannedSession } from '@wanscope/shared';
+import { FakeClock, Random } from '@wanscope/shared/testing';
+import { IntervalClock, type IntervalSpan } from './interval.ts';
+import type { ProbeEvents, Prober } from './probers/prober.ts';
+import { Schedule } from './schedule.ts';
+import { Session } from './session.ts';
+import { SendBudget } from './usage.ts';
+
+const ms = (value: number): number => value * NS_PER_MS;
+
+const PLANNED: PlannedSession = {
+  index: 3,
+  path: {
+    network: 'default',
+    srcSite: 'a',
+    src: 'p',
+    srcUplink: 'isp',
+    dstSite: 'b',
+    dst: 'q',
+    dstUplink: '',
+    dstNetwork: 'default',
+    dstKind: 'probe',
+    test: 'udp',
+    protocol: 'udp',
+    class: 'BE',
+    family: 'ipv4',
+  },
+  test: {
+    name: 'udp',
+    protocol: 'udp',
+    class: 'BE',
+    sizeBytes: 100,
+    intervalNs: ms(1_000),
+    timeoutNs: ms(900),
+    keepAlive: false,
+  },
+  source: { address: '192.0.2.1', interface: undefined },
+  target: { address: '192.0.2.2', host: undefined, url: undefined, port: 862 },
+};
+
+describe('a session', () => {
+  let clock: FakeClock;
+  let intervals: IntervalClock;
+  let closing: IntervalSpan | undefined;
+  let schedule: Schedule;
+  let session: Session;
+  let events: ProbeEvents;
+  let onSend: (seq: number) => void;
+  let bytes: [string, number][];
+
+  const prober = (timesOut: boolean): Prober => ({
+    protocol: 'udp',
+    timesOut,
+    open: (_request, given) => {
+      events = given;
+      return { send: (seq) => onSend(seq), close: () => undefined };
+    },
+  });
+
+  /** Sends at once; the token is (session-independent) 1 and the sequence number. */
+  const send = (seq: number): void => events.sent(seq, clock.monoNs(), 1, seq);
+  const answerAfter = (seq: number, delayMs: number): void => {
+    clock.after(delayMs, () => events.reply(seq, 1, seq, clock.monoNs(), 0));
+  };
+
+  function make(options: { cap?: { packetsPerSecond: number; bitsPerSecond: number }; timesOut?: boolean } = {}): void {
+    clock = new FakeClock();
+    intervals = new IntervalClock(clock, 10_000);
+    closing = undefined;
+    bytes = [];
+    session = new Session(PLANNED, 'd1', 1, 10_000, prober(options.timesOut ?? false), {
+      clock,
+      budget: new SendBudget(clock.monoNs(), options.cap),
+      intervalAt: (deadlineNs) => {
+        closing = intervals.advance() ?? closing;
+        return deadlineNs < intervals.current.startNs && closing !== undefined ? closing : intervals.current;
+      },
+      countBytes: (uplink, count) => bytes.push([uplink, count]),
+    });
+    schedule = new Schedule(clock);
+    schedule.add(session);
+  }
+
+  /** Runs to `graceMs` after the end of the interval and closes it. */
+  function closeInterval(graceMs = 1_000) {
+    const span = intervals.current;
+    clock.advanceNs(span.endNs - clock.monoNs() + ms(graceMs));
+    return session.close(span);
+  }
+
+  beforeEach(() => {
+    onSend = send;
+    make();
+  });
+
+  it('counts an answer to each probe with its round trip', () => {
+    onSend = (seq) => {
+      send(seq);
+      answerAfter(seq, 40);
+    };
+    expect(closeInterval()).toMatchObject({
+      index: 3,
+      sent: 10,
+      lost: 0,
+      rtt: { count: 10, minNs: ms(40), maxNs: ms(40), sumNs: ms(400) },
+      interarrivalJitterNs: 0,
+    });
+  });
+
+  it('subtracts a dwell that fits into the round trip and ignores one that does not', () => {
+    onSend = (seq) => {
+      send(seq);
+      clock.after(40, () => events.reply(seq, 1, seq, clock.monoNs(), [ms(10), ms(41), -1][seq % 3]!));
+    };
+    // Numbers 0, 3, 6, 9 have a dwell of 10 ms: 4 * 30 + 6 * 40 = 360 ms.
+    expect(closeInterval().rtt).toMatchObject({ minNs: ms(30), maxNs: ms(40), sumNs: ms(360) });
+  });
+
+  it('counts what is never answered as lost, in the interval of its scheduled send', () => {
+    const record = closeInterval();
+    expect(record).toMatchObject({ sent: 10, lost: 10 });
+    expect(record.rtt).toBeUndefined();
+    expect(closeInterval()).toMatchObject({ sent: 10, lost: 10 });
+  });
+
+  it('counts a late reply as late where it arrives and leaves it lost', () => {
+    onSend = (seq) => {
+      send(seq);
+      // Number 9, sent in the last second, is answered in the next interval, before the first one closes.
+      if (seq === 9) answerAfter(seq, 1_200);
+      else answerAfter(seq, 5);
+    };
+    const first = closeInterval(3_000);
+    expect(first).toMatchObject({ sent: 10, lost: 1, late: 0 });
+    expect(closeInterval()).toMatchObject({ sent: 10, lost: 0, late: 1 });
+  });
+
+  it('tells duplicates, forged, replayed and reordered replies apart', () => {
+    onSend = (seq) => {
+      send(seq);
+      if (seq === 0) answerAfter(seq, 5);
+      if (seq === 1) {
+        answerAfter(0, 1);
+        clock.after(2, () => events.reply(seq, 1, 77, clock.monoNs(), 0));
+        clock.after(3, () => {
+          expect(events.reply(123_456, 1, 2, clock.monoNs(), 0)).toBe('forgotten');
+          events.forgotten(true);
+          events.forgotten(false);
+        });
+      }
+      if (seq === 2) answerAfter(seq, 800);
+    };
+    expect(closeInterval()).toMatchObject({ sent: 10, lost: 8, duplicates: 1, spoofed: 2, replayed: 1, reordered: 0 });
+  });
+
+  it('counts replies that overtake each other as reordered', () => {
+    const fast: PlannedSession = { ...PLANNED, test: { ...PLANNED.test, intervalNs: ms(100) } };
+    schedule.clear();
+    session = new Session(fast, 'd1', 2, 10_000, prober(false), {
+      clock,
+      budget: new SendBudget(0),
+      intervalAt: () => intervals.current,
+      countBytes: () => undefined,
+    });
+    schedule.add(session);
+    onSend = (seq) => {
+      send(seq);
+      // Number 4 takes 250 ms and arrives after 5 and 6; all others take 1 ms.
+      answerAfter(seq, seq === 4 ? 250 : 1);
+    };
+    clock.advance(9_950);
+    expect(session.close(intervals.current)).toMatchObject({ lost: 0, reordered: 1 });
+  });
+
+  it('refuses forged replies of every kind without a change of what it measured', () => {
+    const random = new Random(5);
+    onSend = (seq) => {
+      send(seq);
+      answerAfter(seq, 10);
+    };
+    clock.advance(5_500);
+    const pending = session.pending;
+    for (let i = 0; i < 10_000; i += 1) {
+      const verdict = events.reply(random.int(2 ** 32), random.int(2 ** 32), random.int(2 ** 32), clock.monoNs(), 0);
+      expect(['wrong', 'forgotten']).toContain(verdict);
+      if (verdict === 'forgotten') events.forgotten(false);
+    }
+    expect(session.pending).toBe(pending);
+    expect(closeInterval()).toMatchObject({ sent: 10, lost: 0, spoofed: 10_000, duplicates: 0, late: 0 });
+  });
+
+  it('counts local errors beside sent and lost', () => {
+    onSend = (seq) => events.settle(seq, seq % 2 === 0 ? 'not_sent' : 'unresolved');
+    expect(closeInterval()).toMatchObject({ sent: 0, lost: 0, notSent: 5, outcomes: { unresolved: 5 } });
+  });
+
+  it('keeps the outcomes of connects: an answer with an RTT or a loss', () => {
+    make({ timesOut: true });
+    onSend = (seq) => {
+      send(seq);
+      const outcome = (['answered', 'refused', 'lost', 'unreachable', 'retransmitted'] as const)[seq % 5]!;
+      events.settle(seq, outcome, seq % 5 < 2 ? ms(7) : undefined);
+      // A second end of the same probe changes nothing.
+      events.settle(seq, 'lost');
+    };
+    expect(closeInterval()).toMatchObject({
+      sent: 10,
+      lost: 6,
+      rtt: { count: 4, sumNs: ms(28) },
+      outcomes: { refused: 2, unreachable: 2, retransmitted: 2 },
+    });
+  });
+
+  it('stays under the cap whatever the plan says', () => {
+    // A quarter of a second's allowance at once: 1 packet of 4 a second. One comes back each 250 ms.
+    make({ cap: { packetsPerSecond: 4, bitsPerSecond: 1e9 } });
+    expect(closeInterval()).toMatchObject({ sent: 10, notSent: 0 });
+    // 128 octets are 1,024 bits; 1,024 bit/s allow a burst of 256 bits only.
+    make({ cap: { packetsPerSecond: 2_000, bitsPerSecond: 1_024 } });
+    expect(closeInterval()).toMatchObject({ sent: 0, notSent: 10 });
+  });
+
+  it('attributes loss to a direction by the reflector’s numbers', () => {
+    let reflected = 0;
+    onSend = (seq) => {
+      send(seq);
+      // 3 is lost on the way there; 6 is reflected and lost on the way back.
+      if (seq === 3) return;
+      const number = reflected++;
+      if (seq === 6) return;
+      clock.after(10, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.reflected(seq, number);
+      });
+    };
+    expect(closeInterval()).toMatchObject({ sent: 10, lost: 2, oneWayLost: { forward: 1, reverse: 1, unknown: 0 } });
+  });
+
+  it('counts octets for its uplink', () => {
+    onSend = (seq) => {
+      send(seq);
+      events.wireBytes(128);
+    };
+    clock.advance(1_000);
+    expect(bytes).toEqual([['isp', 128]]);
+  });
+});
