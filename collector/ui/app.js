@@ -1,0 +1,230 @@
+/**
+ * The page: what is not right, the mesh as a matrix, and the paths behind a cell. Reads the API every few seconds and
+ * writes nothing.
+ *
+ * @typedef {'ok' | 'degraded' | 'down' | 'no_data'} State
+ * @typedef {{ src: string, dst: string, protocol: string, state: State, reason: string, since: string, paths: number,
+ *   sent: number, lost: number, lossRatio: number | null, meanRttSeconds: number | null }} Cell
+ * @typedef {{ nodes: string[], cells: Cell[], truncated: boolean }} Mesh
+ * @typedef {{ key: string, srcSite: string, src: string, dstSite: string, dst: string, test: string, class: string,
+ *   family: string, state: State, reason: string, since: string,
+ *   interval: { sent: number, lost: number, lossRatio: number | null, minRttSeconds: number | null,
+ *     meanRttSeconds: number | null, maxRttSeconds: number | null } | null }} Path
+ */
+
+const REFRESH_MS = 5_000;
+const ALL = 'all';
+/** Gravest last. */
+const GRAVITY = /** @type {const} */ (['no_data', 'ok', 'degraded', 'down']);
+const STATE_TEXT = { ok: 'ok', degraded: 'degraded', down: 'down', no_data: 'no data' };
+
+/**
+ * What the person chose.
+ * @type {{ by: string, protocol: string, pair: { src: string, dst: string } | undefined }}
+ */
+const chosen = { by: 'site', protocol: ALL, pair: undefined };
+
+/** @param {string} id */
+const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+/**
+ * @param {string} name
+ * @param {Record<string, string>} [attributes]
+ * @param {(Node | string)[]} children
+ */
+function element(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+/** @param {number | null | undefined} seconds */
+function rttText(seconds) {
+  if (seconds === null || seconds === undefined) return '–';
+  if (seconds < 0.001) return `${(seconds * 1e6).toFixed(0)} µs`;
+  return seconds < 1 ? `${(seconds * 1e3).toFixed(1)} ms` : `${seconds.toFixed(2)} s`;
+}
+
+/** @param {number | null | undefined} ratio */
+function lossText(ratio) {
+  if (ratio === null || ratio === undefined) return 'no data';
+  return ratio === 0 ? '0 %' : `${(ratio * 100).toPrecision(2)} %`;
+}
+
+/** @param {string} since */
+function sinceText(since) {
+  const seconds = Math.max(0, Math.round((Date.now() - Date.parse(since)) / 1_000));
+  const age =
+    seconds < 90
+      ? `${seconds} s`
+      : seconds < 5_400
+        ? `${Math.round(seconds / 60)} min`
+        : `${Math.round(seconds / 3_600)} h`;
+  return `since ${new Date(since).toLocaleTimeString()} (${age})`;
+}
+
+/** @param {string} reason */
+const reasonText = (reason) => reason.replaceAll('_', ' ');
+
+/** @param {string} path @returns {Promise<any>} */
+async function load(path) {
+  const response = await fetch(`api/v1/${path}`);
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  return response.json();
+}
+
+/** One cell for a pair: its protocols merged, the gravest state winning. @param {Cell[]} cells */
+function merged(cells) {
+  const gravest = cells.reduce((a, b) => (GRAVITY.indexOf(b.state) > GRAVITY.indexOf(a.state) ? b : a));
+  const sent = cells.reduce((sum, cell) => sum + cell.sent, 0);
+  const lost = cells.reduce((sum, cell) => sum + cell.lost, 0);
+  const timed = cells.filter((cell) => cell.meanRttSeconds !== null);
+  const answered = timed.reduce((sum, cell) => sum + cell.sent - cell.lost, 0);
+  const rtt = timed.reduce((sum, cell) => sum + (cell.meanRttSeconds ?? 0) * (cell.sent - cell.lost), 0);
+  return {
+    ...gravest,
+    lossRatio: sent === 0 ? null : lost / sent,
+    meanRttSeconds: answered === 0 ? null : rtt / answered,
+  };
+}
+
+/** @param {Mesh} mesh */
+function drawMesh(mesh) {
+  /** @type {Map<string, Cell[]>} */
+  const pairs = new Map();
+  for (const cell of mesh.cells) {
+    if (chosen.protocol !== ALL && cell.protocol !== chosen.protocol) continue;
+    const key = `${cell.src} ${cell.dst}`;
+    pairs.set(key, [...(pairs.get(key) ?? []), cell]);
+  }
+  const head = element('tr', {}, element('th'), ...mesh.nodes.map((node) => element('th', { scope: 'col' }, node)));
+  const rows = mesh.nodes.map((src) =>
+    element(
+      'tr',
+      {},
+      element('th', { scope: 'row' }, src),
+      ...mesh.nodes.map((dst) => {
+        const cells = pairs.get(`${src} ${dst}`);
+        if (cells === undefined) return element('td');
+        const cell = merged(cells);
+        const button = element('button', {
+          type: 'button',
+          title: `${src} → ${dst}: ${STATE_TEXT[cell.state]}, ${reasonText(cell.reason)}`,
+        });
+        button.append(rttText(cell.meanRttSeconds), element('small', {}, lossText(cell.lossRatio)));
+        button.addEventListener('click', () => {
+          chosen.pair = { src, dst };
+          void refresh();
+        });
+        return element('td', { class: cell.state }, button);
+      }),
+    ),
+  );
+  byId('mesh').replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
+}
+
+/** @param {Mesh} mesh */
+function drawProblems(mesh) {
+  const bad = mesh.cells
+    .filter((cell) => cell.state === 'degraded' || cell.state === 'down')
+    .sort((a, b) => GRAVITY.indexOf(b.state) - GRAVITY.indexOf(a.state) || a.since.localeCompare(b.since));
+  const lines = bad.map((cell) =>
+    element(
+      'li',
+      { class: cell.state },
+      element('strong', {}, `${cell.src} → ${cell.dst}`),
+      ` ${cell.protocol} is ${STATE_TEXT[cell.state]}: ${reasonText(cell.reason)}, ${lossText(cell.lossRatio)} lost, ` +
+        `${rttText(cell.meanRttSeconds)}, ${sinceText(cell.since)}`,
+    ),
+  );
+  const nothing = element('li', { class: 'quiet' }, 'Nothing: every path that has data is within its objectives.');
+  const list = byId('problems');
+  list.replaceChildren(...(lines.length > 0 ? lines : [nothing]));
+}
+
+/** @param {Path[]} paths @param {{ src: string, dst: string }} pair */
+function drawPaths(paths, pair) {
+  const columns = ['path', 'test', 'class', 'family', 'state', 'loss', 'min', 'mean', 'max', ''];
+  const head = element('tr', {}, ...columns.map((column) => element('th', { scope: 'col' }, column)));
+  const rows = paths.map((path) => {
+    const interval = path.interval;
+    const cells = [
+      `${path.srcSite}/${path.src} → ${path.dstSite}/${path.dst}`,
+      path.test,
+      path.class,
+      path.family,
+      STATE_TEXT[path.state],
+      lossText(interval?.lossRatio),
+      rttText(interval?.minRttSeconds),
+      rttText(interval?.meanRttSeconds),
+      rttText(interval?.maxRttSeconds),
+      `${reasonText(path.reason)}, ${sinceText(path.since)}`,
+    ];
+    return element(
+      'tr',
+      {},
+      ...cells.map((text, i) =>
+        element('td', i === 4 ? { class: path.state } : i === 9 ? { class: 'quiet' } : {}, text),
+      ),
+    );
+  });
+  byId('paths-title').textContent = `Paths ${pair.src} → ${pair.dst}`;
+  byId('paths').replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
+  byId('paths-section').hidden = false;
+}
+
+/** @param {string} id @param {readonly string[]} values @param {string} current @param {(value: string) => void} take */
+function fillSelect(id, values, current, take) {
+  const select = /** @type {HTMLSelectElement} */ (byId(id));
+  if (select.options.length !== values.length) {
+    select.replaceChildren(...values.map((value) => element('option', { value }, value)));
+    select.value = current;
+  }
+  select.onchange = () => {
+    take(select.value);
+    void refresh();
+  };
+}
+
+async function refresh() {
+  try {
+    /** @type {[Mesh, Mesh, { paths: number, ready: boolean }, { probes: { presence: string }[] }]} */
+    const [mesh, sites, status, fleet] = await Promise.all([
+      load(`mesh?by=${chosen.by}`),
+      load('mesh?by=site'),
+      load('status'),
+      load('probes'),
+    ]);
+    const live = fleet.probes.filter((probe) => probe.presence === 'live').length;
+    byId('summary').textContent =
+      `${live} of ${fleet.probes.length} probes live, ${status.paths} paths, updated ${new Date().toLocaleTimeString()}` +
+      (mesh.truncated ? '; the mesh is too large to show whole' : '');
+    const protocols = [...new Set(sites.cells.map((cell) => cell.protocol))].sort();
+    fillSelect('by', ['site', 'host'], chosen.by, (value) => {
+      chosen.by = value;
+      chosen.pair = undefined;
+      byId('paths-section').hidden = true;
+    });
+    fillSelect('protocol', [ALL, ...protocols], chosen.protocol, (value) => (chosen.protocol = value));
+    drawProblems(sites);
+    drawMesh(mesh);
+    if (chosen.pair !== undefined) {
+      const { src, dst } = chosen.pair;
+      const [srcSite, dstSite] = [src.split('/')[0], dst.split('/')[0]];
+      const query = new URLSearchParams({ src_site: String(srcSite), dst_site: String(dstSite) });
+      /** @type {{ paths: Path[] }} */
+      const { paths } = await load(`paths?${query}`);
+      const shown =
+        chosen.by === 'site'
+          ? paths
+          : paths.filter((path) => `${path.srcSite}/${path.src}` === src && `${path.dstSite}/${path.dst}` === dst);
+      drawPaths(shown, chosen.pair);
+    }
+  } catch (error) {
+    byId('summary').textContent = `The collector does not answer: ${String(error)}`;
+  }
+}
+
+void refresh();
+setInterval(() => void refresh(), REFRESH_MS);

@@ -1,0 +1,95 @@
+/** The page the collector serves, in a real Chromium, over a real mesh. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Mesh, namespacesUnavailable, openDoor } from '@wanscope/lab';
+import { chromium, type Browser, type Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const PROBES = [
+  { site: 'hq', probe: 'a' },
+  { site: 'hq', probe: 'b' },
+  { site: 'branch', probe: 'a' },
+];
+const CONFIG = `
+interval: 2s
+sites: { hq: { role: hub }, branch: {} }
+tests:
+  icmp: { protocol: icmp, rate: 5/s }
+  udp:  { protocol: udp, rate: 5/s }
+meshes:
+  - { shape: full, tests: [icmp, udp] }
+`;
+const PATIENCE_MS = 20_000;
+
+describe.skipIf(namespacesUnavailable() !== undefined)('the page', () => {
+  let directory: string;
+  let mesh: Mesh;
+  let door: Awaited<ReturnType<typeof openDoor>>;
+  let browser: Browser;
+  let page: Page;
+  const complaints: string[] = [];
+
+  beforeAll(async () => {
+    directory = mkdtempSync(join(tmpdir(), 'wanscope-page-'));
+    mesh = new Mesh({ directory, probes: PROBES, config: CONFIG, isolation: 'namespaces' });
+    await mesh.start();
+    door = await openDoor(0, mesh.collectorSocket);
+    await mesh.until('the mesh to measure', async () => {
+      const answer = await mesh.get('/api/v1/mesh?by=host');
+      const { cells } = JSON.parse(answer.body) as { cells: { state: string }[] };
+      return cells.length === 6 * 2 && cells.every((cell) => cell.state === 'ok');
+    });
+    browser = await chromium.launch({
+      executablePath: '/usr/bin/chromium',
+      args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking'],
+    });
+    page = await browser.newPage();
+    page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
+    page.on('pageerror', (error) => complaints.push(error.message));
+    await page.goto(`http://127.0.0.1:${door.port}/`);
+    await page.waitForSelector('#mesh button');
+  });
+
+  afterAll(async () => {
+    await browser.close();
+    await door.close();
+    await mesh.stop();
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  test('says that every probe is live and nothing is wrong', async () => {
+    expect(await page.textContent('#summary')).toContain('3 of 3 probes live, 24 paths');
+    expect(await page.textContent('#problems')).toContain('Nothing');
+  });
+
+  test('shows the sites as a matrix, and hosts when asked', async () => {
+    // hq -> hq (its two probes), hq -> branch, branch -> hq
+    expect(await page.locator('#mesh td.ok').count()).toBe(3);
+    await page.selectOption('#by', 'host');
+    await page.waitForFunction(() => document.querySelectorAll('#mesh td.ok').length === 6);
+  });
+
+  test('lists the paths behind a cell with their delays', async () => {
+    await page.selectOption('#by', 'site');
+    await page.waitForFunction(() => document.querySelectorAll('#mesh td.ok').length === 3);
+    await page.getByTitle(/^hq → branch/).click();
+    await page.waitForSelector('#paths tbody tr');
+    // Two sources x icmp and udp x IPv4 and IPv6
+    expect(await page.locator('#paths tbody tr').count()).toBe(8);
+    expect(await page.textContent('#paths-title')).toBe('Paths hq → branch');
+    expect(await page.locator('#paths tbody tr').first().textContent()).toMatch(/\d (µs|ms)/);
+  });
+
+  test('names the pair, the protocol and the time when something goes down', async () => {
+    await mesh.probes.get('branch/a')!.stop('SIGKILL');
+    await page.waitForSelector('#problems li.down', { timeout: PATIENCE_MS });
+    const problems = await page.locator('#problems li.down').allTextContents();
+    expect(problems.join('\n')).toMatch(/hq → branch udp is down: .*since/);
+    expect(problems.join('\n')).not.toContain('branch → hq'); // silent is not down
+  });
+
+  test('complains about nothing in the console', () => {
+    expect(complaints).toEqual([]);
+  });
+});
