@@ -1,0 +1,126 @@
+import { describe, expect, it } from 'vitest';
+import { detectAddresses, endpointsOf, parseAddresses, parseReflect, type LocalAddress } from './addresses.ts';
+
+const local = (fields: Partial<LocalAddress>): LocalAddress => ({
+  network: 'default',
+  uplink: '',
+  family: 'ipv4',
+  bound: '10.0.0.1',
+  advertised: '10.0.0.1',
+  advertisedUdpPort: undefined,
+  interface: undefined,
+  ...fields,
+});
+
+describe('configured addresses', () => {
+  it.each([
+    ['default=10.0.0.1', local({})],
+    ['tenant-a/isp-b=10.0.0.1', local({ network: 'tenant-a', uplink: 'isp-b' })],
+    ['default=10.0.0.1@192.0.2.7', local({ advertised: '192.0.2.7' })],
+    [
+      'default=10.0.0.1@192.0.2.7:1862%wan0',
+      local({ advertised: '192.0.2.7', advertisedUdpPort: 1_862, interface: 'wan0' }),
+    ],
+    ['default=2001:db8::1', local({ family: 'ipv6', bound: '2001:db8::1', advertised: '2001:db8::1' })],
+    [
+      'default=[2001:db8::1]@[2001:db8::2]:862%eth0',
+      local({
+        family: 'ipv6',
+        bound: '2001:db8::1',
+        advertised: '2001:db8::2',
+        advertisedUdpPort: 862,
+        interface: 'eth0',
+      }),
+    ],
+  ])('%s', (text, expected) => {
+    expect(parseAddresses(text)).toEqual({ value: [expected] });
+  });
+
+  it.each([
+    ['default', 'not understood'],
+    ['UP=10.0.0.1', 'network "UP" must match'],
+    ['default/=10.0.0.1', 'uplink "" must match'],
+    ['default=host', '"host" is not an IP address'],
+    ['default=10.0.0.1@2001:db8::1', '2001:db8::1 is not of the family of 10.0.0.1'],
+    ['default=10.0.0.1@1.2.3.4:70000', 'is not an IP address with an optional port'],
+    ['default=10.0.0.1%a-very-long-interface', 'is not an interface name'],
+  ])('refuse %s: %s', (text, wrong) => {
+    const parsed = parseAddresses(text);
+    expect('problems' in parsed && parsed.problems[0]).toContain(wrong);
+  });
+
+  it('name every bad entry and a repeated one', () => {
+    const parsed = parseAddresses('a=1.1.1.1, a=1.1.1.1, b=x, b=1.1.1.1');
+    expect('problems' in parsed && parsed.problems.length).toBe(2);
+  });
+});
+
+describe('ports to reflect on', () => {
+  it('are parsed', () => {
+    expect(parseReflect('udp:862, http:0')).toEqual({ value: { udp: 862, http: 0 } });
+    expect(parseReflect('')).toEqual({ value: {} });
+  });
+
+  it('are refused when repeated, out of range or shared', () => {
+    expect(parseReflect('udp:1,udp:2')).toEqual({ problems: ['"udp:2": udp is named twice'] });
+    expect(parseReflect('tcp:65536')).toEqual({
+      problems: ['"tcp:65536": not understood; allowed: udp:PORT, tcp:PORT, http:PORT'],
+    });
+    expect(parseReflect('tcp:80,http:80')).toEqual({ problems: ['tcp and http cannot both be on port 80'] });
+  });
+});
+
+describe('detected addresses', () => {
+  const detect = async (ipv4: string | undefined, ipv6: string | undefined, interfaceName = 'eth0') =>
+    detectAddresses(
+      (family) => Promise.resolve(family === 'ipv4' ? ipv4 : ipv6),
+      [
+        { interface: interfaceName, address: ipv4 ?? '' },
+        { interface: interfaceName, address: ipv6 ?? '' },
+      ],
+    );
+
+  it('are the sources of the routes to the broker, in the network "default"', async () => {
+    expect(await detect('10.0.0.1', '2001:db8::1')).toEqual([
+      local({}),
+      local({ family: 'ipv6', bound: '2001:db8::1', advertised: '2001:db8::1' }),
+    ]);
+    expect(await detect('10.0.0.1', undefined)).toEqual([local({})]);
+  });
+
+  it('are never loopback, link-local or a container bridge’s', async () => {
+    expect(await detect('127.0.0.1', '::1')).toEqual([]);
+    expect(await detect('169.254.1.1', 'fe80::1')).toEqual([]);
+    for (const name of ['docker0', 'br-1234', 'veth1', 'cni0', 'podman0']) {
+      expect(await detect('10.0.0.1', undefined, name)).toEqual([]);
+    }
+  });
+});
+
+describe('endpoints', () => {
+  it('are one for each network and uplink, with the ports that listen on all their addresses', () => {
+    const v4 = local({ advertisedUdpPort: 1_862, advertised: '192.0.2.1' });
+    const v6 = local({ family: 'ipv6', bound: '2001:db8::1', advertised: '2001:db8::1', advertisedUdpPort: 1_862 });
+    const other = local({ network: 'blue', bound: '10.9.0.1', advertised: '10.9.0.1' });
+    const endpoints = endpointsOf([v4, v6, other], (address) =>
+      address === v6 ? { udp: 862, tcp: 8_620 } : { udp: 862, tcp: 8_620, http: 8_621 },
+    );
+    expect(endpoints).toEqual([
+      {
+        network: 'default',
+        uplink: '',
+        addresses: [
+          { family: 'ipv4', bound: '10.0.0.1', advertised: '192.0.2.1' },
+          { family: 'ipv6', bound: '2001:db8::1', advertised: '2001:db8::1' },
+        ],
+        reflect: { udp: 1_862, tcp: 8_620 },
+      },
+      {
+        network: 'blue',
+        uplink: '',
+        addresses: [{ family: 'ipv4', bound: '10.9.0.1', advertised: '10.9.0.1' }],
+        reflect: { udp: 862, tcp: 8_620, http: 8_621 },
+      },
+    ]);
+  });
+});

@@ -1,0 +1,140 @@
+import { describe, expect, it } from 'vitest';
+import { readSettings, type Invocation, type Settings } from './config.ts';
+
+const GOOD = { WAN_NATS_URL: 'nats://broker:4222', WAN_SITE: 'berlin' };
+
+const read = (env: Record<string, string>, argv: string[] = [], hostName = 'Router-7.example'): Invocation =>
+  readSettings(env, argv, hostName, '1.2.3');
+
+function settings(env: Record<string, string>, argv: string[] = []): Settings {
+  const invocation = read(env, argv);
+  if (invocation.kind !== 'run') throw new Error(JSON.stringify(invocation));
+  return invocation.settings;
+}
+
+function problems(env: Record<string, string>, argv: string[] = [], hostName?: string): readonly string[] {
+  const invocation = read(env, argv, hostName);
+  return invocation.kind === 'problems' ? invocation.problems : [];
+}
+
+describe('settings', () => {
+  it('need a broker and a site only', () => {
+    expect(settings(GOOD)).toEqual({
+      natsUrls: ['nats://broker:4222'],
+      credentials: '',
+      identity: { site: 'berlin', probe: 'router-7-example' },
+      addresses: undefined,
+      reflect: { udp: 862, tcp: 8620, http: 8621 },
+      stateDirectory: '/var/lib/wan-probe',
+      logLevel: 'info',
+      metricsListen: undefined,
+      keepRoot: false,
+      user: { uid: 65_534, gid: 65_534 },
+      reportFormat: 'binary',
+      printReports: false,
+    });
+  });
+
+  it('come from flags before the environment', () => {
+    const both = settings({ ...GOOD, WAN_PROBE: 'env', WAN_USER: '1000' }, [
+      '--probe',
+      'flag',
+      '--nats-url',
+      'a:1, tls://[2001:db8::1]:2',
+      '--keep-root',
+      '--print-reports',
+      '--user=7:8',
+      '--metrics-listen',
+      '[::1]:9100',
+    ]);
+    expect(both).toMatchObject({
+      identity: { probe: 'flag' },
+      natsUrls: ['a:1', 'tls://[2001:db8::1]:2'],
+      keepRoot: true,
+      printReports: true,
+      user: { uid: 7, gid: 8 },
+      metricsListen: { host: '::1', port: 9_100 },
+    });
+  });
+
+  it('may reflect nothing', () => {
+    expect(settings({ ...GOOD, WAN_REFLECT: '' }).reflect).toEqual({});
+  });
+
+  it('refuse a host name that looks like a container id', () => {
+    expect(problems(GOOD, [], '0123456789ab')).toEqual([
+      'WAN_PROBE: the host name "0123456789ab" looks like a container id, which changes at each start; allowed: set WAN_PROBE to a lasting name, [a-z0-9_-]{1,63}',
+    ]);
+    expect(read({ ...GOOD, WAN_PROBE: 'edge' }, [], '0123456789ab').kind).toBe('run');
+  });
+
+  it.each([
+    [
+      'WAN_NATS_URL',
+      '',
+      'WAN_NATS_URL: is not set; allowed: a comma-separated list of nats://host[:port], tls://, ws:// or wss:// addresses',
+    ],
+    [
+      'WAN_NATS_URL',
+      'http://x',
+      'WAN_NATS_URL: "http://x" is not a broker address; allowed: a comma-separated list of nats://host[:port], tls://, ws:// or wss:// addresses',
+    ],
+    ['WAN_SITE', '', 'WAN_SITE: is not set; allowed: [a-z0-9_-]{1,63}'],
+    ['WAN_SITE', 'New York', 'WAN_SITE: "New York" is not a site name; allowed: [a-z0-9_-]{1,63}'],
+    ['WAN_PROBE', 'A', 'WAN_PROBE: "A" is not a probe name; allowed: [a-z0-9_-]{1,63}'],
+    [
+      'WAN_LOG_LEVEL',
+      'loud',
+      'WAN_LOG_LEVEL: "loud" is not one of them; allowed: trace, debug, info, warn, error, silent',
+    ],
+    [
+      'WAN_METRICS_LISTEN',
+      '9100',
+      'WAN_METRICS_LISTEN: "9100" is not an address to listen on; allowed: host:port, [ipv6]:port or :port',
+    ],
+    ['WAN_KEEP_ROOT', 'maybe', 'WAN_KEEP_ROOT: "maybe" is neither; allowed: true, false'],
+    [
+      'WAN_USER',
+      'nobody',
+      'WAN_USER: "nobody" is not an unprivileged user; allowed: uid or uid:gid, numeric, uid not 0',
+    ],
+    ['WAN_REPORT_FORMAT', 'xml', 'WAN_REPORT_FORMAT: "xml" is not one of them; allowed: binary, json'],
+    ['WAN_REFLECT', 'icmp:1', 'WAN_REFLECT: "icmp:1": not understood; allowed: udp:PORT, tcp:PORT, http:PORT'],
+    [
+      'WAN_ADDRESSES',
+      'x',
+      'WAN_ADDRESSES: "x": not understood; allowed: network[/uplink]=address[@advertised[:port]][%interface]',
+    ],
+  ])('refuse %s=%s in one line', (name, value, message) => {
+    expect(problems({ ...GOOD, [name]: value })).toEqual([message]);
+  });
+
+  it('name every problem at once', () => {
+    expect(problems({ WAN_USER: '0' }).map((line) => line.split(':')[0])).toEqual([
+      'WAN_NATS_URL',
+      'WAN_SITE',
+      'WAN_USER',
+    ]);
+  });
+
+  it('refuse a flag that does not exist', () => {
+    expect(problems(GOOD, ['--bogus'])).toEqual(["unknown option '--bogus'"]);
+  });
+
+  it('have a help and a version text', () => {
+    expect(read({}, ['--version'])).toEqual({ kind: 'text', text: '1.2.3\n' });
+    const help = read({}, ['--help']);
+    expect(help.kind === 'text' && help.text).toContain('WAN_REFLECT');
+  });
+
+  it('know whom to ask for health', () => {
+    expect(read({ WAN_METRICS_LISTEN: ':9100' }, ['--healthcheck'])).toEqual({
+      kind: 'healthcheck',
+      host: '0.0.0.0',
+      port: 9_100,
+    });
+    expect(problems({}, ['--healthcheck'])).toEqual([
+      'WAN_METRICS_LISTEN: is not set, so there is no one to ask; allowed: host:port',
+    ]);
+  });
+});

@@ -1,0 +1,120 @@
+import { describe, expect, it } from 'vitest';
+import { NS_PER_S } from '@wanscope/shared';
+import { FakeClock, mutate, Random } from '@wanscope/shared/testing';
+import { writeRequest } from '../packet/stamp.ts';
+import { SourceLimiter } from './reflector.ts';
+import { ReflectorSessions, StampResponder } from './stamp.ts';
+
+function request(seq: number, size = 44, ssid = 1): Buffer {
+  const packet = Buffer.alloc(Math.max(44, size));
+  writeRequest(packet, { seq, t1High: 5, t1Low: 6, errorEstimate: 1, ssid });
+  return packet.subarray(0, size);
+}
+
+describe('the STAMP responder', () => {
+  it('answers with its own number, the request’s own fields and as many octets', () => {
+    const responder = new StampResponder(new FakeClock());
+    for (const [position, seq] of [10, 11, 14].entries()) {
+      const packet = request(seq, 100);
+      expect(responder.respond(packet, '192.0.2.1', 5_000, 862)).toBe(100);
+      expect([
+        packet.readUInt32BE(0),
+        packet.readUInt32BE(24),
+        packet.readUInt32BE(28),
+        packet.readUInt32BE(32),
+      ]).toEqual([position, seq, 5, 6]);
+    }
+  });
+
+  it('gives a duplicate the number of its first copy', () => {
+    const responder = new StampResponder(new FakeClock());
+    const numbers = [1, 2, 1, 3, 2].map((seq) => {
+      const packet = request(seq);
+      responder.respond(packet, '192.0.2.1', 5_000, 862);
+      return packet.readUInt32BE(0);
+    });
+    expect(numbers).toEqual([0, 1, 0, 2, 1]);
+  });
+
+  it('counts each session by itself: address, port and SSID', () => {
+    const responder = new StampResponder(new FakeClock());
+    responder.respond(request(1), '192.0.2.1', 5_000, 862);
+    for (const [address, port, ssid] of [
+      ['192.0.2.2', 5_000, 1],
+      ['192.0.2.1', 5_001, 1],
+      ['192.0.2.1', 5_000, 2],
+    ] as const) {
+      const packet = request(9, 44, ssid);
+      responder.respond(packet, address, port, 862);
+      expect(packet.readUInt32BE(0)).toBe(0);
+    }
+    expect(responder.sessions).toBe(4);
+  });
+
+  it('stays silent to answers, to its own port, to port 0 and to what is too short', () => {
+    const responder = new StampResponder(new FakeClock());
+    const answered = request(1);
+    responder.respond(answered, '192.0.2.1', 5_000, 862);
+    expect(responder.respond(answered, '192.0.2.1', 5_000, 862)).toBe(0);
+    expect(responder.respond(request(2), '192.0.2.1', 862, 862)).toBe(0);
+    expect(responder.respond(request(2), '192.0.2.1', 0, 862)).toBe(0);
+    expect(responder.respond(request(2, 40), '192.0.2.1', 5_000, 862)).toBe(0);
+    expect(responder.respond(request(2, 41), '192.0.2.1', 5_000, 862)).toBe(41);
+  });
+
+  it('limits each source address, whatever ports it uses', () => {
+    const clock = new FakeClock();
+    const responder = new StampResponder(clock);
+    let answered = 0;
+    for (let i = 0; i < 5_000; i += 1) {
+      if (responder.respond(request(i), '192.0.2.1', 1_024 + i, 862) > 0) answered += 1;
+    }
+    expect(answered).toBe(2_000);
+    expect(responder.respond(request(1), '192.0.2.9', 5_000, 862)).toBe(44);
+    clock.advanceNs(NS_PER_S / 1_000);
+    // 4,000 a second: four come back each millisecond.
+    expect([1, 2, 3, 4, 5].map((seq) => responder.respond(request(seq), '192.0.2.1', 5_000, 862))).toEqual([
+      44, 44, 44, 44, 0,
+    ]);
+  });
+
+  it('never sends more than it got and never fails, over 10,000 malformed datagrams', () => {
+    const clock = new FakeClock();
+    const responder = new StampResponder(clock);
+    const random = new Random(862);
+    for (let i = 0; i < 10_000; i += 1) {
+      clock.advance(1);
+      const packet = Buffer.from(
+        i % 3 === 0 ? random.bytes(random.int(80)) : mutate(request(i, 44 + random.int(60)), random),
+      );
+      const isAnswer = packet.length >= 41 && packet.subarray(16, 44).some((octet) => octet !== 0);
+      const length = responder.respond(packet, '192.0.2.1', 5_000, 862);
+      expect(length).toBeLessThanOrEqual(packet.length);
+      if (isAnswer || packet.length < 41) expect(length).toBe(0);
+    }
+    expect(responder.sessions).toBeLessThanOrEqual(10_000);
+  });
+});
+
+describe('the tables of the reflector', () => {
+  it('number newcomers statelessly when full, until a session has been idle for a minute', () => {
+    const clock = new FakeClock();
+    const sessions = new ReflectorSessions(clock, 2);
+    sessions.number('a', 7);
+    sessions.number('b', 7);
+    expect(sessions.number('c', 7)).toBe(7);
+    clock.advance(61_000);
+    sessions.number('b', 8);
+    expect(sessions.number('c', 7)).toBe(0);
+    expect(sessions.size).toBe(2);
+  });
+
+  it('share one bucket among newcomers when full, and forget sources that used nothing up', () => {
+    const clock = new FakeClock();
+    const limiter = new SourceLimiter(clock, { perSecond: 1, burst: 1 }, 2);
+    expect(['a', 'b', 'c', 'd'].map((source) => limiter.allow(source))).toEqual([true, true, true, false]);
+    clock.advance(2_000);
+    expect(limiter.allow('e')).toBe(true);
+    expect(limiter.sources).toBe(1);
+  });
+});

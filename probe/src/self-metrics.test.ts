@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest';
+import type { AgentState } from './agent.ts';
+import { SELF_METRICS, selfMetricsRegistry } from './self-metrics.ts';
+
+const STATE: AgentState = {
+  connected: true,
+  plan: undefined,
+  planInMemory: true,
+  planExpired: false,
+  sessions: 4,
+  inFlight: 2,
+  rejected: new Map([['malformed', 3]]),
+  spool: { produced: 9, acknowledged: 5, ledgered: 1, reports: 3, bytes: 300 },
+  spoolInMemory: true,
+  budgetRefused: 0,
+  timerError: { maxNs: 2_000_000, sumNs: 3_000_000, count: 2 },
+  icmpFamilies: ['ipv4'],
+  reflectors: { reflected: 8, dropped: 7 },
+};
+
+describe('the probe’s own metrics', () => {
+  const registry = selfMetricsRegistry({
+    state: () => STATE,
+    usage: () => [{ purpose: 'probes', uplink: 'isp', bytes: 1_234 }],
+    rssBytes: () => 42,
+  });
+
+  it('show the state, in base units', async () => {
+    const page = await registry.metrics();
+    for (const line of [
+      'wan_probe_connected 1',
+      'wan_probe_plan_in_memory 1',
+      'wan_probe_rejected_messages_total{cause="malformed"} 3',
+      'wan_probe_rejected_messages_total{cause="expired"} 0',
+      'wan_probe_reports_ledgered_total 1',
+      'wan_probe_timer_error_max_seconds 0.002',
+      'wan_probe_timer_error_mean_seconds 0.0015',
+      'wan_probe_icmp_available{family="ipv4"} 1',
+      'wan_probe_icmp_available{family="ipv6"} 0',
+      'wan_probe_sent_bytes_total{purpose="probes",uplink="isp"} 1234',
+      'wan_probe_resident_memory_bytes 42',
+    ]) {
+      expect(page.split('\n')).toContain(line);
+    }
+  });
+
+  it('show counters as they are, however often they are asked', async () => {
+    await registry.metrics();
+    expect(await registry.metrics()).toContain('wan_probe_reflected_total 8');
+  });
+
+  it('are all listed with type and help, in the page’s order', async () => {
+    const page = await registry.metrics();
+    const types = [...page.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map((match) => [match[1], match[2]]);
+    expect(types).toEqual(SELF_METRICS.map(({ name, type }) => [name, type]));
+    for (const { name, type } of SELF_METRICS) expect(name.endsWith('_total')).toBe(type === 'counter');
+  });
+});
