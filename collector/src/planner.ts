@@ -4,7 +4,6 @@
  */
 import { isIP } from 'node:net';
 import {
-  canonicalPath,
   EXTERNAL_SITE,
   FAMILIES,
   formatIdentity,
@@ -17,7 +16,6 @@ import {
   type HelloEndpoint,
   type MeshConfig,
   type OperatorConfig,
-  type PathParts,
   type Plan,
   type PlanDestination,
   type PlanSource,
@@ -40,18 +38,45 @@ export interface ProbePlan {
 
 const STAMP_PORT = 862;
 const MAX_SESSIONS = 65_536;
+const MAX_SOURCES = 64;
+const MAX_DESTINATIONS = 16_384;
+/** Separators and the line's end around the fields of a path in a dictionary. */
+const PATH_OVERHEAD_BYTES = 13;
+/** A session in a plan at its longest: `[255,63,16383,6],`. */
+const SESSION_BYTES = 17;
 /** Room for a plan's tables and head beside its sessions; dictionaries are the tighter bound. */
 const MESSAGE_ROOM_BYTES = MAX_MESSAGE_BYTES - 4_096;
-const MAX_INTERVAL_STRETCH_MARGIN = 1 + 1e-9;
+const ROUNDING_MARGIN = 1 + 1e-9;
 
 /** Plans for the whole fleet, by identity in ascending order. */
 export function planFleet(config: OperatorConfig, fleet: readonly FullHello[]): Map<string, ProbePlan> {
   const probes = [...fleet].sort(byIdentity);
   const policies = new PolicyIndex(config);
   const meshes = config.meshes.map((mesh) => new MeshTargets(mesh, probes));
-  return new Map(
-    probes.map((probe) => [formatIdentity(probe), planProbe(config, probe, probes, meshes, policies)] as const),
+  const prepared = new Map(
+    probes.map((probe) => [probe, endpointsOf(probe).map((one) => prepare(destinationOf(probe, one)))]),
   );
+  return new Map(
+    probes.map(
+      (probe) => [formatIdentity(probe), planProbe(config, probe, probes, meshes, policies, prepared)] as const,
+    ),
+  );
+}
+
+/** A destination as every plan that has it holds it, and what it adds to the plan's and the dictionary's size. */
+interface Prepared {
+  readonly destination: PlanDestination;
+  readonly planBytes: number;
+  readonly pathBytes: number;
+}
+
+function prepare(destination: PlanDestination): Prepared {
+  const { site, name, uplink, network, kind } = destination;
+  return {
+    destination,
+    planBytes: Buffer.byteLength(JSON.stringify(destination)) + 1,
+    pathBytes: site.length + Buffer.byteLength(name) + uplink.length + network.length + kind.length,
+  };
 }
 
 function planProbe(
@@ -60,6 +85,7 @@ function planProbe(
   probes: readonly FullHello[],
   meshes: readonly MeshTargets[],
   policies: PolicyIndex,
+  prepared: ReadonlyMap<FullHello, readonly Prepared[]>,
 ): ProbePlan {
   const builder = new PlanBuilder(config, probe);
   config.meshes.forEach((mesh, at) => {
@@ -69,7 +95,7 @@ function planProbe(
       for (const test of tests) {
         // A pair that is reachable from one end only is measured from that end.
         if (policies.of(probe.site, destination.site, test.name).outboundOnly) continue;
-        builder.addProbe(mesh.network, destination, test);
+        builder.addProbe(mesh.network, prepared.get(destination)!, test);
       }
     }
   });
@@ -142,9 +168,9 @@ class PlanBuilder {
   readonly #testIndex = new Map<string, number>();
   readonly #sources: readonly PlanSource[];
   readonly #destinations: PlanDestination[] = [];
-  readonly #destinationIndex = new Map<string, number>();
+  readonly #destinationIndex = new Map<PlanDestination, number>();
   readonly #sessions: [number, number, number, 4 | 6][] = [];
-  readonly #seen = new Set<string>();
+  readonly #seen = new Set<number>();
   #dictionaryBytes = 64;
   #planBytes = 1_024;
   #omitted = 0;
@@ -152,24 +178,16 @@ class PlanBuilder {
   constructor(config: OperatorConfig, probe: FullHello) {
     this.#config = config;
     this.#probe = probe;
-    this.#sources = probe.endpoints.map(sourceOf);
+    this.#sources = endpointsOf(probe).map(sourceOf);
   }
 
-  addProbe(network: string, destination: FullHello, test: TestConfig): void {
-    destination.endpoints.forEach((endpoint) => {
-      if (endpoint.network !== network) return;
-      if (test.protocol !== 'icmp' && endpoint.reflect[test.protocol] === undefined) return;
-      const planned: PlanDestination = {
-        kind: 'probe',
-        site: destination.site,
-        name: destination.probe,
-        network,
-        uplink: endpoint.uplink,
-        ...addressesOf(endpoint, 'advertised'),
-        ports: endpoint.reflect,
-      };
-      this.#addSessions(network, planned, test, (family) => planned[family] !== undefined);
-    });
+  addProbe(network: string, endpoints: readonly Prepared[], test: TestConfig): void {
+    for (const endpoint of endpoints) {
+      const { destination } = endpoint;
+      if (destination.network !== network) continue;
+      if (test.protocol !== 'icmp' && destination.ports[test.protocol] === undefined) continue;
+      this.#addSessions(network, endpoint, test, (family) => destination[family] !== undefined);
+    }
   }
 
   addTarget(target: TargetConfig, test: TestConfig): void {
@@ -177,7 +195,7 @@ class PlanBuilder {
     if (planned === undefined) return;
     const literal = planned.ipv4 !== undefined || planned.ipv6 !== undefined;
     const urlFamily = planned.url === undefined ? 0 : isIP(new URL(planned.url).hostname.replace(/^\[|\]$/g, ''));
-    this.#addSessions(target.network, planned, test, (family) => {
+    this.#addSessions(target.network, prepare(planned), test, (family) => {
       if (urlFamily !== 0) return family === (urlFamily === 4 ? 'ipv4' : 'ipv6');
       return !literal || planned[family] !== undefined;
     });
@@ -202,53 +220,50 @@ class PlanBuilder {
     };
   }
 
-  #addSessions(
-    network: string,
-    destination: PlanDestination,
-    test: TestConfig,
-    has: (family: Family) => boolean,
-  ): void {
+  #addSessions(network: string, prepared: Prepared, test: TestConfig, has: (family: Family) => boolean): void {
     this.#sources.forEach((source, sourceIndex) => {
       if (source.network !== network) return;
       for (const family of FAMILIES) {
         if (!test.families.includes(family) || source[family] === undefined || !has(family)) continue;
         if (test.protocol === 'icmp' && !this.#probe.icmp.includes(family)) continue;
-        this.#addSession(sourceIndex, source, destination, test, family);
+        this.#addSession(sourceIndex, source, prepared, test, family);
       }
     });
   }
 
-  #addSession(
-    sourceIndex: number,
-    source: PlanSource,
-    destination: PlanDestination,
-    test: TestConfig,
-    family: Family,
-  ): void {
-    const path = canonicalPath(pathParts(this.#probe, source, destination, test, family));
-    if (this.#seen.has(path)) return;
-    // Names are ASCII but for targets' names; three octets a character is the most UTF-8 needs here.
-    const pathBytes = Buffer.byteLength(path) + 1;
-    const destinationKey = JSON.stringify(destination);
-    const tableBytes = this.#destinationIndex.has(destinationKey) ? 0 : Buffer.byteLength(destinationKey) + 1;
-    const sessionBytes = 28 + tableBytes;
+  #addSession(sourceIndex: number, source: PlanSource, prepared: Prepared, test: TestConfig, family: Family): void {
+    const { destination } = prepared;
+    const known = this.#destinationIndex.get(destination);
+    const pathBytes =
+      PATH_OVERHEAD_BYTES +
+      (source.network.length + this.#probe.site.length + this.#probe.probe.length + source.uplink.length) +
+      (prepared.pathBytes + test.name.length + test.protocol.length + test.class.length + family.length);
+    const planBytes = SESSION_BYTES + (known === undefined ? prepared.planBytes : 0);
+    const testIndex = this.#indexOfTest(test);
+    const digit = family === 'ipv4' ? 4 : 6;
+    // Two meshes may name the same pair and test; a path is planned once.
+    const key =
+      ((testIndex * MAX_SOURCES + sourceIndex) * MAX_SESSIONS + (known ?? this.#destinations.length)) * 8 + digit;
+    if (this.#seen.has(key)) return;
     if (
       this.#sessions.length >= MAX_SESSIONS ||
+      (known === undefined && this.#destinations.length >= MAX_DESTINATIONS) ||
       this.#dictionaryBytes + pathBytes > MAX_MESSAGE_BYTES ||
-      this.#planBytes + sessionBytes > MESSAGE_ROOM_BYTES
+      this.#planBytes + planBytes > MESSAGE_ROOM_BYTES
     ) {
       this.#omitted += 1;
       return;
     }
-    this.#seen.add(path);
+    this.#seen.add(key);
     this.#dictionaryBytes += pathBytes;
-    this.#planBytes += sessionBytes;
-    this.#sessions.push([
-      this.#indexOfTest(test),
-      sourceIndex,
-      this.#indexOfDestination(destinationKey, destination),
-      family === 'ipv4' ? 4 : 6,
-    ]);
+    this.#planBytes += planBytes;
+    this.#sessions.push([testIndex, sourceIndex, known ?? this.#addDestination(destination), digit]);
+  }
+
+  #addDestination(destination: PlanDestination): number {
+    this.#destinations.push(destination);
+    this.#destinationIndex.set(destination, this.#destinations.length - 1);
+    return this.#destinations.length - 1;
   }
 
   #indexOfTest(test: TestConfig): number {
@@ -258,14 +273,6 @@ class PlanBuilder {
     this.#tests.push({ name, protocol, class: test.class, sizeBytes, intervalNs, timeoutNs, keepAlive });
     this.#testIndex.set(name, this.#tests.length - 1);
     return this.#tests.length - 1;
-  }
-
-  #indexOfDestination(key: string, destination: PlanDestination): number {
-    const known = this.#destinationIndex.get(key);
-    if (known !== undefined) return known;
-    this.#destinations.push(destination);
-    this.#destinationIndex.set(key, this.#destinations.length - 1);
-    return this.#destinations.length - 1;
   }
 
   /** Stretches every send interval by one factor until the load fits; nothing is left out for being too much. */
@@ -283,33 +290,31 @@ class PlanBuilder {
     }
     const excess = Math.max(packetsPerSecond / cap.packetsPerSecond, bitsPerSecond / cap.bitsPerSecond);
     if (excess <= 1) return { stretch: 1, tests: this.#tests };
-    const stretch = excess * MAX_INTERVAL_STRETCH_MARGIN;
+    const stretch = excess * ROUNDING_MARGIN;
     const tests = this.#tests.map((test) => ({ ...test, intervalNs: Math.ceil(test.intervalNs * stretch) }));
     return { stretch: excess, tests };
   }
 }
 
-function pathParts(
-  probe: FullHello,
-  source: PlanSource,
-  destination: PlanDestination,
-  test: TestConfig,
-  family: Family,
-): PathParts {
+/** One endpoint for each network and uplink: a second one could not be told from the first in a path. */
+function endpointsOf(probe: FullHello): HelloEndpoint[] {
+  const byPlace = new Map<string, HelloEndpoint>();
+  for (const endpoint of probe.endpoints) {
+    const place = `${endpoint.network}|${endpoint.uplink}`;
+    if (!byPlace.has(place)) byPlace.set(place, endpoint);
+  }
+  return [...byPlace.values()];
+}
+
+function destinationOf(probe: FullHello, endpoint: HelloEndpoint): PlanDestination {
   return {
-    network: source.network,
-    srcSite: probe.site,
-    src: probe.probe,
-    srcUplink: source.uplink,
-    dstSite: destination.site,
-    dst: destination.name,
-    dstUplink: destination.uplink,
-    dstNetwork: destination.network,
-    dstKind: destination.kind,
-    test: test.name,
-    protocol: test.protocol,
-    class: test.class,
-    family,
+    kind: 'probe',
+    site: probe.site,
+    name: probe.probe,
+    network: endpoint.network,
+    uplink: endpoint.uplink,
+    ...addressesOf(endpoint, 'advertised'),
+    ports: endpoint.reflect,
   };
 }
 

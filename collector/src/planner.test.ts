@@ -1,0 +1,244 @@
+import {
+  decodePlan,
+  dictionaryOfPlan,
+  encodeDictionary,
+  encodePlan,
+  formatIdentity,
+  MAX_MESSAGE_BYTES,
+  planLoad,
+  SEND_CAP,
+  sessionsOf,
+  type FullHello,
+  type OperatorConfig,
+  type Plan,
+  type PlannedSession,
+} from '@wanscope/shared';
+import { describe, expect, test } from 'vitest';
+import { planFleet, PolicyIndex } from './planner.ts';
+import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
+
+const TESTS = `
+tests:
+  icmp: { protocol: icmp, rate: 1/s }
+  udp:  { protocol: udp, rate: 1/s }
+  tcp:  { protocol: tcp, rate: 1/10s }
+  web:  { protocol: http, rate: 1/60s }
+`;
+const sitesOf = (names: readonly string[]): string =>
+  `sites:\n${names.map((name) => `  ${name}: { timezone: UTC }`).join('\n')}\n`;
+const full = (extra = ''): OperatorConfig =>
+  configOf(`${sitesOf(['hq', 'a', 'b'])}${TESTS}meshes:\n  - { shape: full, tests: [icmp, udp, tcp, web] }\n${extra}`);
+
+function plansOf(config: OperatorConfig, fleet: readonly FullHello[]): Map<string, Plan> {
+  return new Map(
+    [...planFleet(config, fleet)].map(([key, { body }]) => [
+      key,
+      { ...body, version: 1, issuedAtMs: 0, expiresAtMs: 1 },
+    ]),
+  );
+}
+
+const sessionsFor = (config: OperatorConfig, fleet: readonly FullHello[], name: string): PlannedSession[] =>
+  sessionsOf(plansOf(config, fleet).get(name)!);
+const destinations = (sessions: readonly PlannedSession[]): string[] =>
+  [...new Set(sessions.map(({ path }) => `${path.dstSite}/${path.dst}`))].sort();
+
+describe('a full mesh', () => {
+  const fleet = ['hq/p1', 'hq/p2', 'a/p', 'b/p'].map((name) => helloOf(name));
+
+  test('has every ordered pair, in every test and family, and no probe measures itself', () => {
+    for (const [name, plan] of plansOf(full(), fleet)) {
+      const sessions = sessionsOf(plan);
+      const others = fleet.map(formatIdentity).filter((other) => other !== name);
+      expect(destinations(sessions)).toEqual(others.sort());
+      // Three others, four tests, two families.
+      expect(sessions).toHaveLength(3 * 4 * 2);
+    }
+  });
+
+  test('gives plans that the probe accepts', () => {
+    for (const plan of plansOf(full(), fleet).values()) {
+      expect(decodePlan(encodePlan(plan), plan)).toEqual(plan);
+    }
+  });
+
+  test('is the same, byte for byte, whatever the order of the hellos', () => {
+    const text = (plans: Map<string, Plan>): string => JSON.stringify([...plans]);
+    expect(text(plansOf(full(), [...fleet].reverse()))).toBe(text(plansOf(full(), fleet)));
+  });
+
+  test('sends to the advertised address from the bound one', () => {
+    const session = sessionsFor(full(), fleet, 'a/p')[0]!;
+    expect(session.source.address).toBe('10.0.0.1');
+    expect(session.target.address).toBe('192.0.2.1');
+  });
+
+  test('goes from every uplink to every uplink', () => {
+    const dual = helloOf('a/p', { endpoints: [endpointOf({ uplink: 'isp-a' }), endpointOf({ uplink: 'isp-b' })] });
+    const icmp = sessionsFor(full(), [dual, helloOf('b/p')], 'b/p').filter(({ test: { name } }) => name === 'icmp');
+    expect(icmp.map(({ path }) => `${path.dstUplink} ${path.family}`)).toEqual([
+      'isp-a ipv4',
+      'isp-a ipv6',
+      'isp-b ipv4',
+      'isp-b ipv6',
+    ]);
+  });
+
+  test('plans no protocol whose reflector is not announced, and ICMP only where the source can send it', () => {
+    const deaf = helloOf('a/p', { endpoints: [endpointOf({ reflect: { tcp: 8_620 } })], icmp: ['ipv4'] });
+    const pair = [deaf, helloOf('b/p')];
+    expect(new Set(sessionsFor(full(), pair, 'b/p').map(({ test: { name } }) => name))).toEqual(
+      new Set(['icmp', 'tcp']),
+    );
+    const icmp = sessionsFor(full(), pair, 'a/p').filter(({ test: { name } }) => name === 'icmp');
+    expect(icmp.map(({ path }) => path.family)).toEqual(['ipv4']);
+  });
+
+  test('stays inside a network and in families that both ends have', () => {
+    const other = helloOf('a/p', { endpoints: [endpointOf({ network: 'tenant' })] });
+    const v4 = helloOf('b/p', {
+      endpoints: [endpointOf({ addresses: [{ family: 'ipv4', bound: '10.1.0.1', advertised: '10.1.0.1' }] })],
+    });
+    const sessions = sessionsFor(full(), [other, v4, helloOf('hq/p')], 'hq/p');
+    expect(destinations(sessions)).toEqual(['b/p']);
+    expect(new Set(sessions.map(({ path }) => path.family))).toEqual(new Set(['ipv4']));
+  });
+
+  test('leaves out paths towards what is reachable outbound only, and keeps denied ones', () => {
+    const config = full(`
+expectations:
+  - { from: "*", to: a, test: "*", expect: outbound_only }
+  - { from: hq, to: b, test: tcp, expect: denied }
+`);
+    expect(destinations(sessionsFor(config, fleet, 'b/p'))).toEqual(['hq/p1', 'hq/p2']);
+    expect(destinations(sessionsFor(config, fleet, 'a/p'))).toEqual(['b/p', 'hq/p1', 'hq/p2']);
+    const policies = new PolicyIndex(config);
+    expect(policies.of('hq', 'b', 'tcp').denied).toBe(true);
+    expect(policies.of('hq', 'b', 'udp').denied).toBe(false);
+    expect(sessionsFor(config, fleet, 'hq/p1').some(({ path }) => path.dstSite === 'b' && path.test === 'tcp')).toBe(
+      true,
+    );
+  });
+});
+
+describe('hub and spoke', () => {
+  const spokes = Array.from({ length: 40 }, (_, i) => `s${i}`);
+  const config = configOf(
+    `${sitesOf(['hub1', 'hub2', ...spokes])}${TESTS}meshes:\n  - { shape: hub-spoke, hubs: [hub1, hub2], peers: 3, tests: [icmp] }\n`,
+  );
+  const fleet = ['hub1/p', 'hub2/p', ...spokes.map((site) => `${site}/p`)].map((name) => helloOf(name));
+
+  test('each spoke measures every hub and exactly k other spokes', () => {
+    for (const [name, plan] of plansOf(config, fleet)) {
+      const found = destinations(sessionsOf(plan));
+      if (name.startsWith('hub')) {
+        expect(found).toHaveLength(fleet.length - 1);
+      } else {
+        expect(found.filter((other) => other.startsWith('hub'))).toEqual(['hub1/p', 'hub2/p']);
+        expect(found).toHaveLength(2 + 3);
+      }
+    }
+  });
+
+  test('when a spoke goes, only those that measured it choose another', () => {
+    const gone = 's7/p';
+    const before = plansOf(config, fleet);
+    const rest = fleet.filter((hello) => formatIdentity(hello) !== gone);
+    for (const [name, plan] of plansOf(config, rest)) {
+      const was = destinations(sessionsOf(before.get(name)!));
+      const is = destinations(sessionsOf(plan));
+      expect(is).toEqual(expect.arrayContaining(was.filter((other) => other !== gone)));
+      if (!was.includes(gone)) expect(is).toEqual(was);
+    }
+  });
+
+  test('probes of one site measure each other', () => {
+    const pair = [helloOf('hub1/p'), helloOf('s1/p'), helloOf('s1/q')];
+    expect(destinations(sessionsFor(config, pair, 's1/p'))).toEqual(['hub1/p', 's1/q']);
+  });
+});
+
+describe('targets', () => {
+  const config = configOf(`${sitesOf(['hq', 'a'])}${TESTS}
+meshes: []
+targets:
+  saas:   { kind: external, url: "https://saas.example/", tests: [web], from: [a] }
+  db:     { kind: external, host: 192.0.2.9, port: 5432, tests: [tcp, icmp], from: ["*"] }
+  router: { kind: responder, site: hq, host: 192.0.2.10, port: 862, tests: [udp], from: [a] }
+`);
+  const fleet = [helloOf('hq/p'), helloOf('a/p')];
+
+  test('are measured from where configuration says, without a probe at the other end', () => {
+    const found = sessionsFor(config, fleet, 'a/p').map(
+      ({ path, target }) =>
+        `${path.test} ${path.dstKind} ${path.dstSite}/${path.dst} ${path.family} ${target.port ?? '-'}`,
+    );
+    expect(found).toEqual([
+      'web external external/saas ipv4 -',
+      'web external external/saas ipv6 -',
+      'tcp external external/db ipv4 5432',
+      'icmp external external/db ipv4 -',
+      'udp responder hq/router ipv4 862',
+    ]);
+    expect(destinations(sessionsFor(config, fleet, 'hq/p'))).toEqual(['external/db']);
+  });
+});
+
+describe('the cap', () => {
+  test('stretches every interval by one factor when more is wanted', () => {
+    const names = Array.from({ length: 21 }, (_, i) => `s${i}`);
+    const config = configOf(
+      `${sitesOf(names)}tests:\n  fast: { protocol: udp, rate: 100/s }\n  slow: { protocol: icmp, rate: 1/s }\nmeshes:\n  - { shape: full, tests: [fast, slow] }\n`,
+    );
+    const fleet = names.map((site) => helloOf(`${site}/p`));
+    const { body, stretch } = planFleet(config, fleet).get('s0/p')!;
+    // 20 others x 2 families x (100 + 1) packets/s = 4,040 packets/s under a cap of 2,000.
+    expect(stretch).toBeCloseTo(4_040 / 2_000, 9);
+    const plan = { ...body, version: 1, issuedAtMs: 0, expiresAtMs: 1 };
+    expect(planLoad(plan).packetsPerSecond).toBeLessThanOrEqual(SEND_CAP.packetsPerSecond);
+    expect(planLoad(plan).packetsPerSecond).toBeGreaterThan(SEND_CAP.packetsPerSecond * 0.999);
+    const [fast, slow] = plan.tests;
+    expect(fast!.intervalNs / 10e6).toBeCloseTo(slow!.intervalNs / 1e9, 6);
+    expect(decodePlan(encodePlan(plan), plan).sessions).toHaveLength(80);
+  });
+
+  test('leaves plans alone that fit', () => {
+    const plan = planFleet(full(), [helloOf('a/p'), helloOf('b/p')]).get('a/p')!;
+    expect(plan.stretch).toBe(1);
+    expect(plan.body.tests.map(({ intervalNs }) => intervalNs)).toEqual([1e9, 1e9, 10e9, 60e9]);
+  });
+});
+
+test('a plan and its dictionary fit in one message each; what does not is counted', () => {
+  const names = Array.from({ length: 300 }, (_, i) => `a-site-whose-name-is-rather-long-${i}`);
+  const config = configOf(`${sitesOf(names)}${TESTS}meshes:\n  - { shape: full, tests: [icmp, udp, tcp, web] }\n`);
+  const { body, omittedSessions } = planFleet(
+    config,
+    names.map((site) => helloOf(`${site}/probe`)),
+  ).get('a-site-whose-name-is-rather-long-0/probe')!;
+  expect(omittedSessions).toBeGreaterThan(0);
+  expect(body.sessions.length + omittedSessions).toBe(299 * 4 * 2);
+  const plan = { ...body, version: 1, issuedAtMs: 0, expiresAtMs: 1 };
+  expect(encodePlan(plan).length).toBeLessThanOrEqual(MAX_MESSAGE_BYTES);
+  const dictionaryBytes = encodeDictionary(dictionaryOfPlan(plan)).length;
+  expect(dictionaryBytes).toBeLessThanOrEqual(MAX_MESSAGE_BYTES);
+  // And no room is wasted: a path takes some 150 octets.
+  expect(dictionaryBytes).toBeGreaterThan(MAX_MESSAGE_BYTES - 400);
+});
+
+describe('objectives', () => {
+  test('the most specific wins, the later of two equal ones', () => {
+    const config = full(`
+objectives:
+  - { from: "*", to: "*", test: icmp, rtt: 100ms }
+  - { from: "*", to: hq, test: icmp, rtt: 40ms }
+  - { from: a, to: hq, test: icmp, rtt: 30ms }
+  - { from: a, to: hq, test: icmp, rtt: 20ms }
+`);
+    const policies = new PolicyIndex(config);
+    expect(policies.of('b', 'a', 'icmp').objective.rttNs).toBe(100e6);
+    expect(policies.of('b', 'hq', 'icmp').objective.rttNs).toBe(40e6);
+    expect(policies.of('a', 'hq', 'icmp').objective.rttNs).toBe(20e6);
+    expect(policies.of('a', 'hq', 'udp').objective.rttNs).toBeUndefined();
+  });
+});

@@ -1,0 +1,96 @@
+/** A broker in memory with the two streams, for tests: messages are handed over at once, in order. */
+import { parseSubject, REPORT_STREAM, type Identity } from '@wanscope/shared';
+import type { Bus, BusHandlers, BusMessage } from '../bus.ts';
+
+interface Stored {
+  readonly subject: string;
+  readonly data: Uint8Array;
+  readonly seq: number;
+  readonly storedAtMs: number;
+}
+
+export class MemoryBroker {
+  readonly reports: Stored[] = [];
+  readonly state = new Map<string, Stored>();
+  readonly asked: string[] = [];
+  readonly plans: { readonly identity: Identity; readonly bytes: Uint8Array }[] = [];
+  readonly wallMs: () => number;
+  created = 'first';
+  handlers: BusHandlers | undefined;
+  #seq = 0;
+
+  constructor(wallMs: () => number) {
+    this.wallMs = wallMs;
+  }
+
+  publish(subject: string, data: Uint8Array, storedAtMs = this.wallMs()): void {
+    const stored = { subject, data, seq: (this.#seq += 1), storedAtMs };
+    if (parseSubject(subject)?.kind === 'report') {
+      this.reports.push(stored);
+      this.handlers?.onReport(messageOf(stored));
+    } else {
+      this.state.set(subject, stored);
+      this.handlers?.onState(messageOf(stored));
+    }
+  }
+
+  /** The connection breaks and comes back; `wiped`: with an empty store. */
+  restart(wiped = false): void {
+    this.handlers?.onConnection(false);
+    if (wiped) {
+      this.reports.length = 0;
+      this.state.clear();
+      this.created = 'second';
+      this.#seq = 0;
+    }
+    if (this.handlers !== undefined) this.serve(this.handlers);
+  }
+
+  serve(handlers: BusHandlers): void {
+    this.handlers = handlers;
+    handlers.onConnection(true);
+    for (const stored of this.state.values()) handlers.onState(messageOf(stored));
+    handlers.onStateCaughtUp();
+    const after = handlers.onReportStream({
+      name: REPORT_STREAM,
+      created: this.created,
+      firstSeq: this.reports[0]?.seq ?? 1,
+      lastSeq: this.reports.at(-1)?.seq ?? 0,
+    });
+    for (const stored of this.reports) if (stored.seq > after) handlers.onReport(messageOf(stored));
+    handlers.onReportsCaughtUp();
+  }
+}
+
+export class MemoryBus implements Bus {
+  readonly #broker: MemoryBroker;
+
+  constructor(broker: MemoryBroker) {
+    this.#broker = broker;
+  }
+
+  start(handlers: BusHandlers): void {
+    this.#broker.serve(handlers);
+  }
+
+  publishPlan(identity: Identity, bytes: Uint8Array): Promise<void> {
+    this.#broker.plans.push({ identity, bytes });
+    this.#broker.publish(`wan.v1.plan.${identity.site}.${identity.probe}`, bytes);
+    return Promise.resolve();
+  }
+
+  ask(identity: Identity, bytes: Uint8Array): void {
+    const { want } = JSON.parse(Buffer.from(bytes).toString()) as { want: string };
+    this.#broker.asked.push(`${want} ${identity.site}/${identity.probe}`);
+  }
+
+  close(): Promise<void> {
+    this.#broker.handlers = undefined;
+    return Promise.resolve();
+  }
+}
+
+function messageOf({ subject, data, seq, storedAtMs }: Stored): BusMessage {
+  const parsed = parseSubject(subject);
+  return { subject, kind: parsed?.kind, identity: parsed?.identity, data, streamSeq: seq, storedAtMs };
+}
