@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { PlannedSession } from '@wanscope/shared';
-import { mayProbe, TargetResolver, type Lookup } from './destination.ts';
+import { mayProbe, sameAddress, TargetResolver, type Lookup } from './destination.ts';
 
 describe('where a probe may go', () => {
   it.each(['224.0.0.1', '239.1.1.1', '255.255.255.255', '0.0.0.0', 'ff02::1', '::', '::ffff:224.0.0.1', 'name'])(
@@ -23,6 +23,13 @@ describe('where a probe may go', () => {
   it.each(['10.0.0.1', '192.0.2.1', '2001:db8::1', '::ffff:192.0.2.1'])('to %s always', (address) => {
     expect(mayProbe(address, true, false)).toBe(true);
   });
+});
+
+it('an address is the same in any spelling', () => {
+  expect(sameAddress('2001:DB8:0:0::1', '2001:db8::1')).toBe(true);
+  expect(sameAddress('fe80::1%eth0', 'fe80::1')).toBe(true);
+  expect(sameAddress('2001:db8::1', '2001:db8::2')).toBe(false);
+  expect(sameAddress('192.0.2.1', '::ffff:192.0.2.1')).toBe(false);
 });
 
 describe('a target that is a name', () => {

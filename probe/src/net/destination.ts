@@ -32,10 +32,20 @@ const LOCAL = blockListOf([
   ['fd00:ec2::254', 128, 'ipv6'],
 ]);
 
+/** The one spelling of an IPv6 address, without its zone. */
+function canonicalIpv6(address: string): string {
+  return new URL(`http://[${address.replace(/%.*$/, '')}]/`).hostname.slice(1, -1);
+}
+
+/** True when two texts are the same address: IPv6 has many spellings, and the plan's need not be the system's. */
+export function sameAddress(a: string, b: string): boolean {
+  if (a === b) return true;
+  return a.includes(':') && b.includes(':') && canonicalIpv6(a) === canonicalIpv6(b);
+}
+
 /** The IPv4 address inside a v4-mapped IPv6 one ("::ffff:127.0.0.1" in any spelling); undefined for all others. */
 function mappedIpv4(address: string): string | undefined {
-  const canonical = new URL(`http://[${address.replace(/%.*$/, '')}]/`).hostname.slice(1, -1);
-  const match = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(canonical);
+  const match = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(canonicalIpv6(address));
   if (match === null) return undefined;
   const high = parseInt(match[1]!, 16);
   const low = parseInt(match[2]!, 16);

@@ -22,7 +22,7 @@ it('differs with the key and with each word', () => {
       [1, 2, 4, 4],
       [1, 2, 3, 5],
     ] as const) {
-      cookie.compute(...words);
+      cookie.compute(words[0], words[1], words[2], words[3]);
       results.add(`${cookie.high} ${cookie.low}`);
     }
   }

@@ -6,7 +6,7 @@
  */
 import { DSCP_BY_CLASS, type Clock, type Family } from '@wanscope/shared';
 import type { IcmpSend, IcmpSocket } from '../net/icmp-socket.ts';
-import type { TargetResolver } from '../net/destination.ts';
+import { sameAddress, type TargetResolver } from '../net/destination.ts';
 import type { Cookie } from '../packet/cookie.ts';
 import { ECHO_PAYLOAD_BYTES, ICMP_HEADER_BYTES, readIcmp, writeEchoRequest, type Echo } from '../packet/icmp.ts';
 import { IP_HEADER_BYTES } from '../usage.ts';
@@ -127,7 +127,7 @@ class IcmpChannel implements ProbeChannel {
       return;
     }
     const expected = this.#request.planned.target.address;
-    if (expected !== undefined && expected !== from && !sameIpv6(expected, from)) {
+    if (expected !== undefined && !sameAddress(expected, from)) {
       this.#events.forgotten(false);
       return;
     }
@@ -170,11 +170,4 @@ class IcmpChannel implements ProbeChannel {
     cookie.compute(this.#request.sessionId, echo.seq, echo.timeHigh, echo.timeLow);
     return cookie.high === echo.cookieHigh && cookie.low === echo.cookieLow;
   }
-}
-
-/** IPv6 addresses have many spellings; the plan's need not be the system's. */
-function sameIpv6(a: string, b: string): boolean {
-  if (!a.includes(':') || !b.includes(':')) return false;
-  const canonical = (address: string): string => new URL(`http://[${address.replace(/%.*$/, '')}]/`).hostname;
-  return canonical(a) === canonical(b);
 }

@@ -10,7 +10,7 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { isIPv6 } from 'node:net';
 import type { Clock } from '@wanscope/shared';
 import type { NtpClock } from '../net/ntp-clock.ts';
-import type { TargetResolver } from '../net/destination.ts';
+import { sameAddress, type TargetResolver } from '../net/destination.ts';
 import type { Cookie } from '../packet/cookie.ts';
 import { ERROR_ESTIMATE, ntpDifferenceNs, readReply, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
 import type { StampReply, StampRequest } from '../packet/stamp.ts';
@@ -129,7 +129,7 @@ class UdpChannel implements ProbeChannel {
     const receivedNs = this.#dependencies.clock.monoNs();
     if (this.#state !== 'bound') return;
     const reply = this.#reply;
-    if (from.port !== this.#port || from.address !== this.#address || !readReply(data, reply)) {
+    if (from.port !== this.#port || !sameAddress(from.address, this.#address) || !readReply(data, reply)) {
       this.#events.forgotten(false);
       return;
     }

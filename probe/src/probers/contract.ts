@@ -1,0 +1,224 @@
+/**
+ * What every prober promises, as a suite that each one's live test runs: answers are answered, silence is loss, late is
+ * late and lost, a closed channel sends nothing and leaves nothing behind, and every octet is counted.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  NS_PER_MS,
+  systemClock,
+  type Clock,
+  type Family,
+  type PathRecord,
+  type PlannedSession,
+} from '@wanscope/shared';
+import { IntervalClock } from '../interval.ts';
+import { Session } from '../session.ts';
+import { SendBudget } from '../usage.ts';
+import type { Prober } from './prober.ts';
+
+/** Where the suite sends: loopback only. */
+export interface ContractTarget {
+  readonly address: string;
+  readonly port: number | undefined;
+  /** Called before a test sends here, where one address has to play several parts. */
+  readonly prepare?: () => void;
+}
+
+export interface ProberFixture {
+  readonly prober: Prober;
+  /** The clock that the prober was given. */
+  readonly clock: CountingClock;
+  readonly family: Family;
+  readonly answering: ContractTarget;
+  /** Takes packets and never answers. */
+  readonly silent: ContractTarget;
+  /** Answers SLOW_ANSWER_MS late; undefined where a prober hangs up at its timeout. */
+  readonly slow?: ContractTarget;
+  /** Octets that one answered probe of 100 sends at least and at most. */
+  readonly wireBytes: readonly [least: number, most: number];
+  close(): Promise<void>;
+}
+
+const TIMEOUT_MS = 150;
+export const SLOW_ANSWER_MS = 250;
+const PROBES = 5;
+const SPACING_MS = 20;
+
+const sleep = async (delayMs: number): Promise<void> => {
+  await new Promise((resolve) => setTimeout(resolve, delayMs));
+};
+
+/** The machine's clock, which knows how many timers are armed. */
+export class CountingClock implements Clock {
+  armed = 0;
+
+  monoNs(): number {
+    return systemClock.monoNs();
+  }
+
+  wallMs(): number {
+    return systemClock.wallMs();
+  }
+
+  after(delayMs: number, callback: () => void): () => void {
+    let over = false;
+    const end = (): boolean => {
+      if (over) return false;
+      over = true;
+      this.armed -= 1;
+      return true;
+    };
+    this.armed += 1;
+    const cancel = systemClock.after(delayMs, () => {
+      if (end()) callback();
+    });
+    return () => {
+      if (end()) cancel();
+    };
+  }
+}
+
+/** Sockets and look-ups of this process. Timers are not among them: the test runner has its own. */
+function handles(): string {
+  const counts = new Map<string, number>();
+  for (const name of process.getActiveResourcesInfo()) {
+    if (/^(?:TCP|UDP|TLS|GetAddrInfo)/.test(name)) counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  return JSON.stringify([...counts].sort());
+}
+
+/** Polls until `condition` holds, at most 2 s: handles are released by the system in its own time. */
+async function eventually(condition: () => boolean): Promise<boolean> {
+  for (let waitedMs = 0; waitedMs < 2_000; waitedMs += 20) {
+    if (condition()) return true;
+    await sleep(20);
+  }
+  return condition();
+}
+
+export function proberContract(name: string, open: () => Promise<ProberFixture>): void {
+  describe(`the ${name} prober`, () => {
+    let fixture: ProberFixture;
+
+    beforeAll(async () => {
+      fixture = await open();
+    });
+    afterAll(async () => fixture.close());
+
+    function session(target: ContractTarget): { session: Session; bytes: () => number; close: () => PathRecord } {
+      target.prepare?.();
+      const { family } = fixture;
+      const { protocol } = fixture.prober;
+      // Long enough that no test crosses its end.
+      const intervals = new IntervalClock(systemClock, 300_000);
+      let bytes = 0;
+      const planned: PlannedSession = {
+        index: 0,
+        path: {
+          network: 'default',
+          srcSite: 'a',
+          src: 'p',
+          srcUplink: '',
+          dstSite: 'b',
+          dst: 'q',
+          dstUplink: '',
+          dstNetwork: 'default',
+          dstKind: 'probe',
+          test: 'contract',
+          protocol,
+          class: 'BE',
+          family,
+        },
+        test: {
+          name: 'contract',
+          protocol,
+          class: 'BE',
+          sizeBytes: 100,
+          intervalNs: SPACING_MS * NS_PER_MS,
+          timeoutNs: TIMEOUT_MS * NS_PER_MS,
+          keepAlive: false,
+        },
+        source: { address: family === 'ipv4' ? '127.0.0.1' : '::1', interface: undefined },
+        target: { address: target.address, host: undefined, url: undefined, port: target.port },
+      };
+      const made = new Session(planned, 'd', 1 + Math.floor(Math.random() * 1e6), 10_000, fixture.prober, {
+        clock: systemClock,
+        budget: new SendBudget(systemClock.monoNs()),
+        intervalAt: () => intervals.current,
+        countBytes: (_uplink, count) => {
+          bytes += count;
+        },
+      });
+      return { session: made, bytes: () => bytes, close: () => made.close(intervals.current) };
+    }
+
+    async function send(running: Session): Promise<void> {
+      // A datagram socket is bound a moment after it was asked for.
+      await sleep(SPACING_MS);
+      for (let i = 0; i < PROBES; i += 1) {
+        running.run(systemClock.monoNs(), 0);
+        await sleep(SPACING_MS);
+      }
+    }
+
+    it('has an answer for each probe, with a round trip of loopback size, and counts its octets', async () => {
+      const { session: running, bytes, close } = session(fixture.answering);
+      await send(running);
+      await eventually(() => running.pending === 0);
+      const record = close();
+      running.stop();
+      expect(record).toMatchObject({
+        sent: PROBES,
+        lost: 0,
+        notSent: 0,
+        late: 0,
+        duplicates: 0,
+        spoofed: 0,
+        replayed: 0,
+      });
+      expect(record.rtt!.count).toBe(PROBES);
+      expect(record.rtt!.minNs).toBeLessThan(50 * NS_PER_MS);
+      const [least, most] = fixture.wireBytes;
+      expect(bytes()).toBeGreaterThanOrEqual(PROBES * least);
+      expect(bytes()).toBeLessThanOrEqual(PROBES * most);
+    });
+
+    it('loses what nobody answers', async () => {
+      const { session: running, close } = session(fixture.silent);
+      await send(running);
+      await sleep(2 * TIMEOUT_MS);
+      const record = close();
+      running.stop();
+      expect(record).toMatchObject({ sent: PROBES, lost: PROBES, notSent: 0 });
+      expect(record.rtt).toBeUndefined();
+    });
+
+    it('counts a late answer as late and lost, or hangs up before one can come', async () => {
+      if (fixture.slow === undefined) {
+        expect(fixture.prober.timesOut).toBe(true);
+        return;
+      }
+      const { session: running, close } = session(fixture.slow);
+      await send(running);
+      await sleep(2 * SLOW_ANSWER_MS);
+      const record = close();
+      running.stop();
+      expect(record).toMatchObject({ sent: PROBES, lost: PROBES, late: PROBES });
+    });
+
+    it('leaves nothing behind when it is closed with probes under way, and sends nothing afterwards', async () => {
+      const before = handles();
+      const { session: running, bytes, close } = session(fixture.silent);
+      await send(running);
+      running.stop();
+      running.stop();
+      const sent = bytes();
+      running.run(systemClock.monoNs(), 0);
+      expect(close()).toMatchObject({ notSent: 1 });
+      expect(fixture.clock.armed).toBe(0);
+      await eventually(() => handles() === before);
+      expect(handles()).toBe(before);
+      expect(bytes()).toBe(sent);
+    });
+  });
+}

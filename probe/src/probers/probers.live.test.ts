@@ -1,0 +1,324 @@
+/** Every prober on loopback: the common contract, and what is particular to each. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { createServer as createHttpServer } from 'node:http';
+import { connect, createServer, type AddressInfo, type Server } from 'node:net';
+import { afterEach, describe, expect, it } from 'vitest';
+import {
+  FAMILIES,
+  systemClock,
+  type Clock,
+  type Family,
+  type HttpPhase,
+  type Outcome,
+  type PlannedSession,
+} from '@wanscope/shared';
+import { TargetResolver } from '../net/destination.ts';
+import type { IcmpSocket } from '../net/icmp-socket.ts';
+import { NtpClock } from '../net/ntp-clock.ts';
+import { openRawIcmpSocket } from '../net/raw-icmp-socket.ts';
+import { SocketLimit } from '../net/socket-limit.ts';
+import { Cookie } from '../packet/cookie.ts';
+import { openHttpReflector } from '../reflectors/http.ts';
+import { openStampReflector, StampResponder } from '../reflectors/stamp.ts';
+import { openTcpReflector } from '../reflectors/tcp.ts';
+import { CountingClock, proberContract, SLOW_ANSWER_MS, type ContractTarget } from './contract.ts';
+import { httpProber } from './http.ts';
+import { icmpProber } from './icmp.ts';
+import type { ProbeEvents, Prober } from './prober.ts';
+import { tcpProber } from './tcp.ts';
+import { udpProber } from './udp.ts';
+
+const LOOPBACK: Readonly<Record<Family, string>> = { ipv4: '127.0.0.1', ipv6: '::1' };
+const context = { clock: systemClock, reflected: () => undefined, dropped: () => undefined };
+const cookie = new Cookie(new Uint8Array(16).fill(7));
+const resolver = new TargetResolver(() => Promise.reject(new Error('no such name')));
+const connects = (clock: Clock = systemClock) => ({ clock, resolver, sockets: new SocketLimit() });
+
+async function datagramSocket(family: Family): Promise<{ socket: Socket; target: ContractTarget }> {
+  const socket = createSocket(family === 'ipv4' ? 'udp4' : 'udp6');
+  socket.bind(0, LOOPBACK[family]);
+  await once(socket, 'listening');
+  return { socket, target: { address: LOOPBACK[family], port: socket.address().port } };
+}
+
+/** A listening port whose queue of connections is full: the system drops further SYNs, as a black hole would. */
+async function blackHole(): Promise<{ target: ContractTarget; close: () => void }> {
+  const program = `const s = require('net').createServer(); s.listen({ port: 0, host: '127.0.0.1', backlog: 1 },
+    () => { process.stdout.write(String(s.address().port)); });`;
+  const child: ChildProcess = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'ignore'] });
+  const [data] = (await once(child.stdout!, 'data')) as [Buffer];
+  child.kill('SIGSTOP');
+  const port = Number(data.toString());
+  const fillers = Array.from({ length: 4 }, () => connect(port, '127.0.0.1').on('error', () => undefined));
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  return {
+    target: { address: '127.0.0.1', port },
+    close: () => {
+      for (const filler of fillers) filler.destroy();
+      child.kill('SIGKILL');
+    },
+  };
+}
+
+for (const family of FAMILIES) {
+  proberContract(`UDP (${family})`, async () => {
+    const clock = new CountingClock();
+    const listen = { address: LOOPBACK[family], port: 0 };
+    const reflector = await openStampReflector(listen, context);
+    const silent = await datagramSocket(family);
+    const slow = await datagramSocket(family);
+    const responder = new StampResponder(systemClock);
+    slow.socket.on('message', (packet, from) => {
+      const reply = Buffer.from(packet);
+      const length = responder.respond(reply, from.address, from.port, slow.target.port!);
+      setTimeout(() => slow.socket.send(reply, 0, length, from.port, from.address), SLOW_ANSWER_MS);
+    });
+    const octets = 100 + 8 + (family === 'ipv4' ? 20 : 40);
+    return {
+      clock,
+      prober: udpProber({ clock, ntpClock: new NtpClock(systemClock), cookie, resolver }),
+      family,
+      answering: { address: LOOPBACK[family], port: reflector.port },
+      silent: silent.target,
+      slow: slow.target,
+      wireBytes: [octets, octets],
+      close: async () => {
+        silent.socket.close();
+        slow.socket.close();
+        await reflector.close();
+      },
+    };
+  });
+}
+
+proberContract('TCP', async () => {
+  const clock = new CountingClock();
+  const reflector = await openTcpReflector({ address: '127.0.0.1', port: 0 }, context);
+  const hole = await blackHole();
+  return {
+    clock,
+    prober: tcpProber(connects(clock)),
+    family: 'ipv4',
+    answering: { address: '127.0.0.1', port: reflector.port },
+    silent: hole.target,
+    wireBytes: [164, 164],
+    close: async () => {
+      hole.close();
+      await reflector.close();
+    },
+  };
+});
+
+proberContract('HTTP', async () => {
+  const clock = new CountingClock();
+  const reflector = await openHttpReflector({ address: '127.0.0.1', port: 0 }, context);
+  const hole = await blackHole();
+  return {
+    clock,
+    prober: httpProber(connects(clock)),
+    family: 'ipv4',
+    answering: { address: '127.0.0.1', port: reflector.port },
+    silent: hole.target,
+    // A bare connect, and a request of some hundred octets.
+    wireBytes: [264, 664],
+    close: async () => {
+      hole.close();
+      await reflector.close();
+    },
+  };
+});
+
+function openIcmp(family: Family): IcmpSocket | undefined {
+  try {
+    return openRawIcmpSocket(family, () => undefined);
+  } catch {
+    return undefined;
+  }
+}
+
+for (const family of FAMILIES) {
+  const trial = openIcmp(family);
+  trial?.close();
+  if (trial === undefined) {
+    it.skip(`the ICMP (${family}) prober: needs CAP_NET_RAW`, () => undefined);
+    continue;
+  }
+  proberContract(`ICMP (${family})`, () => {
+    const socket = openIcmp(family)!;
+    // The system answers every echo on loopback, so silence and lateness are made on the way back.
+    let delayMs: number | undefined = 0;
+    const target = (answerAfterMs: number | undefined): ContractTarget => ({
+      address: LOOPBACK[family],
+      port: undefined,
+      prepare: () => {
+        delayMs = answerAfterMs;
+      },
+    });
+    const filtered: IcmpSocket = {
+      family,
+      send: (request) => socket.send(request),
+      onMessage: (listener) => {
+        socket.onMessage((message, from) => {
+          if (delayMs === undefined) return;
+          const copy = Buffer.from(message);
+          if (delayMs === 0) listener(copy, from);
+          else setTimeout(() => listener(copy, from), delayMs);
+        });
+      },
+      close: () => socket.close(),
+    };
+    const clock = new CountingClock();
+    const dependencies = { clock, cookie, resolver, icmpIdentifier: 0x5741 };
+    const octets = 100 + 8 + (family === 'ipv4' ? 20 : 40);
+    const prober = icmpProber({ ...dependencies, icmpSockets: new Map([[family, filtered]]) });
+    return Promise.resolve({
+      clock,
+      prober,
+      family,
+      answering: target(0),
+      silent: target(undefined),
+      slow: target(SLOW_ANSWER_MS),
+      wireBytes: [octets, octets] as const,
+      close: () => {
+        socket.close();
+        return Promise.resolve();
+      },
+    });
+  });
+}
+
+/** Runs one probe to its end and returns what the session was told. */
+async function probeOnce(
+  prober: Prober,
+  target: Partial<PlannedSession['target']>,
+  timeoutMs = 300,
+): Promise<{ outcome: Outcome; rttNs: number | undefined; phases: HttpPhase[] }> {
+  const planned: PlannedSession = {
+    index: 0,
+    path: {
+      network: 'default',
+      srcSite: 'a',
+      src: 'p',
+      srcUplink: '',
+      dstSite: 'b',
+      dst: 'q',
+      dstUplink: '',
+      dstNetwork: 'default',
+      dstKind: 'external',
+      test: 't',
+      protocol: prober.protocol,
+      class: 'BE',
+      family: 'ipv4',
+    },
+    test: {
+      name: 't',
+      protocol: prober.protocol,
+      class: 'BE',
+      sizeBytes: 64,
+      intervalNs: 1e9,
+      timeoutNs: timeoutMs * 1e6,
+      keepAlive: false,
+    },
+    source: { address: '127.0.0.1', interface: undefined },
+    target: { address: undefined, host: undefined, url: undefined, port: undefined, ...target },
+  };
+  const phases: HttpPhase[] = [];
+  return new Promise((resolve) => {
+    const events: ProbeEvents = {
+      sent: () => undefined,
+      reply: () => 'forgotten',
+      forgotten: () => undefined,
+      reflected: () => undefined,
+      unreachable: () => undefined,
+      settle: (_seq, outcome, rttNs) => {
+        channel.close();
+        resolve({ outcome, rttNs, phases });
+      },
+      phase: (_seq, phase) => phases.push(phase),
+      tlsExpiry: () => undefined,
+      wireBytes: () => undefined,
+    };
+    const channel = prober.open({ sessionId: 1, planned, timeoutNs: timeoutMs * 1e6 }, events);
+    setImmediate(() => channel.send(0));
+  });
+}
+
+describe('a connect that fails', () => {
+  const servers: Server[] = [];
+
+  async function listen(server: Server): Promise<number> {
+    servers.push(server);
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return (server.address() as AddressInfo).port;
+  }
+
+  afterEach(() => {
+    for (const server of servers.splice(0)) server.close();
+  });
+
+  it('is an answer with a round trip when it is refused', async () => {
+    const port = await listen(createServer());
+    servers.pop()!.close();
+    for (const prober of [tcpProber(connects()), httpProber(connects())]) {
+      const result = await probeOnce(prober, { address: '127.0.0.1', port });
+      expect(result.outcome).toBe('refused');
+      expect(result.rttNs).toBeGreaterThan(0);
+    }
+  });
+
+  it('is unresolved when the name is', async () => {
+    expect((await probeOnce(tcpProber(connects()), { host: 'nowhere.example', port: 1 })).outcome).toBe('unresolved');
+    expect((await probeOnce(httpProber(connects()), { url: 'http://nowhere.example/' })).outcome).toBe('unresolved');
+  });
+
+  it('is not sent to an address that may not be probed', async () => {
+    expect((await probeOnce(tcpProber(connects()), { host: '224.0.0.1', port: 1 })).outcome).toBe('not_sent');
+    const rebinding = new TargetResolver(() => Promise.resolve(['127.0.0.1']));
+    const result = await probeOnce(httpProber({ ...connects(), resolver: rebinding }), { url: 'http://x.example/' });
+    expect(result.outcome).toBe('not_sent');
+  });
+
+  it('is not sent when too many sockets are open', async () => {
+    const full = { ...connects(), sockets: new SocketLimit(0) };
+    expect((await probeOnce(tcpProber(full), { address: '127.0.0.1', port: 1 })).outcome).toBe('not_sent');
+  });
+
+  it('of HTTP is told apart: bad status, no response, reset, no TLS', async () => {
+    const status = await listen(createHttpServer((_request, response) => response.writeHead(503).end()));
+    const mute = await listen(createServer((socket) => socket.on('error', () => undefined)));
+    const resetting = await listen(createServer((socket) => socket.on('data', () => socket.resetAndDestroy())));
+    const prober = httpProber(connects());
+    const at = (port: number, scheme = 'http') => ({ url: `${scheme}://127.0.0.1:${port}/` });
+    const results = [
+      await probeOnce(prober, at(status)),
+      await probeOnce(prober, at(mute)),
+      await probeOnce(prober, at(resetting)),
+      await probeOnce(prober, at(status, 'https')),
+    ];
+    expect(results.map(({ outcome }) => outcome)).toEqual(['bad_status', 'response_timeout', 'reset', 'tls_failed']);
+    for (const { rttNs } of results) expect(rttNs).toBeGreaterThan(0);
+    expect(results[0]!.phases).toEqual(['connect', 'processing', 'transfer']);
+  });
+
+  it('does not follow a redirect and reads a bounded body', async () => {
+    let requests = 0;
+    const port = await listen(
+      createHttpServer((request, response) => {
+        requests += 1;
+        if (request.url === '/') response.writeHead(302, { location: '/elsewhere' }).end();
+        else {
+          response.on('error', () => undefined);
+          response.write(Buffer.alloc(70_000));
+        }
+      }),
+    );
+    const prober = httpProber(connects());
+    expect((await probeOnce(prober, { url: `http://127.0.0.1:${port}/` })).outcome).toBe('answered');
+    expect(requests).toBe(1);
+    // This response never ends; 64 KiB of it are enough.
+    expect((await probeOnce(prober, { url: `http://127.0.0.1:${port}/endless` })).outcome).toBe('answered');
+  });
+});
