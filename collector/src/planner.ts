@@ -169,6 +169,7 @@ class PlanBuilder {
   readonly #sources: readonly PlanSource[];
   readonly #destinations: PlanDestination[] = [];
   readonly #destinationIndex = new Map<PlanDestination, number>();
+  readonly #targets = new Map<string, Prepared>();
   readonly #sessions: [number, number, number, 4 | 6][] = [];
   readonly #seen = new Set<number>();
   #dictionaryBytes = 64;
@@ -191,13 +192,18 @@ class PlanBuilder {
   }
 
   addTarget(target: TargetConfig, test: TestConfig): void {
-    const planned = targetDestination(target, test);
-    if (planned === undefined) return;
-    const literal = planned.ipv4 !== undefined || planned.ipv6 !== undefined;
-    const urlFamily = planned.url === undefined ? 0 : isIP(new URL(planned.url).hostname.replace(/^\[|\]$/g, ''));
-    this.#addSessions(target.network, prepare(planned), test, (family) => {
+    const side = test.protocol === 'http' ? 'url' : 'host';
+    if (!answers(target, test)) return;
+    const key = `${side} ${target.name}`;
+    const prepared = this.#targets.get(key) ?? prepare(targetDestination(target, side));
+    this.#targets.set(key, prepared);
+    const { destination } = prepared;
+    const literal = destination.ipv4 !== undefined || destination.ipv6 !== undefined;
+    const urlFamily =
+      destination.url === undefined ? 0 : isIP(new URL(destination.url).hostname.replace(/^\[|\]$/g, ''));
+    this.#addSessions(target.network, prepared, test, (family) => {
       if (urlFamily !== 0) return family === (urlFamily === 4 ? 'ipv4' : 'ipv6');
-      return !literal || planned[family] !== undefined;
+      return !literal || destination[family] !== undefined;
     });
   }
 
@@ -334,8 +340,22 @@ function addressesOf(endpoint: HelloEndpoint, side: 'bound' | 'advertised'): { i
   return { ...(ipv4 === undefined ? {} : { ipv4 }), ...(ipv6 === undefined ? {} : { ipv6 }) };
 }
 
-/** Undefined where the target cannot answer the test. */
-function targetDestination(target: TargetConfig, test: TestConfig): PlanDestination | undefined {
+/** Whether a target has what a test needs: a URL, a TCP port, a STAMP reflector, or an address. */
+function answers(target: TargetConfig, test: TestConfig): boolean {
+  switch (test.protocol) {
+    case 'http':
+      return target.kind === 'external' && target.url !== undefined;
+    case 'icmp':
+      return target.host !== undefined;
+    case 'udp':
+      return target.kind === 'responder' && target.host !== undefined;
+    case 'tcp':
+      return target.kind === 'external' && target.host !== undefined && target.port !== undefined;
+  }
+}
+
+/** A target as HTTP tests see it, or as the others do. */
+function targetDestination(target: TargetConfig, side: 'url' | 'host'): PlanDestination {
   const common = {
     kind: target.kind,
     site: target.site ?? EXTERNAL_SITE,
@@ -343,23 +363,10 @@ function targetDestination(target: TargetConfig, test: TestConfig): PlanDestinat
     network: target.network,
     uplink: '',
   };
-  if (test.protocol === 'http') {
-    return target.kind === 'external' && target.url !== undefined
-      ? { ...common, url: target.url, ports: {} }
-      : undefined;
-  }
-  if (target.host === undefined) return undefined;
-  const addressed = { ...common, ...hostOf(target.host) };
-  switch (test.protocol) {
-    case 'icmp':
-      return { ...addressed, ports: {} };
-    case 'udp':
-      return target.kind === 'responder' ? { ...addressed, ports: { udp: target.port ?? STAMP_PORT } } : undefined;
-    case 'tcp':
-      return target.kind === 'external' && target.port !== undefined
-        ? { ...addressed, ports: { tcp: target.port } }
-        : undefined;
-  }
+  if (side === 'url') return { ...common, url: target.url!, ports: {} };
+  const tcp = target.kind === 'external' ? target.port : undefined;
+  const ports = target.kind === 'responder' ? { udp: target.port ?? STAMP_PORT } : tcp === undefined ? {} : { tcp };
+  return { ...common, ...hostOf(target.host!), ports };
 }
 
 function hostOf(host: string): { ipv4?: string; ipv6?: string; host?: string } {

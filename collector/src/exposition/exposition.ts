@@ -69,3 +69,13 @@ export function createExposition(view: Omit<MetricView, 'folded'>): Exposition {
   ];
   return { registry: new StateRegistry(families), families };
 }
+
+/** Every family there is, without a collector: definitions do not depend on the state they will be read from. */
+export function familyDefinitions(): readonly FamilyDefinition[] {
+  const unread: Omit<MetricView, 'folded'> = new Proxy({} as never, {
+    get: () => unread,
+    ownKeys: () => ['ingest'],
+    getOwnPropertyDescriptor: () => ({ value: unread, enumerable: true, configurable: true }),
+  });
+  return createExposition(unread).families;
+}

@@ -1,0 +1,486 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  decodeDictionary,
+  decodeHello,
+  decodePlan,
+  dictionaryOf,
+  encodeDictionary,
+  encodeHello,
+  encodeReport,
+  subjectOf,
+  type Dictionary,
+  type FullHello,
+  type Identity,
+  type PathParts,
+  type PathRecord,
+  type Report,
+} from '@wanscope/shared';
+import { FakeClock, mutate, Random, recordOf, reportOf } from '@wanscope/shared/testing';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { Collector } from './collector.ts';
+import { silentLogger } from './log.ts';
+import { COUNTER, GAUGE } from './series-table.ts';
+import { configOf, helloOf } from './testing/fleet.ts';
+import { MemoryBroker, MemoryBus } from './testing/memory-bus.ts';
+
+const WALL_MS = Date.UTC(2026, 0, 5, 12);
+const CONFIG = configOf(`
+sites:
+  a: { timezone: UTC }
+  b: { timezone: UTC }
+  c: { timezone: UTC }
+tests:
+  icmp: { protocol: icmp, rate: 1/s, family: ipv4 }
+meshes:
+  - { shape: full, tests: [icmp] }
+objectives:
+  - { from: "*", to: "*", test: icmp, rtt: 40ms, loss: 10% }
+`);
+const A: Identity = { site: 'a', probe: 'p' };
+const B: Identity = { site: 'b', probe: 'p' };
+const C: Identity = { site: 'c', probe: 'p' };
+
+function pathTo(source: Identity, destination: Identity): PathParts {
+  return {
+    network: 'default',
+    srcSite: source.site,
+    src: source.probe,
+    srcUplink: '',
+    dstSite: destination.site,
+    dst: destination.probe,
+    dstUplink: '',
+    dstNetwork: 'default',
+    dstKind: 'probe',
+    test: 'icmp',
+    protocol: 'icmp',
+    class: 'BE',
+    family: 'ipv4',
+  };
+}
+const dictionaryFor = (source: Identity, destinations: readonly Identity[]): Dictionary =>
+  dictionaryOf(destinations.map((destination) => pathTo(source, destination)));
+const lostRecord = (index: number): PathRecord => ({ ...recordOf(index, []), sent: 10, lost: 10 });
+
+let clock: FakeClock;
+let broker: MemoryBroker;
+let collector: Collector;
+let directory: string;
+const seqs = new Map<string, number>();
+
+async function startCollector(): Promise<void> {
+  collector = new Collector({
+    config: CONFIG,
+    clock,
+    bus: new MemoryBus(broker),
+    logger: silentLogger,
+    stateDir: directory,
+  });
+  await collector.start();
+}
+
+beforeEach(async () => {
+  clock = new FakeClock({ wallMs: WALL_MS });
+  broker = new MemoryBroker(() => clock.wallMs());
+  directory = mkdtempSync(join(tmpdir(), 'wanscope-state-'));
+  seqs.clear();
+  await startCollector();
+});
+
+afterEach(async () => {
+  await collector.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+const say = (hello: FullHello): void => broker.publish(subjectOf('hello', hello), encodeHello(hello));
+const announce = (source: Identity, dictionary: Dictionary): void =>
+  broker.publish(subjectOf('report', source), encodeDictionary(dictionary));
+/** The report of the interval that just ended, stored now. */
+function report(
+  source: Identity,
+  dictionary: Dictionary,
+  records: readonly PathRecord[],
+  fields: Partial<Report> = {},
+): void {
+  const key = `${source.site} ${fields.bootId ?? ''}`;
+  const seq = (seqs.get(key) ?? 0) + 1;
+  seqs.set(key, seq);
+  const full = reportOf(records, {
+    seq,
+    intervalStartMs: clock.wallMs() - 10_000,
+    dictionaryHash: dictionary.hash,
+    ...fields,
+  });
+  broker.publish(subjectOf('report', source), encodeReport(full));
+}
+/** Time passes in steps, so that what was published can settle between them. */
+async function settle(ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 1_000) {
+    clock.advance(1_000);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+const slotOf = (source: Identity, destination: Identity): number =>
+  collector.state.findPath(pathTo(source, destination))!;
+const sent = (source: Identity, destination: Identity): number =>
+  collector.state.paths.get(slotOf(source, destination), COUNTER.sent);
+const rejected = (): Record<string, number> => Object.fromEntries(collector.ingest.counters.rejected);
+
+describe('planning', () => {
+  test('answers hellos with plans, and keeps a version while nothing changes', async () => {
+    say(helloOf('a/p'));
+    say(helloOf('b/p'));
+    await settle(1_000);
+    expect(
+      broker.plans.map(({ identity, bytes }) => `${identity.site} ${decodePlan(bytes, identity).version}`),
+    ).toEqual(['a 1', 'b 1']);
+    say(helloOf('a/p', { version: 2, planVersion: 1 }));
+    await settle(5_000);
+    expect(broker.plans).toHaveLength(2);
+  });
+
+  test('says a plan again to a probe that runs another version, and goes above one it never issued', async () => {
+    say(helloOf('a/p'));
+    await settle(1_000);
+    say(helloOf('a/p', { version: 2, planVersion: 0 }));
+    await settle(1_000);
+    say(helloOf('a/p', { version: 3, planVersion: 41 }));
+    await settle(1_000);
+    expect(broker.plans.map(({ identity, bytes }) => decodePlan(bytes, identity).version)).toEqual([1, 1, 42]);
+  });
+
+  test('renews a plan, as a next version, before it expires', async () => {
+    say(helloOf('a/p'));
+    await settle(1_000);
+    const before = decodePlan(broker.plans[0]!.bytes, A);
+    const step = CONFIG.planExpiryMs / 2 + 2_000;
+    for (let passed = 0; passed < step; passed += 10_000) {
+      clock.advance(10_000);
+      report(A, dictionaryOf([]), []);
+    }
+    await settle(2_000);
+    const after = decodePlan(broker.plans.at(-1)!.bytes, A);
+    expect(after.version).toBe(2);
+    expect(after.expiresAtMs).toBeGreaterThan(before.expiresAtMs);
+    expect(after.sessions).toEqual(before.sessions);
+  });
+
+  test('gives the same versions after a restart, with and without its snapshot', async () => {
+    say(helloOf('a/p'));
+    say(helloOf('b/p'));
+    await settle(1_000);
+    await collector.stop();
+    await startCollector();
+    await settle(1_000);
+    rmSync(directory, { recursive: true });
+    await collector.stop();
+    rmSync(directory, { recursive: true });
+    await startCollector();
+    await settle(1_000);
+    expect(broker.plans).toHaveLength(2);
+    expect(collector.plans.planOf(A)?.plan.version).toBe(1);
+  });
+
+  test('says everything again after the broker lost its store', async () => {
+    say(helloOf('a/p'));
+    await settle(1_000);
+    broker.restart(true);
+    await settle(1_000);
+    expect(broker.plans).toHaveLength(2);
+    expect(broker.asked).toContain('hello a/p');
+  });
+});
+
+describe('counting', () => {
+  const dictionary = dictionaryFor(A, [B, C]);
+
+  beforeEach(() => {
+    say(helloOf('a/p'));
+    announce(A, dictionary);
+    clock.advance(10_000);
+  });
+
+  test('counts a report once, however often it comes', () => {
+    report(A, dictionary, [recordOf(0, [10e6, 11e6])]);
+    const copy = broker.reports.at(-1)!;
+    broker.publish(copy.subject, copy.data);
+    expect(sent(A, B)).toBe(2);
+    expect(collector.ingest.counters.deduplicated).toBe(1);
+  });
+
+  test('parks a report whose dictionary is unknown, asks for it, and counts the report when it comes', () => {
+    const other = dictionaryFor(A, [C]);
+    report(A, other, [recordOf(0, [10e6])]);
+    expect(collector.ingest.parkedReports).toBe(1);
+    expect(broker.asked).toContain('dictionary a/p');
+    announce(A, other);
+    expect(collector.ingest.parkedReports).toBe(0);
+    expect(sent(A, C)).toBe(1);
+  });
+
+  test('gives up on a dictionary that never comes, and counts the report as refused', () => {
+    report(A, dictionaryFor(A, [C]), [recordOf(0, [10e6])]);
+    clock.advance(610_000);
+    expect(rejected()).toEqual({ 'report|unknown_dictionary': 1 });
+  });
+
+  test('refuses records that the dictionary does not name', () => {
+    report(A, dictionary, [recordOf(2, [10e6])]);
+    expect(rejected()).toEqual({ 'report|impossible_value': 1 });
+  });
+
+  test('refuses what speaks for a site nobody configured, and for another probe', () => {
+    report({ site: 'x', probe: 'p' }, dictionary, []);
+    announce(B, dictionary);
+    expect(rejected()).toEqual({ 'report|unknown_site': 1, 'dictionary|wrong_identity': 1 });
+  });
+
+  test('does not look up the dictionary of another probe', () => {
+    report(B, dictionary, [recordOf(0, [10e6])]);
+    expect(collector.ingest.parkedReports).toBe(1);
+    expect(collector.state.findPath(pathTo(B, A))).toBeUndefined();
+  });
+
+  test('keeps what is over 60 s late out of live counters', () => {
+    report(A, dictionary, [recordOf(0, [10e6])]);
+    const stampOf = (lateMs: number): Partial<Report> => ({ intervalStartMs: clock.wallMs() - 10_000 - lateMs });
+    report(A, dictionary, [recordOf(0, [10e6])], stampOf(60_000));
+    expect(sent(A, B)).toBe(2);
+    report(A, dictionary, [recordOf(0, [10e6])], stampOf(60_001));
+    expect(sent(A, B)).toBe(2);
+    expect(collector.state.paths.get(slotOf(A, B), COUNTER.backfilled)).toBe(1);
+  });
+
+  test('counts what is stamped in the future and keeps it out of gauges', () => {
+    report(A, dictionary, [recordOf(0, [10e6])]);
+    report(A, dictionary, [recordOf(0, [99e6])], { intervalStartMs: clock.wallMs() - 10_000 + 2_001 });
+    expect(sent(A, B)).toBe(2);
+    expect(collector.state.paths.get(slotOf(A, B), GAUGE.intervalMeanNs)).toBe(10e6);
+    expect(collector.ingest.counters.futureReports).toBe(1);
+  });
+
+  test('adds up what each boot says it used', () => {
+    const used = (bytes: number): Partial<Report> => ({ usage: [{ uplink: 'isp', purpose: 'probes', bytes }] });
+    report(A, dictionary, [], used(100));
+    report(A, dictionary, [], used(250));
+    report(A, dictionary, [], { ...used(40), bootId: '00000000000000b2' });
+    expect(collector.ingest.intakeOf(A)?.usedBytes.get('isp|probes')).toBe(290);
+  });
+});
+
+describe('presence', () => {
+  const fromA = dictionaryFor(A, [B]);
+  const fromB = dictionaryFor(B, [A]);
+  const fromC = dictionaryFor(C, [B]);
+
+  beforeEach(() => {
+    for (const name of ['a/p', 'b/p', 'c/p']) say(helloOf(name));
+    announce(A, fromA);
+    announce(B, fromB);
+    announce(C, fromC);
+    clock.advance(10_000);
+    report(A, fromA, [recordOf(0, [10e6])]);
+    report(B, fromB, [recordOf(0, [10e6])]);
+    report(C, fromC, [recordOf(0, [10e6])]);
+    clock.advance(1_000);
+  });
+  /** Intervals in which B is gone and its peers go on trying. */
+  const withoutB = (intervals: number): void => {
+    for (let i = 0; i < intervals; i += 1) {
+      clock.advance(10_000);
+      report(A, fromA, [lostRecord(0)]);
+      report(C, fromC, [lostRecord(0)]);
+    }
+    clock.advance(1_000);
+  };
+
+  test('a silent probe: its paths have no data, paths towards it say what peers measure, its site is unreachable', () => {
+    expect(collector.state.stateOf(slotOf(B, A)).state).toBe('ok');
+    expect(collector.reachable.get('b')).toBe(true);
+    withoutB(4);
+    expect(collector.state.stateOf(slotOf(B, A))).toEqual({ state: 'no_data', reason: 'source_silent' });
+    expect(collector.state.stateOf(slotOf(A, B))).toEqual({ state: 'down', reason: 'no_answer' });
+    expect(collector.reachable.get('b')).toBe(false);
+    report(B, fromB, [recordOf(0, [10e6])]);
+    clock.advance(1_000);
+    expect(collector.state.stateOf(slotOf(B, A)).state).toBe('ok');
+    expect(collector.reachable.get('b')).toBe(true);
+  });
+
+  test('a silent probe whose machine still answers leaves its site reachable', () => {
+    for (let i = 0; i < 4; i += 1) {
+      clock.advance(10_000);
+      report(A, fromA, [recordOf(0, [10e6])]);
+      report(C, fromC, [lostRecord(0)]);
+    }
+    clock.advance(1_000);
+    expect(collector.registry.isSilent(B)).toBe(true);
+    expect(collector.reachable.get('b')).toBe(true);
+  });
+
+  test('one outside peer is not enough to call a site unreachable when there are two', () => {
+    for (let i = 0; i < 4; i += 1) {
+      clock.advance(10_000);
+      report(A, fromA, [lostRecord(0)]);
+      report(C, fromC, [recordOf(0, [])]);
+    }
+    clock.advance(1_000);
+    expect(collector.reachable.get('b')).toBe(true);
+  });
+
+  test('what has left is gone at once, in both directions, and stays gone', async () => {
+    broker.publish(
+      subjectOf('hello', B),
+      encodeHello({ v: 1, kind: 'goodbye', ...B, bootId: '00000000000000b1', version: 2 }),
+    );
+    withoutB(13);
+    expect(collector.state.findPath(pathTo(B, A))).toBeUndefined();
+    expect(collector.state.findPath(pathTo(A, B))).toBeUndefined();
+    expect(await collector.exposition.registry.metrics()).not.toMatch(/(src_|dst_)?site="b"[^}]*probe|_site="b"/);
+  });
+
+  test('a path that its source no longer names goes after two minutes', () => {
+    const next = dictionaryFor(A, [C]);
+    announce(A, next);
+    clock.advance(10_000);
+    report(A, next, [recordOf(0, [10e6])]);
+    for (let passed = 0; passed < 120_000; passed += 10_000) {
+      expect(collector.state.findPath(pathTo(A, B))).toBeDefined();
+      clock.advance(10_000);
+      report(A, next, [recordOf(0, [10e6])]);
+    }
+    clock.advance(1_000);
+    expect(collector.state.findPath(pathTo(A, B))).toBeUndefined();
+    expect(sent(A, C)).toBe(13);
+  });
+});
+
+describe('the snapshot', () => {
+  const dictionary = dictionaryFor(A, [B, C]);
+
+  beforeEach(() => {
+    say(helloOf('a/p'));
+    announce(A, dictionary);
+    clock.advance(10_000);
+    report(A, dictionary, [recordOf(0, [10e6, 20e6]), recordOf(1, [30e6])], {
+      usage: [{ uplink: '', purpose: 'probes', bytes: 77 }],
+    });
+  });
+
+  test('restores everything: the exposition is the same but for the times of the collector itself', async () => {
+    const ownTimes = /^(# .*|wanscope_collector_(snapshot|ingest|start|last|state|config|messages_total).*)\n/gm;
+    clock.advance(1_000);
+    const before = (await collector.exposition.registry.metrics()).replace(ownTimes, '');
+    await collector.stop();
+    await startCollector();
+    clock.advance(1_000);
+    const after = (await collector.exposition.registry.metrics()).replace(ownTimes, '');
+    expect(after.replace(/committed_total\{.*\n/g, '')).toBe(before.replace(/committed_total\{.*\n/g, ''));
+    expect(after).toContain('wan_path_rtt_seconds_sum{network="default",src_site="a",src="p"');
+  });
+
+  test('is followed by what the stream got since, counted once', async () => {
+    await collector.stop();
+    report(A, dictionary, [recordOf(0, [10e6])]);
+    await startCollector();
+    expect(sent(A, B)).toBe(3);
+    expect(collector.ingest.counters.deduplicated).toBe(0);
+  });
+
+  test('does not skip a report that was parked when it was written', async () => {
+    const other = dictionaryFor(A, [C]);
+    report(A, other, [recordOf(0, [50e6])]);
+    await collector.stop();
+    await startCollector();
+    expect(collector.ingest.parkedReports).toBe(1);
+    announce(A, other);
+    expect(sent(A, C)).toBe(2);
+  });
+
+  test('that is damaged is refused, and everything the stream holds is counted from zero', async () => {
+    await collector.stop();
+    const file = join(directory, 'collector.snapshot');
+    const bytes = readFileSync(file);
+    bytes[bytes.length >> 1]! ^= 4;
+    writeFileSync(file, bytes);
+    await startCollector();
+    expect(sent(A, B)).toBe(2);
+    expect(collector.ingest.counters.deduplicated).toBe(0);
+  });
+
+  test('of a stream that is now another one: everything is read, nothing counted twice', async () => {
+    const copies = [...broker.reports];
+    await collector.stop();
+    broker.restart(true);
+    for (const { subject, data } of copies) broker.publish(subject, data);
+    await startCollector();
+    expect(sent(A, B)).toBe(2);
+    expect(collector.ingest.counters.deduplicated).toBe(1);
+  });
+});
+
+describe('ten thousand malformed messages of each kind', () => {
+  const dictionary = dictionaryFor(A, [B, C]);
+  const random = new Random(20_260_105);
+  const bend = (bytes: Uint8Array): Uint8Array =>
+    random.int(4) === 0 ? random.bytes(random.int(300)) : mutate(bytes, random);
+  const fails = (decode: () => unknown): boolean => {
+    try {
+      decode();
+      return false;
+    } catch {
+      return true;
+    }
+  };
+  const counted = (kinds: readonly string[]): number =>
+    Object.entries(rejected()).reduce((sum, [key, count]) => sum + (kinds.includes(key.split('|')[0]!) ? count : 0), 0);
+  const everything = (): string =>
+    JSON.stringify([
+      collector.ingest.save(),
+      collector.registry.probes(),
+      collector.state.paths.size,
+      sent(A, B),
+      collector.ingest.parkedReports,
+    ]);
+
+  beforeEach(() => {
+    say(helloOf('a/p'));
+    announce(A, dictionary);
+    clock.advance(10_000);
+    report(A, dictionary, [recordOf(0, [10e6, 20e6]), recordOf(1, [30e6])]);
+  });
+
+  test('reports: every one is refused and counted, and nothing changes', () => {
+    const good = broker.reports.at(-1)!.data;
+    const before = everything();
+    for (let i = 0; i < 10_000; i += 1) broker.publish(subjectOf('report', A), bend(good));
+    expect(counted(['report', 'dictionary'])).toBe(10_000);
+    expect(everything()).toBe(before);
+  });
+
+  test('dictionaries: refused, or another valid one; no path comes of either', () => {
+    const good = encodeDictionary(dictionary);
+    const bent = Array.from({ length: 10_000 }, () => bend(good));
+    const bad = bent.filter((bytes) => fails(() => decodeDictionary(bytes, A)));
+    const before = everything();
+    for (const bytes of bad) broker.publish(subjectOf('report', A), bytes);
+    expect(counted(['report', 'dictionary'])).toBe(bad.length);
+    expect(everything()).toBe(before);
+    for (const bytes of bent) broker.publish(subjectOf('report', A), bytes);
+    expect(collector.state.paths.size).toBe(2);
+    expect(collector.ingest.intakeOf(A)!.dictionaries.size).toBeLessThanOrEqual(8);
+    report(A, dictionary, [recordOf(0, [10e6])]);
+    expect(sent(A, B)).toBe(3);
+  });
+
+  test('hellos: what cannot be decoded is refused and counted, and nothing changes', () => {
+    const good = encodeHello(helloOf('a/p'));
+    const bad = Array.from({ length: 10_000 }, () => bend(good)).filter((bytes) => fails(() => decodeHello(bytes, A)));
+    expect(bad.length).toBeGreaterThan(5_000);
+    const before = everything();
+    for (const bytes of bad) broker.publish(subjectOf('hello', A), bytes);
+    expect(counted(['hello'])).toBe(bad.length);
+    expect(everything()).toBe(before);
+  });
+});

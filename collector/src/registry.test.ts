@@ -1,0 +1,133 @@
+import { RejectedMessage } from '@wanscope/shared';
+import { FakeClock } from '@wanscope/shared/testing';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { Registry } from './registry.ts';
+import { helloOf } from './testing/fleet.ts';
+
+const A = { site: 'a', probe: 'p' };
+const INTERVAL_MS = 10_000;
+const LEAVE_AFTER_MS = 900_000;
+
+let clock: FakeClock;
+let registry: Registry;
+let configured: Set<string>;
+const presence = (): string | undefined => registry.probe(A)?.presence;
+const later = (ms: number): void => {
+  clock.advance(ms);
+  registry.tick();
+};
+
+beforeEach(() => {
+  clock = new FakeClock({ wallMs: Date.UTC(2026, 0, 5, 12) });
+  configured = new Set(['a']);
+  registry = new Registry(clock, {
+    intervalMs: INTERVAL_MS,
+    leaveAfterMs: LEAVE_AFTER_MS,
+    isConfigured: (site) => configured.has(site),
+  });
+  registry.hello(A, helloOf('a/p'), 0);
+  registry.tick();
+});
+
+describe('a probe', () => {
+  test('is silent after three intervals without a report, and live with the next', () => {
+    later(30_000);
+    expect(presence()).toBe('live');
+    later(1);
+    expect(presence()).toBe('silent');
+    registry.heard(A, 0);
+    expect(registry.tick()).toEqual([{ identity: A, from: 'silent', to: 'live' }]);
+  });
+
+  test('has left when silent for leaveAfter', () => {
+    later(LEAVE_AFTER_MS);
+    expect(presence()).toBe('silent');
+    later(1);
+    expect(presence()).toBe('left');
+    expect(registry.plannable()).toEqual([]);
+  });
+
+  test('has left two minutes after its goodbye, and is not planned from the goodbye on', () => {
+    registry.hello(A, { v: 1, kind: 'goodbye', ...A, bootId: '00000000000000b1', version: 2 }, 0);
+    expect(registry.plannable()).toEqual([]);
+    later(120_000);
+    expect(presence()).toBe('silent');
+    later(1);
+    expect(presence()).toBe('left');
+  });
+
+  test('has left at once when its site is no longer configured', () => {
+    configured.clear();
+    later(1);
+    expect(presence()).toBe('left');
+  });
+
+  test('does not leave for what nobody could hear: time without the bus does not count', () => {
+    registry.setBlind(true);
+    later(2 * LEAVE_AFTER_MS);
+    expect(presence()).toBe('silent');
+    registry.setBlind(false);
+    later(LEAVE_AFTER_MS);
+    expect(presence()).toBe('silent');
+    later(1);
+    expect(presence()).toBe('left');
+  });
+
+  test('of a site that was never configured is listed and not planned', () => {
+    registry.hello({ site: 'x', probe: 'p' }, helloOf('x/p'), 0);
+    registry.tick();
+    expect(registry.probe({ site: 'x', probe: 'p' })).toMatchObject({ presence: 'live', configured: false });
+    expect(registry.plannable().map(({ site }) => site)).toEqual(['a']);
+  });
+
+  test('heard of long ago is as silent as that', () => {
+    registry.hello({ site: 'a', probe: 'old' }, helloOf('a/old'), 60_000);
+    registry.tick();
+    expect(registry.probe({ site: 'a', probe: 'old' })?.presence).toBe('silent');
+  });
+});
+
+describe('two boots under one identity', () => {
+  const OLD = '00000000000000b1';
+  const NEW = '00000000000000b2';
+  const startedAtMs = Date.UTC(2026, 0, 5, 12);
+  const newer = helloOf('a/p', { bootId: NEW, startedAtMs });
+
+  test('the newer takes over; the older is refused while it goes on reporting', () => {
+    registry.hello(A, newer, 0);
+    expect(registry.isReplacedBoot(A, OLD, startedAtMs - INTERVAL_MS)).toBe(false);
+    expect(registry.isReplacedBoot(A, OLD, startedAtMs + 2 * INTERVAL_MS)).toBe(true);
+    expect(registry.isReplacedBoot(A, NEW, startedAtMs + 2 * INTERVAL_MS)).toBe(false);
+    expect(registry.probe(A)?.duplicateIdentity).toBe(true);
+  });
+
+  test('a hello of the older is refused while the newer is live', () => {
+    registry.hello(A, newer, 0);
+    const refused = (): void => registry.hello(A, helloOf('a/p', { version: 9 }), 0);
+    expect(refused).toThrow(RejectedMessage);
+    expect(refused).toThrow('an older boot');
+    expect(registry.probe(A)?.hello?.bootId).toBe(NEW);
+  });
+
+  test('a boot whose clock lags takes over from one that is silent', () => {
+    registry.hello(A, newer, 0);
+    later(30_001);
+    registry.hello(A, helloOf('a/p', { bootId: '00000000000000b3', startedAtMs: 0 }), 0);
+    expect(registry.probe(A)?.hello?.bootId).toBe('00000000000000b3');
+  });
+
+  test('a hello older than the one known is stale', () => {
+    registry.hello(A, helloOf('a/p', { version: 3 }), 0);
+    expect(() => registry.hello(A, helloOf('a/p', { version: 2 }), 0)).toThrow(RejectedMessage);
+  });
+});
+
+test('only what a plan depends on changes the revision', () => {
+  const before = registry.revision;
+  registry.hello(A, helloOf('a/p', { version: 2, planVersion: 7 }), 0);
+  registry.heard(A, 0);
+  registry.tick();
+  expect(registry.revision).toBe(before);
+  registry.hello(A, helloOf('a/p', { version: 3, icmp: [] }), 0);
+  expect(registry.revision).toBe(before + 1);
+});

@@ -1,0 +1,187 @@
+import { Buckets, pathKey, type PathParts, type PathRecord } from '@wanscope/shared';
+import { recordOf } from '@wanscope/shared/testing';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { COUNTER, GAUGE, type SeriesTable } from './series-table.ts';
+import { MeasurementState, rollupState } from './state.ts';
+
+const START_MS = Date.UTC(2026, 0, 5, 12);
+
+function partsOf(fields: Partial<PathParts> = {}): PathParts {
+  return {
+    network: 'default',
+    srcSite: 'a',
+    src: 'p1',
+    srcUplink: '',
+    dstSite: 'b',
+    dst: 'q1',
+    dstUplink: '',
+    dstNetwork: 'default',
+    dstKind: 'probe',
+    test: 'udp',
+    protocol: 'udp',
+    class: 'BE',
+    family: 'ipv4',
+    ...fields,
+  };
+}
+
+/** Four sent, one lost; answers after 10, 20 and 12 ms. */
+function sampleRecord(): PathRecord {
+  const base = recordOf(0, [10e6, 20e6, 12e6]);
+  return {
+    ...base,
+    sent: 4,
+    lost: 1,
+    late: 1,
+    duplicates: 2,
+    reordered: 3,
+    notSent: 5,
+    oneWayLost: { forward: 1, reverse: 0, unknown: 0 },
+    outcomes: { unreachable: 1 },
+  };
+}
+
+let state: MeasurementState;
+const apply = (
+  slot: number,
+  record: PathRecord,
+  interval = 0,
+  standing: 'live' | 'counted' | 'backfilled' = 'live',
+): void => state.apply(slot, record, START_MS + interval * 10_000, START_MS + (interval + 1) * 10_000, standing);
+const row = (table: SeriesTable, slot: number, columns: readonly number[]): number[] =>
+  columns.map((column) => table.get(slot, column));
+
+beforeEach(() => {
+  state = new MeasurementState(() => ({ objective: { rttNs: undefined, lossRatio: 0.5 }, denied: false }));
+});
+
+describe('one record', () => {
+  test('is added to its path, its host pair and its site pair', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    apply(slot, sampleRecord());
+    const counts = [COUNTER.sent, COUNTER.lost, COUNTER.late, COUNTER.duplicates, COUNTER.reordered, COUNTER.notSent];
+    const tables: [SeriesTable, number][] = [
+      [state.paths, slot],
+      [state.hosts, state.paths.get(slot, GAUGE.hostSlot)],
+      [state.sites, state.paths.get(slot, GAUGE.siteSlot)],
+    ];
+    for (const [table, at] of tables) {
+      expect(row(table, at, counts)).toEqual([4, 1, 1, 2, 3, 5]);
+      // 10 + 20 + 12 ms; PDV 0 + 10 + 2; IPDV 10 + 8.
+      expect(row(table, at, [COUNTER.rttCount, COUNTER.rttSumNs])).toEqual([3, 42e6]);
+      expect(row(table, at, [COUNTER.pdvSumNs, COUNTER.ipdvCount, COUNTER.ipdvSumNs])).toEqual([12e6, 2, 18e6]);
+      expect(table.get(at, COUNTER.lostForward)).toBe(1);
+    }
+  });
+
+  test('gives classic buckets by hand', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    apply(slot, sampleRecord());
+    // 10 and 12 ms lie in (2^-7, 2^-6] s, 20 ms in (2^-6, 2^-5]: buckets -6 and -5, counted from -12.
+    expect(state.paths.get(slot, COUNTER.rttBuckets + 6)).toBe(2);
+    expect(state.paths.get(slot, COUNTER.rttBuckets + 7)).toBe(1);
+    // PDV 0, 10 and 2 ms: lowest bucket, -6 and (2^-9, 2^-8].
+    expect(
+      row(
+        state.paths,
+        slot,
+        [0, 6, 4].map((i) => COUNTER.pdvBuckets + i),
+      ),
+    ).toEqual([1, 1, 1]);
+  });
+
+  test('clamps what lies outside the classic bounds', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    const buckets = new Buckets(5);
+    buckets.record(20e-6);
+    buckets.record(30);
+    const pdvBuckets = new Buckets(0);
+    pdvBuckets.add(-12, 2);
+    const rtt = { count: 2, minNs: 20e3, maxNs: 30e9, sumNs: 30e9 + 20e3, buckets, pdvBuckets };
+    apply(slot, { ...recordOf(0, []), sent: 2, rtt });
+    expect(state.paths.get(slot, COUNTER.rttBuckets)).toBe(1);
+    expect(state.paths.get(slot, COUNTER.rttBuckets + 16)).toBe(1);
+  });
+
+  test('tells outcomes apart: what is not named is answered or lost', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    apply(slot, sampleRecord());
+    // answered, refused, lost, unreachable: 3 answers, the one loss was unreachable.
+    expect(
+      row(
+        state.paths,
+        slot,
+        [0, 1, 2, 3].map((i) => COUNTER.outcomes + i),
+      ),
+    ).toEqual([3, 0, 0, 1]);
+  });
+
+  test('of back-fill touches its own counter alone', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    apply(slot, sampleRecord(), 0, 'backfilled');
+    expect(row(state.paths, slot, [COUNTER.sent, COUNTER.rttCount, COUNTER.backfilled])).toEqual([0, 0, 4]);
+    expect(state.paths.gauge(slot, GAUGE.intervalEndMs)).toBeUndefined();
+    expect(state.stateOf(slot)).toEqual({ state: 'no_data', reason: 'not_measured' });
+  });
+
+  test('older than the interval on show counts and changes nothing else', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    apply(slot, recordOf(0, [10e6]), 1);
+    apply(slot, recordOf(0, [90e6]), 0);
+    expect(state.paths.get(slot, COUNTER.sent)).toBe(2);
+    expect(state.paths.get(slot, GAUGE.intervalMeanNs)).toBe(10e6);
+  });
+});
+
+describe('rollups', () => {
+  test('merge hosts into sites and uplinks into hosts', () => {
+    const slots = [
+      state.acquirePath(partsOf(), START_MS),
+      state.acquirePath(partsOf({ dst: 'q2' }), START_MS),
+      state.acquirePath(partsOf({ srcUplink: 'isp' }), START_MS),
+    ];
+    for (const slot of slots) apply(slot, recordOf(0, [10e6]));
+    expect([state.paths.size, state.hosts.size, state.sites.size]).toEqual([3, 2, 2]);
+    const site = state.paths.get(slots[0]!, GAUGE.siteSlot);
+    expect(state.sites.get(site, COUNTER.sent)).toBe(2);
+    expect(state.sites.partsOf(site)).toMatchObject({ srcSite: 'a', src: '', dstSite: 'b', dst: '', srcUplink: '' });
+  });
+
+  test('keep what they counted while a path remains, and go with the last one', () => {
+    const first = state.acquirePath(partsOf(), START_MS);
+    const second = state.acquirePath(partsOf({ dst: 'q2' }), START_MS);
+    apply(first, recordOf(0, [10e6]));
+    apply(second, recordOf(0, [10e6]));
+    const site = state.paths.get(first, GAUGE.siteSlot);
+    state.releasePath(first);
+    expect(state.sites.get(site, COUNTER.sent)).toBe(2);
+    expect(state.hosts.size).toBe(1);
+    state.releasePath(second);
+    expect([state.paths.size, state.hosts.size, state.sites.size]).toEqual([0, 0, 0]);
+  });
+
+  test('are degraded when one path of two is down, down when both are', () => {
+    const first = state.acquirePath(partsOf(), START_MS);
+    const second = state.acquirePath(partsOf({ dst: 'q2' }), START_MS);
+    const site = state.paths.get(first, GAUGE.siteSlot);
+    const lost: PathRecord = { ...recordOf(0, []), sent: 3, lost: 3 };
+    expect(rollupState(state.sites, site)).toBe('no_data');
+    for (const slot of [first, second]) apply(slot, recordOf(0, [10e6]), 0);
+    expect(rollupState(state.sites, site)).toBe('ok');
+    for (const interval of [1, 2]) apply(first, lost, interval);
+    expect(rollupState(state.sites, site)).toBe('degraded');
+    for (const interval of [1, 2]) apply(second, lost, interval);
+    expect(rollupState(state.sites, site)).toBe('down');
+  });
+});
+
+test('a freed slot is used again, from zero', () => {
+  const slot = state.acquirePath(partsOf(), START_MS);
+  apply(slot, recordOf(0, [10e6]));
+  state.releasePath(slot);
+  const again = state.acquirePath(partsOf({ dst: 'q9' }), START_MS);
+  expect(again).toBe(slot);
+  expect(state.paths.get(again, COUNTER.sent)).toBe(0);
+  expect(state.paths.find(pathKey(partsOf()))).toBeUndefined();
+  expect(state.paths.part(again, 'dst')).toBe('q9');
+});
