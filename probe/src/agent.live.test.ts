@@ -357,5 +357,13 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
     await probes.get(left)!.stop();
     const again = await start(left);
     expect(again.agent.state().plan!.version).toBe(1);
+    await again.stop();
+    rmSync(join(directory, left.probe), { recursive: true });
+    // In place of the bad plan, which the stream keeps like any other message.
+    const good = planFor(left, right, of(right).hellos.at(-1)!, 2);
+    await connection.jetstream().publish(subjectOf('plan', left), encodePlan(good));
+    const bare = await start(left);
+    expect(bare.agent.state().plan).toBeUndefined();
+    expect(await until('the plan that the broker kept', 10_000, () => bare.agent.state().plan)).toEqual(good);
   });
 });

@@ -246,6 +246,14 @@ describe('the agent', () => {
     expect(new Set(seenMs.map((at) => at % 10_000)).size).toBe(1);
   });
 
+  it('takes the plan that the broker kept when it connects', async () => {
+    bus.state = encodePlan(plan(6));
+    bus.setConnected(false);
+    bus.setConnected(true);
+    await settle();
+    expect(agent.state().plan).toEqual(plan(6));
+  });
+
   it('goes on with sessions whose recipe stays when the plan changes, and ends the others', async () => {
     give(plan(1, ['q', 'r']));
     await advance(14_000);

@@ -194,6 +194,7 @@ async function probeOnce(
   prober: Prober,
   target: Partial<PlannedSession['target']>,
   timeoutMs = 300,
+  sourceAddress = '127.0.0.1',
 ): Promise<{ outcome: Outcome; rttNs: number | undefined; phases: HttpPhase[] }> {
   const planned: PlannedSession = {
     index: 0,
@@ -221,7 +222,7 @@ async function probeOnce(
       timeoutNs: timeoutMs * 1e6,
       keepAlive: false,
     },
-    source: { address: '127.0.0.1', interface: undefined },
+    source: { address: sourceAddress, interface: undefined },
     target: { address: undefined, host: undefined, url: undefined, port: undefined, ...target },
   };
   const phases: HttpPhase[] = [];
@@ -244,6 +245,13 @@ async function probeOnce(
     setImmediate(() => channel.send(0));
   });
 }
+
+it('a datagram whose source address is not here is not sent', async () => {
+  const nowhere = udpProber({ clock: systemClock, ntpClock: new NtpClock(systemClock), cookie, resolver });
+  // A documentation address (RFC 5737), which no machine has.
+  const { outcome } = await probeOnce(nowhere, { address: '127.0.0.1', port: 9 }, 300, '192.0.2.1');
+  expect(outcome).toBe('not_sent');
+});
 
 describe('a connect that fails', () => {
   const servers: Server[] = [];

@@ -19,6 +19,8 @@ import { deafChannel, type ChannelRequest, type ProbeChannel, type ProbeEvents, 
 
 /** Bits of T1 that are a keyed hash and not time: 2^-20 s, about a microsecond. */
 const T1_HASH_MASK = 0xfff;
+/** How long to leave a source address alone that could not be bound. */
+const REBIND_NS = 1e9;
 
 export interface UdpDependencies {
   readonly clock: Clock;
@@ -48,7 +50,9 @@ class UdpChannel implements ProbeChannel {
   readonly #sessionId: number;
   readonly #packet: Buffer;
   readonly #wireBytes: number;
-  readonly #socket: Socket;
+  readonly #sourceAddress: string | undefined;
+  readonly #type: 'udp4' | 'udp6';
+  #socket: Socket | undefined;
   readonly #request: StampRequest;
   readonly #t1 = { high: 0, low: 0 };
   readonly #reply: StampReply = {
@@ -62,7 +66,8 @@ class UdpChannel implements ProbeChannel {
     t1High: 0,
     t1Low: 0,
   };
-  #state: 'binding' | 'bound' | 'closed' = 'binding';
+  #state: 'binding' | 'bound' | 'failed' | 'closed' = 'binding';
+  #failedNs = 0;
 
   constructor(
     dependencies: UdpDependencies,
@@ -81,25 +86,16 @@ class UdpChannel implements ProbeChannel {
     this.#packet = Buffer.alloc(Math.max(STAMP_BYTES, planned.test.sizeBytes));
     this.#wireBytes = this.#packet.length + UDP_HEADER_BYTES + IP_HEADER_BYTES[family];
     this.#request = { seq: 0, t1High: 0, t1Low: 0, errorEstimate: ERROR_ESTIMATE, ssid: (sessionId % 0xffff) + 1 };
-    this.#socket = createSocket({
-      type: family === 'ipv6' ? 'udp6' : 'udp4',
-      // The address is literal: nothing to look up, so a datagram leaves within the call that sends it.
-      lookup: (host, _options, callback) => callback(null, host, isIPv6(host) ? 6 : 4),
-    });
-    this.#socket.on('message', (data, from) => this.#onMessage(data, from));
-    this.#socket.on('error', () => this.close());
-    this.#socket.on('listening', () => {
-      if (this.#state === 'binding') this.#state = 'bound';
-    });
-    this.#socket.bind({
-      port: 0,
-      ...(planned.source.address === undefined ? {} : { address: planned.source.address }),
-    });
+    this.#sourceAddress = planned.source.address;
+    this.#type = family === 'ipv6' ? 'udp6' : 'udp4';
+    this.#open();
   }
 
   send(seq: number): void {
-    if (this.#state !== 'bound') {
+    const socket = this.#socket;
+    if (this.#state !== 'bound' || socket === undefined) {
       this.#events.settle(seq, 'not_sent');
+      if (this.#state === 'failed' && this.#dependencies.clock.monoNs() - this.#failedNs > REBIND_NS) this.#open();
       return;
     }
     const request = this.#request;
@@ -112,7 +108,7 @@ class UdpChannel implements ProbeChannel {
     const sentNs = this.#dependencies.clock.monoNs();
     this.#events.sent(seq, sentNs, request.t1High, request.t1Low);
     this.#events.wireBytes(this.#wireBytes);
-    this.#socket.send(this.#packet, this.#port, this.#address, (error) => {
+    socket.send(this.#packet, this.#port, this.#address, (error) => {
       if (error === null || this.#state === 'closed') return;
       this.#events.wireBytes(-this.#wireBytes);
       this.#events.settle(seq, isUnreachable(error) ? 'unreachable' : 'not_sent');
@@ -122,7 +118,32 @@ class UdpChannel implements ProbeChannel {
   close(): void {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
-    this.#socket.close();
+    this.#socket?.close();
+    this.#socket = undefined;
+  }
+
+  /** Binds anew: the source address may come late (IPv6 after a start), or go and come back. */
+  #open(): void {
+    const socket = createSocket({
+      type: this.#type,
+      // The addresses are literal: nothing to look up, so a datagram leaves within the call that sends it.
+      lookup: (host, _options, callback) => callback(null, host, isIPv6(host) ? 6 : 4),
+    });
+    this.#socket = socket;
+    this.#state = 'binding';
+    socket.on('message', (data, from) => this.#onMessage(data, from));
+    socket.on('listening', () => {
+      if (this.#state === 'binding') this.#state = 'bound';
+    });
+    socket.on('error', () => {
+      if (this.#socket !== socket) return;
+      this.#socket = undefined;
+      this.#state = 'failed';
+      this.#failedNs = this.#dependencies.clock.monoNs();
+      socket.close();
+    });
+    // Last: with nothing to look up, a failure to bind is told during the call.
+    socket.bind({ port: 0, ...(this.#sourceAddress === undefined ? {} : { address: this.#sourceAddress }) });
   }
 
   #onMessage(data: Buffer, from: RemoteInfo): void {
