@@ -1,0 +1,429 @@
+/**
+ * `npm run test:images`: builds both images, starts the compose file's demo on a real Docker engine and asserts on what
+ * its Prometheus holds, on the containers' privileges and on what is in the images.
+ *
+ * Root without an engine: installs Debian's and starts it for the run. Without root and engine: fails and says so.
+ * Removes the containers, networks, volumes and images it made, on failure and on a signal as well; base images and
+ * the engine's build cache stay, so that the next run is quick. Grafana is only checked as configuration.
+ */
+import { execFile, spawn, spawnSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import process from 'node:process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual, promisify } from 'node:util';
+import { parse } from 'yaml';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const composeDirectory = join(root, 'deploy/compose');
+const dockerfiles = { probe: 'deploy/compose/probe.Dockerfile', collector: 'deploy/compose/collector.Dockerfile' };
+const sites = ['hq', 'hub-north', 'branch-1', 'branch-2'];
+const protocols = ['icmp', 'udp', 'tcp', 'http'];
+const families = ['ipv4', 'ipv6'];
+const probeServices = sites.map((site) => `probe-${site}`);
+const serverServices = ['nats', 'collector', 'prometheus', 'alertmanager'];
+/** NET_RAW (13), NET_BIND_SERVICE (10), SETUID (7), SETGID (6): bit numbers of linux/capability.h. */
+const PROBE_CAPABILITIES = (1n << 13n) | (1n << 10n) | (1n << 7n) | (1n << 6n);
+const UNPRIVILEGED = '65534';
+
+const HEALTHY_WITHIN_MS = 90_000;
+const MESH_WITHIN_MS = 90_000;
+const BUILD_TIMEOUT_MS = 600_000;
+const COMMAND_TIMEOUT_MS = 120_000;
+
+const project = `wanscope-images-${process.pid}`;
+/** A WAN of its own, so that a demo may run beside the test. */
+const third = process.pid % 254;
+const environment = {
+  ...process.env,
+  COMPOSE_PROJECT_NAME: project,
+  WANSCOPE_VERSION: project,
+  WANSCOPE_DEMO_PREFIX4: `198.19.${third}`,
+  WANSCOPE_DEMO_PREFIX6: `fd77:616e:7e57:${third.toString(16)}`,
+  // The engine chooses free ports.
+  WANSCOPE_NATS_PORT: '0',
+  WANSCOPE_COLLECTOR_PORT: '0',
+  WANSCOPE_PROMETHEUS_PORT: '0',
+  WANSCOPE_ALERTMANAGER_PORT: '0',
+};
+const runFile = promisify(execFile);
+const interrupted = new globalThis.AbortController();
+
+/** @param {string} line */
+const say = (line) => process.stdout.write(`${line}\n`);
+
+/**
+ * Runs a command to its end and returns what it printed; throws with its errors. An interruption ends it, but for
+ * what cleans up.
+ */
+async function run(program, args, options = {}) {
+  const { timeoutMs = COMMAND_TIMEOUT_MS, env = environment, cwd = composeDirectory, cleansUp = false } = options;
+  const { stdout } = await runFile(program, args, {
+    cwd,
+    env,
+    timeout: timeoutMs,
+    maxBuffer: 64 * 1024 * 1024,
+    ...(cleansUp ? {} : { signal: interrupted.signal }),
+  });
+  return stdout;
+}
+
+const docker = (...args) => run('docker', args);
+
+let passed = 0;
+let failed = 0;
+
+/** One assertion: passes when `check` returns nothing, fails with what it returns or throws. */
+async function check(name, body) {
+  let problem;
+  try {
+    problem = await body();
+  } catch (error) {
+    problem = error.stderr || error.message;
+  }
+  if (interrupted.signal.aborted) throw new Error('interrupted');
+  if (problem === undefined) {
+    passed += 1;
+    say(`  ok    ${name}`);
+  } else {
+    failed += 1;
+    say(`  FAIL  ${name}: ${String(problem).trim()}`);
+  }
+}
+
+const differs = (actual, expected) =>
+  isDeepStrictEqual(actual, expected) ? undefined : `${JSON.stringify(actual)}, not ${JSON.stringify(expected)}`;
+
+/** Asks again each second until there is no problem or the time is over; returns the last problem. */
+async function eventually(withinMs, problemNow) {
+  const deadline = Date.now() + withinMs;
+  for (;;) {
+    let problem;
+    try {
+      problem = await problemNow();
+    } catch (error) {
+      problem = String(error);
+    }
+    if (problem === undefined) return undefined;
+    if (Date.now() >= deadline) return `after ${withinMs / 1_000} s: ${problem}`;
+    await sleep(1_000, undefined, { signal: interrupted.signal });
+  }
+}
+
+const works = (program, ...args) => spawnSync(program, args, { stdio: 'ignore', timeout: 20_000 }).status === 0;
+
+/** Makes sure that an engine answers. Returns how to stop it where it was started here. */
+async function ensureEngine() {
+  const isRoot = process.getuid?.() === 0;
+  if (!works('docker', 'info')) {
+    if (!isRoot) throw new Error('no Docker engine answers, and only root can start one');
+    if (!works('dockerd', '--version')) await installPackages('docker.io');
+    const directory = mkdtempSync(join(tmpdir(), 'wanscope-dockerd-'));
+    const log = openSync(join(directory, 'log'), 'w');
+    const daemon = spawn('dockerd', [], { stdio: ['ignore', log, log], detached: true });
+    closeSync(log);
+    const stop = async () => {
+      const ended = new Promise((resolve) => daemon.once('exit', resolve));
+      if (daemon.exitCode === null && daemon.kill('SIGTERM')) await ended;
+      rmSync(directory, { recursive: true, force: true });
+    };
+    say(`started a Docker engine (pid ${daemon.pid}) for this run`);
+    const problem = await eventually(30_000, () => (works('docker', 'info') ? undefined : 'no answer'));
+    if (problem !== undefined) {
+      const tail = readFileSync(join(directory, 'log'), 'utf8').split('\n').slice(-10).join('\n');
+      await stop();
+      throw new Error(`the Docker engine does not start (${problem}):\n${tail}`);
+    }
+    return stop;
+  }
+  return async () => undefined;
+}
+
+async function installPackages(...names) {
+  say(`installing ${names.join(' ')}`);
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  await run('apt-get', ['update', '-qq'], { env, timeoutMs: 300_000 });
+  await run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...names], { env, timeoutMs: 600_000 });
+}
+
+/** Compose v2, and docker-compose 1.29 where it is there: both must understand the file; the first one runs it. */
+async function findComposes() {
+  const find = () => [
+    ...(works('docker', 'compose', 'version') ? [['docker', 'compose']] : []),
+    ...(works('docker-compose', 'version') ? [['docker-compose']] : []),
+  ];
+  if (find().length === 0 && process.getuid?.() === 0) await installPackages('docker-compose');
+  const composes = find();
+  if (composes.length === 0) throw new Error('there is neither "docker compose" nor "docker-compose"');
+  return composes;
+}
+
+/** Every distinct image that a Dockerfile starts from or a service runs, but for those built here and Grafana's. */
+function baseImages(config) {
+  const from = Object.values(dockerfiles).flatMap((file) =>
+    [...readFileSync(join(root, file), 'utf8').matchAll(/^FROM (\S+)/gm)].map(([, image]) => image),
+  );
+  const services = Object.entries(config.services).filter(([name, { build }]) => !build && name !== 'grafana');
+  return [...new Set([...from, ...services.map(([, { image }]) => image)])];
+}
+
+async function checkConfiguration(composes) {
+  const files = ['-f', 'compose.yaml'];
+  let config;
+  for (const [program, ...args] of composes) {
+    const name = [program, ...args].join(' ');
+    await check(`${name} config accepts every profile, and .env.example`, async () => {
+      // An empty environment but for PATH: what the example file sets must be enough.
+      const env = { PATH: process.env.PATH, HOME: process.env.HOME };
+      const full = [...args, ...files, '--env-file', '.env.example', '--profile', 'demo', 'config'];
+      config = parse(await run(program, full, { env }));
+      return differs(Object.keys(config.services).sort(), [...serverServices, ...probeServices, 'grafana'].sort());
+    });
+  }
+  await check('only the probes are part of the demo profile', () => {
+    const demo = Object.entries(config.services).filter(([, { profiles }]) => isDeepStrictEqual(profiles, ['demo']));
+    return differs(demo.map(([name]) => name).sort(), [...probeServices].sort());
+  });
+  await check('.env.example has every variable of the compose file, with its default', () => {
+    const text = readFileSync(join(composeDirectory, 'compose.yaml'), 'utf8');
+    const used = [...text.matchAll(/\$\{(WANSCOPE_\w+):-([^}]*)\}/g)].map(([, name, value]) => `${name}=${value}`);
+    const example = readFileSync(join(composeDirectory, '.env.example'), 'utf8').match(/^WANSCOPE_.*$/gm) ?? [];
+    return differs([...new Set(used)].sort(), example.sort());
+  });
+  await check('every mounted file of the repository exists', () => {
+    const sources = Object.values(config.services).flatMap(({ volumes = [] }) =>
+      volumes.map((volume) => (typeof volume === 'string' ? volume.split(':')[0] : volume.source)),
+    );
+    const files = sources.filter((source) => source.startsWith('/'));
+    const missing = files.filter((source) => !works('test', '-e', source));
+    return files.length >= 6 ? differs(missing, []) : `only ${files.length} mounts`;
+  });
+  if (config === undefined) throw new Error('the compose file cannot be read');
+  return config;
+}
+
+async function buildImages() {
+  const revision = (await run('git', ['rev-parse', '--short', 'HEAD'])).trim();
+  for (const [name, file] of Object.entries(dockerfiles)) {
+    const image = `wanscope/${name}:${project}`;
+    const startedAt = Date.now();
+    // The host's network, where the packages come from, may not be reachable through the engine's bridge.
+    const options = [
+      '--quiet',
+      '--network=host',
+      '--build-arg',
+      `VERSION=${project}`,
+      '--build-arg',
+      `REVISION=${revision}`,
+    ];
+    await run('docker', ['build', ...options, '-f', file, '-t', image, '.'], {
+      cwd: root,
+      timeoutMs: BUILD_TIMEOUT_MS,
+    });
+    const [{ Size: sizeBytes, Config: settings }] = JSON.parse(await docker('image', 'inspect', image));
+    const seconds = ((Date.now() - startedAt) / 1_000).toFixed(0);
+    const packedBytes = Number(await run('sh', ['-c', 'docker save "$0" | gzip -6 | wc -c', image]));
+    const [unpacked, packed] = [sizeBytes, packedBytes].map((bytes) => (bytes / 1e6).toFixed(1));
+    say(`built ${name} in ${seconds} s: ${unpacked} MB, ${packed} MB compressed`);
+    await check(`${name} image: labels, exec-form entry point and health check`, () =>
+      differs(
+        [
+          settings.Labels['org.opencontainers.image.version'],
+          settings.Labels['org.opencontainers.image.revision'],
+          settings.Entrypoint,
+          settings.Healthcheck.Test.slice(0, 2),
+          settings.StopSignal,
+        ],
+        [
+          project,
+          revision,
+          ['/usr/local/bin/node', `/app/${name}/dist/main.js`],
+          ['CMD', '/usr/local/bin/node'],
+          'SIGTERM',
+        ],
+      ),
+    );
+    await check(`${name} image: no tests, sources, build leftovers, other workspaces or shell`, async () => {
+      const container = (await docker('create', image)).trim();
+      let files;
+      try {
+        const list = 'docker export "$0" | tar -t';
+        files = (await run('sh', ['-c', list, container])).split('\n');
+      } finally {
+        await run('docker', ['rm', container], { cleansUp: true });
+      }
+      if (!files.includes(`app/${name}/dist/main.js`)) return `app/${name}/dist/main.js is not there`;
+      const other = name === 'probe' ? 'collector' : 'probe';
+      const unwanted = files.filter(
+        (path) =>
+          /^app\/.*(\.test\.|\.ts$|\.map$|tsbuildinfo|\.npmrc$|\.o$)/.test(path) ||
+          /^app\/(shared|probe|collector)\/src\//.test(path) ||
+          /^app\/node_modules\/(vitest|typescript|eslint|nan)\//.test(path) ||
+          path.startsWith(`app/${other}/`) ||
+          /^(usr\/)?bin\/(sh|bash|busybox|apt|apt-get|npm)$/.test(path),
+      );
+      return differs(unwanted.slice(0, 5), []);
+    });
+  }
+}
+
+/** @returns samples of an instant query. */
+async function query(url, expression) {
+  const response = await fetch(`${url}/api/v1/query?query=${encodeURIComponent(expression)}`, {
+    signal: globalThis.AbortSignal.timeout(5_000),
+  });
+  const body = await response.json();
+  if (body.status !== 'success') throw new Error(JSON.stringify(body));
+  return body.data.result;
+}
+
+const expectedPaths = sites.flatMap((from) =>
+  sites
+    .filter((to) => to !== from)
+    .flatMap((to) => protocols.flatMap((protocol) => families.map((family) => `${from} ${to} ${protocol} ${family}`))),
+);
+const pathOf = ({ metric }) => `${metric.src_site} ${metric.dst_site} ${metric.protocol} ${metric.family}`;
+
+async function checkMetrics(url) {
+  await check('Prometheus scrapes the collector', () =>
+    eventually(MESH_WITHIN_MS, async () => {
+      const up = await query(url, 'up{job="wanscope"}');
+      return differs(
+        up.map(({ value }) => value[1]),
+        ['1'],
+      );
+    }),
+  );
+  await check(`every ordered pair x protocol x family is measured (${expectedPaths.length} paths)`, () =>
+    eventually(MESH_WITHIN_MS, async () => {
+      const measured = new Set((await query(url, 'wan_path_probes_sent_total > 0')).map(pathOf));
+      const missing = expectedPaths.filter((path) => !measured.has(path));
+      const unexpected = [...measured].filter((path) => !expectedPaths.includes(path));
+      return missing.length + unexpected.length === 0
+        ? undefined
+        : `${missing.length} missing (${missing.slice(0, 3).join('; ')}), ${unexpected.length} unexpected`;
+    }),
+  );
+  await check('every path is ok, has answers and lost nothing', async () => {
+    const answered = new Set((await query(url, 'wan_path_rtt_seconds_count > 0')).map(pathOf));
+    const silent = expectedPaths.filter((path) => !answered.has(path));
+    if (silent.length > 0) return `no answer on ${silent.slice(0, 3).join('; ')}`;
+    const lost = await query(url, 'wan_path_probes_lost_total');
+    if (lost.length < expectedPaths.length) return `${lost.length} loss series`;
+    const lossy = lost.filter(({ value }) => value[1] !== '0').map((sample) => `${pathOf(sample)}: ${sample.value[1]}`);
+    if (lossy.length > 0) return `lost probes on ${lossy.slice(0, 5).join('; ')}`;
+    const states = await query(url, 'wan_path_state');
+    return differs(states.filter(({ value }) => value[1] !== '0').map(pathOf), []);
+  });
+  await check('Prometheus has loaded the rules without error and knows the Alertmanager', () =>
+    eventually(30_000, async () => {
+      const get = async (path) => (await (await fetch(`${url}/api/v1/${path}`)).json()).data;
+      const rules = (await get('rules')).groups.flatMap((group) => group.rules);
+      const bad = rules
+        .filter(({ health }) => health !== 'ok')
+        .map(({ name, lastError }) => `${name} ${lastError ?? ''}`);
+      const active = (await get('alertmanagers')).activeAlertmanagers.length;
+      if (rules.length < 6) return `${rules.length} rules`;
+      return differs([bad, active], [[], 1]);
+    }),
+  );
+}
+
+/** Runs JavaScript in a container, which has no shell. */
+const evaluate = (id, script) => docker('exec', id, '/usr/local/bin/node', '-e', script);
+
+async function checkContainer(name, id, capabilities) {
+  await check(`${name}: unprivileged, with no capability in effect and none to be had but the named ones`, async () => {
+    const status = await evaluate(id, 'process.stdout.write(fs.readFileSync("/proc/1/status", "utf8"))');
+    const field = (key) => new RegExp(`^${key}:\\s*(.*)$`, 'm').exec(status)?.[1];
+    const ids = `${UNPRIVILEGED}\t`.repeat(4).trim();
+    return differs(
+      [field('Uid'), field('Gid'), BigInt(`0x${field('CapEff')}`) === 0n, BigInt(`0x${field('CapPrm')}`) === 0n].concat(
+        BigInt(`0x${field('CapBnd')}`).toString(16),
+        field('NoNewPrivs'),
+      ),
+      [ids, ids, true, true, capabilities.toString(16), '1'],
+    );
+  });
+  await check(`${name}: its root file system cannot be written`, async () => {
+    const attempt = 'try { fs.writeFileSync("/app/x", ""); console.log("written") } catch (e) { console.log(e.code) }';
+    return differs((await evaluate(id, attempt)).trim(), 'EROFS');
+  });
+}
+
+async function testStack(compose) {
+  const [program, ...args] = compose;
+  const services = [...serverServices, ...probeServices];
+  const call = (...rest) => run(program, [...args, '-f', 'compose.yaml', '--profile', 'demo', ...rest]);
+  say(`starting ${services.length} services`);
+  await call('up', '-d', '--no-build', ...services);
+  const ids = new Map();
+  for (const service of services) ids.set(service, (await call('ps', '-q', service)).trim());
+
+  await check('every container becomes healthy', () =>
+    eventually(HEALTHY_WITHIN_MS, async () => {
+      const states = JSON.parse(await docker('inspect', ...ids.values())).map(({ State }) => State);
+      const not = services.filter((_service, i) => states[i].Health?.Status !== 'healthy');
+      return not.length === 0 ? undefined : `not healthy: ${not.join(', ')}`;
+    }),
+  );
+  const [, port] = /:(\d+)\s*$/m.exec(await call('port', 'prometheus', '9090')) ?? [];
+  await checkMetrics(`http://127.0.0.1:${port}`);
+  for (const service of probeServices) await checkContainer(service, ids.get(service), PROBE_CAPABILITIES);
+  await checkContainer('collector', ids.get('collector'), 0n);
+  await check('nothing was restarted, and every root file system is read-only', async () => {
+    const all = JSON.parse(await docker('inspect', ...ids.values()));
+    const bad = services.filter((_s, i) => all[i].RestartCount !== 0 || !all[i].HostConfig.ReadonlyRootfs);
+    return differs(bad, []);
+  });
+  await check('probe and collector leave cleanly when asked to stop', async () => {
+    const asked = ['probe-branch-2', 'collector'].map((service) => ids.get(service));
+    await docker('stop', ...asked);
+    const states = JSON.parse(await docker('inspect', ...asked)).map(({ State }) => [State.ExitCode, State.OOMKilled]);
+    return differs(states, [
+      [0, false],
+      [0, false],
+    ]);
+  });
+  if (failed > 0) say(await call('logs', '--no-color', '--tail=15', ...services));
+}
+
+async function removeAll([program, ...args]) {
+  const down = ['-f', 'compose.yaml', '--profile', 'demo', 'down', '--volumes', '--remove-orphans', '--timeout', '5'];
+  await run(program, [...args, ...down], { cleansUp: true });
+  for (const name of Object.keys(dockerfiles)) {
+    const remove = ['rmi', '--no-prune', `wanscope/${name}:${project}`];
+    // It is not there when the build failed.
+    await run('docker', remove, { cleansUp: true }).catch(() => undefined);
+  }
+}
+
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => interrupted.abort());
+
+let stopEngine;
+let compose;
+try {
+  stopEngine = await ensureEngine();
+  const composes = await findComposes();
+  compose = composes[0];
+  const config = await checkConfiguration(composes);
+  const script = fileURLToPath(new URL('base-images', import.meta.url));
+  say((await run(script, baseImages(config), { timeoutMs: BUILD_TIMEOUT_MS })).trim());
+  await buildImages();
+  await testStack(compose);
+} catch (error) {
+  failed += 1;
+  say(`images: ${error.stderr || error.message}`);
+} finally {
+  if (compose !== undefined) {
+    await removeAll(compose).catch((error) => {
+      failed += 1;
+      say(`images: not everything could be removed: ${error.stderr || error.message}`);
+    });
+  }
+  await stopEngine?.();
+}
+say(`images: ${passed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);
