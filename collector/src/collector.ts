@@ -26,7 +26,7 @@ import { GAUGE } from './series-table.ts';
 import { siteReachability } from './site-reach.ts';
 import {
   decodeSnapshot,
-  encodeSnapshot,
+  captureSnapshot,
   readSnapshot,
   UnusableSnapshot,
   writeSnapshot,
@@ -450,12 +450,12 @@ export class Collector {
     const startedMs = this.#monoMs();
     const writtenAtMs = clock.wallMs();
     const counts = this.ingest.sequenceCounts();
-    const bytes = encodeSnapshot(this.state, this.#head(writtenAtMs));
+    const body = captureSnapshot(this.state, this.#head(writtenAtMs));
     try {
-      await writeSnapshot(stateDir, bytes);
+      const bytes = await writeSnapshot(stateDir, body);
       this.ingest.markCommitted(counts);
       const durationMs = this.#monoMs() - startedMs;
-      this.#snapshot = { ...this.#snapshot, writtenAtMs, bytes: bytes.length, durationMs, durable: true };
+      this.#snapshot = { ...this.#snapshot, writtenAtMs, bytes, durationMs, durable: true };
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       if (this.#snapshot.failures === 0 || this.#snapshot.durable) {

@@ -126,6 +126,10 @@ export type PartField = (typeof PART_FIELDS)[number];
 export type SeriesParts = Readonly<Record<PartField, string>>;
 
 const PARTS = PART_FIELDS.length;
+/** Position of each field among a slot's parts, for `partId`. */
+export const FIELD_INDEX = Object.fromEntries(PART_FIELDS.map((field, at) => [field, at])) as Readonly<
+  Record<PartField, number>
+>;
 
 /** Texts that repeat in many series, each kept once. */
 export class TextPool {
@@ -159,9 +163,15 @@ export class SeriesTable {
   readonly #keys: (string | undefined)[] = [];
   readonly #labels: (string | undefined)[] = [];
   readonly #free: number[] = [];
+  #revision = 0;
 
   constructor(pool: TextPool) {
     this.#pool = pool;
+  }
+
+  /** Grows whenever a series comes or goes. */
+  get revision(): number {
+    return this.#revision;
   }
 
   /** Series in the table. */
@@ -187,6 +197,7 @@ export class SeriesTable {
   acquire(key: string, parts: SeriesParts): number {
     const known = this.#slots.get(key);
     if (known !== undefined) return known;
+    this.#revision += 1;
     const slot = this.#free.pop() ?? this.#keys.length;
     if (slot >> PAGE_BITS >= this.#pages.length) {
       this.#pages.push(new Float64Array(PAGE_SLOTS * STRIDE));
@@ -208,6 +219,7 @@ export class SeriesTable {
   release(slot: number): void {
     const key = this.#keys[slot];
     if (key === undefined) return;
+    this.#revision += 1;
     this.#slots.delete(key);
     this.#keys[slot] = undefined;
     this.#labels[slot] = undefined;
@@ -243,7 +255,7 @@ export class SeriesTable {
   }
 
   part(slot: number, field: PartField): string {
-    return this.#pool.textOf(this.partId(slot, PART_FIELDS.indexOf(field)));
+    return this.#pool.textOf(this.partId(slot, FIELD_INDEX[field]));
   }
 
   partsOf(slot: number): SeriesParts {

@@ -2,11 +2,13 @@
  * The state on disk: every counter, the sequence numbers counted and the position in the stream, in one file that is
  * whole or absent. Reading goes on right behind the position, so a restart neither loses nor doubles.
  *
- * Layout: magic, version, CRC32C and length of the body; the body is one JSON head and the rows as 64-bit floats.
+ * Layout: magic, version, length of the head, SHA-256 of the body; the body is the JSON head, the rows as 64-bit floats
+ * and their label values as 32-bit numbers into the head's list of texts.
  */
+import { createHash } from 'node:crypto';
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { crc32c } from '@wanscope/shared';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { SavedIntake } from './ingest.ts';
 import type { SavedPlan } from './plan-book.ts';
 import { PART_FIELDS, STRIDE, type SeriesParts } from './series-table.ts';
@@ -16,7 +18,10 @@ export const SNAPSHOT_FILE = 'collector.snapshot';
 const MAGIC = 'WANSNAP1';
 /** Grows with every change of the columns or the head. */
 const VERSION = 1;
-const HEADER_BYTES = 24;
+const HASH_AT = 16;
+const HEADER_BYTES = 48;
+/** Hashed at one go; the event loop gets a turn after each. */
+const SLICE_BYTES = 4 * 1024 * 1024;
 
 export interface StreamPosition {
   readonly stream: string;
@@ -56,16 +61,23 @@ export class UnusableSnapshot extends Error {
   readonly code = 'UNUSABLE_SNAPSHOT';
 }
 
-/** The whole state as octets; taken in one turn of the event loop, so that it is of one moment. */
-export function encodeSnapshot(state: MeasurementState, head: SnapshotHead): Buffer {
+/** A snapshot's body: copies of the state of one moment. */
+export interface SnapshotBody {
+  readonly headBytes: number;
+  readonly buffers: readonly Buffer[];
+}
+
+/** Copies the whole state in one turn of the event loop, so that it is of one moment. */
+export function captureSnapshot(state: MeasurementState, head: SnapshotHead): SnapshotBody {
   const tables = [state.paths, state.hosts, state.sites];
   const texts: string[] = [];
-  const ids = new Map<string, number>();
-  const idOf = (text: string): number => {
-    let id = ids.get(text);
+  /** By pool id: the snapshot holds only the texts in use. */
+  const ids = new Map<number, number>();
+  const idOf = (poolId: number): number => {
+    let id = ids.get(poolId);
     if (id === undefined) {
-      id = texts.push(text) - 1;
-      ids.set(text, id);
+      id = texts.push(state.pool.textOf(poolId)) - 1;
+      ids.set(poolId, id);
     }
     return id;
   };
@@ -76,7 +88,7 @@ export function encodeSnapshot(state: MeasurementState, head: SnapshotHead): Buf
   for (const table of tables) {
     table.forEach((slot) => {
       table.copyRow(slot, rows, at * STRIDE);
-      PART_FIELDS.forEach((field, i) => (parts[at * PART_FIELDS.length + i] = idOf(table.part(slot, field))));
+      for (let i = 0; i < PART_FIELDS.length; i += 1) parts[at * PART_FIELDS.length + i] = idOf(table.partId(slot, i));
       at += 1;
     });
   }
@@ -88,17 +100,28 @@ export function encodeSnapshot(state: MeasurementState, head: SnapshotHead): Buf
   };
   const text = Buffer.from(JSON.stringify(stored));
   // Floats are read in place: they begin at a multiple of eight.
-  const headBytes = text.length + ((8 - (text.length % 8)) % 8);
-  const body = Buffer.alloc(headBytes + rows.byteLength + parts.byteLength, 0x20);
-  text.copy(body);
-  Buffer.from(rows.buffer).copy(body, headBytes);
-  Buffer.from(parts.buffer).copy(body, headBytes + rows.byteLength);
+  const padding = Buffer.alloc((8 - (text.length % 8)) % 8, 0x20);
+  return {
+    headBytes: text.length + padding.length,
+    buffers: [text, padding, Buffer.from(rows.buffer), Buffer.from(parts.buffer)],
+  };
+}
+
+/** The header that makes a body a snapshot. */
+async function headerOf({ headBytes, buffers }: SnapshotBody): Promise<Buffer> {
+  const hash = createHash('sha256');
+  for (const buffer of buffers) {
+    for (let at = 0; at < buffer.length; at += SLICE_BYTES) {
+      hash.update(buffer.subarray(at, at + SLICE_BYTES));
+      await nextTurn();
+    }
+  }
   const header = Buffer.alloc(HEADER_BYTES);
   header.write(MAGIC, 0, 'latin1');
   header.writeUInt32LE(VERSION, 8);
   header.writeUInt32LE(headBytes, 12);
-  header.writeUInt32LE(crc32c(body), 16);
-  return Buffer.concat([header, body]);
+  hash.digest().copy(header, HASH_AT);
+  return header;
 }
 
 /**
@@ -113,7 +136,9 @@ export function decodeSnapshot(bytes: Buffer, state: MeasurementState): Snapshot
   const version = bytes.readUInt32LE(8);
   if (version !== VERSION) throw new UnusableSnapshot(`it is of version ${version}, this collector reads ${VERSION}`);
   const body = bytes.subarray(HEADER_BYTES);
-  if (crc32c(body) !== bytes.readUInt32LE(16)) throw new UnusableSnapshot('its checksum is wrong: it is damaged');
+  const hash = createHash('sha256').update(body).digest();
+  if (!hash.equals(bytes.subarray(HASH_AT, HEADER_BYTES)))
+    throw new UnusableSnapshot('its checksum is wrong: it is damaged');
   const headBytes = bytes.readUInt32LE(12);
   const head = JSON.parse(body.toString('utf8', 0, headBytes)) as StoredHead;
   if (head.stride !== STRIDE) throw new UnusableSnapshot(`its rows have ${head.stride} columns, not ${STRIDE}`);
@@ -144,13 +169,18 @@ export async function readSnapshot(directory: string): Promise<Buffer | undefine
   }
 }
 
-/** Replaces the snapshot of a directory: written, forced to disk, renamed, and the rename forced to disk. */
-export async function writeSnapshot(directory: string, bytes: Buffer): Promise<void> {
+/**
+ * Replaces the snapshot of a directory: written, forced to disk, renamed, and the rename forced to disk.
+ *
+ * @returns its size in octets.
+ */
+export async function writeSnapshot(directory: string, body: SnapshotBody): Promise<number> {
+  const header = await headerOf(body);
   await mkdir(directory, { recursive: true });
   const temporary = join(directory, `${SNAPSHOT_FILE}.new`);
   const file = await open(temporary, 'w', 0o600);
   try {
-    await file.writeFile(bytes);
+    for (const buffer of [header, ...body.buffers]) await file.writeFile(buffer);
     await file.sync();
   } finally {
     await file.close();
@@ -162,4 +192,5 @@ export async function writeSnapshot(directory: string, bytes: Buffer): Promise<v
   } finally {
     await folder.close();
   }
+  return HEADER_BYTES + body.buffers.reduce((sum, buffer) => sum + buffer.length, 0);
 }

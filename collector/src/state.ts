@@ -52,11 +52,6 @@ const ANSWERED = OUTCOMES.indexOf('answered');
 const LOST = OUTCOMES.indexOf('lost');
 const NOT_SENT = OUTCOMES.indexOf('not_sent');
 
-const FIELD = Object.fromEntries(PART_FIELDS.map((field, at) => [field, at])) as Record<
-  (typeof PART_FIELDS)[number],
-  number
->;
-
 export class MeasurementState {
   readonly pool = new TextPool();
   readonly paths = new SeriesTable(this.pool);
@@ -254,9 +249,9 @@ export class MeasurementState {
 
   #writePolicy(site: number): void {
     const { objective, denied } = this.#policy(
-      this.pool.textOf(this.sites.partId(site, FIELD.srcSite)),
-      this.pool.textOf(this.sites.partId(site, FIELD.dstSite)),
-      this.pool.textOf(this.sites.partId(site, FIELD.test)),
+      this.sites.part(site, 'srcSite'),
+      this.sites.part(site, 'dstSite'),
+      this.sites.part(site, 'test'),
     );
     this.sites.set(site, GAUGE.objectiveRttNs, objective.rttNs ?? Number.NaN);
     this.sites.set(site, GAUGE.objectiveLossRatio, objective.lossRatio ?? Number.NaN);

@@ -1,22 +1,40 @@
 /** The whole exposition: every family over one view of the collector. */
-import type { OperatorConfig, Protocol } from '@wanscope/shared';
+import type { ExpositionConfig, OperatorConfig, Protocol } from '@wanscope/shared';
 import type { MeasurementState } from '../state.ts';
 import { fleetFamilies, type MetricView } from './fleet-families.ts';
 import { StateRegistry, type FamilyDefinition } from './registry.ts';
 import { seriesFamilies, seriesPerPath } from './series-families.ts';
 
+interface BudgetUse {
+  /** First slot that is not exposed. */
+  readonly endSlot: number;
+  /** What is folded. */
+  readonly series: number;
+  readonly paths: number;
+}
+
 /** Which paths the budget lets through: those below `endSlot`; the others are folded into rollups. */
 export class PathBudget {
   readonly #state: MeasurementState;
   readonly #config: () => OperatorConfig;
+  #measured: { readonly revision: number; readonly exposition: ExpositionConfig; readonly use: BudgetUse } | undefined;
 
   constructor(state: MeasurementState, config: () => OperatorConfig) {
     this.#state = state;
     this.#config = config;
   }
 
-  measure(): { readonly endSlot: number; readonly series: number; readonly paths: number } {
-    const { pathSeriesBudget, pathFamilies, pathHistograms } = this.#config().exposition;
+  /** Measured anew only after a path came or went, or the configuration changed. */
+  measure(): BudgetUse {
+    const { exposition } = this.#config();
+    const { revision } = this.#state.paths;
+    if (this.#measured?.revision !== revision || this.#measured.exposition !== exposition) {
+      this.#measured = { revision, exposition, use: this.#use(exposition) };
+    }
+    return this.#measured.use;
+  }
+
+  #use({ pathSeriesBudget, pathFamilies, pathHistograms }: ExpositionConfig): BudgetUse {
     const { paths } = this.#state;
     const cost = new Map<string, number>();
     let left = pathSeriesBudget;
