@@ -131,9 +131,20 @@ export class Mesh {
     return answer.status === 200 ? parseSamples(answer.body, new Set(families)) : [];
   }
 
+  /** One more node on the same network. */
+  addNode(name: string): LabNode {
+    if (this.#network === undefined) throw new Error('a mesh on loopback has no nodes');
+    return this.#network.addNode(name);
+  }
+
   /** Runs another program beside the collector, ended with the mesh. */
   addService(name: string, command: readonly [string, ...string[]]): Service {
-    const service = this.#service(name, this.centre, command);
+    return this.addServiceAt(this.centre, name, command);
+  }
+
+  /** Runs another program in a node, ended with the mesh. */
+  addServiceAt(node: LabNode | undefined, name: string, command: readonly [string, ...string[]]): Service {
+    const service = this.#service(name, node, command);
     this.#extra.push(service);
     return service;
   }

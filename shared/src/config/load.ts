@@ -89,7 +89,9 @@ const location = z.tuple([z.number().min(-90).max(90), z.number().min(-180).max(
 
 const siteSchema = strict({
   location: location.optional().describe('Latitude and longitude in degrees north and east.'),
-  timezone: timezone.default('UTC').describe('IANA time zone; maintenance windows are in its local time.'),
+  timezone: timezone
+    .default('UTC')
+    .describe('IANA time zone, UTC when absent; maintenance windows are in its local time.'),
   role: z.enum(['hub', 'branch']).default('branch').describe('Shown on maps and in `wan_site_info`.'),
   maintenance: z
     .array(
@@ -113,7 +115,7 @@ const uplinkSchema = strict({
 
 const testSchema = strict({
   protocol: z.enum(PROTOCOLS).describe('What is sent. UDP is STAMP (RFC 8762).'),
-  class: className.default('BE').describe('Per-hop behaviour by name, such as EF.'),
+  class: className.default('BE').describe('Per-hop behaviour by name, such as EF; BE when absent.'),
   size: z.int().min(16).max(9_000).optional().describe('Octets of ICMP payload (56) or STAMP packet (44).'),
   rate: rate.optional().describe('ICMP and UDP 1/s, TCP 1/10s, HTTP 1/60s when absent.'),
   timeout: duration.optional().describe('Wait for an answer: 900ms, HTTP 5s when absent. At most the interval.'),
@@ -125,7 +127,9 @@ const testSchema = strict({
 });
 
 const meshSchema = strict({
-  network: name.default('default').describe('Address space; only endpoints of one network measure each other.'),
+  network: name
+    .default('default')
+    .describe('Address space, `default` when absent; only endpoints of one network measure each other.'),
   shape: z.enum(['full', 'hub-spoke']).describe('`full`: every pair. `hub-spoke`: every site with the hubs.'),
   hubs: z.array(name).default([]).describe('Sites at the centre of a hub-spoke mesh.'),
   peers: z.int().min(0).max(1_000).default(0).describe('Other spokes each spoke measures, by rendezvous hashing.'),
