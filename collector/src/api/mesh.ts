@@ -1,6 +1,6 @@
 /** The mesh as a matrix: ordered pairs of sites or hosts, by protocol, merged from their paths. */
 import { REASONS, STATES, type Reason, type State } from '../path-state.ts';
-import { GAUGE } from '../series-table.ts';
+import { COUNTER, GAUGE, type SeriesParts } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
 
 export interface MeshCell {
@@ -19,6 +19,8 @@ export interface MeshCell {
   readonly meanRttSeconds: number | null;
   /** Null where several paths are merged: medians cannot be averaged. */
   readonly medianRttSeconds: number | null;
+  /** Since the pair of hosts was first measured. */
+  readonly totals: { readonly sent: number; readonly lost: number; readonly meanRttSeconds: number | null };
 }
 
 /** Cells beyond this are left out, and said to be. */
@@ -42,21 +44,22 @@ interface Sum {
   answered: number;
   rttNs: number;
   medianNs: number | undefined;
+  totalSent: number;
+  totalLost: number;
+  totalRttNs: number;
 }
 
 export function meshOf(
   state: MeasurementState,
   by: 'site' | 'host',
 ): { by: string; nodes: string[]; cells: MeshCell[]; truncated: boolean } {
-  const { paths } = state;
+  const { paths, hosts } = state;
   const sums = new Map<string, Sum>();
   const nodes = new Set<string>();
   let truncated = false;
   paths.forEach((slot) => {
     const parts = paths.partsOf(slot);
-    const src = by === 'site' ? parts.srcSite : `${parts.srcSite}/${parts.src}`;
-    const dst = by === 'site' && parts.dstKind !== 'external' ? parts.dstSite : `${parts.dstSite}/${parts.dst}`;
-    const key = `${src}|${dst}|${parts.protocol}`;
+    const { src, dst, key } = cellName(parts, by);
     let sum = sums.get(key);
     if (sum === undefined) {
       if (sums.size >= MAX_CELLS) {
@@ -70,7 +73,21 @@ export function meshOf(
     }
     addPath(state, sum, slot);
   });
+  hosts.forEach((slot) => {
+    const sum = sums.get(cellName(hosts.partsOf(slot), by).key);
+    if (sum === undefined) return;
+    sum.totalSent += hosts.get(slot, COUNTER.sent);
+    sum.totalLost += hosts.get(slot, COUNTER.lost);
+    sum.totalRttNs += hosts.get(slot, COUNTER.rttSumNs);
+  });
   return { by, nodes: [...nodes].sort(), cells: [...sums.values()].map((sum) => cellOf(state, sum)), truncated };
+}
+
+/** The cell that a path or a pair of hosts belongs to. External targets are told apart even between sites. */
+function cellName(parts: SeriesParts, by: 'site' | 'host'): { src: string; dst: string; key: string } {
+  const src = by === 'site' ? parts.srcSite : `${parts.srcSite}/${parts.src}`;
+  const dst = by === 'site' && parts.dstKind !== 'external' ? parts.dstSite : `${parts.dstSite}/${parts.dst}`;
+  return { src, dst, key: `${src}|${dst}|${parts.protocol}` };
 }
 
 function newSum(src: string, dst: string, protocol: string, worst: number): Sum {
@@ -86,6 +103,9 @@ function newSum(src: string, dst: string, protocol: string, worst: number): Sum 
     answered: 0,
     rttNs: 0,
     medianNs: undefined,
+    totalSent: 0,
+    totalLost: 0,
+    totalRttNs: 0,
   };
 }
 
@@ -109,7 +129,7 @@ function addPath({ paths }: MeasurementState, sum: Sum, slot: number): void {
 }
 
 function cellOf({ paths }: MeasurementState, sum: Sum): MeshCell {
-  const { src, dst, protocol, sent, lost, answered } = sum;
+  const { src, dst, protocol, sent, lost, answered, totalSent, totalLost } = sum;
   return {
     src,
     dst,
@@ -123,6 +143,11 @@ function cellOf({ paths }: MeasurementState, sum: Sum): MeshCell {
     lossRatio: sent === 0 ? null : lost / sent,
     meanRttSeconds: answered === 0 ? null : sum.rttNs / answered / 1e9,
     medianRttSeconds: sum.paths > 1 || sum.medianNs === undefined ? null : sum.medianNs / 1e9,
+    totals: {
+      sent: totalSent,
+      lost: totalLost,
+      meanRttSeconds: totalSent === totalLost ? null : sum.totalRttNs / (totalSent - totalLost) / 1e9,
+    },
   };
 }
 

@@ -135,6 +135,7 @@ export const mesh = object({
       lossRatio: optional(number),
       meanRttSeconds: optional(number),
       medianRttSeconds: optional(number),
+      totals: object({ sent: integer, lost: integer, meanRttSeconds: optional(number) }),
     }),
   ),
 });

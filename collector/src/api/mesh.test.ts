@@ -1,0 +1,84 @@
+import type { PathParts } from '@wanscope/shared';
+import { recordOf } from '@wanscope/shared/testing';
+import { beforeEach, expect, test } from 'vitest';
+import { MeasurementState } from '../state.ts';
+import { meshOf } from './mesh.ts';
+
+const START_MS = Date.UTC(2026, 0, 5, 12);
+const MS = 1e6;
+
+const partsOf = (fields: Partial<PathParts>): PathParts => ({
+  network: 'default',
+  srcSite: 'hq',
+  src: 'a',
+  srcUplink: '',
+  dstSite: 'branch',
+  dst: 'r1',
+  dstUplink: '',
+  dstNetwork: 'default',
+  dstKind: 'probe',
+  test: 'icmp',
+  protocol: 'icmp',
+  class: 'BE',
+  family: 'ipv4',
+  ...fields,
+});
+
+let state: MeasurementState;
+
+/** Counts one interval in which probes were answered after `rttsMs` and `lost` more were not. */
+function measure(fields: Partial<PathParts>, rttsMs: readonly number[], lost = 0, interval = 0): void {
+  const slot = state.acquirePath(partsOf(fields), START_MS);
+  const record = recordOf(
+    0,
+    rttsMs.map((ms) => ms * MS),
+  );
+  const startMs = START_MS + interval * 10_000;
+  state.apply(slot, { ...record, sent: record.sent + lost, lost }, startMs, startMs + 10_000, 'live');
+}
+
+beforeEach(() => {
+  state = new MeasurementState(() => ({ objective: { rttNs: undefined, lossRatio: undefined }, denied: false }));
+});
+
+test('merges the hosts of a site, and tells them apart by host', () => {
+  measure({ src: 'a' }, [10, 20]);
+  measure({ src: 'b' }, [60], 1);
+  const bySite = meshOf(state, 'site');
+  expect(bySite.nodes).toEqual(['branch', 'hq']);
+  // 10 + 20 + 60 over 3 answers; 1 lost of 4
+  expect(bySite.cells).toMatchObject([{ src: 'hq', dst: 'branch', paths: 2, sent: 4, lost: 1, lossRatio: 0.25 }]);
+  expect(bySite.cells[0]!.meanRttSeconds).toBeCloseTo(0.03, 9);
+  expect(bySite.cells[0]!.medianRttSeconds).toBeNull();
+  expect(meshOf(state, 'host').cells.map(({ src, dst, sent }) => [src, dst, sent])).toEqual([
+    ['hq/a', 'branch/r1', 2],
+    ['hq/b', 'branch/r1', 2],
+  ]);
+});
+
+test('totals go on over intervals, the rest is of the latest one', () => {
+  measure({}, [10, 20], 2, 0);
+  measure({}, [40], 0, 1);
+  const [cell] = meshOf(state, 'host').cells;
+  expect(cell).toMatchObject({ sent: 1, lost: 0, totals: { sent: 5, lost: 2 } });
+  expect(cell!.totals.meanRttSeconds).toBeCloseTo(0.07 / 3, 9);
+});
+
+test('tells external targets apart, also between sites', () => {
+  measure({ dstSite: 'external', dst: 'mail', dstKind: 'external' }, [10]);
+  measure({ dstSite: 'external', dst: 'files', dstKind: 'external' }, [20]);
+  expect(meshOf(state, 'site').cells.map(({ dst, totals }) => [dst, totals.sent])).toEqual([
+    ['external/mail', 1],
+    ['external/files', 1],
+  ]);
+});
+
+test('has no ratio and no delay where nothing was sent', () => {
+  measure({}, []);
+  expect(meshOf(state, 'site').cells[0]).toMatchObject({
+    state: 'no_data',
+    lossRatio: null,
+    meanRttSeconds: null,
+    totals: { sent: 0, lost: 0, meanRttSeconds: null },
+  });
+});
