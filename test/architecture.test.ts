@@ -19,7 +19,9 @@ function sourcesBelow(folder: string): SourceFile[] {
     .map((file) => {
       const path = join(folder, file);
       const text = readFileSync(join(root, path), 'utf8');
-      const specifiers = [...text.matchAll(/(?:from|import|import\()\s*'([^']+)'/g)].map((match) => match[1]!);
+      const specifiers = [
+        ...text.matchAll(/(?:from|import|import\(|require\(|import\.meta\.url\)\()\s*'([^']+)'/g),
+      ].map((match) => match[1]!);
       return {
         path,
         text,

@@ -21,6 +21,8 @@ const PROBES = [
   { site: 'hub', probe: 'a' },
   { site: 'branch', probe: 'a' },
 ];
+/** Probes left after one was stopped for good. */
+const REMAINING = PROBES.length - 1;
 const PAIRS = PROBES.length * (PROBES.length - 1);
 /** Probes a second, by test. */
 const RATES: Readonly<Record<string, number>> = { icmp: 5, udp: 5, tcp: 2, http: 1 };
@@ -34,6 +36,7 @@ sites:
   hq:     { location: [52.52, 13.40], timezone: Europe/Berlin, role: hub }
   hub:    { location: [53.55, 9.99], timezone: Europe/Berlin, role: hub }
   branch: { location: [48.14, 11.58], timezone: Europe/Berlin }
+  late:
 tests:
   icmp: { protocol: icmp, rate: 5/s }
   udp:  { protocol: udp, rate: 5/s }
@@ -43,6 +46,9 @@ tests:
 meshes:
   - { shape: full, tests: [icmp, udp, tcp, http] }
 targets:
+  web:     { kind: external, url: "http://198.18.0.4:8621/", tests: [http], from: [branch] }
+  service: { kind: external, host: 198.18.0.4, port: 8620, tests: [tcp], from: [branch] }
+  gateway: { kind: external, host: 198.18.0.1, tests: [icmp], from: [branch] }
   nowhere: { kind: external, host: 198.18.250.250, port: 9, tests: [hole], from: [hq] }
 objectives:
   - { from: "*", to: "*", test: "*", rtt: 50ms, loss: 1% }
@@ -127,6 +133,18 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes`, 
     const sum = of(paths).reduce((total, sample) => total + sample.value, 0);
     // Two scrapes apart: at most one interval of both paths lies between them.
     expect(Math.abs(of(sites)[0]!.value - sum)).toBeLessThanOrEqual(2 * 5 * INTERVAL_S);
+  });
+
+  test('measures external targets by ICMP, TCP and HTTP', async () => {
+    const external = '{dst_site="external",dst!="nowhere",src_site="branch"}';
+    const sent = await prometheus.query(`wan_path_probes_sent_total${external} > 0`);
+    expect(sent.map(({ metric }) => `${metric['dst']} ${metric['protocol']} ${metric['family']}`).sort()).toEqual([
+      'gateway icmp ipv4',
+      'service tcp ipv4',
+      'web http ipv4',
+    ]);
+    expect(await prometheus.scalar(`sum(wan_path_probes_lost_total${external})`)).toBe(0);
+    expect(await prometheus.query(`wan_path_state${external} != 0`)).toEqual([]);
   });
 
   test('a path that never had an answer is unverified, has no data, and alerts for nothing', async () => {
@@ -216,7 +234,9 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes`, 
         // Three intervals without a report, one for publication, and a scrape.
         4 * INTERVAL_S * 1_000 + 2_000,
       );
-      expect((await prometheus.query(`wan_path_state{${outgoing}}`)).length).toBe(3 * 4 * FAMILIES);
+      expect((await prometheus.query(`wan_path_state{${outgoing},dst_site!="external"}`)).length).toBe(
+        3 * 4 * FAMILIES,
+      );
       expect(await prometheus.scalar('wan_probe_live{site="branch"}')).toBe(0);
       // Its machine is up: the kernel still answers ICMP and refuses TCP; only its reflectors are gone.
       await mesh.until(
@@ -238,14 +258,42 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes`, 
       const left = (await mesh.get('/metrics')).body.split('\n').filter((line) => line.includes('_site="branch"'));
       expect(left).toEqual([]);
       const others = await totals();
-      const remaining = PROBES.length - 1;
-      expect(others.size).toBe(remaining * (remaining - 1) * Object.keys(RATES).length * FAMILIES);
+      expect(others.size).toBe(REMAINING * (REMAINING - 1) * Object.keys(RATES).length * FAMILIES);
       await sleep(2 * INTERVAL_S * 1_000);
       for (const [path, count] of await totals()) expect(count, path).toBeGreaterThan(others.get(path)!);
       expect(
         await prometheus.query('{__name__=~"wan_.*",src_site="branch"} or {__name__=~"wan_.*",dst_site="branch"}'),
       ).toEqual([]);
     });
+  });
+
+  test('a probe that is told its broker and its site only finds its address and joins the mesh', async () => {
+    const node = mesh.addNode('late');
+    const settings = [
+      `WAN_NATS_URL=${mesh.natsUrl}`,
+      'WAN_SITE=late',
+      'WAN_PROBE=found',
+      `WAN_STATE_DIR=${directory}/late`,
+    ];
+    const probe = mesh.addServiceAt(node, 'late', [
+      'env',
+      ...settings,
+      process.execPath,
+      fromRoot('probe/dist/main.js'),
+    ]);
+    probe.start();
+    // Its route to the broker has an IPv4 source only, so each of the others is met over IPv4, both ways.
+    await mesh.until(
+      'the late probe to measure and be measured',
+      async () => {
+        const found = await prometheus.query('wan_path_probes_sent_total{src="found",dst_site!="external"} > 0');
+        const met = await prometheus.query('wan_path_probes_sent_total{dst="found"} > 0');
+        return found.length === REMAINING * 4 && met.length === REMAINING * 4;
+      },
+      30_000,
+    );
+    expect(await prometheus.query('{__name__="wan_path_probes_sent_total",src="found",family="ipv6"}')).toEqual([]);
+    await probe.stop();
   });
 });
 

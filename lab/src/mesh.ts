@@ -45,6 +45,7 @@ export class Mesh {
   readonly probes: ReadonlyMap<string, Service>;
   /** Where broker and collector live; undefined on loopback. */
   readonly centre: LabNode | undefined;
+  readonly natsUrl: string;
   readonly collectorSocket: string;
   readonly configFile: string;
   readonly #directory: string;
@@ -72,7 +73,7 @@ export class Mesh {
     }
     const brokerAddress = this.centre?.ipv4 ?? '127.0.0.1';
     const brokerPort = this.centre === undefined ? LOOPBACK_FIRST_PORT - 1 : BROKER_PORT;
-    const natsUrl = `nats://${brokerAddress}:${brokerPort}`;
+    this.natsUrl = `nats://${brokerAddress}:${brokerPort}`;
     this.broker = this.#service('broker', this.centre, [
       natsServerProgram(),
       '--jetstream',
@@ -90,7 +91,7 @@ export class Mesh {
       '--config',
       this.configFile,
       '--nats.url',
-      natsUrl,
+      this.natsUrl,
       '--state.dir',
       join(options.directory, 'collector'),
       '--web.listen-address',
@@ -100,7 +101,7 @@ export class Mesh {
     this.probes = new Map(
       options.probes.map((identity, number) => [
         formatIdentity(identity),
-        this.#probe(identity, number, natsUrl, options.keepRoot ?? false),
+        this.#probe(identity, number, options.keepRoot ?? false),
       ]),
     );
   }
@@ -204,14 +205,14 @@ export class Mesh {
     });
   }
 
-  #probe(identity: Identity, number: number, natsUrl: string, keepRoot: boolean): Service {
+  #probe(identity: Identity, number: number, keepRoot: boolean): Service {
     const name = `${identity.site}-${identity.probe}`;
     const node = this.#nodes.get(formatIdentity(identity));
     const stateDirectory = join(this.#directory, 'probe', name);
     mkdirSync(stateDirectory, { recursive: true });
     const firstPort = LOOPBACK_FIRST_PORT + number * 3;
     return this.#service(name, node, [process.execPath, program('probe/dist/main.js')], {
-      WAN_NATS_URL: natsUrl,
+      WAN_NATS_URL: this.natsUrl,
       WAN_SITE: identity.site,
       WAN_PROBE: identity.probe,
       WAN_STATE_DIR: stateDirectory,

@@ -3,16 +3,21 @@ import { dropPrivileges, type PrivilegeCalls } from './privileges.ts';
 
 const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 
-function recording(uid: number, chown: () => void = () => undefined): { calls: PrivilegeCalls; made: string[] } {
+function recording(
+  uid: number,
+  chown: () => void = () => undefined,
+  owner = 0,
+): { calls: PrivilegeCalls; made: string[] } {
   const made: string[] = [];
   return {
     made,
     calls: {
       getuid: () => uid,
       makeDirectory: (path) => made.push(`mkdir ${path}`),
-      chown: (path, owner, group) => {
+      ownerOf: () => owner,
+      chown: (path, newOwner, group) => {
         chown();
-        made.push(`chown ${path} ${owner}:${group}`);
+        made.push(`chown ${path} ${newOwner}:${group}`);
       },
       setgroups: (groups) => made.push(`setgroups [${groups.join()}]`),
       setgid: (gid) => made.push(`setgid ${gid}`),
@@ -25,6 +30,12 @@ it('gives the state directory away, then groups, group and user, in this order',
   const { calls, made } = recording(0);
   expect(dropPrivileges({ uid: 7, gid: 8 }, '/state', calls, log)).toBe(true);
   expect(made).toEqual(['mkdir /state', 'chown /state 7:8', 'setgroups []', 'setgid 8', 'setuid 7']);
+});
+
+it("leaves a state directory that is the user's already", () => {
+  const { calls, made } = recording(0, undefined, 7);
+  expect(dropPrivileges({ uid: 7, gid: 8 }, '/state', calls, log)).toBe(true);
+  expect(made).toEqual(['mkdir /state', 'setgroups []', 'setgid 8', 'setuid 7']);
 });
 
 it('has nothing to drop when it is not root', () => {

@@ -2,13 +2,14 @@
  * Privileges: what only root may do is done first (raw sockets, low ports), then the process becomes an unprivileged
  * user for good. Without root there is nothing to drop.
  */
-import { chownSync, mkdirSync } from 'node:fs';
+import { chownSync, mkdirSync, statSync } from 'node:fs';
 import type { Log } from './log.ts';
 
 /** The calls it takes, so that a test can watch their order. */
 export interface PrivilegeCalls {
   readonly getuid: (() => number) | undefined;
   makeDirectory(path: string): void;
+  ownerOf(path: string): number;
   chown(path: string, uid: number, gid: number): void;
   setgroups(groups: number[]): void;
   setgid(gid: number): void;
@@ -19,6 +20,7 @@ export function systemPrivilegeCalls(host: NodeJS.Process): PrivilegeCalls {
   return {
     getuid: host.getuid?.bind(host),
     makeDirectory: (path) => mkdirSync(path, { recursive: true }),
+    ownerOf: (path) => statSync(path).uid,
     chown: chownSync,
     setgroups: (groups) => host.setgroups?.(groups),
     setgid: (gid) => host.setgid?.(gid),
@@ -42,7 +44,8 @@ export function dropPrivileges(
   if (calls.getuid?.() !== 0) return false;
   try {
     calls.makeDirectory(stateDirectory);
-    calls.chown(stateDirectory, user.uid, user.gid);
+    // In an image the directory has its owner already, and the privilege to change it may be dropped.
+    if (calls.ownerOf(stateDirectory) !== user.uid) calls.chown(stateDirectory, user.uid, user.gid);
   } catch (error) {
     log.warn({ directory: stateDirectory, error: String(error) }, 'state directory stays as it is');
   }

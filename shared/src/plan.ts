@@ -29,8 +29,8 @@ const planTestSchema = z.strictObject({
   name: token,
   protocol: z.enum(PROTOCOLS),
   class: z.string().refine((name) => name in DSCP_BY_CLASS, 'must be a per-hop behaviour'),
-  /** Octets of the ICMP payload or of the whole STAMP packet (44 at least); of no meaning for TCP and HTTP. */
-  sizeBytes: z.int().min(16).max(9_000),
+  /** Octets of the ICMP payload (28 at least) or of the whole STAMP packet (44 at least); no meaning for TCP and HTTP. */
+  sizeBytes: z.int().min(28).max(9_000),
   /** Between two sends of one session. */
   intervalNs: z.int().min(NS_PER_MS),
   /** How long an answer is waited for. */

@@ -10,14 +10,19 @@ import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { NS_PER_MS, type HttpPhase, type Outcome } from '@wanscope/shared';
+import { outcomeOfConnectError, SYN_RETRANSMISSION_NS, type ConnectDependencies } from '../net/connect.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
-import { outcomeOfConnectError, SYN_RETRANSMISSION_NS, type TcpDependencies } from './tcp.ts';
 
 const MAX_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
 
-export function httpProber(dependencies: TcpDependencies): Prober {
+export interface HttpDependencies extends ConnectDependencies {
+  /** Certificates (PEM) to trust instead of the system's. */
+  readonly trustedCertificates?: readonly string[];
+}
+
+export function httpProber(dependencies: HttpDependencies): Prober {
   return {
     protocol: 'http',
     timesOut: true,
@@ -53,7 +58,7 @@ function resourceOf(request: ChannelRequest): Resource | undefined {
 }
 
 class HttpChannel implements ProbeChannel {
-  readonly #dependencies: TcpDependencies;
+  readonly #dependencies: HttpDependencies;
   readonly #request: ChannelRequest;
   readonly #events: ProbeEvents;
   readonly #resource: Resource | undefined;
@@ -61,7 +66,7 @@ class HttpChannel implements ProbeChannel {
   readonly #running = new Set<() => void>();
   #closed = false;
 
-  constructor(dependencies: TcpDependencies, request: ChannelRequest, events: ProbeEvents) {
+  constructor(dependencies: HttpDependencies, request: ChannelRequest, events: ProbeEvents) {
     this.#dependencies = dependencies;
     this.#request = request;
     this.#events = events;
@@ -176,6 +181,7 @@ class HttpChannel implements ProbeChannel {
 
   #begin(resource: Resource, address: string): ClientRequest {
     const { planned } = this.#request;
+    const { trustedCertificates } = this.#dependencies;
     const options = {
       host: address,
       port: resource.port,
@@ -187,7 +193,11 @@ class HttpChannel implements ProbeChannel {
       ...(planned.source.address === undefined ? {} : { localAddress: planned.source.address }),
     };
     const request = resource.secure
-      ? httpsRequest({ ...options, ...(isIP(resource.host) === 0 ? { servername: resource.host } : {}) })
+      ? httpsRequest({
+          ...options,
+          ...(isIP(resource.host) === 0 ? { servername: resource.host } : {}),
+          ...(trustedCertificates === undefined ? {} : { ca: [...trustedCertificates] }),
+        })
       : httpRequest(options);
     request.end();
     return request;

@@ -1,10 +1,14 @@
 /** Every prober on loopback: the common contract, and what is particular to each. */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
-import { afterEach, describe, expect, it } from 'vitest';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import {
   FAMILIES,
   systemClock,
@@ -195,7 +199,7 @@ async function probeOnce(
   target: Partial<PlannedSession['target']>,
   timeoutMs = 300,
   sourceAddress = '127.0.0.1',
-): Promise<{ outcome: Outcome; rttNs: number | undefined; phases: HttpPhase[] }> {
+): Promise<{ outcome: Outcome; rttNs: number | undefined; phases: HttpPhase[]; tlsExpiryS: number | undefined }> {
   const planned: PlannedSession = {
     index: 0,
     path: {
@@ -226,6 +230,7 @@ async function probeOnce(
     target: { address: undefined, host: undefined, url: undefined, port: undefined, ...target },
   };
   const phases: HttpPhase[] = [];
+  let tlsExpiryS: number | undefined;
   return new Promise((resolve) => {
     const events: ProbeEvents = {
       sent: () => undefined,
@@ -235,10 +240,10 @@ async function probeOnce(
       unreachable: () => undefined,
       settle: (_seq, outcome, rttNs) => {
         channel.close();
-        resolve({ outcome, rttNs, phases });
+        resolve({ outcome, rttNs, phases, tlsExpiryS });
       },
       phase: (_seq, phase) => phases.push(phase),
-      tlsExpiry: () => undefined,
+      tlsExpiry: (expiryS) => (tlsExpiryS = expiryS),
       wireBytes: () => undefined,
     };
     const channel = prober.open({ sessionId: 1, planned, timeoutNs: timeoutMs * 1e6 }, events);
@@ -328,5 +333,59 @@ describe('a connect that fails', () => {
     expect(requests).toBe(1);
     // This response never ends; 64 KiB of it are enough.
     expect((await probeOnce(prober, { url: `http://127.0.0.1:${port}/endless` })).outcome).toBe('answered');
+  });
+});
+
+describe('HTTPS', () => {
+  let folder: string;
+  let key: string;
+  let certificate: string;
+  let server: ReturnType<typeof createHttpsServer>;
+  let url: string;
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'wan-probe-tls-'));
+    const files = { key: join(folder, 'key.pem'), certificate: join(folder, 'certificate.pem') };
+    execFileSync(
+      'openssl',
+      [
+        ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '30'],
+        ...['-subj', '/CN=service.example', '-addext', 'subjectAltName=DNS:service.example'],
+        ...['-keyout', files.key, '-out', files.certificate],
+      ],
+      { stdio: 'ignore' },
+    );
+    key = readFileSync(files.key, 'utf8');
+    certificate = readFileSync(files.certificate, 'utf8');
+    server = createHttpsServer({ key, cert: certificate }, (_request, response) => response.end('ok'));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    url = `https://service.example:${(server.address() as AddressInfo).port}/`;
+  });
+
+  afterAll(() => {
+    server.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** A peer is on this machine here, so its name may lead to loopback, which an external target's may not. */
+  const onLoopback = new TargetResolver(() => Promise.resolve(['127.0.0.1']));
+  onLoopback.resolve = () => Promise.resolve({ address: '127.0.0.1' });
+
+  it('goes through all five phases and tells when the certificate ends', async () => {
+    const prober = httpProber({ ...connects(), resolver: onLoopback, trustedCertificates: [certificate] });
+    const result = await probeOnce(prober, { url }, 2_000);
+    expect(result.outcome).toBe('answered');
+    expect(result.phases).toEqual(['resolve', 'connect', 'tls', 'processing', 'transfer']);
+    const end = execFileSync('openssl', ['x509', '-noout', '-enddate'], { input: certificate, encoding: 'utf8' });
+    expect(result.tlsExpiryS).toBe(Date.parse(end.trim().replace('notAfter=', '')) / 1_000);
+  });
+
+  it('fails where the certificate is not trusted, or is of another name', async () => {
+    const untrusting = httpProber({ ...connects(), resolver: onLoopback });
+    expect((await probeOnce(untrusting, { url }, 2_000)).outcome).toBe('tls_failed');
+    const prober = httpProber({ ...connects(), resolver: onLoopback, trustedCertificates: [certificate] });
+    const other = url.replace('service.example', 'other.example');
+    expect((await probeOnce(prober, { url: other }, 2_000)).outcome).toBe('tls_failed');
   });
 });

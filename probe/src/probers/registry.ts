@@ -1,12 +1,12 @@
 /** Every protocol that can be measured with, by name: adding one is a line here. */
 import type { Protocol } from '@wanscope/shared';
-import { httpProber } from './http.ts';
+import { httpProber, type HttpDependencies } from './http.ts';
 import { icmpProber, type IcmpDependencies } from './icmp.ts';
 import type { Prober } from './prober.ts';
-import { tcpProber, type TcpDependencies } from './tcp.ts';
+import { tcpProber } from './tcp.ts';
 import { udpProber, type UdpDependencies } from './udp.ts';
 
-export type ProberDependencies = IcmpDependencies & UdpDependencies & TcpDependencies;
+export type ProberDependencies = IcmpDependencies & UdpDependencies & HttpDependencies;
 
 const PROBERS: Readonly<Record<Protocol, (dependencies: ProberDependencies) => Prober>> = {
   icmp: icmpProber,

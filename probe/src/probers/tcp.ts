@@ -5,22 +5,12 @@
  * second), so its time is not a round trip and it counts as loss.
  */
 import { connect, type Socket } from 'node:net';
-import { NS_PER_MS, NS_PER_S, type Clock } from '@wanscope/shared';
-import type { TargetResolver } from '../net/destination.ts';
-import type { SocketLimit } from '../net/socket-limit.ts';
+import { NS_PER_MS } from '@wanscope/shared';
+import { outcomeOfConnectError, SYN_RETRANSMISSION_NS, type ConnectDependencies } from '../net/connect.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
-/** When Linux repeats an unanswered SYN for the first time. */
-export const SYN_RETRANSMISSION_NS = NS_PER_S;
-
-export interface TcpDependencies {
-  readonly clock: Clock;
-  readonly resolver: TargetResolver;
-  readonly sockets: SocketLimit;
-}
-
-export function tcpProber(dependencies: TcpDependencies): Prober {
+export function tcpProber(dependencies: ConnectDependencies): Prober {
   return {
     protocol: 'tcp',
     timesOut: true,
@@ -29,14 +19,14 @@ export function tcpProber(dependencies: TcpDependencies): Prober {
 }
 
 class TcpChannel implements ProbeChannel {
-  readonly #dependencies: TcpDependencies;
+  readonly #dependencies: ConnectDependencies;
   readonly #request: ChannelRequest;
   readonly #events: ProbeEvents;
   /** What stops each connect under way. */
   readonly #running = new Set<() => void>();
   #closed = false;
 
-  constructor(dependencies: TcpDependencies, request: ChannelRequest, events: ProbeEvents) {
+  constructor(dependencies: ConnectDependencies, request: ChannelRequest, events: ProbeEvents) {
     this.#dependencies = dependencies;
     this.#request = request;
     this.#events = events;
@@ -112,24 +102,5 @@ class TcpChannel implements ProbeChannel {
       if (outcome !== 'not_sent') this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
       this.#events.settle(seq, outcome, outcome === 'refused' ? rttNs : undefined);
     });
-  }
-}
-
-/** What a failed connect means. */
-export function outcomeOfConnectError(error: NodeJS.ErrnoException): 'refused' | 'unreachable' | 'lost' | 'not_sent' {
-  switch (error.code) {
-    case 'ECONNREFUSED':
-    case 'ECONNRESET':
-      return 'refused';
-    case 'EHOSTUNREACH':
-    case 'ENETUNREACH':
-    case 'EHOSTDOWN':
-    case 'ENETDOWN':
-      return 'unreachable';
-    case 'ETIMEDOUT':
-      return 'lost';
-    case undefined:
-    default:
-      return 'not_sent';
   }
 }

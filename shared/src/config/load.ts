@@ -116,7 +116,12 @@ const uplinkSchema = strict({
 const testSchema = strict({
   protocol: z.enum(PROTOCOLS).describe('What is sent. UDP is STAMP (RFC 8762).'),
   class: className.default('BE').describe('Per-hop behaviour by name, such as EF; BE when absent.'),
-  size: z.int().min(16).max(9_000).optional().describe('Octets of ICMP payload (56) or STAMP packet (44).'),
+  size: z
+    .int()
+    .min(28)
+    .max(9_000)
+    .optional()
+    .describe('Octets of ICMP payload (56; 28 or more) or STAMP packet (44 or more).'),
   rate: rate.optional().describe('ICMP and UDP 1/s, TCP 1/10s, HTTP 1/60s when absent.'),
   timeout: duration.optional().describe('Wait for an answer: 900ms, HTTP 5s when absent. At most the interval.'),
   family: z
