@@ -9,7 +9,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Mesh } from '@wanscope/lab';
+import { Mesh, SwitchedNetwork } from '@wanscope/lab';
 import { printMachine, printTable } from './machine.mjs';
 
 const DESTINATIONS = 100;
@@ -35,25 +35,26 @@ function usage(pid) {
 }
 
 const directory = mkdtempSync(join(tmpdir(), 'wanscope-bench-'));
+const probes = [{ site: 'hq', probe: 'a' }];
+const network = new SwitchedNetwork(probes);
 const mesh = new Mesh({
   directory,
-  probes: [{ site: 'hq', probe: 'a' }],
+  probes,
   config,
-  isolation: 'namespaces',
+  network,
 });
 try {
-  const centre = mesh.centre;
-  if (centre === undefined) throw new Error('no namespaces');
+  const { centre } = network;
   // The centre answers for all destinations.
   const enter = centre.enter.slice(1);
   for (const address of destinations) {
     spawnSync(String(centre.enter[0]), [...enter, 'ip', 'address', 'add', `${address}/16`, 'dev', 'wan0']);
   }
   await mesh.start();
-  const fping = mesh.addServiceAt(mesh.addNode('fping'), 'fping', [
+  const fping = mesh.addServiceAt(network.addNode('fping'), 'fping', [
     'fping', '--loop', '--quiet', '--period=1000', '--timeout=900', ...destinations,
   ]); // prettier-ignore
-  const smokeping = mesh.addServiceAt(mesh.addNode('smokeping'), 'smokeping', [
+  const smokeping = mesh.addServiceAt(network.addNode('smokeping'), 'smokeping', [
     'prometheus-smokeping-prober', '--privileged', '--ping.interval=1s', ...destinations,
   ]); // prettier-ignore
   fping.start();

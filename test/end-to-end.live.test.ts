@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { Mesh, namespacesUnavailable, parseSamples, type Sample } from '@wanscope/lab';
+import { Mesh, namespacesUnavailable, parseSamples, SwitchedNetwork, type Sample } from '@wanscope/lab';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { dashboardQueries, withVariables } from './dashboards.ts';
 import { Prometheus } from './prometheus.ts';
@@ -59,12 +59,14 @@ const unavailable = namespacesUnavailable();
 
 describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes`, () => {
   let directory: string;
+  let network: SwitchedNetwork;
   let mesh: Mesh;
   let prometheus: Prometheus;
 
   beforeAll(async () => {
     directory = mkdtempSync(join(tmpdir(), 'wanscope-e2e-'));
-    mesh = new Mesh({ directory, probes: PROBES, config: CONFIG, isolation: 'namespaces' });
+    network = new SwitchedNetwork(PROBES);
+    mesh = new Mesh({ directory, probes: PROBES, config: CONFIG, network });
     await mesh.start();
     prometheus = await Prometheus.start(mesh, directory, fromRoot('deploy/compose/prometheus/rules/*.yaml'));
   });
@@ -268,7 +270,7 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes`, 
   });
 
   test('a probe that is told its broker and its site only finds its address and joins the mesh', async () => {
-    const node = mesh.addNode('late');
+    const node = network.addNode('late');
     const settings = [
       `WAN_NATS_URL=${mesh.natsUrl}`,
       'WAN_SITE=late',

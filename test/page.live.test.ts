@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Mesh, namespacesUnavailable, openDoor } from '@wanscope/lab';
+import { Mesh, namespacesUnavailable, openDoor, SwitchedNetwork } from '@wanscope/lab';
 import { chromium, type Browser, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -32,7 +32,7 @@ describe.skipIf(namespacesUnavailable() !== undefined)('the page', () => {
 
   beforeAll(async () => {
     directory = mkdtempSync(join(tmpdir(), 'wanscope-page-'));
-    mesh = new Mesh({ directory, probes: PROBES, config: CONFIG, isolation: 'namespaces' });
+    mesh = new Mesh({ directory, probes: PROBES, config: CONFIG, network: new SwitchedNetwork(PROBES) });
     await mesh.start();
     door = await openDoor(0, mesh.collectorSocket);
     await mesh.until('the mesh to measure', async () => {

@@ -9,8 +9,9 @@ import { formatIdentity, formatNs, NS_PER_S } from '@wanscope/shared';
 import { demoConfig, demoProbes } from './demo-config.ts';
 import type { Sample } from './exposition-text.ts';
 import { openDoor } from './http.ts';
-import { Mesh, type MeshOptions } from './mesh.ts';
-import { removeAbandonedNamespaces } from './network.ts';
+import { Mesh } from './mesh.ts';
+import { removeAbandonedNamespaces } from './namespaces.ts';
+import { SwitchedNetwork } from './network.ts';
 
 export interface DemoOptions {
   readonly branches: number;
@@ -18,7 +19,7 @@ export interface DemoOptions {
   readonly port: number;
   /** Keep logs and stores after the end. */
   readonly keep: boolean;
-  readonly isolation: MeshOptions['isolation'];
+  readonly isolation: 'namespaces' | 'loopback';
   readonly keepRoot: boolean;
   /** Parent of the working directory; where another process finds the collector's socket. */
   readonly directory?: string;
@@ -51,7 +52,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     directory,
     probes,
     config: demoConfig(options.branches, icmp),
-    isolation: options.isolation,
+    network: icmp ? new SwitchedNetwork(probes) : undefined,
     keepRoot: options.keepRoot,
   });
   let door: Awaited<ReturnType<typeof openDoor>> | undefined;

@@ -13,7 +13,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { DEFAULT_BRANCHES, MAX_BRANCHES, MIN_BRANCHES } from './demo-config.ts';
 import { runDemo } from './demo.ts';
 import { openDoor } from './http.ts';
-import { namespacesUnavailable } from './network.ts';
+import { namespacesUnavailable } from './namespaces.ts';
 
 /** Set for the copy of this program that runs inside a user namespace: the directory both share. */
 const INSIDE = 'WANSCOPE_LAB_INSIDE';

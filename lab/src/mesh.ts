@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { formatIdentity, type Identity } from '@wanscope/shared';
 import { parseSamples, type Sample } from './exposition-text.ts';
 import { getOverSocket, type HttpAnswer } from './http.ts';
-import { NamespaceNetwork, type LabNode } from './network.ts';
+import type { BranchNetwork, LabNode } from './network.ts';
 import { Service } from './service.ts';
 
 const BROKER_PORT = 4_222;
@@ -27,7 +27,8 @@ export interface MeshOptions {
   readonly probes: readonly Identity[];
   /** The collector's configuration, YAML. */
   readonly config: string;
-  readonly isolation: 'namespaces' | 'loopback';
+  /** Where it runs; the mesh removes it at its end. Undefined: on loopback addresses of this machine. */
+  readonly network: BranchNetwork | undefined;
   /** Set where user ids other than 0 cannot be taken (unprivileged user namespaces). */
   readonly keepRoot?: boolean;
 }
@@ -49,8 +50,7 @@ export class Mesh {
   readonly collectorSocket: string;
   readonly configFile: string;
   readonly #directory: string;
-  readonly #network: NamespaceNetwork | undefined;
-  readonly #nodes = new Map<string, LabNode>();
+  readonly #network: BranchNetwork | undefined;
   readonly #extra: Service[] = [];
 
   constructor(options: MeshOptions) {
@@ -60,17 +60,8 @@ export class Mesh {
     this.collectorSocket = join(options.directory, 'collector.sock');
     this.configFile = join(options.directory, 'wanscope.yaml');
     writeFileSync(this.configFile, options.config);
-    this.#network = options.isolation === 'namespaces' ? new NamespaceNetwork() : undefined;
-    try {
-      this.centre = this.#network?.addNode('centre');
-      for (const identity of options.probes) {
-        const node = this.#network?.addNode(`${identity.site}-${identity.probe}`);
-        if (node !== undefined) this.#nodes.set(formatIdentity(identity), node);
-      }
-    } catch (error) {
-      this.#network?.remove();
-      throw error;
-    }
+    this.#network = options.network;
+    this.centre = options.network?.centre;
     const brokerAddress = this.centre?.ipv4 ?? '127.0.0.1';
     const brokerPort = this.centre === undefined ? LOOPBACK_FIRST_PORT - 1 : BROKER_PORT;
     this.natsUrl = `nats://${brokerAddress}:${brokerPort}`;
@@ -119,7 +110,7 @@ export class Mesh {
     await Promise.all([...this.probes.values(), ...this.#extra].map((service) => service.stop()));
     await this.collector.stop();
     await this.broker.stop();
-    this.#network?.remove();
+    await this.#network?.remove();
   }
 
   get(path: string): Promise<HttpAnswer> {
@@ -130,12 +121,6 @@ export class Mesh {
   async samples(...families: readonly string[]): Promise<Sample[]> {
     const answer = await this.get('/metrics');
     return answer.status === 200 ? parseSamples(answer.body, new Set(families)) : [];
-  }
-
-  /** One more node on the same network. */
-  addNode(name: string): LabNode {
-    if (this.#network === undefined) throw new Error('a mesh on loopback has no nodes');
-    return this.#network.addNode(name);
   }
 
   /** Runs another program beside the collector, ended with the mesh. */
@@ -162,12 +147,6 @@ export class Mesh {
     ]);
     relay.start();
     return socketPath;
-  }
-
-  setConnected(identity: string, connected: boolean): void {
-    const node = this.#nodes.get(identity);
-    if (node === undefined) throw new Error(`${identity} has no namespace`);
-    this.#network?.setConnected(node, connected);
   }
 
   /**
@@ -207,7 +186,7 @@ export class Mesh {
 
   #probe(identity: Identity, number: number, keepRoot: boolean): Service {
     const name = `${identity.site}-${identity.probe}`;
-    const node = this.#nodes.get(formatIdentity(identity));
+    const node = this.#network?.nodeOf(identity);
     const stateDirectory = join(this.#directory, 'probe', name);
     mkdirSync(stateDirectory, { recursive: true });
     const firstPort = LOOPBACK_FIRST_PORT + number * 3;
@@ -217,9 +196,7 @@ export class Mesh {
       WAN_PROBE: identity.probe,
       WAN_STATE_DIR: stateDirectory,
       WAN_ADDRESSES:
-        node === undefined
-          ? `default=127.18.${number >> 8}.${(number & 0xff) + 1},default=[::1]`
-          : `default=${node.ipv4},default=[${node.ipv6}]`,
+        node === undefined ? `default=127.18.${number >> 8}.${(number & 0xff) + 1},default=[::1]` : node.wanAddresses,
       WAN_REFLECT:
         node === undefined
           ? `udp:${firstPort},tcp:${firstPort + 1},http:${firstPort + 2}`

@@ -1,88 +1,64 @@
 /**
- * Branch networks on one machine: a namespace for each node, joined by one switch in a namespace of its own.
+ * What a mesh runs on: nodes with addresses, one of them the centre. The switched network joins every node to one
+ * switch, without delay; the lab's own network is an emulated WAN (lab.ts).
  *
- * Nothing of it touches the machine's own network. Names carry the pid of their maker, so that what a killed run left
- * behind can be told from what a live one uses.
+ * Nothing of it touches the machine's own network.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import type { Identity } from '@wanscope/shared';
+import { ip, Namespaces } from './namespaces.ts';
 
-const NAME = /^wanscope-(\d+)-/;
 /** RFC 2544 benchmarking range and a unique local prefix: they collide with no real branch. */
 const IPV4_PREFIX = '198.18';
 const IPV6_PREFIX = 'fdc8:5ca9:e::';
 
-export interface NodeAddresses {
+export interface LabNode {
+  readonly name: string;
   readonly ipv4: string;
   readonly ipv6: string;
-}
-
-export interface LabNode extends NodeAddresses {
-  readonly name: string;
+  /** WAN_ADDRESSES of a probe there. */
+  readonly wanAddresses: string;
   /** Argument vector that runs a command inside the node. */
   readonly enter: readonly string[];
 }
 
-/** Runs `ip` commands in one go; `namespace` is where they apply. */
-function ip(commands: readonly string[], namespace?: string): void {
-  const args = [...(namespace === undefined ? [] : ['-n', namespace]), '-batch', '-'];
-  const run = spawnSync('ip', args, { input: `${commands.join('\n')}\n`, encoding: 'utf8' });
-  if (run.status !== 0) throw new Error(`ip ${args.join(' ')} (${commands.join('; ')}): ${run.stderr.trim()}`);
-}
-
-/** Why namespaces cannot be made here; undefined when they can. */
-export function namespacesUnavailable(): string | undefined {
-  const name = `wanscope-${process.pid}-try`;
-  const run = spawnSync('ip', ['netns', 'add', name], { encoding: 'utf8' });
-  if (run.error !== undefined) return 'the ip command is missing (package iproute2)';
-  if (run.status !== 0) return run.stderr.trim();
-  execFileSync('ip', ['netns', 'delete', name]);
-  return undefined;
-}
-
-function existingNamespaces(): string[] {
-  try {
-    return readdirSync('/run/netns').filter((name) => NAME.test(name));
-  } catch {
-    return [];
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
-
-/** Removes the namespaces of runs whose process is gone; returns their names. */
-export function removeAbandonedNamespaces(): string[] {
-  const abandoned = existingNamespaces().filter((name) => !isAlive(Number(NAME.exec(name)![1])));
-  for (const name of abandoned) spawnSync('ip', ['netns', 'delete', name]);
-  return abandoned;
+/** Nodes for a broker, a collector and probes. */
+export interface BranchNetwork {
+  /** Where broker and collector run. */
+  readonly centre: LabNode;
+  nodeOf(identity: Identity): LabNode;
+  remove(): Promise<void>;
 }
 
 /** One switched network; every node reaches every other over IPv4 and IPv6. */
-export class NamespaceNetwork {
-  readonly #prefix = `wanscope-${process.pid}-`;
-  readonly #names: string[] = [];
+export class SwitchedNetwork implements BranchNetwork {
+  readonly centre: LabNode;
+  readonly #namespaces = new Namespaces();
+  readonly #nodes = new Map<string, LabNode>();
   readonly #switch: string;
-  #nodes = 0;
 
-  constructor() {
-    this.#switch = this.#addNamespace('wan');
-    ip(['link add name lan type bridge forward_delay 0', 'link set lan up'], this.#switch);
+  constructor(identities: readonly Identity[]) {
+    try {
+      this.#switch = this.#namespaces.add('wan');
+      ip(['link add name lan type bridge forward_delay 0', 'link set lan up'], this.#switch);
+      this.centre = this.addNode('centre');
+      for (const { site, probe } of identities) this.addNode(`${site}-${probe}`);
+    } catch (error) {
+      this.#namespaces.remove();
+      throw error;
+    }
+  }
+
+  nodeOf({ site, probe }: Identity): LabNode {
+    const node = this.#nodes.get(`${site}-${probe}`);
+    if (node === undefined) throw new Error(`${site}/${probe} has no node`);
+    return node;
   }
 
   addNode(name: string): LabNode {
-    const namespace = this.#addNamespace(name);
-    const number = (this.#nodes += 1);
-    const addresses = {
-      ipv4: `${IPV4_PREFIX}.${number >> 8}.${number & 0xff}`,
-      ipv6: `${IPV6_PREFIX}${number.toString(16)}`,
-    };
+    const namespace = this.#namespaces.add(name);
+    const number = this.#nodes.size + 1;
+    const ipv4 = `${IPV4_PREFIX}.${number >> 8}.${number & 0xff}`;
+    const ipv6 = `${IPV6_PREFIX}${number.toString(16)}`;
     const port = `port${number}`;
     ip(
       [
@@ -92,32 +68,15 @@ export class NamespaceNetwork {
       ],
       this.#switch,
     );
-    ip(
-      [
-        'link set lo up',
-        `address add ${addresses.ipv4}/16 dev wan0`,
-        `address add ${addresses.ipv6}/64 dev wan0 nodad`,
-        'link set wan0 up',
-      ],
-      namespace,
-    );
-    return { name, ...addresses, enter: ['ip', 'netns', 'exec', namespace] };
+    ip([`address add ${ipv4}/16 dev wan0`, `address add ${ipv6}/64 dev wan0 nodad`, 'link set wan0 up'], namespace);
+    const enter = this.#namespaces.enter(name);
+    const node = { name, ipv4, ipv6, wanAddresses: `default=${ipv4},default=[${ipv6}]`, enter };
+    this.#nodes.set(name, node);
+    return node;
   }
 
-  /** Cuts a node off, or joins it again. */
-  setConnected(node: LabNode, connected: boolean): void {
-    ip([`link set wan0 ${connected ? 'up' : 'down'}`], `${this.#prefix}${node.name}`);
-  }
-
-  /** Removes everything it made; safe to call again. */
-  remove(): void {
-    for (const name of this.#names.splice(0)) spawnSync('ip', ['netns', 'delete', name]);
-  }
-
-  #addNamespace(name: string): string {
-    const full = `${this.#prefix}${name}`;
-    execFileSync('ip', ['netns', 'add', full], { stdio: ['ignore', 'ignore', 'pipe'] });
-    this.#names.push(full);
-    return full;
+  remove(): Promise<void> {
+    this.#namespaces.remove();
+    return Promise.resolve();
   }
 }
