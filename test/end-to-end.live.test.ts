@@ -57,7 +57,9 @@ exposition: { pathFamilies: full, pathHistograms: true }
 
 const unavailable = namespacesUnavailable();
 
-describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes`, () => {
+const why = unavailable === undefined ? '' : ` (skipped: ${unavailable})`;
+
+describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes${why}`, () => {
   let directory: string;
   let network: SwitchedNetwork;
   let mesh: Mesh;

@@ -22,7 +22,10 @@ meshes:
 `;
 const PATIENCE_MS = 20_000;
 
-describe.skipIf(namespacesUnavailable() !== undefined)('the page', () => {
+const unavailable = namespacesUnavailable();
+const why = unavailable === undefined ? '' : ` (skipped: ${unavailable})`;
+
+describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
   let directory: string;
   let mesh: Mesh;
   let door: Awaited<ReturnType<typeof openDoor>>;
