@@ -5,11 +5,9 @@
  *   node bench/footprint.mjs [seconds]
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Mesh, SwitchedNetwork } from '@wanscope/lab';
+import { makeRunDirectory, Mesh, SwitchedNetwork } from '@wanscope/lab';
 import { printMachine, printTable } from './machine.mjs';
 
 const DESTINATIONS = 100;
@@ -34,7 +32,7 @@ function usage(pid) {
   return { cpuS, rssMiB: Number(rss?.[1] ?? 0) / 1_024, peakMiB: Number(peak?.[1] ?? 0) / 1_024 };
 }
 
-const directory = mkdtempSync(join(tmpdir(), 'wanscope-bench-'));
+const directory = makeRunDirectory();
 const probes = [{ site: 'hq', probe: 'a' }];
 const network = new SwitchedNetwork(probes);
 const mesh = new Mesh({

@@ -3,12 +3,17 @@
  * is asserted is what Prometheus holds.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync, readdirSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { Mesh, namespacesUnavailable, parseSamples, SwitchedNetwork, type Sample } from '@wanscope/lab';
+import {
+  makeRunDirectory,
+  Mesh,
+  namespacesUnavailable,
+  parseSamples,
+  SwitchedNetwork,
+  type Sample,
+} from '@wanscope/lab';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { dashboardQueries, withVariables } from './dashboards.ts';
 import { Prometheus } from './prometheus.ts';
@@ -66,7 +71,7 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes${w
   let prometheus: Prometheus;
 
   beforeAll(async () => {
-    directory = mkdtempSync(join(tmpdir(), 'wanscope-e2e-'));
+    directory = makeRunDirectory();
     network = new SwitchedNetwork(PROBES);
     mesh = new Mesh({ directory, probes: PROBES, config: CONFIG, network });
     await mesh.start();

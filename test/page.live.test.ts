@@ -1,8 +1,6 @@
 /** The page the collector serves, in a real Chromium, over a real mesh. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { Mesh, namespacesUnavailable, openDoor, SwitchedNetwork } from '@wanscope/lab';
+import { rmSync } from 'node:fs';
+import { makeRunDirectory, Mesh, namespacesUnavailable, openDoor, SwitchedNetwork } from '@wanscope/lab';
 import { chromium, type Browser, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -34,7 +32,7 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
   const complaints: string[] = [];
 
   beforeAll(async () => {
-    directory = mkdtempSync(join(tmpdir(), 'wanscope-page-'));
+    directory = makeRunDirectory();
     mesh = new Mesh({ directory, probes: PROBES, config: CONFIG, network: new SwitchedNetwork(PROBES) });
     await mesh.start();
     door = await openDoor(0, mesh.collectorSocket);

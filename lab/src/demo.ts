@@ -1,8 +1,7 @@
 /**
  * The demo: a company's WAN on this machine, measured by the real thing, with one address to open.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatIdentity, formatNs, NS_PER_S } from '@wanscope/shared';
@@ -10,7 +9,7 @@ import { demoConfig, demoProbes } from './demo-config.ts';
 import type { Sample } from './exposition-text.ts';
 import { openDoor } from './http.ts';
 import { Mesh } from './mesh.ts';
-import { removeAbandonedNamespaces } from './namespaces.ts';
+import { makeRunDirectory, removeAbandonedRuns } from './namespaces.ts';
 import { SwitchedNetwork } from './network.ts';
 
 export interface DemoOptions {
@@ -36,12 +35,12 @@ const QUIET_REFRESH_MS = 15_000;
 
 /** Runs until `signal` aborts; leaves nothing behind (unless asked to keep its files). */
 export async function runDemo(options: DemoOptions): Promise<void> {
-  const directory = options.directory ?? mkdtempSync(join(tmpdir(), 'wanscope-'));
+  const directory = options.directory ?? makeRunDirectory();
   const icmp = options.isolation === 'namespaces';
   const probes = demoProbes(options.branches);
   if (icmp) {
-    const abandoned = removeAbandonedNamespaces();
-    if (abandoned.length > 0) options.say(`Removed ${abandoned.length} namespaces that an earlier run left behind.`);
+    const abandoned = removeAbandonedRuns();
+    if (abandoned.length > 0) options.say(`Removed what a killed run left behind: ${abandoned.join(', ')}.`);
   }
   options.say(
     icmp

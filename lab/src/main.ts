@@ -5,15 +5,14 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError } from 'commander';
 import { DEFAULT_BRANCHES, MAX_BRANCHES, MIN_BRANCHES } from './demo-config.ts';
 import { runDemo } from './demo.ts';
 import { openDoor } from './http.ts';
-import { namespacesUnavailable } from './namespaces.ts';
+import { makeRunDirectory, namespacesUnavailable } from './namespaces.ts';
 
 /** Set for the copy of this program that runs inside a user namespace: the directory both share. */
 const INSIDE = 'WANSCOPE_LAB_INSIDE';
@@ -87,7 +86,7 @@ function prepareInside(): void {
 
 /** Runs this program again in a user namespace and opens the door to it from out here. */
 async function runInside(options: Options): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), 'wanscope-'));
+  const directory = makeRunDirectory();
   const door = await openDoor(options.port, join(directory, 'collector.sock'));
   say(`  Open      http://127.0.0.1:${door.port}/`);
   const args = ['--branches', String(options.branches), ...(options.keep ? ['--keep'] : [])];

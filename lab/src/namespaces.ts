@@ -4,7 +4,9 @@
  * Names carry the pid of their maker, so that what a killed run left behind can be told from what a live one uses.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 
 const NAME = /^wanscope-(\d+)-/;
 
@@ -26,28 +28,51 @@ export function namespacesUnavailable(): string | undefined {
   return undefined;
 }
 
-function existingNamespaces(): string[] {
+/** Names in a folder that belong to a run whose process is gone. */
+function abandonedIn(folder: string): string[] {
   try {
-    return readdirSync('/run/netns').filter((name) => NAME.test(name));
+    return readdirSync(folder).filter((name) => {
+      const match = NAME.exec(name);
+      return match !== null && !isAlive(Number(match[1]));
+    });
   } catch {
     return [];
   }
 }
 
+/** A dead process that nobody waited for is dead. */
 function isAlive(pid: number): boolean {
   try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
+    return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');
+  } catch {
+    return false;
   }
 }
 
-/** Removes the namespaces of runs whose process is gone; returns their names. */
-export function removeAbandonedNamespaces(): string[] {
-  const abandoned = existingNamespaces().filter((name) => !isAlive(Number(NAME.exec(name)![1])));
-  for (const name of abandoned) spawnSync('ip', ['netns', 'delete', name]);
-  return abandoned;
+/** A directory for the files of this run, which a later run can tell to be abandoned. */
+export function makeRunDirectory(): string {
+  return mkdtempSync(join(tmpdir(), `wanscope-${process.pid}-`));
+}
+
+/** Ends the processes and removes the namespaces and files of runs that were killed; returns what it removed. */
+export function removeAbandonedRuns(): string[] {
+  const namespaces = abandonedIn('/run/netns');
+  for (const name of namespaces) {
+    const { stdout } = spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8' });
+    for (const pid of stdout.split('\n').filter(Boolean)) kill(Number(pid));
+    spawnSync('ip', ['netns', 'delete', name]);
+  }
+  const directories = abandonedIn(tmpdir());
+  for (const name of directories) rmSync(join(tmpdir(), name), { recursive: true, force: true });
+  return [...namespaces, ...directories];
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended meanwhile.
+  }
 }
 
 /** The namespaces of one run. */

@@ -36,7 +36,8 @@ export class Service {
   start(): void {
     if (this.running) throw new Error(`${this.name} is running`);
     const log = openSync(this.#options.logFile, 'a');
-    // The kernel ends the service when this process dies, however it dies.
+    // The kernel ends the service when this process dies, however it dies. One that drops root loses that; the next run
+    // finds it by its namespace.
     const argv = [...this.#options.enter, 'setpriv', '--pdeathsig', 'KILL', ...this.#options.command];
     this.#child = spawn(argv[0]!, argv.slice(1), {
       stdio: ['ignore', log, log],
