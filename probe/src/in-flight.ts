@@ -107,6 +107,12 @@ export class InFlight {
     return this.#next - ((this.#next - wireSeq) >>> 0);
   }
 
+  /** True when the first reply to that probe came in time. */
+  isAnswered(seq: number): boolean {
+    const slot = this.#slotOf(seq);
+    return slot !== undefined && this.#state[slot] === ANSWERED;
+  }
+
   /** True when the token is the one that probe was sent with. */
   holds(seq: number, tokenHigh: number, tokenLow: number): boolean {
     const slot = this.#slotOf(seq);

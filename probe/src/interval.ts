@@ -21,6 +21,7 @@ import {
   type OneWayLost,
   type Outcome,
   type PathRecord,
+  type ReflectedProbes,
 } from '@wanscope/shared';
 
 /** Wall steps up to this are drift and timestamp noise, not a new epoch. */
@@ -110,12 +111,14 @@ const PLAIN_OUTCOMES: ReadonlySet<Outcome> = new Set<Outcome>(['answered', 'lost
 export const MAX_POSITIONS = 2 ** 20;
 
 /** One session's counts in one open interval. Two of them take turns for the life of a session. */
-export class IntervalCounts {
+export class IntervalCounts implements ReflectedProbes {
   /** Which interval this is of; undefined before the first. */
   number: number | undefined;
   #firstSeq = 0;
   #used = 0;
   readonly #results: Int32Array;
+  /** The reflector's numbers by position, -1 for none; made when the first one comes. */
+  #reflectorSeqs: Float64Array | undefined;
   late = 0;
   duplicates = 0;
   reordered = 0;
@@ -139,6 +142,7 @@ export class IntervalCounts {
   reset(number: number): void {
     this.number = number;
     this.#results.fill(NOT_COUNTED, 0, this.#used);
+    this.#reflectorSeqs?.fill(-1, 0, this.#used);
     this.#used = 0;
     this.late = this.duplicates = this.reordered = this.notSent = this.spoofed = this.replayed = 0;
     this.tlsExpiryS = undefined;
@@ -163,6 +167,31 @@ export class IntervalCounts {
 
   lost(seq: number): void {
     this.#set(seq, LOST);
+  }
+
+  /** The reflector's number in the answer to a probe. */
+  reflected(seq: number, reflectorSeq: number): void {
+    const position = seq - this.#firstSeq;
+    if (position < 0 || position >= this.#used) return;
+    this.#reflectorSeqs ??= new Float64Array(this.#results.length).fill(-1);
+    this.#reflectorSeqs[position] = reflectorSeq;
+  }
+
+  get firstSeq(): number {
+    return this.#firstSeq;
+  }
+
+  get count(): number {
+    return this.#used;
+  }
+
+  reflectorSeqAt(position: number): number | undefined {
+    const seq = this.#reflectorSeqs?.[position] ?? -1;
+    return seq === -1 ? undefined : seq;
+  }
+
+  isLostAt(position: number): boolean {
+    return this.#results[position] === LOST;
   }
 
   outcome(outcome: Outcome): void {

@@ -128,11 +128,15 @@ export class Session implements ProbeEvents, Task {
    */
   close(span: IntervalSpan): PathRecord {
     this.#inFlight.expireInterval(span.number, this.#onExpired);
-    const record = this.#counts(span.number).toRecord(this.index, this.#carried);
+    const counts = this.#counts(span.number);
+    const other = counts === this.#even ? this.#odd : this.#even;
+    const following = other.number === span.number + 1 ? other : undefined;
+    const record = counts.toRecord(this.index, this.#carried);
+    const oneWayLost = this.#oneWay.settle(counts, following);
     return withCarried(
       record,
       this.#jitterSamples > 1 ? this.#jitter.valueNs : undefined,
-      this.#directional ? this.#oneWay.take() : undefined,
+      this.#directional ? oneWayLost : undefined,
     );
   }
 
@@ -193,7 +197,9 @@ export class Session implements ProbeEvents, Task {
 
   reflected(wireSeq: number, reflectorSeq: number): void {
     this.#directional = true;
-    this.#oneWay.onReply(wireSeq, reflectorSeq);
+    const seq = this.#inFlight.unwrap(wireSeq);
+    // A late answer is a loss on the way back: its number stays a gap.
+    if (this.#inFlight.isAnswered(seq)) this.#countsOf(seq)?.reflected(seq, reflectorSeq);
   }
 
   settle(seq: number, outcome: Outcome, rttNs?: number): void {
@@ -216,7 +222,6 @@ export class Session implements ProbeEvents, Task {
         if (!this.#inFlight.settle(seq, 'lost')) return;
         counts?.outcome(outcome);
         counts?.lost(seq);
-        this.#oneWay.onTimeout();
         return;
       case 'unresolved':
         if (!this.#inFlight.settle(seq, 'never_sent')) return;
@@ -250,7 +255,6 @@ export class Session implements ProbeEvents, Task {
     const counts = this.#countsOf(seq);
     if (how === 'lost') {
       counts?.lost(seq);
-      this.#oneWay.onTimeout();
     } else if (counts !== undefined) {
       counts.notSent += 1;
     }

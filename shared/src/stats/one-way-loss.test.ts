@@ -1,55 +1,83 @@
 import { expect, test } from 'vitest';
-import { OneWayLossCounter } from './one-way-loss.ts';
+import { OneWayLossCounter, type ReflectedProbes } from './one-way-loss.ts';
 
-test('tells 5 forward from 5 reverse losses', () => {
-  // 100 sent; the reflector numbers the 95 that reach it; replies to sender 20, 40, 60, 80, 90 are lost on the way back.
+/** Each probe: the reflector's number in its answer, or `x` when it was lost. */
+function probes(firstSeq: number, results: readonly (number | 'x')[]): ReflectedProbes {
+  return {
+    firstSeq,
+    count: results.length,
+    reflectorSeqAt: (position) => {
+      const result = results[position];
+      return typeof result === 'number' ? result : undefined;
+    },
+    isLostAt: (position) => results[position] === 'x',
+  };
+}
+
+function settle(...intervals: ReflectedProbes[]): unknown[] {
+  const counter = new OneWayLossCounter();
+  return intervals.map((interval, i) => counter.settle(interval, intervals[i + 1]));
+}
+
+const none = { forward: 0, reverse: 0, unknown: 0 };
+
+test('tells 5 forward from 5 reverse losses in 100', () => {
+  // The reflector numbers the 95 that reach it; the answers to 20, 40, 60, 80 and 90 are lost on the way back.
   const lostForward = new Set([10, 30, 50, 70, 85]);
   const lostReverse = new Set([20, 40, 60, 80, 90]);
-  const counter = new OneWayLossCounter();
-  let reflectorSeq = 0;
-  for (let seq = 0; seq < 100; seq += 1) {
-    if (lostForward.has(seq)) {
-      counter.onTimeout();
-      continue;
-    }
-    const reflected = reflectorSeq++;
-    if (lostReverse.has(seq)) counter.onTimeout();
-    else counter.onReply(seq, reflected);
-  }
-  expect(counter.take()).toEqual({ forward: 5, reverse: 5, unknown: 0 });
+  let next = 0;
+  const results = Array.from({ length: 100 }, (_, seq): number | 'x' => {
+    if (lostForward.has(seq)) return 'x';
+    const reflected = next++;
+    return lostReverse.has(seq) ? 'x' : reflected;
+  });
+  expect(settle(probes(0, results))).toEqual([{ forward: 5, reverse: 5, unknown: 0 }]);
+  // The same in intervals of ten: in all, the same.
+  const parts = Array.from({ length: 10 }, (_, i) => probes(i * 10, results.slice(i * 10, i * 10 + 10)));
+  const sums = settle(...parts) as { forward: number; reverse: number; unknown: number }[];
+  expect(sums.reduce((sum, part) => sum + part.forward, 0)).toBe(5);
+  expect(sums.reduce((sum, part) => sum + part.reverse, 0)).toBe(5);
+  expect(sums.every((part) => part.unknown === 0)).toBe(true);
 });
 
 test('does not attribute trailing losses until the next reply', () => {
-  const counter = new OneWayLossCounter();
-  counter.onReply(0, 0);
-  counter.onTimeout();
-  counter.onTimeout();
-  expect(counter.take()).toEqual({ forward: 0, reverse: 0, unknown: 0 });
-  counter.onReply(3, 1);
-  expect(counter.take()).toEqual({ forward: 2, reverse: 0, unknown: 0 });
+  // Probes 1 and 2 never reached the reflector: its next number is 1.
+  expect(settle(probes(0, [0, 'x', 'x']), probes(3, [1]))).toEqual([none, { ...none, forward: 2 }]);
 });
 
-test('calls losses around a restart of the reflector unknown', () => {
-  const counter = new OneWayLossCounter();
-  counter.onReply(100, 100);
-  counter.onTimeout();
-  counter.onTimeout();
-  counter.onReply(103, 0);
-  expect(counter.take()).toEqual({ forward: 0, reverse: 0, unknown: 2 });
+test('an interval without any reply says nothing, and the next one makes it good', () => {
+  // 3 lost forward in all, 1 reverse: the reflector numbered 0, then 1 (its answer lost), then 2
+  expect(settle(probes(0, [0]), probes(1, ['x', 'x', 'x', 'x']), probes(5, [2]))).toEqual([
+    none,
+    none,
+    { forward: 3, reverse: 1, unknown: 0 },
+  ]);
 });
 
-test('an overtaken reply is not a loss', () => {
-  const counter = new OneWayLossCounter();
-  counter.onReply(0, 0);
-  counter.onReply(2, 2);
-  counter.onReply(1, 1);
-  counter.onReply(3, 3);
-  expect(counter.take()).toEqual({ forward: 0, reverse: 0, unknown: 0 });
+test('losses before the first reply, and around a restart of the reflector, are unknown', () => {
+  expect(settle(probes(0, ['x', 0]), probes(2, [1, 'x']), probes(4, ['x', 0]), probes(6, [1, 'x', 2]))).toEqual([
+    { ...none, unknown: 1 },
+    none,
+    { ...none, unknown: 2 },
+    { ...none, forward: 1 },
+  ]);
+});
+
+test('answers that overtake each other are not losses', () => {
+  // Whatever the order of arrival, each probe has its number.
+  expect(settle(probes(0, [0, 1, 2, 3]), probes(4, [4, 5]))).toEqual([none, none]);
+});
+
+test('probes that overtake each other on the way there are not losses, nor across the end of an interval', () => {
+  expect(settle(probes(0, [0, 2, 1, 3]))).toEqual([none]);
+  // Probe 1 was held back and numbered after probe 2, which is of the next interval.
+  expect(settle(probes(0, [0, 2]), probes(2, [1, 3]))).toEqual([none, none]);
 });
 
 test('crosses the end of the 32-bit circle', () => {
-  const counter = new OneWayLossCounter();
-  counter.onReply(2 ** 32 - 1, 2 ** 32 - 2);
-  counter.onReply(1, 2 ** 32 - 1);
-  expect(counter.take()).toEqual({ forward: 1, reverse: 0, unknown: 0 });
+  const top = 2 ** 32;
+  expect(settle(probes(0, [top - 2, 'x', top - 1]), probes(3, [0, 'x', 2]))).toEqual([
+    { ...none, forward: 1 },
+    { ...none, reverse: 1 },
+  ]);
 });

@@ -1,74 +1,117 @@
 /**
  * Loss by direction from the sequence numbers of a stateful Session-Reflector (RFC 8762 section 4.3.1, RFC 7680).
  *
- * Between two consecutive replies, ordered by the reflector's number: what the sender's number advanced and the
- * reflector's did not was lost on the way there; what the reflector's advanced and did not arrive was lost on the way
- * back. The reflector must number distinct packets only, or forward duplicates would hide losses.
+ * The reflector numbers the distinct packets that reach it. So what the sender's numbers advanced and the reflector's did
+ * not was lost on the way there, and what the reflector's advanced and did not arrive was lost on the way back. Both
+ * are sums over everything since the first reply, settled when an interval closes and every reply that is in time is
+ * there: reordering does not disturb them.
  */
 import type { OneWayLost } from '../report.ts';
 
 const SEQ_MODULUS = 2 ** 32;
-/** A jump beyond this between two replies is a restart, not loss. */
-const MAX_JUMP = 2 ** 16;
 
 /** Signed distance from `from` to `to` on the 32-bit circle. */
 function seqDistance(from: number, to: number): number {
-  const distance = (to - from + SEQ_MODULUS) % SEQ_MODULUS;
+  const distance = (((to - from) % SEQ_MODULUS) + SEQ_MODULUS) % SEQ_MODULUS;
   return distance >= SEQ_MODULUS / 2 ? distance - SEQ_MODULUS : distance;
 }
 
+/** The probes of one interval in order of sending, without gaps in their numbers. */
+export interface ReflectedProbes {
+  /** Sequence number of position 0. */
+  readonly firstSeq: number;
+  readonly count: number;
+  /** The reflector's number (32 bits) in the answer to the probe at `position`; undefined without an answer in time. */
+  reflectorSeqAt(position: number): number | undefined;
+  /** True when the probe at `position` was sent and lost. */
+  isLostAt(position: number): boolean;
+}
+
 export class OneWayLossCounter {
-  #senderSeq: number | undefined;
-  #reflectorSeq = 0;
-  #forward = 0;
-  #reverse = 0;
-  #unknown = 0;
-  /** Timed out since the last attributed reply: in no direction yet. */
-  #unattributed = 0;
+  /** First reply; undefined before it. */
+  #firstSender: number | undefined;
+  #firstReflector = 0;
+  /** Highest so far; the reflector's is unwrapped. */
+  #lastSender = 0;
+  #lastReflector = 0;
+  #replies = 0;
+  #reportedForward = 0;
+  #reportedReverse = 0;
+  /** Lost since the last reply: in no direction until the next one. */
+  #trailing = 0;
 
-  /** A probe timed out; the next reply tells where it was lost. */
-  onTimeout(): void {
-    this.#unattributed += 1;
-  }
-
-  /** Takes each first reply, in any order of arrival. A reply that was overtaken lowers what its gap was blamed for. */
-  onReply(senderSeq: number, reflectorSeq: number): void {
-    if (this.#senderSeq === undefined) {
-      this.#unknown += this.#unattributed;
-      this.#restart(senderSeq, reflectorSeq);
-      return;
+  /**
+   * Settles one closed interval. Intervals come in order.
+   *
+   * @param following the interval after it, as far as it is known: the reflector may have numbered some of its probes
+   *   before the last ones of this interval.
+   * @returns what became certain. A reflector that starts to count anew makes the losses around that unknown.
+   */
+  settle(interval: ReflectedProbes, following: ReflectedProbes | undefined): OneWayLost {
+    let first: number | undefined;
+    let last = 0;
+    let lowest = Infinity;
+    let highest = -Infinity;
+    let replies = 0;
+    let lostBefore = 0;
+    let lostAfter = 0;
+    for (let position = 0; position < interval.count; position += 1) {
+      const seq = interval.reflectorSeqAt(position);
+      if (seq === undefined) {
+        if (!interval.isLostAt(position)) continue;
+        if (first === undefined) lostBefore += 1;
+        lostAfter += 1;
+        continue;
+      }
+      const unwrapped = this.#unwrap(seq);
+      first ??= position;
+      last = position;
+      lowest = Math.min(lowest, unwrapped);
+      highest = Math.max(highest, unwrapped);
+      replies += 1;
+      lostAfter = 0;
     }
-    const senderStep = seqDistance(this.#senderSeq, senderSeq);
-    const reflectorStep = seqDistance(this.#reflectorSeq, reflectorSeq);
-    if (reflectorStep <= 0 && senderStep <= 0) {
-      // Overtaken on the way back by a later reply: it was counted lost in reverse, and was not.
-      if (reflectorStep < 0 && senderStep < 0) this.#reverse -= 1;
-      return;
+    if (first === undefined) {
+      this.#trailing += lostBefore;
+      return { forward: 0, reverse: 0, unknown: 0 };
     }
-    if (reflectorStep <= 0 || Math.abs(senderStep) > MAX_JUMP || reflectorStep > MAX_JUMP) {
-      this.#unknown += this.#unattributed;
-      this.#restart(senderSeq, reflectorSeq);
-      return;
+    let unknown = 0;
+    // A reflector that goes on has numbered at least one packet of a whole interval anew.
+    if (this.#firstSender === undefined || highest <= this.#lastReflector) {
+      unknown = this.#trailing + lostBefore;
+      this.#firstSender = interval.firstSeq + first;
+      this.#firstReflector = lowest;
+      this.#replies = 0;
+      this.#reportedForward = 0;
+      this.#reportedReverse = 0;
     }
-    this.#forward += senderStep - reflectorStep;
-    this.#reverse += reflectorStep - 1;
-    this.#restart(senderSeq, reflectorSeq);
-  }
-
-  /** Counts since the last call, never below zero: what a late correction takes back waits for losses to set against. */
-  take(): OneWayLost {
-    const forward = Math.max(0, this.#forward);
-    const reverse = Math.max(0, this.#reverse);
-    const unknown = this.#unknown;
-    this.#forward -= forward;
-    this.#reverse -= reverse;
-    this.#unknown = 0;
+    const floor = this.#replies === 0 ? lowest : this.#lastReflector;
+    this.#trailing = lostAfter;
+    this.#replies += replies;
+    this.#lastSender = interval.firstSeq + last;
+    this.#lastReflector = highest;
+    const early = following === undefined ? 0 : this.#numberedBetween(following, floor, highest);
+    const numbered = this.#lastReflector - this.#firstReflector + 1 - early;
+    const forward = Math.max(0, this.#lastSender - this.#firstSender + 1 - numbered - this.#reportedForward);
+    const reverse = Math.max(0, numbered - this.#replies - this.#reportedReverse);
+    this.#reportedForward += forward;
+    this.#reportedReverse += reverse;
     return { forward, reverse, unknown };
   }
 
-  #restart(senderSeq: number, reflectorSeq: number): void {
-    this.#senderSeq = senderSeq;
-    this.#reflectorSeq = reflectorSeq;
-    this.#unattributed = 0;
+  #numberedBetween(probes: ReflectedProbes, floor: number, ceiling: number): number {
+    let early = 0;
+    for (let position = 0; position < probes.count; position += 1) {
+      const seq = probes.reflectorSeqAt(position);
+      if (seq === undefined) continue;
+      const unwrapped = this.#unwrap(seq);
+      if (unwrapped > floor && unwrapped < ceiling) early += 1;
+    }
+    return early;
+  }
+
+  /** The full number behind the 32 bits, by its nearness to the highest so far. */
+  #unwrap(seq: number): number {
+    return this.#firstSender === undefined ? seq : this.#lastReflector + seqDistance(this.#lastReflector, seq);
   }
 }
