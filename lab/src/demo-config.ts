@@ -46,6 +46,12 @@ export function demoProbes(branches: number): Identity[] {
   );
 }
 
+/** The branch with two ways into the WAN. */
+const UPLINKS = `uplinks:
+  branch-3/isp-a: { provider: isp-a, circuit: DE-4710, technology: fibre }
+  branch-3/isp-b: { provider: isp-b, circuit: DE-4711, technology: dsl, role: standby }
+`;
+
 /**
  * A full mesh with rates and an interval that show changes within seconds.
  *
@@ -61,7 +67,7 @@ interval: 5s
 leaveAfter: 2m
 sites:
 ${sites.join('\n')}
-tests:
+${icmp && branches >= 6 ? UPLINKS : ''}tests:
 ${icmp ? '  icmp: { protocol: icmp, rate: 2/s }\n' : ''}  udp:  { protocol: udp, rate: 2/s }
   tcp:  { protocol: tcp, rate: 1/2s }
   http: { protocol: http, rate: 1/4s, timeout: 2s }

@@ -1,16 +1,19 @@
 /**
  * The demo: a company's WAN on this machine, measured by the real thing, with one address to open.
  */
-import { rmSync } from 'node:fs';
+import { accessSync, constants, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatIdentity, formatNs, NS_PER_S } from '@wanscope/shared';
 import { demoConfig, demoProbes } from './demo-config.ts';
 import type { Sample } from './exposition-text.ts';
 import { openDoor } from './http.ts';
+import { emulatorProgram } from './emulator.ts';
+import { Lab } from './lab.ts';
 import { Mesh } from './mesh.ts';
 import { makeRunDirectory, removeAbandonedRuns } from './namespaces.ts';
 import { SwitchedNetwork } from './network.ts';
+import { NOC, nationalTopology } from './topology.ts';
 
 export interface DemoOptions {
   readonly branches: number;
@@ -30,8 +33,20 @@ export interface DemoOptions {
   readonly signal: AbortSignal;
 }
 
+const TUN_DEVICE = '/dev/net/tun';
 const REFRESH_MS = 1_000;
 const QUIET_REFRESH_MS = 15_000;
+
+/** Why there is no emulator here; undefined when there is one. */
+function emulatorUnavailable(): string | undefined {
+  if (!existsSync(emulatorProgram())) return 'the emulator is not built (packages make and g++)';
+  try {
+    accessSync(TUN_DEVICE, constants.R_OK | constants.W_OK);
+    return undefined;
+  } catch {
+    return `${TUN_DEVICE} cannot be opened by this user`;
+  }
+}
 
 /** Runs until `signal` aborts; leaves nothing behind (unless asked to keep its files). */
 export async function runDemo(options: DemoOptions): Promise<void> {
@@ -44,14 +59,23 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   }
   options.say(
     icmp
-      ? `Making ${probes.length} branch routers, each in its own network namespace …`
+      ? `Making ${options.branches} sites, each router in its own network namespace …`
       : `Starting ${probes.length} probes on loopback addresses, without ICMP …`,
   );
+  const missing = icmp ? emulatorUnavailable() : undefined;
+  const emulated = icmp && missing === undefined;
+  if (missing !== undefined)
+    options.say(`No emulated WAN: ${missing}. Branches are joined by a switch, without delay.`);
+  const network = emulated
+    ? await Lab.up({ topology: nationalTopology(options.branches), directory, seed: 1, centre: `hq/${NOC}` })
+    : icmp
+      ? new SwitchedNetwork(probes)
+      : undefined;
   const mesh = new Mesh({
     directory,
     probes,
     config: demoConfig(options.branches, icmp),
-    network: icmp ? new SwitchedNetwork(probes) : undefined,
+    network,
     keepRoot: options.keepRoot,
   });
   let door: Awaited<ReturnType<typeof openDoor>> | undefined;
@@ -68,12 +92,14 @@ export async function runDemo(options: DemoOptions): Promise<void> {
       options.say(`  Metrics   http://127.0.0.1:${door.port}/metrics`);
       options.say(`  API       http://127.0.0.1:${door.port}/api/v1/mesh`);
       options.say(`  Logs      ${join(directory, 'log')}`);
+      if (icmp)
+        options.say('  Break     npm run demo -- break branch-1 --loss 20%   (heal branch-1, list, status, truth)');
       options.say('');
     }
     await watch(mesh, probes.length * (probes.length - 1) * (icmp ? 4 : 3), startedAt, options);
   } finally {
     options.say('');
-    options.say('Stopping: probes, collector, broker, namespaces …');
+    options.say('Stopping: probes, collector, broker, WAN …');
     await door?.close();
     await mesh.stop();
     if (options.keep) options.say(`Kept logs and stores in ${directory}`);

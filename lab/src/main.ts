@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * `wan-lab`: the demo's command line. Finds out how isolated the branches can be (namespaces as root, namespaces in a
- * user namespace, loopback addresses), runs the demo there and ends it cleanly on Ctrl-C.
+ * `wan-lab`: the lab's command line, and the demo's. The demo finds out how isolated the branches can be (namespaces as
+ * root, namespaces in a user namespace, loopback addresses), runs there and ends cleanly on Ctrl-C.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,6 +9,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError } from 'commander';
+import { addLabCommands } from './cli.ts';
 import { DEFAULT_BRANCHES, MAX_BRANCHES, MIN_BRANCHES } from './demo-config.ts';
 import { runDemo } from './demo.ts';
 import { openDoor } from './http.ts';
@@ -110,6 +111,8 @@ cli
   .option('--port <port>', 'loopback port of the page', integer(1, 65_535), 9479)
   .option('--keep', 'keep logs and stores after the end', false)
   .action(demo);
+
+addLabCommands(cli, say, abort.signal, (status) => (process.exitCode = status));
 
 try {
   await cli.parseAsync();

@@ -10,10 +10,27 @@ import { join } from 'node:path';
 
 const NAME = /^wanscope-(\d+)-/;
 
-/** Runs `ip` commands in one go; `namespace` is where they apply. */
+/**
+ * Runs `ip` commands in one go; `namespace` is where they apply. Those that start with `-6` run after the others, because
+ * a batch is of one family.
+ */
 export function ip(commands: readonly string[], namespace?: string): void {
+  const ofFamily6 = commands.filter((command) => command.startsWith('-6 '));
+  runBatch(
+    commands.filter((command) => !command.startsWith('-6 ')),
+    [],
+    namespace,
+  );
+  runBatch(
+    ofFamily6.map((command) => command.slice(3)),
+    ['-6'],
+    namespace,
+  );
+}
+
+function runBatch(commands: readonly string[], options: readonly string[], namespace: string | undefined): void {
   if (commands.length === 0) return;
-  const args = [...(namespace === undefined ? [] : ['-n', namespace]), '-batch', '-'];
+  const args = [...options, ...(namespace === undefined ? [] : ['-n', namespace]), '-batch', '-'];
   const run = spawnSync('ip', args, { input: `${commands.join('\n')}\n`, encoding: 'utf8' });
   if (run.status !== 0) throw new Error(`ip ${args.join(' ')} (${commands.join('; ')}): ${run.stderr.trim()}`);
 }
@@ -41,7 +58,7 @@ function abandonedIn(folder: string): string[] {
 }
 
 /** A dead process that nobody waited for is dead. */
-function isAlive(pid: number): boolean {
+export function isAlive(pid: number): boolean {
   try {
     return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');
   } catch {
@@ -72,6 +89,14 @@ function kill(pid: number): void {
     process.kill(pid, 'SIGKILL');
   } catch {
     // It has ended meanwhile.
+  }
+}
+
+function namespacesBelow(prefix: string): string[] {
+  try {
+    return readdirSync('/run/netns').filter((name) => name.startsWith(prefix));
+  } catch {
+    return [];
   }
 }
 
@@ -109,6 +134,11 @@ export class Namespaces {
     execFileSync(program, [...args, ...Object.entries(settings).map(([key, value]) => `net.${key}=${value}`)], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
+  }
+
+  /** Removes every namespace of the owner, whoever made it. */
+  removeAll(): void {
+    for (const name of namespacesBelow(this.#prefix)) spawnSync('ip', ['netns', 'delete', name]);
   }
 
   /** Removes all it made; safe to call again. */

@@ -10,6 +10,8 @@ export interface ServiceOptions {
   readonly command: readonly [program: string, ...args: string[]];
   readonly env: Readonly<Record<string, string>>;
   readonly logFile: string;
+  /** Goes on when this process ends. */
+  readonly outlivesParent?: boolean;
 }
 
 /** After this long a service that ignores SIGTERM is killed. */
@@ -38,7 +40,8 @@ export class Service {
     const log = openSync(this.#options.logFile, 'a');
     // The kernel ends the service when this process dies, however it dies. One that drops root loses that; the next run
     // finds it by its namespace.
-    const argv = [...this.#options.enter, 'setpriv', '--pdeathsig', 'KILL', ...this.#options.command];
+    const bound = this.#options.outlivesParent === true ? [] : ['setpriv', '--pdeathsig', 'KILL'];
+    const argv = [...this.#options.enter, ...bound, ...this.#options.command];
     this.#child = spawn(argv[0]!, argv.slice(1), {
       stdio: ['ignore', log, log],
       env: { ...process.env, ...this.#options.env },
@@ -46,6 +49,7 @@ export class Service {
       detached: true,
     });
     this.#child.on('error', () => undefined); // seen as not running; the log tells
+    if (this.#options.outlivesParent === true) this.#child.unref();
     closeSync(log);
   }
 

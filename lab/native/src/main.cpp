@@ -41,7 +41,7 @@ struct Options {
       "usage: wan-emulator --socket PATH [--seed N] [--spin-us N] [--priority] [--die-with-parent]\n"
       "  --socket PATH      where the control protocol is spoken\n"
       "  --seed N           the same seed and the same packets give the same drops (1)\n"
-      "  --spin-us N        busy wait before a packet is due, 0 to 1000 (150)\n"
+      "  --spin-us N        busy wait before a packet is due, at most; 0 to 1000 (150)\n"
       "  --priority         ask for real-time scheduling; goes on without\n"
       "  --die-with-parent  end when the process that started this one ends\n",
       stderr);
@@ -119,6 +119,29 @@ void watch(int epoll, int fd, uint64_t tag) {
   checked(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event), "epoll");
 }
 
+// How long before a deadline to wake up and poll: what all but a few of the recent sleeps were late by, at most `maxNs`.
+// A machine that wakes up fast spins little.
+class WakeMargin {
+ public:
+  explicit WakeMargin(int64_t maxNs) : maxNs_(static_cast<double>(maxNs)), marginNs_(maxNs_) {}
+
+  int64_t ns() const { return static_cast<int64_t>(marginNs_); }
+
+  // Settles where a share kMissed of the sleeps is later than the margin.
+  void slept(int64_t lateNs) {
+    constexpr double kMissed = 0.005;
+    constexpr double kStepNs = 20'000;
+    constexpr double kLeastNs = 10'000;
+    const bool missed = static_cast<double>(lateNs) > marginNs_;
+    marginNs_ += kStepNs * (missed ? 1 - kMissed : -kMissed);
+    marginNs_ = std::min(std::max(marginNs_, kLeastNs), maxNs_);
+  }
+
+ private:
+  double maxNs_;
+  double marginNs_;
+};
+
 // Waits for events until an absolute moment; kernels before 5.11 have no epoll_pwait2, so a timer stands in.
 class Waiter {
  public:
@@ -162,13 +185,16 @@ void run(const Options& options) {
   wan::Emulator emulator(epoll, options.seed);
   wan::Control control(epoll, emulator, options.socket);
   Waiter waiter(epoll);
+  WakeMargin margin(options.spinNs);
 
   epoll_event events[kMaxEvents];
   for (;;) {
     const bool pending = emulator.writeDue() || control.busy();
     const int64_t dueNs = emulator.nextDueNs();
-    const int64_t untilNs = pending ? 0 : dueNs == INT64_MAX ? INT64_MAX : dueNs - options.spinNs;
+    const int64_t untilNs = pending ? 0 : dueNs == INT64_MAX ? INT64_MAX : dueNs - margin.ns();
+    const bool sleeps = untilNs != INT64_MAX && untilNs > wan::monotonicNs();
     const int count = waiter.wait(events, untilNs);
+    if (sleeps && count == 0) margin.slept(wan::monotonicNs() - untilNs);
     for (int i = 0; i < count; i += 1) {
       const uint64_t tag = events[i].data.u64;
       if (tag == kSignalTag) return;

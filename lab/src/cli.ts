@@ -1,0 +1,314 @@
+/** `wan-lab up`, `down`, `set`, `truth` and the other commands that act on a lab which is running. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import type { Command } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
+import { systemClock } from '@wanscope/shared';
+import type { DirectionTruth, LinkChange } from './emulator.ts';
+import { Lab, runningLabs, type Direction } from './lab.ts';
+import { makeRunDirectory, removeAbandonedRuns } from './namespaces.ts';
+import { loadScenario, play, scenarioNames } from './scenario.ts';
+import {
+  chainTopology,
+  dualHomedTopology,
+  linkWordsSchema,
+  loadTopology,
+  nationalTopology,
+  starTopology,
+  type Topology,
+} from './topology.ts';
+
+export type Say = (line: string) => void;
+
+interface UpOptions {
+  readonly topology: string;
+  readonly sites: number;
+  readonly containers: number;
+  readonly seed: number;
+}
+
+function topologyOf({ topology, sites, containers }: UpOptions): Topology {
+  switch (topology) {
+    case 'star':
+      return starTopology(sites, containers);
+    case 'chain':
+      return chainTopology(sites, containers);
+    case 'dual-homed':
+      return dualHomedTopology(sites, containers);
+    case 'national':
+      return nationalTopology(sites);
+    default:
+      return loadTopology(topology);
+  }
+}
+
+const positive = (text: string): number => {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 0) return value;
+  throw new InvalidArgumentError('must be a whole number');
+};
+
+/** The newest lab that runs. */
+async function attach(): Promise<Lab> {
+  const [directory] = runningLabs();
+  if (directory === undefined) throw new Error('no lab is running; start one with `wan-lab up` or `npm start`');
+  return Lab.attach(directory);
+}
+
+/** Acts on the running lab and leaves it running. */
+async function withLab(act: (lab: Lab) => Promise<void>): Promise<void> {
+  const lab = await attach();
+  try {
+    await act(lab);
+  } finally {
+    lab.detach();
+  }
+}
+
+/** The options that say what a link does; the same words as in scenario files. */
+function addLinkOptions(command: Command): Command {
+  return command
+    .option('--delay <time>', 'one-way delay, e.g. 20ms')
+    .option('--jitter <time>', 'uniform jitter around the delay')
+    .option('--may-overtake', 'jitter reorders')
+    .option('--loss <percent>', 'independent loss, e.g. 1%')
+    .option('--duplicate <percent>', 'packets sent twice')
+    .option('--corrupt <percent>', 'packets spoilt; the receiver counts an error')
+    .option('--reorder <percent>', 'packets held back')
+    .addOption(new Option('--reorder-by <time>', 'how long they are held back').default('10ms'))
+    .option('--rate <bits>', 'rate, e.g. 10Mbit/s')
+    .addOption(new Option('--queue <size>', 'queue in front of the rate').default('64KB'))
+    .option('--mtu <octets>', 'larger packets are dropped', positive)
+    .option('--mtu-too-big', 'and the sender is told')
+    .option('--down', 'the link is down')
+    .option('--blackhole', 'the link drops everything without a sign');
+}
+
+interface LinkOptions {
+  readonly delay?: string;
+  readonly jitter?: string;
+  readonly mayOvertake?: boolean;
+  readonly loss?: string;
+  readonly duplicate?: string;
+  readonly corrupt?: string;
+  readonly reorder?: string;
+  readonly reorderBy: string;
+  readonly rate?: string;
+  readonly queue: string;
+  readonly mtu?: number;
+  readonly mtuTooBig?: boolean;
+  readonly down?: boolean;
+  readonly blackhole?: boolean;
+}
+
+/** @throws Error naming the option and its rule. */
+function settingsOf(options: LinkOptions): LinkChange {
+  const { delay, loss, duplicate, corrupt, mtu, mtuTooBig, down, blackhole } = options;
+  const words = {
+    ...{ delay, loss, duplicate, corrupt, mtu, mtuTooBig, down, blackhole },
+    jitter: options.jitter === undefined ? undefined : { by: options.jitter, keepOrder: options.mayOvertake !== true },
+    reorder: options.reorder === undefined ? undefined : { ratio: options.reorder, by: options.reorderBy },
+    rate: options.rate === undefined ? undefined : { bits: options.rate, queue: options.queue },
+  };
+  const given = Object.fromEntries(Object.entries(words).filter(([, value]) => value !== undefined));
+  if (Object.keys(given).length === 0) throw new Error('nothing to set; see --help');
+  const parsed = linkWordsSchema.safeParse(given);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0]!;
+  throw new Error(`--${issue.path.join('.')}: ${issue.message}`);
+}
+
+/** What a link does when nothing is wrong with it; its delay is the topology's. */
+const HEALTHY: LinkChange = {
+  jitter: null,
+  loss: 0,
+  burst: null,
+  lossByDscp: null,
+  duplicate: 0,
+  reorder: null,
+  rate: null,
+  mtu: null,
+  mtuTooBig: false,
+  down: false,
+  blackhole: false,
+  corrupt: 0,
+};
+
+async function heal(lab: Lab, node: string | undefined, say: Say): Promise<void> {
+  const links = node === undefined ? lab.topology.links : lab.linksAt(node);
+  for (const link of links) await lab.set(link.name, 'both', { ...HEALTHY, ...link.settings });
+  if (node === undefined) lab.reroute(new Set());
+  say(`Healed ${links.map((link) => link.name).join(', ')}.`);
+}
+
+function truthLine(name: string, direction: string, truth: DirectionTruth): string {
+  const dropped = Object.entries(truth.dropped).filter(([, count]) => count > 0);
+  const causes = dropped.map(([cause, count]) => `${count} ${cause}`).join(', ') || 'none';
+  return (
+    `${name} ${direction}: ${truth.received} received, ${truth.forwarded} forwarded, dropped: ${causes}, ` +
+    `${truth.duplicated} duplicated, ${truth.reordered} reordered`
+  );
+}
+
+async function up(options: UpOptions, say: Say): Promise<void> {
+  const topology = topologyOf(options);
+  const centre = topology.nodes.find((node) => node.kind === 'site')!.name;
+  const lab = await Lab.up({ topology, directory: makeRunDirectory(), seed: options.seed, centre, detached: true });
+  lab.detach();
+  say(`${topology.nodes.length} nodes and ${topology.links.length} links are up, seed ${options.seed}.`);
+  say('`wan-lab status` shows them, `wan-lab exec site-1 -- ping site-2` runs in one, `wan-lab down` removes all.');
+}
+
+async function down(say: Say): Promise<void> {
+  for (const directory of runningLabs()) {
+    const lab = await Lab.attach(directory);
+    await lab.remove();
+    rmSync(directory, { recursive: true, force: true });
+    say(`Removed the lab in ${directory}.`);
+  }
+  const abandoned = removeAbandonedRuns();
+  say(abandoned.length > 0 ? `Removed what killed runs left: ${abandoned.join(', ')}.` : 'Nothing is left.');
+}
+
+async function status(lab: Lab, say: Say): Promise<void> {
+  for (const { node, ipv4, ipv6, uplinks } of lab.plans.values()) {
+    const more = uplinks.slice(1).map((uplink) => `${uplink.name} ${uplink.ipv4}`);
+    const containers = node.containers.map((name) => `${name} ${lab.node(`${node.name}/${name}`).ipv4}`);
+    say([`${node.kind} ${node.name}`, ipv4, ipv6, ...more, ...containers].join('  '));
+  }
+  for (const { name } of lab.topology.links) {
+    const { a2b, b2a } = await lab.emulator.settings(name);
+    const avoided = lab.avoided.has(name) ? '  (no routes)' : '';
+    say(`link ${name}${avoided}  a2b ${JSON.stringify(a2b)}  b2a ${JSON.stringify(b2a)}`);
+  }
+}
+
+/** Runs a command in a node; node names in its arguments become addresses. */
+async function exec(lab: Lab, node: string, command: readonly string[]): Promise<number> {
+  const names = new Set([...lab.plans.values()].map((plan) => plan.node.name));
+  const args = command.map((word) => (names.has(word) ? lab.node(word).ipv4 : word));
+  const [program, ...enter] = lab.node(node).enter;
+  const child = spawn(program!, [...enter, ...args], { stdio: 'inherit' });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  return code ?? 1;
+}
+
+interface TruthOptions {
+  readonly json?: boolean;
+  readonly path?: readonly string[];
+}
+
+async function truth(lab: Lab, link: string | undefined, options: TruthOptions, say: Say): Promise<void> {
+  if (options.path !== undefined) {
+    const [from, to] = options.path;
+    if (from === undefined || to === undefined) throw new Error('--path takes two nodes');
+    const links = lab.linksBetween(from, to);
+    const paths = await lab.pathTruth(lab.node(from), lab.node(to));
+    if (options.json === true) {
+      say(JSON.stringify({ links, paths }, null, 2));
+      return;
+    }
+    say(links.join(' > '));
+    for (const { protocol, family, sent, arrived, dropped, duplicated } of paths) {
+      say(
+        `${protocol} IPv${family}: ${sent} sent, ${arrived} arrived, dropped ${JSON.stringify(dropped)}, ${duplicated} duplicated`,
+      );
+    }
+    return;
+  }
+  const links = await lab.truth(link);
+  if (options.json === true) {
+    say(JSON.stringify(Object.fromEntries(links), null, 2));
+    return;
+  }
+  for (const [name, { a2b, b2a }] of links) {
+    say(truthLine(name, 'a2b', a2b));
+    say(truthLine(name, 'b2a', b2a));
+  }
+}
+
+/** Adds the commands to the program. `finish` takes the exit status of a command that has one. */
+export function addLabCommands(cli: Command, say: Say, signal: AbortSignal, finish: (status: number) => void): void {
+  cli
+    .command('up')
+    .description('make a WAN and leave it running')
+    .addOption(
+      new Option('--topology <name|file>', 'star, chain, dual-homed, national, or a YAML file').default('star'),
+    )
+    .option('--sites <n>', 'number of sites', positive, 3)
+    .option('--containers <n>', 'containers behind each site', positive, 0)
+    .option('--seed <n>', 'same seed and traffic, same drops', positive, 1)
+    .action((options: UpOptions) => up(options, say));
+  cli
+    .command('down')
+    .description('remove every lab, also what a crash left')
+    .action(() => down(say));
+  cli
+    .command('status')
+    .description('nodes, addresses, links and what they do')
+    .action(() => withLab((lab) => status(lab, say)));
+  cli
+    .command('exec <node> <command...>')
+    .description('run a command in a node (site, core or site/container)')
+    .action((node: string, command: string[]) => withLab(async (lab) => finish(await exec(lab, node, command))));
+  addLinkOptions(cli.command('set <link>').description('change a link while it runs; what is not named stays'))
+    .addOption(new Option('--dir <direction>', 'which way').choices(['a2b', 'b2a', 'both']).default('both'))
+    .option('--up', 'the link is up and drops nothing on purpose')
+    .action((link: string, options: LinkOptions & { dir: Direction; up?: boolean }) =>
+      withLab(async (lab) => {
+        const settings = options.up === true ? { down: false, blackhole: false } : settingsOf(options);
+        await lab.set(link, options.dir, settings);
+        say(`${link} ${options.dir}: ${JSON.stringify(settings)}`);
+      }),
+    );
+  cli
+    .command('truth [link]')
+    .description('what the emulator did to the packets, read without disturbing it')
+    .option('--path <nodes...>', 'from one node to another, over all links')
+    .option('--json', 'with every flow')
+    .action((link: string | undefined, options: TruthOptions) => withLab((lab) => truth(lab, link, options, say)));
+  cli
+    .command('play <scenario>')
+    .description(`play a scenario: ${scenarioNames().join(', ')}, or a YAML file`)
+    .action((name: string) => withLab((lab) => play(lab, loadScenario(name), systemClock, say, signal)));
+  cli
+    .command('reroute [links...]')
+    .description('move every route off these links; none: back to the cheapest')
+    .action((links: string[]) =>
+      withLab((lab) => {
+        say(`${lab.reroute(new Set(links))} routes changed.`);
+        return Promise.resolve();
+      }),
+    );
+  addLinkOptions(cli.command('break <site>').description('impair every link of a site'))
+    .addOption(new Option('--dir <direction>', 'seen from the site').choices(['out', 'in', 'both']).default('both'))
+    .action((site: string, options: LinkOptions & { dir: 'out' | 'in' | 'both' }) =>
+      withLab(async (lab) => {
+        const settings = settingsOf(options);
+        await lab.setSite(site, options.dir, settings);
+        say(`Links of ${site}, ${options.dir}: ${JSON.stringify(settings)}. Heal with: heal ${site}`);
+      }),
+    );
+  cli
+    .command('heal [site]')
+    .description('undo every impairment of a site, or of all')
+    .action((site: string | undefined) => withLab((lab) => heal(lab, site, say)));
+  cli
+    .command('list')
+    .description('sites, links and scenarios')
+    .action(() =>
+      withLab((lab) => {
+        const named = (kind: string): string =>
+          lab.topology.nodes
+            .filter((node) => node.kind === kind)
+            .map((node) => node.name)
+            .join(', ');
+        say(`sites: ${named('site')}`);
+        say(`cores: ${named('core')}`);
+        say(`links: ${lab.topology.links.map((link) => link.name).join(', ')}`);
+        say(`scenarios: ${scenarioNames().join(', ')}`);
+        return Promise.resolve();
+      }),
+    );
+}
