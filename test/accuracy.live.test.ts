@@ -25,7 +25,7 @@ const unavailable = namespacesUnavailable();
 const why = unavailable === undefined ? '' : ` (skipped: ${unavailable})`;
 
 const INTERVAL_S = 2;
-const MEASURE_S = full ? 30 : 12;
+const MEASURE_S = full ? 30 : 8;
 const PROBES = [
   { site: 'site-1', probe: 'a' },
   { site: 'site-2', probe: 'a' },

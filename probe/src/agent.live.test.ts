@@ -325,7 +325,7 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
   it('report a peer that stopped answering as lost, and refused where its machine says so', async () => {
     await probes.get(right)!.stop();
     probes.delete(right);
-    expect(of(right).goodbyes.length).toBe(1);
+    await until('its goodbye', 5_000, () => (of(right).goodbyes.length === 1 ? true : undefined));
     const since = of(left).reports.length;
     const report = await until('an interval after the peer left', 10_000, () => of(left).reports[since + 2]);
     const { paths } = of(left).dictionaries.get(report.dictionaryHash)!;
