@@ -6,7 +6,7 @@
  */
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { parseOperatorConfig } from '@wanscope/shared';
-import { recordOf } from '@wanscope/shared/testing';
+import { pathOf, recordOf } from '@wanscope/shared/testing';
 import { Gauge, Registry } from 'prom-client';
 import { PathBudget } from '../collector/dist/exposition/exposition.js';
 import { StateRegistry } from '../collector/dist/exposition/registry.js';
@@ -40,21 +40,14 @@ for (let src = 0; src < hosts; src += 1) {
   for (let dst = 0; dst < hosts && slots.length < PATHS; dst += 1) {
     slots.push(
       state.acquirePath(
-        {
-          network: 'default',
+        pathOf({
           srcSite: `site-${Math.floor(src / HOSTS_PER_SITE)}`,
           src: `host-${src}`,
-          srcUplink: '',
           dstSite: `site-${Math.floor(dst / HOSTS_PER_SITE)}`,
           dst: `host-${dst}`,
-          dstUplink: '',
-          dstNetwork: 'default',
-          dstKind: 'probe',
           test: 'udp',
           protocol: 'udp',
-          class: 'BE',
-          family: 'ipv4',
-        },
+        }),
         START_MS,
       ),
     );

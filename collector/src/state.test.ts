@@ -1,29 +1,13 @@
 import { Buckets, pathKey, type PathParts, type PathRecord } from '@wanscope/shared';
-import { recordOf } from '@wanscope/shared/testing';
+import { pathOf, recordOf } from '@wanscope/shared/testing';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { COUNTER, GAUGE, type SeriesTable } from './series-table.ts';
 import { MeasurementState, rollupState } from './state.ts';
 
 const START_MS = Date.UTC(2026, 0, 5, 12);
 
-function partsOf(fields: Partial<PathParts> = {}): PathParts {
-  return {
-    network: 'default',
-    srcSite: 'a',
-    src: 'p1',
-    srcUplink: '',
-    dstSite: 'b',
-    dst: 'q1',
-    dstUplink: '',
-    dstNetwork: 'default',
-    dstKind: 'probe',
-    test: 'udp',
-    protocol: 'udp',
-    class: 'BE',
-    family: 'ipv4',
-    ...fields,
-  };
-}
+const partsOf = (fields: Partial<PathParts> = {}): PathParts =>
+  pathOf({ srcSite: 'a', src: 'p1', dstSite: 'b', dst: 'q1', test: 'udp', protocol: 'udp', ...fields });
 
 /** Four sent, one lost; answers after 10, 20 and 12 ms. */
 function sampleRecord(): PathRecord {

@@ -2,26 +2,12 @@ import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { RejectedMessage } from './errors.ts';
 import { decodeDictionary, dictionaryOf, encodeDictionary, isDictionary, pathKey, type PathParts } from './path.ts';
-import { mutate, Random } from './testing/index.ts';
+import { mutate, pathOf, Random } from './testing/index.ts';
 
 const owner = { site: 'hq', probe: 'a' };
 
-const path = (changes: Partial<PathParts> = {}): PathParts => ({
-  network: 'default',
-  srcSite: 'hq',
-  src: 'a',
-  srcUplink: '',
-  dstSite: 'branch-1',
-  dst: 'r1',
-  dstUplink: 'isp-b',
-  dstNetwork: 'default',
-  dstKind: 'probe',
-  test: 'icmp',
-  protocol: 'icmp',
-  class: 'BE',
-  family: 'ipv4',
-  ...changes,
-});
+const path = (changes: Partial<PathParts> = {}): PathParts =>
+  pathOf({ dstSite: 'branch-1', dstUplink: 'isp-b', ...changes });
 
 describe('a path key', () => {
   test('is the first 128 bits of SHA-256 over the parts in order', () => {

@@ -1,5 +1,5 @@
 import type { PathParts } from '@wanscope/shared';
-import { recordOf } from '@wanscope/shared/testing';
+import { pathOf, recordOf } from '@wanscope/shared/testing';
 import { beforeEach, expect, test } from 'vitest';
 import { MeasurementState } from '../state.ts';
 import { meshOf } from './mesh.ts';
@@ -7,28 +7,11 @@ import { meshOf } from './mesh.ts';
 const START_MS = Date.UTC(2026, 0, 5, 12);
 const MS = 1e6;
 
-const partsOf = (fields: Partial<PathParts>): PathParts => ({
-  network: 'default',
-  srcSite: 'hq',
-  src: 'a',
-  srcUplink: '',
-  dstSite: 'branch',
-  dst: 'r1',
-  dstUplink: '',
-  dstNetwork: 'default',
-  dstKind: 'probe',
-  test: 'icmp',
-  protocol: 'icmp',
-  class: 'BE',
-  family: 'ipv4',
-  ...fields,
-});
-
 let state: MeasurementState;
 
 /** Counts one interval in which probes were answered after `rttsMs` and `lost` more were not. */
 function measure(fields: Partial<PathParts>, rttsMs: readonly number[], lost = 0, interval = 0): void {
-  const slot = state.acquirePath(partsOf(fields), START_MS);
+  const slot = state.acquirePath(pathOf(fields), START_MS);
   const record = recordOf(
     0,
     rttsMs.map((ms) => ms * MS),
