@@ -31,7 +31,7 @@ constexpr int kMaxEvents = 64;
 struct Options {
   std::string socket;
   uint64_t seed = 1;
-  int64_t spinNs = 150'000;
+  int64_t spinNs = 250'000;
   bool priority = false;
   bool dieWithParent = false;
 };
@@ -41,7 +41,7 @@ struct Options {
       "usage: wan-emulator --socket PATH [--seed N] [--spin-us N] [--priority] [--die-with-parent]\n"
       "  --socket PATH      where the control protocol is spoken\n"
       "  --seed N           the same seed and the same packets give the same drops (1)\n"
-      "  --spin-us N        busy wait before a packet is due, at most; 0 to 1000 (150)\n"
+      "  --spin-us N        busy wait before a packet is due, at most; 0 to 1000 (250)\n"
       "  --priority         ask for real-time scheduling; goes on without\n"
       "  --die-with-parent  end when the process that started this one ends\n",
       stderr);
