@@ -47,6 +47,7 @@ const TO_TEST = [
   { program: 'promtool', package: 'prometheus', why: 'rule tests' },
   { program: 'amtool', package: 'prometheus-alertmanager', why: 'alert routing tests' },
   { program: 'prometheus-alertmanager', package: 'prometheus-alertmanager', why: 'alert routing tests' },
+  { program: 'ping', package: 'iputils-ping', why: 'tests of the emulated WAN' },
   { program: 'openssl', package: 'openssl', why: 'tests of HTTPS' },
   { program: 'chromium', package: 'chromium', why: 'tests of the page' },
 ];
