@@ -59,6 +59,11 @@ interface Case {
 const BURST = { p: 0.02, r: 0.25, h: 0.3, k: 1 };
 const CASES: readonly Case[] = [
   { name: 'nothing but delay', forward: {}, reverse: {} },
+  {
+    name: '20 ms and 2 ms of jitter each way',
+    forward: { delayUs: 20_000, jitter: { kind: 'normal', us: 2_000, keepOrder: true } },
+    reverse: { delayUs: 20_000, jitter: { kind: 'normal', us: 2_000, keepOrder: true } },
+  },
   { name: '0.1 % loss each way', forward: { loss: 0.001 }, reverse: { loss: 0.001 } },
   { name: '1 % loss forward', forward: { loss: 0.01 }, reverse: {} },
   { name: '5 % loss forward, 1 % reverse', forward: { loss: 0.05 }, reverse: { loss: 0.01 }, inShort: true },
@@ -86,6 +91,8 @@ interface Measured {
   readonly lostForward: number;
   readonly lostReverse: number;
   readonly lostUnknown: number;
+  /** Mean round trip. */
+  readonly rttUs: number;
 }
 
 /** What became of one path's packets, of what was sent and of what came back. */
@@ -95,6 +102,8 @@ interface Truth {
   readonly droppedReverse: number;
   readonly duplicated: number;
   readonly reordered: number;
+  /** Mean of what the links added there and back; of all packets, answered or not. */
+  readonly rttUs: number;
 }
 
 describe.skipIf(unavailable !== undefined)(`what the product says equals the truth${why}`, () => {
@@ -154,7 +163,8 @@ describe.skipIf(unavailable !== undefined)(`what the product says equals the tru
 const row = (counts: object): string[] => Object.values(counts).map(String);
 
 function print(name: string, rows: readonly string[][]): void {
-  const head = '| path | sent | lost | dup | reord | fwd | rev | unknown | truth: sent | fwd | rev | dup | reord |';
+  const head =
+    '| path | sent | lost | dup | reord | fwd | rev | unknown | RTT, us | truth: sent | fwd | rev | dup | reord | RTT, us |';
   const lines = [`\n${name}`, head, ...rows.map((cells) => `| ${cells.join(' | ')} |`)];
   process.stdout.write(`${lines.join('\n')}\n`);
 }
@@ -166,12 +176,14 @@ async function measure(mesh: Mesh): Promise<Map<string, Measured>> {
     'wan_path_duplicates_total',
     'wan_path_reordered_total',
     'wan_path_one_way_lost_total',
+    'wan_path_rtt_seconds_sum',
+    'wan_path_rtt_seconds_count',
   );
   const paths = new Map<string, Measured>();
-  const value = (labels: Sample['labels'], family: string, direction?: string): number =>
+  const value = (labels: Sample['labels'], family: string, direction?: string, suffix = '_total'): number =>
     samples.find(
       (sample) =>
-        sample.name === `wan_path_${family}_total` &&
+        sample.name === `wan_path_${family}${suffix}` &&
         ['src_site', 'protocol', 'family'].every((label) => sample.labels[label] === labels[label]) &&
         sample.labels['direction'] === direction,
     )?.value ?? 0;
@@ -185,6 +197,9 @@ async function measure(mesh: Mesh): Promise<Map<string, Measured>> {
       lostForward: value(labels, 'one_way_lost', 'forward'),
       lostReverse: value(labels, 'one_way_lost', 'reverse'),
       lostUnknown: value(labels, 'one_way_lost', 'unknown'),
+      rttUs: Math.round(
+        (value(labels, 'rtt_seconds', undefined, '_sum') / value(labels, 'rtt_seconds', undefined, '_count')) * 1e6,
+      ),
     });
   }
   return paths;
@@ -207,6 +222,18 @@ async function settled(mesh: Mesh): Promise<Map<string, Measured>> {
   }
 }
 
+/** Means of several flows over each of several links, and their sum over the links. */
+function newMean(): { add: (link: number, mean: number, count: number) => void; sum: () => number } {
+  const links = new Map<number, { total: number; count: number }>();
+  return {
+    add: (link, mean, count) => {
+      const known = links.get(link) ?? { total: 0, count: 0 };
+      links.set(link, { total: known.total + mean * count, count: known.count + count });
+    },
+    sum: () => [...links.values()].reduce((sum, { total, count }) => sum + (count === 0 ? 0 : total / count), 0),
+  };
+}
+
 const PORT = { udp: 862, tcp: 8620, http: 8621 } as const;
 
 /** What the emulator did to the packets of one path. */
@@ -225,7 +252,8 @@ async function truthOf(
     protocol === 'icmp' ? flow.icmpType === 0 || flow.icmpType === 129 : flow.srcPort === PORT[protocol];
   const truth = await lab.truth();
   const links = lab.linksBetween(source.name, destination.name);
-  const sum = { sent: 0, droppedForward: 0, droppedReverse: 0, duplicated: 0, reordered: 0 };
+  const sum = { sent: 0, droppedForward: 0, droppedReverse: 0, duplicated: 0, reordered: 0, rttUs: 0 };
+  const delays = [newMean(), newMean()] as const;
   // A TCP connect is a flow, lost when a SYN or an answer to one was, once however often. Ports are taken again at
   // times: a flow without a loss has as many connects as SYNs.
   const syns = new Map<number, number>();
@@ -237,6 +265,8 @@ async function truthOf(
       const request = flow.src === from && flow.dst === to && isRequest(flow);
       const reply = flow.src === to && flow.dst === from && isReply(flow);
       if (!request && !reply) continue;
+      // Mean over the flows of one link and direction; links add up.
+      (request ? delays[0] : delays[1]).add(at, flow.delayUs?.mean ?? 0, flow.forwarded);
       if (wire === 'tcp') {
         if (request && at === 0) syns.set(flow.srcPort, flow.syn.received);
         if (request && flow.syn.dropped > 0) lostConnects.forward.add(flow.srcPort);
@@ -251,6 +281,7 @@ async function truthOf(
       sum.reordered += flow.reordered;
     }
   });
+  sum.rttUs = Math.round(delays[0].sum() + delays[1].sum());
   if (wire !== 'tcp') return sum;
   const reverseOnly = [...lostConnects.reverse].filter((port) => !lostConnects.forward.has(port));
   const isLost = (port: number): boolean => lostConnects.forward.has(port) || lostConnects.reverse.has(port);
