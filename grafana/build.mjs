@@ -99,6 +99,13 @@ const STATE_MAPPING = [
     },
   },
 ];
+/** Words for a gauge that is 0 or 1. @param {string} no @param {string} colorOfNo @param {string} yes */
+const flagMapping = (no, colorOfNo, yes) => [
+  {
+    type: 'value',
+    options: { 0: { text: no, color: colorOfNo, index: 0 }, 1: { text: yes, color: 'green', index: 1 } },
+  },
+];
 /** @param {string} value */
 const matrix = (value) => [
   { id: 'groupingToMatrix', options: { rowField: 'src_site', columnField: 'dst_site', valueField: value } },
@@ -288,15 +295,7 @@ export function overview() {
         [{ expr: 'wan_site_reachable', legend: '{{site}}' }],
         {
           defaults: {
-            mappings: [
-              {
-                type: 'value',
-                options: {
-                  0: { text: 'unreachable', color: 'red', index: 0 },
-                  1: { text: 'reachable', color: 'green', index: 1 },
-                },
-              },
-            ],
+            mappings: flagMapping('unreachable', 'red', 'reachable'),
           },
         },
       ),
@@ -307,15 +306,7 @@ export function overview() {
         [{ expr: 'wan_probe_live', legend: '{{site}}/{{probe}}' }],
         {
           defaults: {
-            mappings: [
-              {
-                type: 'value',
-                options: {
-                  0: { text: 'silent', color: 'orange', index: 0 },
-                  1: { text: 'live', color: 'green', index: 1 },
-                },
-              },
-            ],
+            mappings: flagMapping('silent', 'orange', 'live'),
           },
         },
       ),

@@ -17,7 +17,7 @@ import {
   type PathRecord,
   type Report,
 } from '@wanscope/shared';
-import { FakeClock, mutate, Random, recordOf, reportOf } from '@wanscope/shared/testing';
+import { FakeClock, mutate, pathOf, Random, recordOf, reportOf } from '@wanscope/shared/testing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Collector } from './collector.ts';
 import { silentLogger } from './log.ts';
@@ -42,23 +42,8 @@ const A: Identity = { site: 'a', probe: 'p' };
 const B: Identity = { site: 'b', probe: 'p' };
 const C: Identity = { site: 'c', probe: 'p' };
 
-function pathTo(source: Identity, destination: Identity): PathParts {
-  return {
-    network: 'default',
-    srcSite: source.site,
-    src: source.probe,
-    srcUplink: '',
-    dstSite: destination.site,
-    dst: destination.probe,
-    dstUplink: '',
-    dstNetwork: 'default',
-    dstKind: 'probe',
-    test: 'icmp',
-    protocol: 'icmp',
-    class: 'BE',
-    family: 'ipv4',
-  };
-}
+const pathTo = (source: Identity, destination: Identity): PathParts =>
+  pathOf({ srcSite: source.site, src: source.probe, dstSite: destination.site, dst: destination.probe });
 const dictionaryFor = (source: Identity, destinations: readonly Identity[]): Dictionary =>
   dictionaryOf(destinations.map((destination) => pathTo(source, destination)));
 const lostRecord = (index: number): PathRecord => ({ ...recordOf(index, []), sent: 10, lost: 10 });

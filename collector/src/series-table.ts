@@ -4,7 +4,7 @@
  * Sized for a million paths: no object per series, rows in pages so that growing copies nothing, label values interned
  * once. A freed slot is used again; whoever keeps a slot number must drop it when the slot is released.
  */
-import { HTTP_PHASES, OUTCOMES } from '@wanscope/shared';
+import { HTTP_PHASES, OUTCOMES, PATH_FIELDS, type PathField } from '@wanscope/shared';
 
 const PAGE_BITS = 10;
 const PAGE_SLOTS = 1 << PAGE_BITS;
@@ -106,29 +106,13 @@ const GAUGES_WITHOUT_VALUE = [
   GAUGE.objectiveLossRatio,
 ] as const;
 
-/** The label values of a series; a rollup leaves those it merges over empty. */
-export const PART_FIELDS = [
-  'network',
-  'srcSite',
-  'src',
-  'srcUplink',
-  'dstSite',
-  'dst',
-  'dstUplink',
-  'dstNetwork',
-  'dstKind',
-  'test',
-  'protocol',
-  'class',
-  'family',
-] as const;
-export type PartField = (typeof PART_FIELDS)[number];
-export type SeriesParts = Readonly<Record<PartField, string>>;
+/** The label values of a series: a path's, of which a rollup leaves those it merges over empty. */
+export type SeriesParts = Readonly<Record<PathField, string>>;
 
-const PARTS = PART_FIELDS.length;
+const PARTS = PATH_FIELDS.length;
 /** Position of each field among a slot's parts, for `partId`. */
-export const FIELD_INDEX = Object.fromEntries(PART_FIELDS.map((field, at) => [field, at])) as Readonly<
-  Record<PartField, number>
+export const FIELD_INDEX = Object.fromEntries(PATH_FIELDS.map((field, at) => [field, at])) as Readonly<
+  Record<PathField, number>
 >;
 
 /** Texts that repeat in many series, each kept once. */
@@ -212,7 +196,7 @@ export class SeriesTable {
     for (const column of GAUGES_WITHOUT_VALUE) page[base + column] = Number.NaN;
     const partPage = this.#partPages[slot >> PAGE_BITS]!;
     const partBase = (slot & PAGE_MASK) * PARTS;
-    for (let i = 0; i < PARTS; i += 1) partPage[partBase + i] = this.#pool.idOf(parts[PART_FIELDS[i]!]);
+    for (let i = 0; i < PARTS; i += 1) partPage[partBase + i] = this.#pool.idOf(parts[PATH_FIELDS[i]!]);
     return slot;
   }
 
@@ -254,13 +238,13 @@ export class SeriesTable {
     return this.#partPages[slot >> PAGE_BITS]![(slot & PAGE_MASK) * PARTS + field]!;
   }
 
-  part(slot: number, field: PartField): string {
+  part(slot: number, field: PathField): string {
     return this.#pool.textOf(this.partId(slot, FIELD_INDEX[field]));
   }
 
   partsOf(slot: number): SeriesParts {
-    const parts = {} as Record<PartField, string>;
-    for (let i = 0; i < PARTS; i += 1) parts[PART_FIELDS[i]!] = this.#pool.textOf(this.partId(slot, i));
+    const parts = {} as Record<PathField, string>;
+    for (let i = 0; i < PARTS; i += 1) parts[PATH_FIELDS[i]!] = this.#pool.textOf(this.partId(slot, i));
     return parts;
   }
 

@@ -9,9 +9,10 @@ import { createHash } from 'node:crypto';
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { PATH_FIELDS } from '@wanscope/shared';
 import type { SavedIntake } from './ingest.ts';
 import type { SavedPlan } from './plan-book.ts';
-import { PART_FIELDS, STRIDE, type SeriesParts } from './series-table.ts';
+import { STRIDE, type SeriesParts } from './series-table.ts';
 import type { MeasurementState } from './state.ts';
 
 export const SNAPSHOT_FILE = 'collector.snapshot';
@@ -83,12 +84,12 @@ export function captureSnapshot(state: MeasurementState, head: SnapshotHead): Sn
   };
   const count = tables.reduce((sum, table) => sum + table.size, 0);
   const rows = new Float64Array(count * STRIDE);
-  const parts = new Uint32Array(count * PART_FIELDS.length);
+  const parts = new Uint32Array(count * PATH_FIELDS.length);
   let at = 0;
   for (const table of tables) {
     table.forEach((slot) => {
       table.copyRow(slot, rows, at * STRIDE);
-      for (let i = 0; i < PART_FIELDS.length; i += 1) parts[at * PART_FIELDS.length + i] = idOf(table.partId(slot, i));
+      for (let i = 0; i < PATH_FIELDS.length; i += 1) parts[at * PATH_FIELDS.length + i] = idOf(table.partId(slot, i));
       at += 1;
     });
   }
@@ -146,12 +147,12 @@ export function decodeSnapshot(bytes: Buffer, state: MeasurementState): Snapshot
   // A copy is aligned, which a slice of a file need not be.
   const data = Uint8Array.from(body.subarray(headBytes)).buffer;
   const rows = new Float64Array(data, 0, count * STRIDE);
-  const parts = new Uint32Array(data, rows.byteLength, count * PART_FIELDS.length);
+  const parts = new Uint32Array(data, rows.byteLength, count * PATH_FIELDS.length);
   const [paths, hosts] = head.rows;
   for (let at = 0; at < count; at += 1) {
     const row = rows.subarray(at * STRIDE, (at + 1) * STRIDE);
     const named = Object.fromEntries(
-      PART_FIELDS.map((field, i) => [field, head.texts[parts[at * PART_FIELDS.length + i]!]!]),
+      PATH_FIELDS.map((field, i) => [field, head.texts[parts[at * PATH_FIELDS.length + i]!]!]),
     ) as SeriesParts;
     if (at < paths) state.restorePath(named, row);
     else state.restoreRollup(at < paths + hosts ? 'host' : 'site', named, row);

@@ -5,6 +5,7 @@
  * any of their paths exists and go with the last one.
  */
 import {
+  canonicalPath,
   CLASSIC_FIRST_INDEX,
   CLASSIC_LAST_INDEX,
   HTTP_PHASES,
@@ -28,7 +29,7 @@ import {
   type State,
   type Verdict,
 } from './path-state.ts';
-import { COUNTER, GAUGE, PART_FIELDS, SeriesTable, TextPool, type SeriesParts } from './series-table.ts';
+import { COUNTER, GAUGE, SeriesTable, TextPool, type SeriesParts } from './series-table.ts';
 
 /** What configuration says of an ordered pair of sites and a test. */
 export interface PairPolicy {
@@ -161,7 +162,7 @@ export class MeasurementState {
   /** Puts back a rollup's counters. Its members are counted by `restorePath`, in any order. */
   restoreRollup(level: 'host' | 'site', parts: SeriesParts, row: Float64Array): void {
     const table = level === 'host' ? this.hosts : this.sites;
-    const slot = table.find(rollupKey(parts));
+    const slot = table.find(canonicalPath(parts));
     if (slot === undefined) return;
     const page = table.pageOf(slot);
     page.set(row.subarray(0, COUNTER.end), table.baseOf(slot));
@@ -170,8 +171,8 @@ export class MeasurementState {
   #link(slot: number, parts: SeriesParts, nowMs: number): number {
     const host: SeriesParts = { ...parts, srcUplink: '', dstUplink: '' };
     const site: SeriesParts = { ...parts, src: '', dst: '', dstKind: '' };
-    const hostSlot = this.hosts.acquire(rollupKey(host), host);
-    const siteKey = rollupKey(site);
+    const hostSlot = this.hosts.acquire(canonicalPath(host), host);
+    const siteKey = canonicalPath(site);
     const isNewSite = this.sites.find(siteKey) === undefined;
     const siteSlot = this.sites.acquire(siteKey, site);
     if (isNewSite) this.#writePolicy(siteSlot);
@@ -277,10 +278,6 @@ export function rollupState(table: SeriesTable, slot: number): State {
 
 export function reasonOf(index: number): Reason {
   return REASONS[index]!;
-}
-
-function rollupKey(parts: SeriesParts): string {
-  return PART_FIELDS.map((field) => parts[field]).join('|');
 }
 
 function addTo(table: SeriesTable, slot: number, column: number, amount: number): void {

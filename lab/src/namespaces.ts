@@ -8,6 +8,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+const NAMESPACE_FOLDER = '/run/netns';
 const NAME = /^wanscope-(\d+)-/;
 
 /**
@@ -45,16 +46,21 @@ export function namespacesUnavailable(): string | undefined {
   return undefined;
 }
 
-/** Names in a folder that belong to a run whose process is gone. */
-function abandonedIn(folder: string): string[] {
+/** Names in a folder; none when there is no folder. */
+function namesIn(folder: string): string[] {
   try {
-    return readdirSync(folder).filter((name) => {
-      const match = NAME.exec(name);
-      return match !== null && !isAlive(Number(match[1]));
-    });
+    return readdirSync(folder);
   } catch {
     return [];
   }
+}
+
+/** Names in a folder that belong to a run whose process is gone. */
+function abandonedIn(folder: string): string[] {
+  return namesIn(folder).filter((name) => {
+    const match = NAME.exec(name);
+    return match !== null && !isAlive(Number(match[1]));
+  });
 }
 
 /** A dead process that nobody waited for is dead. */
@@ -73,7 +79,7 @@ export function makeRunDirectory(): string {
 
 /** Ends the processes and removes the namespaces and files of runs that were killed; returns what it removed. */
 export function removeAbandonedRuns(): string[] {
-  const namespaces = abandonedIn('/run/netns');
+  const namespaces = abandonedIn(NAMESPACE_FOLDER);
   for (const name of namespaces) {
     const { stdout } = spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8' });
     for (const pid of stdout.split('\n').filter(Boolean)) kill(Number(pid));
@@ -89,14 +95,6 @@ function kill(pid: number): void {
     process.kill(pid, 'SIGKILL');
   } catch {
     // It has ended meanwhile.
-  }
-}
-
-function namespacesBelow(prefix: string): string[] {
-  try {
-    return readdirSync('/run/netns').filter((name) => name.startsWith(prefix));
-  } catch {
-    return [];
   }
 }
 
@@ -138,7 +136,8 @@ export class Namespaces {
 
   /** Removes every namespace of the owner, whoever made it. */
   removeAll(): void {
-    for (const name of namespacesBelow(this.#prefix)) spawnSync('ip', ['netns', 'delete', name]);
+    const own = namesIn(NAMESPACE_FOLDER).filter((name) => name.startsWith(this.#prefix));
+    for (const name of own) spawnSync('ip', ['netns', 'delete', name]);
   }
 
   /** Removes all it made; safe to call again. */

@@ -64,10 +64,6 @@ export class Service {
     clearTimeout(timer);
   }
 
-  signal(signal: NodeJS.Signals): void {
-    if (this.running) this.#child?.kill(signal);
-  }
-
   /** The end of its log. */
   logTail(lines: number): string {
     try {

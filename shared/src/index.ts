@@ -2,7 +2,6 @@ export * from './ask.ts';
 export * from './clock.ts';
 export * from './config/load.ts';
 export * from './config/schema.ts';
-export * from './crc32c.ts';
 export * from './errors.ts';
 export * from './hello.ts';
 export * from './histogram.ts';

@@ -40,7 +40,8 @@ export interface PathParts {
   readonly family: Family;
 }
 
-const CANONICAL_FIELDS = [
+/** The fields of a path in the order of its canonical text. */
+export const PATH_FIELDS = [
   'network',
   'srcSite',
   'src',
@@ -55,10 +56,11 @@ const CANONICAL_FIELDS = [
   'class',
   'family',
 ] as const satisfies readonly (keyof PathParts)[];
+export type PathField = (typeof PATH_FIELDS)[number];
 
 /** The one text that stands for a path: its fields in fixed order, separated by a character no field may hold. */
-export function canonicalPath(parts: PathParts): string {
-  return CANONICAL_FIELDS.map((field) => parts[field]).join('|');
+export function canonicalPath(parts: Readonly<Record<PathField, string>>): string {
+  return PATH_FIELDS.map((field) => parts[field]).join('|');
 }
 
 /** First 128 bits of SHA-256 over the canonical parts, as 32 hex digits. */
@@ -135,10 +137,10 @@ export function decodeDictionary(bytes: Uint8Array, owner: Identity): Dictionary
   const seen = new Set<string>();
   const paths = lines.map((line, index): PathParts => {
     const values = line.split('|');
-    if (values.length !== CANONICAL_FIELDS.length) {
+    if (values.length !== PATH_FIELDS.length) {
       throw new RejectedMessage('malformed', `dictionary entry ${index} has ${values.length} fields`);
     }
-    const parsed = pathSchema.safeParse(Object.fromEntries(CANONICAL_FIELDS.map((field, i) => [field, values[i]])));
+    const parsed = pathSchema.safeParse(Object.fromEntries(PATH_FIELDS.map((field, i) => [field, values[i]])));
     if (!parsed.success) {
       throw new RejectedMessage('malformed', `dictionary entry ${index}: ${parsed.error.issues[0]!.path.join('.')}`);
     }

@@ -9,14 +9,6 @@ export const NS_PER_US = 1_000;
 export const NS_PER_MS = 1_000_000;
 export const NS_PER_S = 1_000_000_000;
 
-export function nsToSeconds(ns: number): number {
-  return ns / NS_PER_S;
-}
-
-export function nsToMs(ns: number): number {
-  return ns / NS_PER_MS;
-}
-
 const DURATION_UNIT_NS: Readonly<Record<string, number>> = {
   us: NS_PER_US,
   ms: NS_PER_MS,
