@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { mutate, Random } from '@wanscope/shared/testing';
+import { readCapture, type CapturedPacket } from './capture.ts';
 import {
   droppedTotal,
   EmulatorClient,
@@ -537,6 +538,41 @@ describe.skipIf(reason !== undefined)(`the emulator${reason === undefined ? '' :
       expect(progress.asked).toBeGreaterThan(10);
       await emulator.resetTruth();
       expect((await truth()).a2b).toMatchObject({ received: 0, forwarded: 0, flows: [], delayUs: null });
+    });
+
+    it('captures each packet as it came and went', async () => {
+      await emulator.setLink(AB, { loss: 0.1, delayUs: 3_000 }, 'a2b');
+      const file = join(directory, 'capture.pcapng');
+      await emulator.startCapture(file, { link: AB });
+      await expect(emulator.startCapture(file)).rejects.toThrow('a capture is running');
+      await quickPing(200, B_ADDRESS);
+      const result = await emulator.stopCapture();
+      const packets = readCapture(file);
+      expect(result).toEqual({ packets: packets.length, missed: 0 });
+      const { a2b, b2a } = await truth();
+      const at = (direction: string, point: string) =>
+        packets.filter((packet) => packet.direction === direction && packet.point === point);
+      expect(at('a2b', 'in')).toHaveLength(a2b.received);
+      expect(at('a2b', 'out')).toHaveLength(a2b.forwarded);
+      expect(at('b2a', 'out')).toHaveLength(b2a.forwarded);
+      // ICMP sequence number behind an IPv4 header without options.
+      const seqOf = ({ data }: CapturedPacket): number => data.readUInt16BE(26);
+      const delaysUs = at('a2b', 'out').map(
+        (out) => (out.atNs - at('a2b', 'in').find((packet) => seqOf(packet) === seqOf(out))!.atNs) / 1_000,
+      );
+      expect(Math.min(...delaysUs)).toBeCloseTo(a2b.delayUs!.min, 0);
+      expect(Math.max(...delaysUs)).toBeCloseTo(a2b.delayUs!.max, 0);
+    });
+
+    it('stops a capture at its bound and says what it missed', async () => {
+      const file = join(directory, 'bounded.pcapng');
+      // An echo of 84 octets takes 116 there, the links' interfaces are not counted: room for 10 of 40.
+      await emulator.startCapture(file, { link: AB, maxBytes: 1_160 });
+      await quickPing(10, B_ADDRESS);
+      expect(await emulator.stopCapture()).toEqual({ packets: 10, missed: 30 });
+      expect(readCapture(file)).toHaveLength(10);
+      await expect(emulator.startCapture('/nowhere/there')).rejects.toThrow('file: /nowhere/there');
+      await expect(emulator.stopCapture()).rejects.toThrow('no capture is running');
     });
 
     it('takes its devices along when it is killed', async () => {

@@ -154,6 +154,12 @@ export interface EmulatorHello {
   readonly arrivals: 'kernel' | 'read';
 }
 
+export interface CaptureResult {
+  readonly packets: number;
+  /** Beyond the bound, or not taken by the file system. */
+  readonly missed: number;
+}
+
 export interface EmulatorClientOptions {
   readonly clock?: Clock;
   /** How long to try to connect. */
@@ -328,6 +334,23 @@ export class EmulatorClient {
   /** Forgets all counts. What is in flight at this moment is counted nowhere. */
   async resetTruth(): Promise<void> {
     await this.#request({ op: 'reset-truth' });
+  }
+
+  /**
+   * Writes every packet of all links, or of one, to a pcapng file until `stopCapture`; `readCapture` reads it.
+   *
+   * @param file absolute path.
+   */
+  async startCapture(
+    file: string,
+    options: { readonly link?: string; readonly maxBytes?: number } = {},
+  ): Promise<void> {
+    await this.#request({ op: 'capture', file, ...options });
+  }
+
+  async stopCapture(): Promise<CaptureResult> {
+    const answer = await this.#request({ op: 'stop-capture' });
+    return { packets: member(answer, 'packets', isNumber), missed: member(answer, 'missed', isNumber) };
   }
 
   close(): void {

@@ -1,3 +1,4 @@
+export * from './capture.ts';
 export * from './demo-config.ts';
 export * from './demo.ts';
 export * from './emulator.ts';

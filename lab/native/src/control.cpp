@@ -20,6 +20,7 @@ constexpr uint64_t kProtocolVersion = 1;
 // No more of an answer is made before the client takes some.
 constexpr size_t kMaxWaitingBytes = 262'144;
 constexpr uint32_t kFlowsPerStep = 16;
+constexpr uint64_t kDefaultCaptureBytes = 256 << 20;
 
 const Json& memberOf(const Json& object, const char* name) {
   const Json* member = object.find(name);
@@ -405,6 +406,26 @@ void Control::answerRequest(Client& client, const Json& request) {
   } else if (op == "reset-truth") {
     emulator_.resetTruth();
     out += "{\"ok\":true}\n";
+  } else if (op == "capture") {
+    const Json& file = memberOf(request, "file");
+    if (file.kind != Json::Kind::string || file.string.empty() || file.string[0] != '/') {
+      throw InvalidRequest("file: not an absolute path");
+    }
+    const Json* maxBytes = request.find("maxBytes");
+    if (maxBytes != nullptr && (maxBytes->kind != Json::Kind::number || maxBytes->number < 0 || maxBytes->number > 1e12)) {
+      throw InvalidRequest("maxBytes: not a size");
+    }
+    const Link* only = request.find("link") == nullptr ? nullptr : &linkIn(emulator_, request);
+    emulator_.startCapture(file.string,
+                           maxBytes == nullptr ? kDefaultCaptureBytes : static_cast<uint64_t>(maxBytes->number), only);
+    out += "{\"ok\":true}\n";
+  } else if (op == "stop-capture") {
+    const Capture::Result result = emulator_.stopCapture();
+    out += "{\"ok\":true,\"packets\":";
+    appendNumber(out, result.packets);
+    out += ",\"missed\":";
+    appendNumber(out, result.missed);
+    out += "}\n";
   } else {
     throw InvalidRequest("op: not known");
   }

@@ -85,6 +85,7 @@ void Emulator::addLink(const std::string& name, const EndSpec& a, const EndSpec&
 }
 
 void Emulator::removeLink(Link& link) {
+  if (capture_) capture_->forget(link.number);
   byName_.erase(link.name);
   slots_[link.number].reset();
 }
@@ -110,6 +111,25 @@ void Emulator::resetTruth() {
       link->ends[d]->resetDropped();
     }
   }
+}
+
+void Emulator::startCapture(const std::string& path, uint64_t maxBytes, const Link* only) {
+  if (capture_) throw InvalidRequest("a capture is running");
+  std::vector<std::string> names;
+  std::vector<uint32_t> numbers;
+  for (const auto& [name, link] : byName_) {
+    if (only != nullptr && link != only) continue;
+    names.push_back(name);
+    numbers.push_back(link->number);
+  }
+  capture_ = std::make_unique<Capture>(path, maxBytes, names, numbers);
+}
+
+Capture::Result Emulator::stopCapture() {
+  if (!capture_) throw InvalidRequest("no capture is running");
+  const Capture::Result result = capture_->finish();
+  capture_.reset();
+  return result;
 }
 
 void Emulator::onReadable(uint64_t tag) {
@@ -139,6 +159,7 @@ void Emulator::take(Link& link, Direction direction, uint32_t slot, size_t bytes
   const int64_t nowNs = lastNs = std::max(lastNs, arrivals_.arrivalNs(packet, bytes, monotonicNs()));
   DirectionTruth& truth = link.truth[direction];
   const Received received = truth.receive(packet, bytes, nowNs);
+  if (capture_) capture_->record(link.number, direction, CapturePoint::in, nowNs, packet, bytes);
   Decision decision = link.impairments[direction].decide(bytes, received.dscp, nowNs, haveBuffer);
   if (!decision.drop && bytes > kMaxPacketBytes) decision.drop = DropCause::oversize;
   if (decision.drop) {
@@ -232,6 +253,9 @@ void Emulator::write(uint32_t slot, int64_t dueNs) {
   if (held.corrupt) buffer[1] = kImpossibleGsoType;
   const int64_t writeNs = monotonicNs();
   const ssize_t wrote = ::write(link->ends[1 - direction]->fd(), buffer, kVnetHeaderBytes + held.received.bytes);
+  if (capture_ && wrote > 0 && !held.corrupt) {
+    capture_->record(link->number, direction, CapturePoint::out, writeNs, buffer + kVnetHeaderBytes, held.received.bytes);
+  }
   if (held.isCopy) {
     if (wrote > 0) truth.duplicate(held.received);
   } else if (held.corrupt) {

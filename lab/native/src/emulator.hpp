@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arrival.hpp"
+#include "capture.hpp"
 #include "impairments.hpp"
 #include "packet.hpp"
 #include "truth.hpp"
@@ -83,6 +84,9 @@ class Emulator {
   void change(Link& link, bool aToB, bool bToA, const Json& request);
   uint64_t deviceDropped(Link& link, Direction direction) { return link.ends[direction]->droppedBeforeRead(); }
   void resetTruth();
+  // Captures all links of now, or the one named, until `stopCapture`. Throws InvalidRequest.
+  void startCapture(const std::string& path, uint64_t maxBytes, const Link* only);
+  Capture::Result stopCapture();
 
   // What epoll reports with a tag below `kMaxLinks * 2`: one bounded batch is read, and what is due is written.
   void onReadable(uint64_t tag);
@@ -119,6 +123,7 @@ class Emulator {
   int epoll_;
   uint64_t seed_;
   ArrivalClock arrivals_;
+  std::unique_ptr<Capture> capture_;
   PacketPool pool_;
   std::vector<Held> held_;
   // 4-ary heap, earliest first; equal deadlines in the order they were given.
