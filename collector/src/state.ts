@@ -29,6 +29,7 @@ import {
   type State,
   type Verdict,
 } from './path-state.ts';
+import { RecentDelaysTable } from './recent-delays.ts';
 import { COUNTER, GAUGE, SeriesTable, TextPool, type SeriesParts } from './series-table.ts';
 
 /** What configuration says of an ordered pair of sites and a test. */
@@ -60,6 +61,8 @@ export class MeasurementState {
   readonly hosts = new SeriesTable(this.pool);
   /** Site pairs by uplink: hosts merged. */
   readonly sites = new SeriesTable(this.pool);
+  /** By path slot. */
+  readonly recentDelays = new RecentDelaysTable();
   readonly #history = newHistory();
   #policy: PolicyLookup;
 
@@ -91,6 +94,7 @@ export class MeasurementState {
       if (unverified) addTo(table, rollup, GAUGE.unverifiedMembers, -1);
       if (table.get(rollup, GAUGE.members) === 0) table.release(rollup);
     }
+    this.recentDelays.release(slot);
     this.paths.release(slot);
   }
 
@@ -113,6 +117,7 @@ export class MeasurementState {
     // An interval older than the one on show counts, and changes nothing else.
     if (standing === 'counted' || startMs < page[base + GAUGE.intervalStartMs]!) return;
     showInterval(page, base, record, startMs, endMs);
+    if (record.rtt !== undefined) this.recentDelays.add(slot, record.rtt, endMs);
     this.#observe(slot, record, site, endMs);
   }
 

@@ -127,7 +127,14 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
         },
       },
     },
-    (request) => pathPage(state, request.query, Number(request.query.cursor ?? 0), request.query.limit ?? DEFAULT_PAGE),
+    (request) =>
+      pathPage(
+        state,
+        request.query,
+        Number(request.query.cursor ?? 0),
+        request.query.limit ?? DEFAULT_PAGE,
+        Date.now(),
+      ),
   );
 
   app.get<{ Params: { key: string } }>(
@@ -140,7 +147,9 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
     },
     (request, reply) => {
       const slot = state.paths.find(request.params.key);
-      return slot === undefined ? fail(reply, 404, 'not_found', 'there is no such path') : pathView(state, slot);
+      return slot === undefined
+        ? fail(reply, 404, 'not_found', 'there is no such path')
+        : pathView(state, slot, Date.now());
     },
   );
 

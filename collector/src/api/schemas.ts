@@ -92,6 +92,20 @@ const interval = {
   },
 };
 
+const recentRtt = {
+  type: ['object', 'null'],
+  required: ['from', 'count'],
+  properties: {
+    from: time,
+    count: integer,
+    minSeconds: number,
+    meanSeconds: number,
+    maxSeconds: number,
+    schema: integer,
+    quantileSeconds: object({ p50: number, p90: number, p95: number, p99: number }),
+  },
+};
+
 export const path = object({
   key: text,
   network: text,
@@ -113,6 +127,7 @@ export const path = object({
   interval,
   totals: object({ sent: integer, lost: integer, backfilled: integer }),
   outcomes: { type: 'object', additionalProperties: integer },
+  recentRtt,
 });
 
 export const paths = object({ paths: list(path), next: optional(text) });
