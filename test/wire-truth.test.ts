@@ -1,0 +1,185 @@
+import type { CapturedPacket } from '@wanscope/lab';
+import { describe, expect, it } from 'vitest';
+import { readProbePacket, wireAddress, wireTruthOf, type PathEdges } from './wire-truth.ts';
+
+const FROM = '198.18.2.1';
+const TO = '198.18.3.1';
+const US = 1_000;
+
+const EDGES: PathEdges = {
+  leaving: { link: 'x', direction: 'a2b' },
+  returning: { link: 'x', direction: 'b2a' },
+  arriving: { link: 'y', direction: 'b2a' },
+  answering: { link: 'y', direction: 'a2b' },
+};
+
+/** IPv4 header without options (RFC 791). */
+function ipv4(protocol: number, source: string, destination: string, payload: Buffer): Buffer {
+  const header = Buffer.alloc(20);
+  header[0] = 0x45;
+  header[9] = protocol;
+  header.set(source.split('.').map(Number), 12);
+  header.set(destination.split('.').map(Number), 16);
+  return Buffer.concat([header, payload]);
+}
+
+/** UDP header and STAMP's 44 octets: sequence number at 0, in an answer the sender's at 24. */
+function stamp(isAnswer: boolean, seq: number, port = 40_000): Buffer {
+  const payload = Buffer.alloc(8 + 44);
+  payload.writeUInt16BE(isAnswer ? 862 : port, 0);
+  payload.writeUInt16BE(isAnswer ? port : 862, 2);
+  payload.writeUInt32BE(isAnswer ? 7_000 : seq, 8);
+  if (isAnswer) payload.writeUInt32BE(seq, 8 + 24);
+  return isAnswer ? ipv4(17, TO, FROM, payload) : ipv4(17, FROM, TO, payload);
+}
+
+/** TCP header: sequence number at 4, acknowledgement at 8, flags at 13. */
+function handshake(isAnswer: boolean, initial: number, port = 40_000): Buffer {
+  const header = Buffer.alloc(20);
+  header.writeUInt16BE(isAnswer ? 8_620 : port, 0);
+  header.writeUInt16BE(isAnswer ? port : 8_620, 2);
+  header.writeUInt32BE(isAnswer ? 99 : initial, 4);
+  if (isAnswer) header.writeUInt32BE(initial + 1, 8);
+  header[13] = isAnswer ? 0x12 : 0x02;
+  return isAnswer ? ipv4(6, TO, FROM, header) : ipv4(6, FROM, TO, header);
+}
+
+const at = (spot: 'leaving' | 'returning' | 'arriving' | 'answering', us: number, data: Buffer): CapturedPacket => ({
+  ...EDGES[spot],
+  point: spot === 'leaving' || spot === 'answering' ? 'in' : 'out',
+  atNs: us * US,
+  length: data.length,
+  data,
+});
+
+/** A probe that is answered: 10 ms there, 1 ms at the far end, 10 ms back. */
+const answeredAt = (us: number, seq: number): CapturedPacket[] => [
+  at('leaving', us, stamp(false, seq)),
+  at('arriving', us + 10_000, stamp(false, seq)),
+  at('answering', us + 11_000, stamp(true, seq)),
+  at('returning', us + 21_000, stamp(true, seq)),
+];
+
+const udp = { protocol: 'udp', family: 'ipv4', from: FROM, to: TO } as const;
+
+describe('a probe packet', () => {
+  it('is told by its port, flags or payload', () => {
+    expect(readProbePacket(stamp(true, 5))).toEqual({
+      protocol: 'udp',
+      family: 'ipv4',
+      from: FROM,
+      to: TO,
+      isAnswer: true,
+      key: '40000 5',
+      seq: 5,
+    });
+    expect(readProbePacket(handshake(false, 1_234))).toMatchObject({
+      protocol: 'tcp',
+      isAnswer: false,
+      key: '40000 1234',
+    });
+    expect(readProbePacket(handshake(true, 1_234))).toMatchObject({
+      protocol: 'tcp',
+      isAnswer: true,
+      key: '40000 1234',
+    });
+    const echo = Buffer.alloc(36);
+    echo[0] = 129;
+    echo.write('WANS', 8);
+    echo.writeUInt32BE(3, 12);
+    echo.writeUInt32BE(77, 16);
+    const ipv6 = Buffer.alloc(40);
+    ipv6[0] = 0x60;
+    ipv6[6] = 58;
+    ipv6[23] = 1;
+    ipv6[39] = 2;
+    expect(readProbePacket(Buffer.concat([ipv6, echo]))).toMatchObject({
+      protocol: 'icmp',
+      family: 'ipv6',
+      from: `${'0'.repeat(31)}2`,
+      to: `${'0'.repeat(31)}1`,
+      isAnswer: true,
+      key: '3 77',
+    });
+  });
+
+  it('has addresses in one form', () => {
+    expect(wireAddress(FROM)).toBe(FROM);
+    expect(wireAddress('fdc8:5ca9:e:2::1')).toBe('fdc85ca9000e00020000000000000001');
+    expect(wireAddress('::')).toBe('0'.repeat(32));
+  });
+
+  it('is nothing else', () => {
+    const other = stamp(false, 1);
+    other.writeUInt16BE(53, 22);
+    expect(readProbePacket(other)).toBeUndefined();
+    expect(readProbePacket(handshake(false, 1).subarray(0, 30))).toBeUndefined();
+    expect(readProbePacket(Buffer.alloc(0))).toBeUndefined();
+  });
+});
+
+describe('the truth of a path', () => {
+  it('counts losses by direction, and those that can be known by then', () => {
+    const packets = [
+      ...answeredAt(0, 0),
+      // lost on the way there
+      at('leaving', 40_000, stamp(false, 1)),
+      // lost on the way back
+      at('leaving', 80_000, stamp(false, 2)),
+      at('arriving', 90_000, stamp(false, 2)),
+      at('answering', 91_000, stamp(true, 2)),
+      ...answeredAt(120_000, 3),
+      at('leaving', 160_000, stamp(false, 4)),
+    ];
+    expect(wireTruthOf(packets, udp, EDGES)).toEqual({
+      sent: 5,
+      lostForward: 2,
+      lostReverse: 1,
+      settledForward: 1,
+      settledReverse: 1,
+      duplicates: 0,
+      reordered: 0,
+      // 21 ms less the 1 ms at the far end
+      rttsNs: [20_000 * US, 20_000 * US],
+    });
+  });
+
+  it('counts duplicates and answers out of order', () => {
+    const packets = [
+      ...answeredAt(0, 0),
+      at('returning', 21_001, stamp(true, 0)),
+      ...answeredAt(40_000, 2),
+      // sent before 2, back after it
+      at('leaving', 20_000, stamp(false, 1)),
+      at('arriving', 30_000, stamp(false, 1)),
+      at('answering', 31_000, stamp(true, 1)),
+      at('returning', 90_000, stamp(true, 1)),
+    ];
+    expect(wireTruthOf(packets, udp, EDGES)).toMatchObject({ sent: 3, duplicates: 1, reordered: 1 });
+  });
+
+  it('calls a connect lost when any packet of its handshake was', () => {
+    const connect = (us: number, initial: number): CapturedPacket[] => [
+      at('leaving', us, handshake(false, initial)),
+      at('arriving', us + 10_000, handshake(false, initial)),
+      at('answering', us + 10_010, handshake(true, initial)),
+      at('returning', us + 20_010, handshake(true, initial)),
+    ];
+    const packets = [
+      ...connect(0, 1),
+      // The SYN is lost and sent again.
+      at('leaving', 0, handshake(false, 2)),
+      ...connect(1_000_000, 2),
+      // The same port once more.
+      ...connect(3_000_000, 3),
+      // The answer is lost.
+      ...connect(4_000_000, 4).slice(0, 3),
+    ];
+    expect(wireTruthOf(packets, { ...udp, protocol: 'tcp' }, EDGES)).toMatchObject({
+      sent: 4,
+      lostForward: 1,
+      lostReverse: 1,
+      rttsNs: [20_010 * US, 20_010 * US],
+    });
+  });
+});
