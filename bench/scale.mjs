@@ -28,7 +28,11 @@ const rss = () => {
 
 printMachine();
 const before = rss();
-const state = new MeasurementState(() => ({ objective: { rttNs: 40e6, lossRatio: 0.01 }, denied: false }));
+const state = new MeasurementState(() => ({
+  objective: { rttNs: 40e6, lossRatio: 0.01 },
+  denied: false,
+  voice: undefined,
+}));
 const record = recordOf(
   0,
   Array.from({ length: 10 }, (_, i) => (20 + i) * 1e6),

@@ -399,6 +399,7 @@ export class PolicyIndex {
       objective: { rttNs: objective?.rttNs, lossRatio: objective?.lossRatio },
       denied: expect === 'denied',
       outboundOnly: expect === 'outbound_only',
+      voice: this.#config.tests.get(test)?.voice,
     };
     this.#cache.set(key, policy);
     return policy;

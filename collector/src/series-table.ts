@@ -85,7 +85,12 @@ export const GAUGE = {
   /** Paths: their host pair and site pair. */
   hostSlot: COUNTER.end + 32,
   siteSlot: COUNTER.end + 33,
-  end: COUNTER.end + 34,
+  /** Paths of voice tests: mean opinion score of the latest interval. */
+  mos: COUNTER.end + 34,
+  /** Site pairs of voice tests: the listener's end. */
+  jitterBufferNs: COUNTER.end + 35,
+  concealment: COUNTER.end + 36,
+  end: COUNTER.end + 37,
 } as const;
 
 export const STRIDE = GAUGE.end;
@@ -104,6 +109,8 @@ const GAUGES_WITHOUT_VALUE = [
   GAUGE.absentSinceMs,
   GAUGE.objectiveRttNs,
   GAUGE.objectiveLossRatio,
+  GAUGE.mos,
+  GAUGE.jitterBufferNs,
 ] as const;
 
 /** The label values of a series: a path's, of which a rollup leaves those it merges over empty. */

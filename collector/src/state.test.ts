@@ -36,7 +36,50 @@ const row = (table: SeriesTable, slot: number, columns: readonly number[]): numb
   columns.map((column) => table.get(slot, column));
 
 beforeEach(() => {
-  state = new MeasurementState(() => ({ objective: { rttNs: undefined, lossRatio: 0.5 }, denied: false }));
+  state = new MeasurementState(() => ({
+    objective: { rttNs: undefined, lossRatio: 0.5 },
+    denied: false,
+    voice: undefined,
+  }));
+});
+
+describe('a voice test', () => {
+  const voice = { jitterBufferNs: 40e6, concealment: true };
+  beforeEach(() => {
+    state = new MeasurementState(() => ({
+      objective: { rttNs: undefined, lossRatio: undefined },
+      denied: false,
+      voice,
+    }));
+  });
+
+  test('has a mean opinion score from delay and the loss on the way there', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    // 180 ms round trip: 90 + 40 + 20 = 150 ms mouth to ear. 3 lost of 100, 2 of them on the way back: 1 %.
+    const record = {
+      ...recordOf(
+        0,
+        Array.from({ length: 97 }, () => 180e6),
+      ),
+      sent: 100,
+      lost: 3,
+    };
+    apply(slot, { ...record, oneWayLost: { forward: 1, reverse: 2, unknown: 0 } });
+    expect(state.paths.gauge(slot, GAUGE.mos)).toBeCloseTo(4.2279, 4);
+  });
+
+  test('has none without an answer, and other tests have none', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    apply(slot, { ...recordOf(0, []), sent: 4, lost: 4 });
+    expect(state.paths.gauge(slot, GAUGE.mos)).toBeUndefined();
+    state.setPolicy(() => ({
+      objective: { rttNs: undefined, lossRatio: undefined },
+      denied: false,
+      voice: undefined,
+    }));
+    apply(slot, recordOf(0, [10e6]), 1);
+    expect(state.paths.gauge(slot, GAUGE.mos)).toBeUndefined();
+  });
 });
 
 describe('one record', () => {

@@ -9,12 +9,16 @@ import {
   CLASSIC_FIRST_INDEX,
   CLASSIC_LAST_INDEX,
   HTTP_PHASES,
+  meanOpinionScore,
+  NS_PER_MS,
   OUTCOMES,
   pathKey,
+  transmissionRating,
   type Buckets,
   type Outcome,
   type PathParts,
   type PathRecord,
+  type VoiceConfig,
 } from '@wanscope/shared';
 import {
   judge,
@@ -36,6 +40,8 @@ import { COUNTER, GAUGE, SeriesTable, TextPool, type SeriesParts } from './serie
 export interface PairPolicy {
   readonly objective: Objective;
   readonly denied: boolean;
+  /** The test is a call. */
+  readonly voice: VoiceConfig | undefined;
 }
 export type PolicyLookup = (srcSite: string, dstSite: string, test: string) => PairPolicy;
 
@@ -118,6 +124,11 @@ export class MeasurementState {
     if (standing === 'counted' || startMs < page[base + GAUGE.intervalStartMs]!) return;
     showInterval(page, base, record, startMs, endMs);
     if (record.rtt !== undefined) this.recentDelays.add(slot, record.rtt, endMs);
+    const jitterBufferNs = sites.gauge(site, GAUGE.jitterBufferNs);
+    if (jitterBufferNs !== undefined) {
+      const voice = { jitterBufferNs, concealment: sites.get(site, GAUGE.concealment) === 1 };
+      page[base + GAUGE.mos] = mosOf(record, voice) ?? Number.NaN;
+    }
     this.#observe(slot, record, site, endMs);
   }
 
@@ -254,7 +265,7 @@ export class MeasurementState {
   }
 
   #writePolicy(site: number): void {
-    const { objective, denied } = this.#policy(
+    const { objective, denied, voice } = this.#policy(
       this.sites.part(site, 'srcSite'),
       this.sites.part(site, 'dstSite'),
       this.sites.part(site, 'test'),
@@ -262,6 +273,8 @@ export class MeasurementState {
     this.sites.set(site, GAUGE.objectiveRttNs, objective.rttNs ?? Number.NaN);
     this.sites.set(site, GAUGE.objectiveLossRatio, objective.lossRatio ?? Number.NaN);
     this.sites.set(site, GAUGE.denied, denied ? 1 : 0);
+    this.sites.set(site, GAUGE.jitterBufferNs, voice?.jitterBufferNs ?? Number.NaN);
+    this.sites.set(site, GAUGE.concealment, voice?.concealment === true ? 1 : 0);
   }
 
   #rollups(): readonly (readonly [SeriesTable, number])[] {
@@ -283,6 +296,28 @@ export function rollupState(table: SeriesTable, slot: number): State {
 
 export function reasonOf(index: number): Reason {
   return REASONS[index]!;
+}
+
+/** Frames of 20 ms are spoken before they are sent. */
+const PACKETISATION_NS = 20 * NS_PER_MS;
+
+/**
+ * Mean opinion score of a call from source to destination over one interval; undefined without an answer. One way is
+ * half the mean round trip; what was not lost on the way back is taken for lost on the way there; losses count as
+ * random.
+ */
+export function mosOf(record: PathRecord, voice: VoiceConfig): number | undefined {
+  const { rtt, sent, lost, oneWayLost } = record;
+  if (rtt === undefined || sent === 0) return undefined;
+  const lostThere = Math.max(0, lost - (oneWayLost?.reverse ?? 0));
+  return meanOpinionScore(
+    transmissionRating({
+      mouthToEarNs: rtt.sumNs / rtt.count / 2 + voice.jitterBufferNs + PACKETISATION_NS,
+      lossRatio: Math.min(1, lostThere / sent),
+      burstRatio: 1,
+      concealment: voice.concealment,
+    }),
+  );
 }
 
 function addTo(table: SeriesTable, slot: number, column: number, amount: number): void {

@@ -21,7 +21,11 @@ function measure(fields: Partial<PathParts>, rttsMs: readonly number[], lost = 0
 }
 
 beforeEach(() => {
-  state = new MeasurementState(() => ({ objective: { rttNs: undefined, lossRatio: undefined }, denied: false }));
+  state = new MeasurementState(() => ({
+    objective: { rttNs: undefined, lossRatio: undefined },
+    denied: false,
+    voice: undefined,
+  }));
 });
 
 test('merges the hosts of a site, and tells them apart by host', () => {

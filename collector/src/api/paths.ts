@@ -44,6 +44,8 @@ export interface PathView extends SeriesParts {
   readonly totals: { readonly sent: number; readonly lost: number; readonly backfilled: number };
   readonly outcomes: Readonly<Record<string, number>>;
   readonly recentRtt: RecentView | null;
+  /** Mean opinion score of the latest interval; voice tests only. */
+  readonly mos: number | null;
 }
 
 /** Rows looked at for one page at most, so that a filter that fits nothing does not hold the event loop. */
@@ -92,6 +94,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     },
     outcomes,
     recentRtt: recentView(state, slot, nowMs),
+    mos: paths.gauge(slot, GAUGE.mos) ?? null,
   };
 }
 

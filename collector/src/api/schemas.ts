@@ -128,6 +128,7 @@ export const path = object({
   totals: object({ sent: integer, lost: integer, backfilled: integer }),
   outcomes: { type: 'object', additionalProperties: integer },
   recentRtt,
+  mos: optional(number),
 });
 
 export const paths = object({ paths: list(path), next: optional(text) });

@@ -328,6 +328,14 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     'Smoothed interarrival jitter at the end of the latest interval.',
     'RFC 3550 section 6.4.1',
   ),
+  gauge(
+    'mos',
+    GAUGE.mos,
+    '1',
+    'Mean opinion score of a G.711 call over the latest interval, 1 to 4.5; voice tests only.',
+    'ITU-T G.107',
+    { protocols: ['udp'] },
+  ),
   {
     suffix: 'http_phase_seconds',
     type: 'phases',

@@ -62,6 +62,7 @@ objectives:
       timeoutNs: 900 * NS_PER_MS,
       families: ['ipv4'],
       keepAlive: false,
+      voice: undefined,
     });
     expect(config.uplinks.get('branch-3/isp-b')).toMatchObject({ site: 'branch-3', name: 'isp-b', monthlyBytes: 2e9 });
     expect(config.objectives).toEqual([{ from: '*', to: 'hq', test: 'icmp', rttNs: 40 * NS_PER_MS, lossRatio: 0.005 }]);
@@ -74,6 +75,23 @@ objectives:
       'f',
     );
     expect([...defaults.tests.values()].map((test) => test.intervalNs / NS_PER_S)).toEqual([1, 1, 10, 60]);
+  });
+
+  test('makes a call of a voice test: 20 ms frames of G.711 in EF', () => {
+    const { tests } = parseOperatorConfig(
+      'tests: { a: { protocol: udp, voice: {} }, b: { protocol: udp, rate: 25/s, voice: { jitterBuffer: 60ms, concealment: false } } }',
+      'f',
+    );
+    expect(tests.get('a')).toMatchObject({
+      class: 'EF',
+      sizeBytes: 160,
+      intervalNs: 20 * NS_PER_MS,
+      voice: { jitterBufferNs: 40 * NS_PER_MS, concealment: true },
+    });
+    expect(tests.get('b')).toMatchObject({
+      intervalNs: 40 * NS_PER_MS,
+      voice: { jitterBufferNs: 60 * NS_PER_MS, concealment: false },
+    });
   });
 
   test('gets a site for an empty entry, in UTC', () => {

@@ -40,6 +40,16 @@ export interface TestConfig {
   readonly timeoutNs: number;
   readonly families: readonly Family[];
   readonly keepAlive: boolean;
+  /** Set for a voice-like test: its paths get a mean opinion score. */
+  readonly voice: VoiceConfig | undefined;
+}
+
+/** The listener's end of a call. */
+export interface VoiceConfig {
+  /** Delay that its buffer adds. */
+  readonly jitterBufferNs: number;
+  /** Whether it fills gaps from what came before. */
+  readonly concealment: boolean;
 }
 
 export interface MeshConfig {
