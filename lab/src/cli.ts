@@ -1,21 +1,27 @@
 /** `wan-lab up`, `down`, `set`, `truth` and the other commands that act on a lab which is running. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { rmSync } from 'node:fs';
 import type { Command } from 'commander';
 import { InvalidArgumentError, Option } from 'commander';
-import { systemClock } from '@wanscope/shared';
-import type { DirectionTruth, LinkChange } from './emulator.ts';
-import { Lab, runningLabs, type Direction } from './lab.ts';
+import { NS_PER_MS, parseDurationNs, systemClock } from '@wanscope/shared';
+import type { DirectionTruth } from './emulator.ts';
+import { USUAL_RECEIVE_POWER_DBM } from './equipment/interfaces.ts';
+import { Lab, removeLab, type Direction } from './lab.ts';
 import { makeRunDirectory, removeAbandonedRuns } from './namespaces.ts';
+import type { PathTruth } from './path-truth.ts';
 import { loadScenario, play, scenarioNames } from './scenario.ts';
+import { runningLabs } from './state.ts';
+import { linkWordsSchema, loadTopology } from './topology-file.ts';
+import { networkMembers } from './tunnels.ts';
 import {
   chainTopology,
   dualHomedTopology,
-  linkWordsSchema,
-  loadTopology,
+  meshTopology,
   nationalTopology,
+  parallelTopology,
   starTopology,
+  withNetworks,
+  type LabLinkChange,
   type Topology,
 } from './topology.ts';
 
@@ -26,9 +32,20 @@ interface UpOptions {
   readonly sites: number;
   readonly containers: number;
   readonly seed: number;
+  readonly snmp: boolean;
+  readonly community: string;
+  readonly outOfBand: boolean;
+  readonly overlay: boolean;
+  readonly networks: number;
 }
 
-function topologyOf({ topology, sites, containers }: UpOptions): Topology {
+function topologyOf(options: UpOptions): Topology {
+  const plain = plainTopology(options);
+  const overlaid = options.overlay ? { ...plain, overlay: true } : plain;
+  return options.networks > 0 ? withNetworks(overlaid, options.networks) : overlaid;
+}
+
+function plainTopology({ topology, sites, containers }: UpOptions): Topology {
   switch (topology) {
     case 'star':
       return starTopology(sites, containers);
@@ -36,6 +53,10 @@ function topologyOf({ topology, sites, containers }: UpOptions): Topology {
       return chainTopology(sites, containers);
     case 'dual-homed':
       return dualHomedTopology(sites, containers);
+    case 'mesh':
+      return meshTopology(sites, containers);
+    case 'parallel':
+      return parallelTopology(sites, containers);
     case 'national':
       return nationalTopology(sites);
     default:
@@ -47,6 +68,17 @@ const positive = (text: string): number => {
   const value = Number(text);
   if (Number.isInteger(value) && value >= 0) return value;
   throw new InvalidArgumentError('must be a whole number');
+};
+
+const dbm = (text: string): string => {
+  if (/^-?\d+(\.\d+)?(dBm)?$/.test(text)) return `${text.replace('dBm', '')}dBm`;
+  throw new InvalidArgumentError('must be a power in dBm such as -18');
+};
+
+const durationMs = (text: string): number => {
+  const ns = parseDurationNs(text);
+  if (ns !== undefined) return ns / NS_PER_MS;
+  throw new InvalidArgumentError('must be a time such as 400ms');
 };
 
 /** The newest lab that runs. */
@@ -82,7 +114,8 @@ function addLinkOptions(command: Command): Command {
     .option('--mtu <octets>', 'larger packets are dropped', positive)
     .option('--mtu-too-big', 'and the sender is told')
     .option('--down', 'the link is down')
-    .option('--blackhole', 'the link drops everything without a sign');
+    .option('--blackhole', 'the link drops everything without a sign')
+    .option('--receive-power <dbm>', 'what the receiving optics report, e.g. -18', dbm);
 }
 
 interface LinkOptions {
@@ -100,13 +133,14 @@ interface LinkOptions {
   readonly mtuTooBig?: boolean;
   readonly down?: boolean;
   readonly blackhole?: boolean;
+  readonly receivePower?: string;
 }
 
 /** @throws Error naming the option and its rule. */
-function settingsOf(options: LinkOptions): LinkChange {
-  const { delay, loss, duplicate, corrupt, mtu, mtuTooBig, down, blackhole } = options;
+function settingsOf(options: LinkOptions): LabLinkChange {
+  const { delay, loss, duplicate, corrupt, mtu, mtuTooBig, down, blackhole, receivePower } = options;
   const words = {
-    ...{ delay, loss, duplicate, corrupt, mtu, mtuTooBig, down, blackhole },
+    ...{ delay, loss, duplicate, corrupt, mtu, mtuTooBig, down, blackhole, receivePower },
     jitter: options.jitter === undefined ? undefined : { by: options.jitter, keepOrder: options.mayOvertake !== true },
     reorder: options.reorder === undefined ? undefined : { ratio: options.reorder, by: options.reorderBy },
     rate: options.rate === undefined ? undefined : { bits: options.rate, queue: options.queue },
@@ -120,7 +154,7 @@ function settingsOf(options: LinkOptions): LinkChange {
 }
 
 /** What a link does when nothing is wrong with it; its delay is the topology's. */
-const HEALTHY: LinkChange = {
+const HEALTHY: LabLinkChange = {
   jitter: null,
   loss: 0,
   burst: null,
@@ -133,11 +167,15 @@ const HEALTHY: LinkChange = {
   down: false,
   blackhole: false,
   corrupt: 0,
+  receivePowerDbm: USUAL_RECEIVE_POWER_DBM,
 };
 
 async function heal(lab: Lab, node: string | undefined, say: Say): Promise<void> {
   const links = node === undefined ? lab.topology.links : lab.linksAt(node);
   for (const link of links) await lab.set(link.name, 'both', { ...HEALTHY, ...link.settings });
+  for (const { name, service } of lab.topology.nodes) {
+    if (service === true && (node === undefined || node === name)) lab.setServiceDelay(name, 0);
+  }
   if (node === undefined) lab.reroute(new Set());
   say(`Healed ${links.map((link) => link.name).join(', ')}.`);
 }
@@ -154,17 +192,18 @@ function truthLine(name: string, direction: string, truth: DirectionTruth): stri
 async function up(options: UpOptions, say: Say): Promise<void> {
   const topology = topologyOf(options);
   const centre = topology.nodes.find((node) => node.kind === 'site')!.name;
-  const lab = await Lab.up({ topology, directory: makeRunDirectory(), seed: options.seed, centre, detached: true });
+  const { seed, snmp, community, outOfBand } = options;
+  const agents = snmp ? { snmpCommunity: community } : {};
+  const directory = makeRunDirectory();
+  const lab = await Lab.up({ topology, directory, seed, centre, outOfBand, detached: true, ...agents });
   lab.detach();
-  say(`${topology.nodes.length} nodes and ${topology.links.length} links are up, seed ${options.seed}.`);
+  say(`${topology.nodes.length} nodes and ${topology.links.length} links are up, seed ${seed}.`);
   say('`wan-lab status` shows them, `wan-lab exec site-1 -- ping site-2` runs in one, `wan-lab down` removes all.');
 }
 
 async function down(say: Say): Promise<void> {
   for (const directory of runningLabs()) {
-    const lab = await Lab.attach(directory);
-    await lab.remove();
-    rmSync(directory, { recursive: true, force: true });
+    await removeLab(directory);
     say(`Removed the lab in ${directory}.`);
   }
   const abandoned = removeAbandonedRuns();
@@ -172,10 +211,15 @@ async function down(say: Say): Promise<void> {
 }
 
 async function status(lab: Lab, say: Say): Promise<void> {
-  for (const { node, ipv4, ipv6, uplinks } of lab.plans.values()) {
+  for (const { node, ipv4, ipv6, uplinks, inside, overlay } of lab.plans.values()) {
     const more = uplinks.slice(1).map((uplink) => `${uplink.name} ${uplink.ipv4}`);
+    if (overlay !== undefined) more.push(`overlay ${overlay.ipv4}`);
+    if (inside !== undefined) more.push(`inside the NAT ${inside.ipv4}`);
     const containers = node.containers.map((name) => `${name} ${lab.node(`${node.name}/${name}`).ipv4}`);
     say([`${node.kind} ${node.name}`, ipv4, ipv6, ...more, ...containers].join('  '));
+  }
+  for (const { site, container, ipv4, ipv6 } of networkMembers(lab.topology)) {
+    say(`container ${site}/${container}  ${ipv4}  ${ipv6}`);
   }
   for (const { name } of lab.topology.links) {
     const { a2b, b2a } = await lab.emulator.settings(name);
@@ -184,10 +228,10 @@ async function status(lab: Lab, say: Say): Promise<void> {
   }
 }
 
-/** Runs a command in a node; node names in its arguments become addresses. */
+/** Runs a command in a node; node names in its arguments become addresses, IPv6 ones where the arguments have -6. */
 async function exec(lab: Lab, node: string, command: readonly string[]): Promise<number> {
-  const names = new Set([...lab.plans.values()].map((plan) => plan.node.name));
-  const args = command.map((word) => (names.has(word) ? lab.node(word).ipv4 : word));
+  const family = command.includes('-6') ? 'ipv6' : 'ipv4';
+  const args = command.map((word) => (lab.plans.has(word.split('/')[0]!) ? lab.node(word)[family] : word));
   const [program, ...enter] = lab.node(node).enter;
   const child = spawn(program!, [...enter, ...args], { stdio: 'inherit' });
   const [code] = (await once(child, 'exit')) as [number | null];
@@ -197,6 +241,12 @@ async function exec(lab: Lab, node: string, command: readonly string[]): Promise
 interface TruthOptions {
   readonly json?: boolean;
   readonly path?: readonly string[];
+}
+
+type Fate = Pick<PathTruth, 'sent' | 'arrived' | 'dropped' | 'duplicated'>;
+
+function fateWords({ sent, arrived, dropped, duplicated }: Fate): string {
+  return `${sent} sent, ${arrived} arrived, dropped ${JSON.stringify(dropped)}, ${duplicated} duplicated`;
 }
 
 async function truth(lab: Lab, link: string | undefined, options: TruthOptions, say: Say): Promise<void> {
@@ -209,11 +259,13 @@ async function truth(lab: Lab, link: string | undefined, options: TruthOptions, 
       say(JSON.stringify({ links, paths }, null, 2));
       return;
     }
-    say(links.join(' > '));
-    for (const { protocol, family, sent, arrived, dropped, duplicated } of paths) {
-      say(
-        `${protocol} IPv${family}: ${sent} sent, ${arrived} arrived, dropped ${JSON.stringify(dropped)}, ${duplicated} duplicated`,
-      );
+    say(`routes of now: ${links.join(' > ')}`);
+    for (const { protocol, family, flows, ...sum } of paths) {
+      say(`${protocol} IPv${family}: ${fateWords(sum)}`);
+      for (const { srcPort, dstPort, ways, ...fate } of flows) {
+        const took = ways.map((way) => way.join(' > ')).join(' and ');
+        say(`  ${srcPort} to ${dstPort}: ${fateWords(fate)}; took ${took}`);
+      }
     }
     return;
   }
@@ -234,11 +286,23 @@ export function addLabCommands(cli: Command, say: Say, signal: AbortSignal, fini
     .command('up')
     .description('make a WAN and leave it running')
     .addOption(
-      new Option('--topology <name|file>', 'star, chain, dual-homed, national, or a YAML file').default('star'),
+      new Option('--topology <name|file>', 'star, chain, dual-homed, mesh, parallel, national, or a YAML file').default(
+        'star',
+      ),
     )
     .option('--sites <n>', 'number of sites', positive, 3)
     .option('--containers <n>', 'containers behind each site', positive, 0)
     .option('--seed <n>', 'same seed and traffic, same drops', positive, 1)
+    .option(
+      '--networks <n>',
+      'isolated networks with the same addresses, a container of each at every site',
+      positive,
+      0,
+    )
+    .option('--overlay', 'tunnels between dual-homed sites, over every uplink', false)
+    .option('--snmp', 'an SNMP agent on every router', false)
+    .addOption(new Option('--community <name>', 'of the SNMP agents').default('public'))
+    .option('--out-of-band', 'a network beside the WAN for reports', false)
     .action((options: UpOptions) => up(options, say));
   cli
     .command('down')
@@ -278,6 +342,36 @@ export function addLabCommands(cli: Command, say: Say, signal: AbortSignal, fini
     .action((links: string[]) =>
       withLab((lab) => {
         say(`${lab.reroute(new Set(links))} routes changed.`);
+        return Promise.resolve();
+      }),
+    );
+  cli
+    .command('readdress <site>')
+    .description('give a site, its containers and its uplinks new addresses; routes follow')
+    .action((name: string) =>
+      withLab(async (lab) => {
+        const { ipv4, ipv6 } = await lab.readdress(name);
+        say(`${name} is now ${ipv4} and ${ipv6}.`);
+      }),
+    );
+  cli
+    .command('overlay <site>')
+    .description("choose the uplink of a site's overlay; without --via the first that works")
+    .option('--via <uplink>', 'e.g. isp-b')
+    .action((name: string, { via }: { via?: string }) =>
+      withLab(async (lab) => {
+        await lab.setOverlay(name, via);
+        say(`Overlay of ${name}: ${via ?? 'the first uplink that works'}.`);
+      }),
+    );
+  cli
+    .command('service <site>')
+    .description('how long the service at a site thinks before it answers')
+    .requiredOption('--delay <time>', 'e.g. 400ms', durationMs)
+    .action((name: string, { delay }: { delay: number }) =>
+      withLab((lab) => {
+        lab.setServiceDelay(name, delay);
+        say(`The service at ${name} takes ${delay} ms.`);
         return Promise.resolve();
       }),
     );

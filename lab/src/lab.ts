@@ -1,36 +1,43 @@
 /**
- * The lab: a topology made real. A namespace for each router and container, a link of the emulator between routers, and
- * the routes that follow from the topology.
+ * The lab: a topology made real. A namespace for each router and container (routers.ts), a link of the emulator between
+ * routers, the routes that follow from the topology (routing.ts), tunnels (tunnels.ts), and what answers on the routers
+ * (equipment/).
  */
-import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import type { Identity } from '@wanscope/shared';
-import {
-  EmulatorClient,
-  emulatorProgram,
-  type FlowTruth,
-  type LinkChange,
-  type LinkDirection,
-  type LinkTruth,
-} from './emulator.ts';
+import { EmulatorClient, emulatorProgram, type LinkDirection, type LinkTruth } from './emulator.ts';
+import { READY_FILE } from './equipment/files.ts';
+import { makeManagement, managementAddresses } from './management.ts';
 import { ip, isAlive, Namespaces } from './namespaces.ts';
 import type { BranchNetwork, LabNode } from './network.ts';
-import { Service } from './service.ts';
+import { pathTruth, type PathEnd, type PathTruth } from './path-truth.ts';
+import { makeRouter, makeUplinkRules, moveRouter, wanNamespace } from './routers.ts';
 import {
+  containerAddresses,
+  freeNumber,
+  ownAddresses,
   pathOf,
   planAddresses,
   planRoutes,
+  type Addresses,
   type NodePlan,
   type Route,
-  type Topology,
-  type TopologyLink,
-} from './topology.ts';
-
-/** Routing tables of uplinks: 101, 102, … */
-const FIRST_UPLINK_TABLE = 101;
-/** First host number of a site's containers. */
-const FIRST_CONTAINER = 11;
+} from './routing.ts';
+import { Service } from './service.ts';
+import { readState, SOCKET_FILE, writeState, type LabState } from './state.ts';
+import {
+  makeNetworks,
+  makeOverlay,
+  networkMembers,
+  overlayUplink,
+  remakeNetworkTunnels,
+  removeOverlay,
+  routeOverlay,
+} from './tunnels.ts';
+import { overlaySites, topologyProblem, type LabLinkChange, type Topology, type TopologyLink } from './topology.ts';
 
 export interface LabOptions {
   readonly topology: Topology;
@@ -41,92 +48,68 @@ export interface LabOptions {
   readonly centre: string;
   /** Goes on after this process ends; the emulator's process is its owner then. */
   readonly detached?: boolean;
-}
-
-/** What another process needs to know of a running lab. */
-interface SavedLab {
-  readonly ownerPid: number;
-  readonly emulatorPid: number;
-  readonly topology: Topology;
-  readonly seed: number;
-  readonly centre: string;
-  /** Links that carry no route now. */
-  readonly avoid: readonly string[];
-}
-
-const STATE_FILE = 'lab.json';
-const SOCKET_FILE = 'emulator.sock';
-
-/** Directories of the labs that run on this machine, newest first. */
-export function runningLabs(): string[] {
-  return readdirSync(tmpdir())
-    .filter((name) => name.startsWith('wanscope-'))
-    .map((name) => join(tmpdir(), name))
-    .flatMap((directory) => {
-      const saved = readSaved(directory);
-      return saved !== undefined && isAlive(saved.emulatorPid) ? [{ directory, pid: saved.emulatorPid }] : [];
-    })
-    .sort((a, b) => b.pid - a.pid)
-    .map(({ directory }) => directory);
-}
-
-function readSaved(directory: string): SavedLab | undefined {
-  try {
-    return JSON.parse(readFileSync(join(directory, STATE_FILE), 'utf8')) as SavedLab;
-  } catch {
-    return undefined;
-  }
+  /** An SNMP agent on every router, with this community. */
+  readonly snmpCommunity?: string;
+  /** Reports go over a network beside the WAN. */
+  readonly outOfBand?: boolean;
 }
 
 export type Direction = LinkDirection | 'both';
 
-/** What became of the packets from one address to another, over the links they took. */
-export interface PathTruth {
-  readonly protocol: string;
-  /** 4 or 6. */
-  readonly family: number;
-  /** Packets that entered the first link. */
-  readonly sent: number;
-  /** Packets, copies included, that left the last link. */
-  readonly arrived: number;
-  /** By cause, over all links. */
-  readonly dropped: Readonly<Record<string, number>>;
-  readonly duplicated: number;
+const EQUIPMENT_PROGRAM = fileURLToPath(new URL('../dist/equipment/main.js', import.meta.url));
+const EQUIPMENT_PATIENCE_MS = 30_000;
+const POLL_MS = 50;
+/** The kernel takes 15 to 20 ms to close each end of a link. */
+const STOP_PATIENCE_MS_PER_LINK = 100;
+const STOP_PATIENCE_MS = 5_000;
+/** Any gateway will do on a link without neighbours; IPv6 takes only routes with one as equals. */
+const ANY_GATEWAY6 = 'fe80::1';
+
+const stopPatienceMs = ({ links }: Topology): number => STOP_PATIENCE_MS + links.length * STOP_PATIENCE_MS_PER_LINK;
+
+/** Ends a lab that another process made, whatever state it is in, and removes all of it. */
+export async function removeLab(directory: string): Promise<void> {
+  const state = readState(directory);
+  if (state !== undefined) {
+    await endProcess(state.emulatorPid, stopPatienceMs(state.topology));
+    new Namespaces(state.ownerPid).removeAll();
+  }
+  rmSync(directory, { recursive: true, force: true });
+}
+
+async function endProcess(pid: number, patienceMs: number): Promise<void> {
+  if (!isAlive(pid)) return;
+  process.kill(pid, 'SIGTERM');
+  for (let waitedMs = 0; isAlive(pid) && waitedMs < patienceMs; waitedMs += POLL_MS) await sleep(POLL_MS);
+  if (isAlive(pid)) process.kill(pid, 'SIGKILL');
 }
 
 export class Lab implements BranchNetwork {
   readonly topology: Topology;
-  readonly plans: ReadonlyMap<string, NodePlan>;
   readonly emulator: EmulatorClient;
   readonly directory: string;
   readonly #namespaces: Namespaces;
-  /** Undefined where another process started the emulator. */
-  readonly #service: Service | undefined;
-  readonly #saved: Omit<SavedLab, 'avoid'>;
-  #avoid: ReadonlySet<string>;
-  #routes: readonly Route[];
+  /** Started by this process: the emulator, then what answers on the routers. */
+  readonly #services: Service[];
+  #state: LabState;
+  #plans: ReadonlyMap<string, NodePlan>;
+  #routes: readonly Route[] = [];
 
-  private constructor(
-    directory: string,
-    saved: SavedLab,
-    emulator: EmulatorClient,
-    service: Service | undefined,
-    routes: readonly Route[],
-  ) {
+  private constructor(directory: string, state: LabState, emulator: EmulatorClient, services: Service[]) {
     this.directory = directory;
-    this.topology = saved.topology;
-    this.plans = planAddresses(saved.topology);
+    this.topology = state.topology;
     this.emulator = emulator;
-    this.#namespaces = new Namespaces(saved.ownerPid);
-    this.#service = service;
-    this.#saved = saved;
-    this.#avoid = new Set(saved.avoid);
-    this.#routes = routes;
+    this.#namespaces = new Namespaces(state.ownerPid);
+    this.#services = services;
+    this.#state = state;
+    this.#plans = planAddresses(state.topology, state.numbers);
   }
 
   /** Makes everything; on failure, nothing is left. */
   static async up(options: LabOptions): Promise<Lab> {
     const { topology, seed, centre } = options;
+    const problem = topologyProblem(topology);
+    if (problem !== undefined) throw new Error(problem);
     const detached = options.detached ?? false;
     let directory = options.directory;
     const service = new Service({
@@ -136,6 +119,7 @@ export class Lab implements BranchNetwork {
       env: {},
       logFile: join(directory, 'emulator.log'),
       outlivesParent: detached,
+      stopPatienceMs: stopPatienceMs(topology),
     });
     let lab: Lab | undefined;
     try {
@@ -148,17 +132,28 @@ export class Lab implements BranchNetwork {
         renameSync(directory, owned);
         directory = owned;
       }
-      const ownerPid = detached ? emulatorPid : process.pid;
-      lab = new Lab(directory, { ownerPid, emulatorPid, topology, seed, centre, avoid: [] }, emulator, service, []);
-      for (const plan of lab.plans.values()) lab.#makeRouter(plan);
-      for (const [number, link] of topology.links.entries()) await lab.#makeLink(link, number);
-      for (const plan of lab.plans.values()) lab.#makeUplinkRules(plan);
-      lab.reroute(new Set());
+      const state: LabState = {
+        ownerPid: detached ? emulatorPid : process.pid,
+        emulatorPid,
+        topology,
+        seed,
+        centre,
+        outOfBand: options.outOfBand ?? false,
+        community: options.snmpCommunity,
+        avoid: [],
+        numbers: {},
+        receivePowerDbm: {},
+        overlayVia: {},
+        serviceDelayMs: {},
+      };
+      lab = new Lab(directory, state, emulator, [service]);
+      await lab.#make(detached);
       return lab;
     } catch (error) {
       lab?.emulator.close();
       await service.stop();
-      if (lab !== undefined) lab.#namespaces.remove();
+      if (lab !== undefined) lab.#namespaces.removeAll();
+      if (detached) rmSync(directory, { recursive: true, force: true });
       throw error;
     }
   }
@@ -169,42 +164,60 @@ export class Lab implements BranchNetwork {
    * @throws Error when nothing runs there.
    */
   static async attach(directory: string): Promise<Lab> {
-    const saved = readSaved(directory);
-    if (saved === undefined) throw new Error(`no lab in ${directory}`);
+    const state = readState(directory);
+    if (state === undefined) throw new Error(`no lab in ${directory}`);
     const emulator = await EmulatorClient.connect(join(directory, SOCKET_FILE));
-    const plans = planAddresses(saved.topology);
-    return new Lab(directory, saved, emulator, undefined, planRoutes(saved.topology, plans, new Set(saved.avoid)));
+    const lab = new Lab(directory, state, emulator, []);
+    lab.#routes = planRoutes(state.topology, lab.plans, new Set(state.avoid));
+    return lab;
+  }
+
+  get plans(): ReadonlyMap<string, NodePlan> {
+    return this.#plans;
   }
 
   get centre(): LabNode {
-    return this.node(this.#saved.centre);
+    return this.node(this.#state.centre);
   }
 
-  /** A router by its name, or a container by `site/container`. */
+  /** What changes while the lab runs, and who owns it. */
+  get state(): LabState {
+    return this.#state;
+  }
+
+  /**
+   * A router by its name, or what is at it: `site/container`, `site/network-c1` of an isolated network, `site/overlay` and
+   * `site/UPLINK` for the router by another address, `site/nat` for the NAT in front of it.
+   */
   node(name: string): LabNode {
-    const [router, container] = name.split('/') as [string, string | undefined];
+    const [router, part] = name.split('/') as [string, string | undefined];
     const plan = this.#plan(router);
-    if (container === undefined) {
-      const addresses =
-        plan.uplinks.length > 0 ? plan.uplinks : [{ name: undefined, ipv4: plan.ipv4, ipv6: plan.ipv6 }];
+    const node = (addresses: Addresses, network: string, namespace: string): LabNode => {
+      const managementIpv4 = this.#state.outOfBand ? managementAddresses(this.topology).get(name) : undefined;
       return {
         name,
-        ipv4: plan.ipv4,
-        ipv6: plan.ipv6,
-        wanAddresses: addresses.map((uplink) => wanAddresses(uplink.name, uplink.ipv4, uplink.ipv6)).join(','),
-        enter: this.#namespaces.enter(router),
+        ipv4: addresses.ipv4,
+        ipv6: addresses.ipv6,
+        wanAddresses: wanAddresses(network, addresses),
+        enter: this.#namespaces.enter(namespace),
+        ...(managementIpv4 === undefined ? {} : { managementIpv4 }),
       };
-    }
-    const at = plan.node.containers.indexOf(container);
-    if (at === -1) throw new Error(`site ${router} has no container ${container}`);
-    const { ipv4, ipv6 } = containerAddresses(plan, at);
-    return {
-      name,
-      ipv4,
-      ipv6,
-      wanAddresses: wanAddresses(undefined, ipv4, ipv6),
-      enter: this.#namespaces.enter(`${router}-${container}`),
     };
+    if (part === undefined) {
+      const ways = plan.uplinks.map((uplink) => wanAddresses(`default/${uplink.name}`, uplink));
+      const overlay = plan.overlay === undefined ? [] : [wanAddresses('default/overlay', plan.overlay)];
+      const own = node(ownAddresses(plan), 'default', router);
+      return ways.length === 0 ? own : { ...own, wanAddresses: [...ways, ...overlay].join(',') };
+    }
+    if (part === 'overlay' && plan.overlay !== undefined) return node(plan.overlay, 'default/overlay', router);
+    if (part === 'nat' && plan.inside !== undefined) return node(plan, 'default', wanNamespace(plan));
+    const uplink = plan.uplinks.find((candidate) => candidate.name === part);
+    if (uplink !== undefined) return node(uplink, `default/${uplink.name}`, router);
+    const member = networkMembers(this.topology).find(({ site, container }) => site === router && container === part);
+    if (member !== undefined) return node(member, member.network, `${router}-${part}`);
+    const at = plan.node.containers.indexOf(part);
+    if (at === -1) throw new Error(`site ${router} has no container ${part}`);
+    return node(containerAddresses(plan, at), 'default', `${router}-${part}`);
   }
 
   /** A probe runs in the container of its name where the site has one, and on the router otherwise. */
@@ -213,13 +226,21 @@ export class Lab implements BranchNetwork {
   }
 
   /** @throws Error when there is no such link, or the settings are refused (then none of them holds). */
-  async set(link: string, direction: Direction, settings: LinkChange): Promise<void> {
-    this.#link(link);
-    await this.emulator.setLink(link, settings, direction);
+  async set(link: string, direction: Direction, settings: LabLinkChange): Promise<void> {
+    const { uplink } = this.#link(link);
+    const { receivePowerDbm, ...change } = settings;
+    await this.emulator.setLink(link, change, direction);
+    if (receivePowerDbm !== undefined) {
+      const directions: readonly LinkDirection[] = direction === 'both' ? ['a2b', 'b2a'] : [direction];
+      const all = this.#readState().receivePowerDbm;
+      const powers = { ...all[link], ...Object.fromEntries(directions.map((one) => [one, receivePowerDbm])) };
+      this.#change({ receivePowerDbm: { ...all, [link]: powers } });
+    }
+    if (settings.down !== undefined && uplink !== undefined) await this.#routeOverlay();
   }
 
   /** Sets every link of a site, in the direction away from it, towards it, or both. */
-  async setSite(site: string, direction: 'out' | 'in' | 'both', settings: LinkChange): Promise<void> {
+  async setSite(site: string, direction: 'out' | 'in' | 'both', settings: LabLinkChange): Promise<void> {
     for (const link of this.linksAt(site)) {
       const away = link.a === site ? 'a2b' : 'b2a';
       const towards = link.a === site ? 'b2a' : 'a2b';
@@ -230,19 +251,61 @@ export class Lab implements BranchNetwork {
   /** Moves every route off these links, or back on all of them; returns how many routes changed. */
   reroute(avoid: ReadonlySet<string>): number {
     for (const link of avoid) this.#link(link);
-    const changed = this.#applyRoutes(planRoutes(this.topology, this.plans, avoid));
-    this.#avoid = avoid;
-    writeFileSync(join(this.directory, STATE_FILE), JSON.stringify({ ...this.#saved, avoid: [...avoid] }));
+    const changed = this.#applyRoutes(planRoutes(this.topology, this.#plans, avoid));
+    this.#change({ avoid: [...avoid] });
     return changed;
+  }
+
+  /** Gives a site, its containers and its uplinks addresses that nobody had; returns the router's. Routes follow. */
+  async readdress(site: string): Promise<Addresses> {
+    const before = this.#plan(site);
+    if (before.node.kind !== 'site') throw new Error(`${site} is not a site`);
+    const { numbers, avoid } = this.#readState();
+    const plansBefore = this.#plans;
+    const moved = { ...numbers, [site]: freeNumber(plansBefore) };
+    this.#plans = planAddresses(this.topology, moved);
+    const after = this.#plan(site);
+    const overlaid = overlaySites(this.topology).some(({ name }) => name === site);
+    if (overlaid) removeOverlay(this.#namespaces, this.topology, plansBefore);
+    moveRouter(this.#namespaces, before, after, (link) => this.#device(link));
+    this.#applyRoutes(planRoutes(this.topology, this.#plans, new Set(avoid)), site);
+    this.#change({ numbers: moved });
+    if (overlaid) {
+      makeOverlay(this.#namespaces, this.topology, this.#plans);
+      await this.#routeOverlay();
+    }
+    remakeNetworkTunnels(this.#namespaces, this.topology, this.#plans, site);
+    return ownAddresses(after);
+  }
+
+  /** Sends a site's overlay over this uplink while it works, or over its first again. */
+  async setOverlay(site: string, uplink: string | undefined): Promise<void> {
+    const { uplinks, overlay } = this.#plan(site);
+    if (overlay === undefined) throw new Error(`${site} has no overlay`);
+    if (uplink !== undefined && !uplinks.some(({ name }) => name === uplink)) {
+      throw new Error(`${site} has no uplink ${uplink}; uplinks: ${uplinks.map(({ name }) => name).join(', ')}`);
+    }
+    const { [site]: _, ...others } = this.#readState().overlayVia;
+    this.#change({ overlayVia: uplink === undefined ? others : { ...others, [site]: uplink } });
+    await this.#routeOverlay();
+  }
+
+  /** How long the service at a site thinks before it answers. The network is not touched. */
+  setServiceDelay(site: string, delayMs: number): void {
+    if (this.#plan(site).node.service !== true) {
+      const having = this.topology.nodes.filter(({ service }) => service === true).map(({ name }) => name);
+      throw new Error(`${site} has no service; services: ${having.join(', ') || 'none'}`);
+    }
+    this.#change({ serviceDelayMs: { ...this.#readState().serviceDelayMs, [site]: delayMs } });
   }
 
   /** Links that carry no route now. */
   get avoided(): ReadonlySet<string> {
-    return this.#avoid;
+    return new Set(this.#state.avoid);
   }
 
   get seed(): number {
-    return this.#saved.seed;
+    return this.#state.seed;
   }
 
   /** Links at a node. */
@@ -256,34 +319,15 @@ export class Lab implements BranchNetwork {
     return this.emulator.truth({ flows: true, ...(link === undefined ? {} : { link }) });
   }
 
-  /** Links from a node to a router's prefix in order, by the routes of now. */
+  /** Links from a node to a router's prefix in order, by the routes of now; of equal ways the first. */
   linksBetween(from: string, to: string): readonly string[] {
     const router = from.split('/')[0]!;
     return pathOf(this.topology, this.#routes, router, this.#plan(to.split('/')[0]!).lan4) ?? [];
   }
 
-  /** What became of everything one address sent to another, by protocol and family, over the links of now. */
+  /** What became of everything one address sent to another, by protocol, family and flow, and which links it took. */
   async pathTruth(from: LabNode, to: LabNode): Promise<PathTruth[]> {
-    const links = this.linksBetween(from.name, to.name);
-    const truth = await this.truth();
-    const sums = new Map<string, MutablePathTruth>();
-    links.forEach((link, at) => {
-      const { a2b, b2a } = truth.get(link)!;
-      for (const flow of [...(a2b.flows ?? []), ...(b2a.flows ?? [])]) {
-        const [src, dst] = flow.family === 4 ? [from.ipv4, to.ipv4] : [from.ipv6, to.ipv6];
-        if (flow.src !== src || flow.dst !== dst) continue;
-        const key = `${flow.protocol} ${flow.family}`;
-        const sum = sums.get(key) ?? newPathTruth(flow);
-        sums.set(key, sum);
-        for (const [cause, count] of Object.entries(flow.dropped)) {
-          if (count > 0) sum.dropped[cause] = (sum.dropped[cause] ?? 0) + count;
-        }
-        sum.duplicated += flow.duplicated;
-        if (at === 0) sum.sent += flow.received;
-        if (at === links.length - 1) sum.arrived += flow.forwarded;
-      }
-    });
-    return [...sums.values()];
+    return pathTruth(this.topology.links, await this.truth(), this.#pathEnd(from), this.#pathEnd(to));
   }
 
   /** Leaves a lab that goes on. */
@@ -291,17 +335,69 @@ export class Lab implements BranchNetwork {
     this.emulator.close();
   }
 
-  /** Ends the emulator, whoever started it, and removes every namespace. */
+  /** Ends what runs in it, whoever started it, and removes every namespace. */
   async remove(): Promise<void> {
     this.emulator.close();
-    if (this.#service === undefined) process.kill(this.#saved.emulatorPid);
-    else await this.#service.stop();
+    for (const service of [...this.#services].reverse()) await service.stop();
+    await endProcess(this.#state.emulatorPid, stopPatienceMs(this.topology));
     this.#namespaces.removeAll();
   }
 
+  async #make(detached: boolean): Promise<void> {
+    const { topology, plans } = this;
+    const deviceOf = (link: string): string => this.#device(link);
+    for (const plan of plans.values()) {
+      // Routers that hash alike would send all flows the same way behind the first of them.
+      const ecmpSeed = topology.ecmp === true ? this.seed * 1_000 + plan.number : undefined;
+      makeRouter(this.#namespaces, plan, { ecmpSeed });
+    }
+    for (const link of topology.links) await this.#makeLink(link);
+    for (const plan of plans.values()) makeUplinkRules(this.#namespaces, plan, deviceOf);
+    if (this.#state.outOfBand) makeManagement(this.#namespaces, topology);
+    this.reroute(new Set());
+    makeNetworks(this.#namespaces, topology, plans);
+    if (topology.overlay === true) makeOverlay(this.#namespaces, topology, plans);
+    await this.#routeOverlay();
+    await this.#startEquipment(detached);
+  }
+
+  async #startEquipment(detached: boolean): Promise<void> {
+    const services = this.topology.nodes.some(({ service }) => service === true);
+    if (this.#state.community === undefined && !services) return;
+    const equipment = new Service({
+      name: 'equipment',
+      // Inside a namespace of the lab, so that who removes the lab finds it.
+      enter: this.#namespaces.enter(this.topology.nodes[0]!.name),
+      command: [process.execPath, EQUIPMENT_PROGRAM, this.directory],
+      env: {},
+      logFile: join(this.directory, 'equipment.log'),
+      outlivesParent: detached,
+    });
+    equipment.start();
+    this.#services.push(equipment);
+    const ready = join(this.directory, READY_FILE);
+    for (let waitedMs = 0; !existsSync(ready); waitedMs += POLL_MS) {
+      if (!equipment.running || waitedMs > EQUIPMENT_PATIENCE_MS) {
+        throw new Error(`agents and services do not start: ${equipment.logTail(10)}`);
+      }
+      await sleep(POLL_MS);
+    }
+  }
+
+  /** The state as other processes left it. */
+  #readState(): LabState {
+    this.#state = readState(this.directory) ?? this.#state;
+    return this.#state;
+  }
+
+  #change(change: Partial<LabState>): void {
+    this.#state = { ...this.#readState(), ...change };
+    writeState(this.directory, this.#state);
+  }
+
   #plan(name: string): NodePlan {
-    const plan = this.plans.get(name);
-    if (plan === undefined) throw new Error(`no node ${name}; nodes: ${[...this.plans.keys()].join(', ')}`);
+    const plan = this.#plans.get(name);
+    if (plan === undefined) throw new Error(`no node ${name}; nodes: ${[...this.#plans.keys()].join(', ')}`);
     return plan;
   }
 
@@ -313,146 +409,93 @@ export class Lab implements BranchNetwork {
     return link;
   }
 
-  #makeRouter(plan: NodePlan): void {
-    const { node } = plan;
-    const namespace = this.#namespaces.add(node.name);
-    this.#namespaces.sysctl(node.name, {
-      'ipv4.ip_forward': 1,
-      'ipv6.conf.all.forwarding': 1,
-      'ipv4.conf.all.rp_filter': 0,
-      'ipv4.conf.default.rp_filter': 0,
-      'ipv6.conf.default.accept_dad': 0,
-      'ipv4.icmp_ratelimit': 0,
-      'ipv6.icmp.ratelimit': 0,
-    });
-    const hasLan = node.containers.length > 0;
-    const device = hasLan ? 'lan' : 'lo';
-    const further = plan.uplinks.slice(1);
-    ip(
-      [
-        ...(hasLan ? ['link add name lan type bridge forward_delay 0', 'link set lan up'] : []),
-        `address add ${plan.ipv4}/${hasLan ? 24 : 32} dev ${device}`,
-        `address add ${plan.ipv6}/${hasLan ? 64 : 128} dev ${device} nodad`,
-        ...further.flatMap(({ ipv4, ipv6 }) => [
-          `address add ${ipv4}/32 dev lo`,
-          `address add ${ipv6}/128 dev lo nodad`,
-        ]),
-      ],
-      namespace,
-    );
-    node.containers.forEach((container, at) => {
-      const name = `${node.name}-${container}`;
-      const inside = this.#namespaces.add(name);
-      const { ipv4, ipv6 } = containerAddresses(plan, at);
-      const port = `port${at + 1}`;
-      ip(
-        [
-          `link add name ${port} type veth peer name eth0 netns ${inside}`,
-          `link set ${port} master lan`,
-          `link set ${port} up`,
-        ],
-        namespace,
-      );
-      ip(
-        [
-          `address add ${ipv4}/24 dev eth0`,
-          `address add ${ipv6}/64 dev eth0 nodad`,
-          'link set eth0 up',
-          `route add default via ${plan.ipv4}`,
-          `-6 route add default via ${plan.ipv6}`,
-        ],
-        inside,
-      );
-    });
+  #device(link: string): string {
+    return linkDevice(this.topology, link);
   }
 
-  async #makeLink(link: TopologyLink, number: number): Promise<void> {
-    const device = deviceOf(number);
+  #pathEnd({ name, ipv4, ipv6 }: LabNode): PathEnd {
+    const router = name.split('/')[0]!;
+    const plan = this.#plan(router);
+    return { router, addresses: { ipv4: plan.inside === undefined ? ipv4 : plan.ipv4, ipv6 } };
+  }
+
+  async #makeLink(link: TopologyLink): Promise<void> {
+    const device = this.#device(link.name);
     const end = (name: string) => {
-      const { ipv4, ipv6 } = this.#plan(name);
-      return { netns: this.#namespaces.fullName(name), device, address4: ipv4, address6: ipv6 };
+      const plan = this.#plan(name);
+      const netns = this.#namespaces.fullName(wanNamespace(plan));
+      return { netns, device, address4: plan.ipv4, address6: plan.ipv6 };
     };
-    await this.emulator.addLink(link.name, end(link.a), end(link.b));
-    for (const name of [link.a, link.b]) {
-      ip([`link set ${device} txqueuelen 10000 up`], this.#namespaces.fullName(name));
-    }
-    await this.emulator.setLink(link.name, link.settings);
+    const [a, b] = [end(link.a), end(link.b)];
+    await this.emulator.addLink(link.name, a, b);
+    for (const { netns } of [a, b]) ip([`link set ${device} txqueuelen 10000 up`], netns);
+    await this.set(link.name, 'both', link.settings);
   }
 
-  /** What has an uplink's address as its source leaves by that uplink. */
-  #makeUplinkRules(plan: NodePlan): void {
-    const namespace = this.#namespaces.fullName(plan.node.name);
-    const hasLan = plan.node.containers.length > 0;
-    ip(
-      plan.uplinks.flatMap((uplink, at) => {
-        const table = FIRST_UPLINK_TABLE + at;
-        const device = deviceOf(this.topology.links.findIndex((link) => link.name === uplink.link));
-        return [
-          `rule add from ${uplink.ipv4} lookup ${table}`,
-          `-6 rule add from ${uplink.ipv6} lookup ${table}`,
-          `route add default dev ${device} table ${table}`,
-          `-6 route add default dev ${device} table ${table}`,
-          ...(hasLan
-            ? [`route add ${plan.lan4} dev lan table ${table}`, `-6 route add ${plan.lan6} dev lan table ${table}`]
-            : []),
-        ];
-      }),
-      namespace,
+  /** Puts the overlay on uplinks that work. */
+  async #routeOverlay(): Promise<void> {
+    const { topology } = this;
+    const sites = overlaySites(topology).map(({ name }) => this.#plan(name));
+    if (sites.length === 0) return;
+    const working = new Set<string>();
+    for (const { node, uplinks } of sites) {
+      for (const { name, link } of uplinks) {
+        const { a2b, b2a } = await this.emulator.settings(link);
+        if (!a2b.down && !b2a.down) working.add(`${node.name}/${name}`);
+      }
+    }
+    const { overlayVia } = this.#readState();
+    routeOverlay(this.#namespaces, topology, this.#plans, (pair) =>
+      overlayUplink(topology, pair, overlayVia, (site, uplink) => working.has(`${site}/${uplink}`)),
     );
   }
 
-  #applyRoutes(routes: readonly Route[]): number {
+  /** @param moved a node whose own address changed, so that its routes need another source. */
+  #applyRoutes(routes: readonly Route[], moved?: string): number {
     const key = (route: Route): string => `${route.node} ${route.prefix4}`;
     const before = new Map(this.#routes.map((route) => [key(route), route]));
     const commands = new Map<string, string[]>();
-    const command = (node: string, ...lines: string[]): void => {
-      commands.set(node, [...(commands.get(node) ?? []), ...lines]);
+    const command = (plan: NodePlan, ...lines: string[]): void => {
+      const namespace = wanNamespace(plan);
+      commands.set(namespace, [...(commands.get(namespace) ?? []), ...lines]);
     };
     let changed = 0;
     for (const route of routes) {
       const known = before.get(key(route));
       before.delete(key(route));
-      if (known?.link === route.link) continue;
+      if (known?.links.join(' ') === route.links.join(' ') && route.node !== moved) continue;
       changed += 1;
-      const { ipv4, ipv6 } = this.#plan(route.node);
-      const device = deviceOf(this.topology.links.findIndex((link) => link.name === route.link));
+      const plan = this.#plan(route.node);
+      const devices = route.links.map((link) => this.#device(link));
       command(
-        route.node,
-        `route replace ${route.prefix4} dev ${device} src ${ipv4}`,
-        `-6 route replace ${route.prefix6} dev ${device} src ${ipv6}`,
+        plan,
+        `route replace ${route.prefix4} src ${plan.ipv4} ${nextHops(devices.map((device) => `dev ${device}`))}`,
+        `-6 route replace ${route.prefix6} ${plan.inside === undefined ? `src ${plan.ipv6} ` : ''}` +
+          nextHops(
+            devices.map((device) =>
+              this.topology.ecmp === true ? `via ${ANY_GATEWAY6} dev ${device} onlink` : `dev ${device}`,
+            ),
+          ),
       );
     }
     for (const { node, prefix4, prefix6 } of before.values()) {
       changed += 1;
-      command(node, `route delete ${prefix4}`, `-6 route delete ${prefix6}`);
+      command(this.#plan(node), `route delete ${prefix4}`, `-6 route delete ${prefix6}`);
     }
-    for (const [node, lines] of commands) ip(lines, this.#namespaces.fullName(node));
+    for (const [name, lines] of commands) ip(lines, this.#namespaces.fullName(name));
     this.#routes = routes;
     return changed;
   }
 }
 
-type MutablePathTruth = { -readonly [K in keyof Omit<PathTruth, 'dropped'>]: PathTruth[K] } & {
-  dropped: Record<string, number>;
-};
-
-const newPathTruth = ({ protocol, family }: FlowTruth): MutablePathTruth => ({
-  protocol,
-  family,
-  sent: 0,
-  arrived: 0,
-  dropped: {},
-  duplicated: 0,
-});
-
-const deviceOf = (linkNumber: number): string => `wan${linkNumber + 1}`;
-
-function containerAddresses(plan: NodePlan, at: number): { ipv4: string; ipv6: string } {
-  const host = FIRST_CONTAINER + at;
-  return { ipv4: plan.ipv4.replace(/\.1$/, `.${host}`), ipv6: plan.ipv6.replace(/::1$/, `::${host.toString(16)}`) };
+/** Device of a link at both its ends. */
+export function linkDevice({ links }: Topology, link: string): string {
+  return `wan${links.findIndex(({ name }) => name === link) + 1}`;
 }
 
-function wanAddresses(uplink: string | undefined, ipv4: string, ipv6: string): string {
-  const network = uplink === undefined ? 'default' : `default/${uplink}`;
+const nextHops = (hops: readonly string[]): string =>
+  hops.length === 1 ? hops[0]! : hops.map((hop) => `nexthop ${hop}`).join(' ');
+
+function wanAddresses(network: string, { ipv4, ipv6 }: Addresses): string {
   return `${network}=${ipv4},${network}=[${ipv6}]`;
 }

@@ -62,7 +62,7 @@ export class Mesh {
     writeFileSync(this.configFile, options.config);
     this.#network = options.network;
     this.centre = options.network?.centre;
-    const brokerAddress = this.centre?.ipv4 ?? '127.0.0.1';
+    const brokerAddress = this.centre?.managementIpv4 ?? this.centre?.ipv4 ?? '127.0.0.1';
     const brokerPort = this.centre === undefined ? LOOPBACK_FIRST_PORT - 1 : BROKER_PORT;
     this.natsUrl = `nats://${brokerAddress}:${brokerPort}`;
     this.broker = this.#service('broker', this.centre, [

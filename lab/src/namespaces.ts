@@ -16,24 +16,30 @@ const NAME = /^wanscope-(\d+)-/;
  * a batch is of one family.
  */
 export function ip(commands: readonly string[], namespace?: string): void {
-  const ofFamily6 = commands.filter((command) => command.startsWith('-6 '));
-  runBatch(
-    commands.filter((command) => !command.startsWith('-6 ')),
-    [],
-    namespace,
-  );
-  runBatch(
-    ofFamily6.map((command) => command.slice(3)),
-    ['-6'],
-    namespace,
-  );
+  const inside = namespace === undefined ? [] : ['-n', namespace];
+  const of4 = commands.filter((command) => !command.startsWith('-6 '));
+  const of6 = commands.filter((command) => command.startsWith('-6 ')).map((command) => command.slice(3));
+  runBatch('ip', [...inside, '-batch', '-'], of4);
+  runBatch('ip', ['-6', ...inside, '-batch', '-'], of6);
 }
 
-function runBatch(commands: readonly string[], options: readonly string[], namespace: string | undefined): void {
+/** Runs `bridge` commands, which say behind which address a tunnel's neighbours are. */
+export function bridge(commands: readonly string[], namespace: string): void {
+  runBatch('bridge', ['-n', namespace, '-batch', '-'], commands);
+}
+
+/** Loads packet filter rules, all or none. @throws Error also where `nft` is missing. */
+export function nft(rules: string, namespace: string): void {
+  runBatch('ip', ['netns', 'exec', namespace, 'nft', '-f', '-'], [rules]);
+}
+
+function runBatch(program: string, args: readonly string[], commands: readonly string[]): void {
   if (commands.length === 0) return;
-  const args = [...options, ...(namespace === undefined ? [] : ['-n', namespace]), '-batch', '-'];
-  const run = spawnSync('ip', args, { input: `${commands.join('\n')}\n`, encoding: 'utf8' });
-  if (run.status !== 0) throw new Error(`ip ${args.join(' ')} (${commands.join('; ')}): ${run.stderr.trim()}`);
+  const run = spawnSync(program, args, { input: `${commands.join('\n')}\n`, encoding: 'utf8' });
+  if (run.error !== undefined) throw new Error(`${program} is missing (package iproute2)`, { cause: run.error });
+  if (run.status === 0) return;
+  const hint = run.stderr.includes('exec of "nft" failed') ? ' (package nftables)' : '';
+  throw new Error(`${program} ${args.join(' ')} (${commands.join('; ')}): ${run.stderr.trim()}${hint}`);
 }
 
 /** Why namespaces cannot be made here; undefined when they can. */
@@ -80,14 +86,16 @@ export function makeRunDirectory(): string {
 /** Ends the processes and removes the namespaces and files of runs that were killed; returns what it removed. */
 export function removeAbandonedRuns(): string[] {
   const namespaces = abandonedIn(NAMESPACE_FOLDER);
-  for (const name of namespaces) {
-    const { stdout } = spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8' });
-    for (const pid of stdout.split('\n').filter(Boolean)) kill(Number(pid));
-    spawnSync('ip', ['netns', 'delete', name]);
-  }
+  for (const name of namespaces) removeWithProcesses(name);
   const directories = abandonedIn(tmpdir());
   for (const name of directories) rmSync(join(tmpdir(), name), { recursive: true, force: true });
   return [...namespaces, ...directories];
+}
+
+function removeWithProcesses(name: string): void {
+  const { stdout } = spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8' });
+  for (const pid of stdout.split('\n').filter(Boolean)) kill(Number(pid));
+  spawnSync('ip', ['netns', 'delete', name]);
 }
 
 function kill(pid: number): void {
@@ -134,10 +142,9 @@ export class Namespaces {
     });
   }
 
-  /** Removes every namespace of the owner, whoever made it. */
+  /** Removes every namespace of the owner, whoever made it, and ends what runs inside. */
   removeAll(): void {
-    const own = namesIn(NAMESPACE_FOLDER).filter((name) => name.startsWith(this.#prefix));
-    for (const name of own) spawnSync('ip', ['netns', 'delete', name]);
+    for (const name of namesIn(NAMESPACE_FOLDER)) if (name.startsWith(this.#prefix)) removeWithProcesses(name);
   }
 
   /** Removes all it made; safe to call again. */

@@ -19,6 +19,8 @@ export interface LabNode {
   readonly wanAddresses: string;
   /** Argument vector that runs a command inside the node. */
   readonly enter: readonly string[];
+  /** Where reports reach it beside the WAN, if they do not travel in band. */
+  readonly managementIpv4?: string;
 }
 
 /** Nodes for a broker, a collector and probes. */

@@ -6,7 +6,7 @@ import { NS_PER_MS, parseDurationNs, type Clock } from '@wanscope/shared';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import type { Lab } from './lab.ts';
-import { linkWordsSchema } from './topology.ts';
+import { linkWordsSchema } from './topology-file.ts';
 
 const SCENARIO_FOLDER = fileURLToPath(new URL('../scenarios/', import.meta.url));
 
@@ -26,6 +26,11 @@ const stepSchema = z.union([
     site: z.strictObject({ name: z.string(), dir: z.enum(['out', 'in', 'both']).default('both'), to: linkWordsSchema }),
   }),
   z.strictObject({ at, reroute: z.strictObject({ avoid: z.array(z.string()) }) }),
+  z.strictObject({ at, readdress: z.strictObject({ site: z.string() }) }),
+  /** `via` null: back to the first uplink that works. */
+  z.strictObject({ at, overlay: z.strictObject({ site: z.string(), via: z.string().nullable() }) }),
+  /** How long the service at a site thinks. */
+  z.strictObject({ at, service: z.strictObject({ at: z.string(), delay: at }) }),
   z.strictObject({ at, say: z.string() }),
 ]);
 
@@ -76,6 +81,15 @@ async function carryOut(lab: Lab, step: Step, say: (line: string) => void): Prom
   } else if ('set' in step) {
     await lab.set(step.set.link, step.set.dir, step.set.to);
     say(`${step.set.link} ${step.set.dir}: ${JSON.stringify(step.set.to)}`);
+  } else if ('readdress' in step) {
+    const { ipv4, ipv6 } = await lab.readdress(step.readdress.site);
+    say(`${step.readdress.site} is now ${ipv4} and ${ipv6}`);
+  } else if ('overlay' in step) {
+    await lab.setOverlay(step.overlay.site, step.overlay.via ?? undefined);
+    say(`overlay of ${step.overlay.site} over ${step.overlay.via ?? 'its first uplink'}`);
+  } else if ('service' in step) {
+    lab.setServiceDelay(step.service.at, step.service.delay);
+    say(`service at ${step.service.at} takes ${step.service.delay} ms`);
   } else {
     await lab.setSite(step.site.name, step.site.dir, step.site.to);
     say(`links of ${step.site.name}, ${step.site.dir}: ${JSON.stringify(step.site.to)}`);

@@ -12,10 +12,11 @@ export interface ServiceOptions {
   readonly logFile: string;
   /** Goes on when this process ends. */
   readonly outlivesParent?: boolean;
+  /** After this long a service that does not end when asked is killed. */
+  readonly stopPatienceMs?: number;
 }
 
-/** After this long a service that ignores SIGTERM is killed. */
-const STOP_PATIENCE_MS = 5_000;
+const DEFAULT_STOP_PATIENCE_MS = 5_000;
 
 export class Service {
   readonly name: string;
@@ -59,7 +60,7 @@ export class Service {
     if (child === undefined || !this.running) return;
     const exited = once(child, 'exit');
     child.kill(signal);
-    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_PATIENCE_MS);
+    const timer = setTimeout(() => child.kill('SIGKILL'), this.#options.stopPatienceMs ?? DEFAULT_STOP_PATIENCE_MS);
     await exited;
     clearTimeout(timer);
   }

@@ -1,14 +1,21 @@
-/**
- * Topologies: sites, core routers and the links between them, with the addresses and the routes that follow. Pure: a
- * description in, the plan of namespaces, links and routes out.
- */
-import { readFileSync } from 'node:fs';
-import { NS_PER_US, parseBytes, parseDurationNs, parsePercentRatio } from '@wanscope/shared';
-import { parse } from 'yaml';
-import { z } from 'zod';
+/** Topologies: sites, core routers and the links between them. Pure: routing.ts makes addresses and routes of them. */
 import type { LinkChange } from './emulator.ts';
 
-export interface TopologyNode {
+/** What a router does beyond forwarding. */
+export interface NodeOptions {
+  /** Site: it has no public IPv4 address; a carrier's NAT stands between it and its link. IPv6 passes. */
+  readonly nat?: boolean;
+  /** Site: nothing comes in over the WAN that was not asked for, and it forgets after `idleS` seconds without a packet. */
+  readonly firewall?: { readonly idleS: number };
+  /** ICMP messages that the router itself sends in a second, echo replies included; more are dropped. */
+  readonly policeIcmp?: number;
+  /** Forwards and says nothing: no "time exceeded", no "unreachable", no echo reply. */
+  readonly hidden?: boolean;
+  /** Site: an HTTP service on the router, whose delay the lab sets. */
+  readonly service?: boolean;
+}
+
+export interface TopologyNode extends NodeOptions {
   readonly name: string;
   /** Sites are branch routers and have a LAN; cores only forward. */
   readonly kind: 'site' | 'core';
@@ -17,6 +24,12 @@ export interface TopologyNode {
   /** Namespaces on the site's LAN. */
   readonly containers: readonly string[];
 }
+
+/** What the lab can change about a link: what the emulator does, and what a router's optics say about it. */
+export type LabLinkChange = LinkChange & {
+  /** Power of the light that the receiving end of this direction reports, dBm. */
+  readonly receivePowerDbm?: number;
+};
 
 export interface TopologyLink {
   readonly name: string;
@@ -27,12 +40,25 @@ export interface TopologyLink {
   /** Uplink of site `a`, where that site has several. */
   readonly uplink: string | undefined;
   /** Both directions to start with. */
-  readonly settings: LinkChange;
+  readonly settings: LabLinkChange;
+}
+
+/** An isolated network of containers at several sites. Every such network uses the same addresses. */
+export interface IsolatedNetwork {
+  readonly name: string;
+  readonly sites: readonly string[];
+  /** At each of them. */
+  readonly containers: number;
 }
 
 export interface Topology {
   readonly nodes: readonly TopologyNode[];
   readonly links: readonly TopologyLink[];
+  /** Routes use every way of equal cost; a hash of addresses and ports spreads the flows. */
+  readonly ecmp?: boolean;
+  /** Sites with several uplinks are joined by a tunnel over each of them, with addresses of its own. */
+  readonly overlay?: boolean;
+  readonly networks?: readonly IsolatedNetwork[];
 }
 
 /** Kilometres of fibre that light passes in a millisecond. */
@@ -52,25 +78,22 @@ export function fibreDelayUs(from: readonly [number, number], to: readonly [numb
   return Math.round((km * DETOUR * 1_000) / KM_PER_MS) + EQUIPMENT_US;
 }
 
-const site = (
+export function site(
   name: string,
   containers: number | readonly string[],
   location?: readonly [number, number],
-): TopologyNode => ({
-  name,
-  kind: 'site',
-  location,
-  containers: typeof containers === 'number' ? Array.from({ length: containers }, (_, i) => `c${i + 1}`) : containers,
-});
-const core = (name: string, location?: readonly [number, number]): TopologyNode => ({
-  name,
-  kind: 'core',
-  location,
-  containers: [],
-});
+  options: NodeOptions = {},
+): TopologyNode {
+  const names = typeof containers === 'number' ? Array.from({ length: containers }, (_, i) => `c${i + 1}`) : containers;
+  return { ...options, name, kind: 'site', location, containers: names };
+}
+
+export function core(name: string, location?: readonly [number, number], options: NodeOptions = {}): TopologyNode {
+  return { ...options, name, kind: 'core', location, containers: [] };
+}
 
 /** A link whose delay follows from the places at its ends, or is `delayUs` where they have none. */
-function link(
+export function link(
   a: TopologyNode,
   b: TopologyNode,
   options: { delayUs?: number; metric?: number; uplink?: string } = {},
@@ -129,6 +152,86 @@ export function dualHomedTopology(sites: number, containers: number): Topology {
   };
 }
 
+/** Every site joined to every other by a link of its own. */
+export function meshTopology(sites: number, containers: number): Topology {
+  const nodes = siteNames(sites).map((name) => site(name, containers));
+  return {
+    nodes,
+    links: nodes.flatMap((a, i) => nodes.slice(i + 1).map((b) => link(a, b, { delayUs: 5_000 }))),
+  };
+}
+
+const PARALLEL_WAYS = 4;
+
+/** Sites alternate between west and east, which four cores of equal cost join: routes use all four. */
+export function parallelTopology(sites: number, containers: number): Topology {
+  const [west, east] = [core('core-west'), core('core-east')];
+  const middle = Array.from({ length: PARALLEL_WAYS }, (_, i) => core(`core-${i + 1}`));
+  const nodes = siteNames(sites).map((name) => site(name, containers));
+  return {
+    nodes: [west, east, ...middle, ...nodes],
+    links: [
+      ...middle.flatMap((node) => [link(west, node, { delayUs: 2_000 }), link(node, east, { delayUs: 2_000 })]),
+      ...nodes.map((node, i) => link(node, i % 2 === 0 ? west : east, { delayUs: 1_000 })),
+    ],
+    ecmp: true,
+  };
+}
+
+/** Adds isolated networks `net-1`, `net-2`, … with a container of each at every site that can have one. */
+export function withNetworks(topology: Topology, count: number): Topology {
+  const sites = topology.nodes.filter((node) => node.kind === 'site' && cannotTunnel(node) === undefined);
+  const networks = Array.from({ length: count }, (_, i) => ({
+    name: `net-${i + 1}`,
+    sites: sites.map(({ name }) => name),
+    containers: 1,
+  }));
+  return { ...topology, networks: [...(topology.networks ?? []), ...networks] };
+}
+
+/** Why no tunnel can end at a node; undefined when one can. */
+function cannotTunnel({ kind, nat, firewall }: TopologyNode): string | undefined {
+  if (kind !== 'site') return 'is not a site';
+  if (nat === true) return 'is behind a NAT, where no tunnel reaches it';
+  if (firewall !== undefined) return 'has a firewall, which lets no tunnel in';
+  return undefined;
+}
+
+/** Uplink names of a site: none where it has a single link without a name. */
+export function uplinksOf(topology: Topology, node: string): string[] {
+  return topology.links.flatMap(({ a, uplink }) => (a === node && uplink !== undefined ? [uplink] : []));
+}
+
+/** Sites that the overlay joins; none where the topology has no overlay. */
+export function overlaySites(topology: Topology): TopologyNode[] {
+  return topology.overlay === true ? topology.nodes.filter(({ name }) => uplinksOf(topology, name).length > 1) : [];
+}
+
+/** What in a topology cannot be; undefined when all of it can. */
+export function topologyProblem(topology: Topology): string | undefined {
+  const named = (name: string): TopologyNode | undefined => topology.nodes.find((node) => node.name === name);
+  for (const { name, nat, kind } of topology.nodes) {
+    const links = topology.links.filter(({ a, b }) => a === name || b === name);
+    if (nat === true && links.length !== 1) return `${name}: a site behind a NAT has one link`;
+    if (nat === true && kind !== 'site') return `${name}: only a site is behind a NAT`;
+  }
+  const overlaid = overlaySites(topology);
+  if (topology.overlay === true && overlaid.length < 2) return 'overlay: two sites with several uplinks are needed';
+  for (const node of overlaid) {
+    const problem = cannotTunnel(node);
+    if (problem !== undefined) return `overlay: ${node.name} ${problem}`;
+  }
+  for (const { name, sites } of topology.networks ?? []) {
+    for (const member of sites) {
+      const node = named(member);
+      if (node === undefined) return `networks.${name}: no site ${member}`;
+      const problem = cannotTunnel(node);
+      if (problem !== undefined) return `networks.${name}: ${member} ${problem}`;
+    }
+  }
+  return undefined;
+}
+
 const CITIES = {
   berlin: [52.52, 13.4],
   hamburg: [53.55, 9.99],
@@ -159,7 +262,7 @@ const UPLINKS = ['isp-a', 'isp-b'] as const;
 
 /**
  * A small national WAN: a ring of four cores in real cities with an alternative way round, sites on the nearest core, and
- * one branch with two uplinks. Sites beyond the sixth are single-homed near Leipzig.
+ * one branch with two uplinks. Sites beyond the sixth are single-homed near Leipzig. Headquarters runs a service.
  */
 export function nationalTopology(sites: number): Topology {
   const cores = (['berlin', 'hamburg', 'frankfurt', 'munich'] as const).map((city) =>
@@ -175,7 +278,13 @@ export function nationalTopology(sites: number): Topology {
   ];
   for (let i = 0; i < sites; i += 1) {
     const known = NATIONAL_SITES[i];
-    const node = site(known?.name ?? `branch-${i - 2}`, i === 0 ? HQ_CONTAINERS : 0, CITIES[known?.city ?? 'leipzig']);
+    const isHeadquarters = i === 0;
+    const node = site(
+      known?.name ?? `branch-${i - 2}`,
+      isHeadquarters ? HQ_CONTAINERS : 0,
+      CITIES[known?.city ?? 'leipzig'],
+      isHeadquarters ? { service: true } : {},
+    );
     nodes.push(node);
     const homes: readonly string[] = known?.cores ?? ['berlin'];
     homes.forEach((city, at) => {
@@ -184,275 +293,4 @@ export function nationalTopology(sites: number): Topology {
     });
   }
   return { nodes: [...cores, ...nodes], links };
-}
-
-// ------------------------------------------------------------------------------------------------------------- files
-
-const duration = z.string().transform((value, context) => {
-  const ns = parseDurationNs(value);
-  if (ns !== undefined) return ns / NS_PER_US;
-  context.addIssue({ code: 'custom', message: `${value}: must be a duration such as 5ms` });
-  return z.NEVER;
-});
-const ratio = z.string().transform((value, context) => {
-  const parsed = parsePercentRatio(value);
-  if (parsed !== undefined) return parsed;
-  context.addIssue({ code: 'custom', message: `${value}: must be a percentage such as 0.5%` });
-  return z.NEVER;
-});
-const bitRate = z.string().transform((value, context) => {
-  const match = /^(\d+(?:\.\d+)?)(k|M|G)bit\/s$/.exec(value);
-  if (match !== null) return Number(match[1]) * { k: 1e3, M: 1e6, G: 1e9 }[match[2] as 'k' | 'M' | 'G'];
-  context.addIssue({ code: 'custom', message: `${value}: must be a rate such as 10Mbit/s` });
-  return z.NEVER;
-});
-const size = z.string().transform((value, context) => {
-  const parsed = parseBytes(value);
-  if (parsed !== undefined) return parsed;
-  context.addIssue({ code: 'custom', message: `${value}: must be a size such as 64KB` });
-  return z.NEVER;
-});
-
-/** What a person writes about a link, in a topology or scenario file or on the command line. */
-export const linkWordsSchema = z
-  .strictObject({
-    delay: duration.optional(),
-    jitter: z
-      .strictObject({
-        kind: z.enum(['uniform', 'normal']).default('uniform'),
-        by: duration,
-        keepOrder: z.boolean().default(true),
-      })
-      .nullable()
-      .optional(),
-    loss: ratio.optional(),
-    burst: z
-      .strictObject({ p: z.number(), r: z.number(), h: z.number().default(0), k: z.number().default(1) })
-      .nullable()
-      .optional(),
-    lossByDscp: z
-      .record(z.string().regex(/^\d{1,2}$/), ratio)
-      .nullable()
-      .optional(),
-    duplicate: ratio.optional(),
-    reorder: z.strictObject({ ratio, by: duration }).nullable().optional(),
-    rate: z.strictObject({ bits: bitRate, queue: size }).nullable().optional(),
-    mtu: z.int().min(68).max(65_535).nullable().optional(),
-    mtuTooBig: z.boolean().optional(),
-    down: z.boolean().optional(),
-    blackhole: z.boolean().optional(),
-    corrupt: ratio.optional(),
-  })
-  .transform((words): LinkChange => {
-    const { delay, jitter, reorder, rate, ...same } = words;
-    return definedOnly({
-      ...same,
-      delayUs: delay,
-      jitter: jitter && { kind: jitter.kind, us: jitter.by, keepOrder: jitter.keepOrder },
-      reorder: reorder && { ratio: reorder.ratio, extraUs: reorder.by },
-      rate: rate && { bitsPerSecond: rate.bits, queueBytes: rate.queue },
-    });
-  });
-
-function definedOnly(settings: Record<string, unknown>): LinkChange {
-  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
-}
-
-const nodeName = z.string().regex(/^[a-z0-9-]{1,24}$/, 'must be 1 to 24 of a-z, 0-9 and -');
-
-const topologySchema = z.strictObject({
-  sites: z.record(
-    nodeName,
-    z.strictObject({
-      location: z.tuple([z.number(), z.number()]).optional(),
-      containers: z.int().min(0).max(50).default(0),
-    }),
-  ),
-  cores: z.record(nodeName, z.strictObject({ location: z.tuple([z.number(), z.number()]).optional() })),
-  links: z
-    .array(
-      z.strictObject({
-        a: nodeName,
-        b: nodeName,
-        uplink: nodeName.optional(),
-        metric: z.int().min(1).optional(),
-        settings: linkWordsSchema.optional(),
-      }),
-    )
-    .min(1),
-});
-
-/** @throws Error naming file, place and rule when the file is not a topology. */
-export function loadTopology(file: string): Topology {
-  const parsed = topologySchema.safeParse(parse(readFileSync(file, 'utf8')));
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    throw new Error(`${file}: ${issue.path.join('.')}: ${issue.message}`);
-  }
-  const { sites, cores, links } = parsed.data;
-  const nodes = [
-    ...Object.entries(cores).map(([name, { location }]) => core(name, location)),
-    ...Object.entries(sites).map(([name, { location, containers }]) => site(name, containers, location)),
-  ];
-  const nodeOf = (name: string): TopologyNode => {
-    const node = nodes.find((candidate) => candidate.name === name);
-    if (node === undefined) throw new Error(`${file}: links: no node ${name}`);
-    return node;
-  };
-  return {
-    nodes,
-    links: links.map(({ a, b, uplink, metric, settings }) => {
-      const made = link(nodeOf(a), nodeOf(b), {
-        ...(uplink === undefined ? {} : { uplink }),
-        ...(metric === undefined ? {} : { metric }),
-      });
-      return { ...made, settings: { ...made.settings, ...settings } };
-    }),
-  };
-}
-
-// ------------------------------------------------------------------------------------------------ addresses and routes
-
-/** Addresses of a node. Node numbers count from 1 in the order of the topology. */
-export interface NodePlan {
-  readonly node: TopologyNode;
-  /** The router's own address, first of its LAN. */
-  readonly ipv4: string;
-  readonly ipv6: string;
-  readonly lan4: string;
-  readonly lan6: string;
-  /** One more address for each uplink beyond the first, reached over that uplink only. */
-  readonly uplinks: readonly UplinkPlan[];
-}
-
-export interface UplinkPlan {
-  readonly name: string;
-  readonly link: string;
-  readonly ipv4: string;
-  readonly ipv6: string;
-  readonly prefix4: string;
-  readonly prefix6: string;
-}
-
-/** Where `node` sends what is for `prefix4` and `prefix6`: over `link`. */
-export interface Route {
-  readonly node: string;
-  readonly link: string;
-  readonly prefix4: string;
-  readonly prefix6: string;
-}
-
-/** RFC 2544 benchmarking range: .18 for LANs and first uplinks, .19 for further uplinks. */
-const MAX_NODES = 254;
-const prefix6 = (a: number, b: number): string => `fdc8:5ca9:e:${((a << 8) | b).toString(16)}::`;
-
-export function planAddresses(topology: Topology): Map<string, NodePlan> {
-  if (topology.nodes.length > MAX_NODES) throw new Error(`a topology has at most ${MAX_NODES} nodes`);
-  return new Map(
-    topology.nodes.map((node, i) => {
-      const number = i + 1;
-      const own = topology.links.filter((candidate) => candidate.a === node.name && candidate.uplink !== undefined);
-      const plan: NodePlan = {
-        node,
-        ipv4: `198.18.${number}.1`,
-        ipv6: `${prefix6(0, number)}1`,
-        lan4: `198.18.${number}.0/24`,
-        lan6: `${prefix6(0, number)}/64`,
-        uplinks: own.map((uplink, at) => {
-          // The first uplink carries the site's own prefix, each further one a prefix of its own.
-          const first = at === 0;
-          return {
-            name: uplink.uplink!,
-            link: uplink.name,
-            ipv4: first ? `198.18.${number}.1` : `198.19.${number}.${at}`,
-            ipv6: first ? `${prefix6(0, number)}1` : `${prefix6(at, number)}1`,
-            prefix4: first ? `198.18.${number}.0/24` : `198.19.${number}.${at}/32`,
-            prefix6: first ? `${prefix6(0, number)}/64` : `${prefix6(at, number)}1/128`,
-          };
-        }),
-      };
-      return [node.name, plan];
-    }),
-  );
-}
-
-interface Destination {
-  readonly node: string;
-  readonly prefix4: string;
-  readonly prefix6: string;
-  /** The only link over which the destination's node takes it; undefined: any. */
-  readonly lastLink: string | undefined;
-}
-
-/**
- * The cheapest way from every node to every prefix, ties going to the link that comes first. Links in `avoid` carry no
- * route: that is how a reroute is made. Sites do not forward for others.
- */
-export function planRoutes(
-  topology: Topology,
-  plans: ReadonlyMap<string, NodePlan>,
-  avoid: ReadonlySet<string> = new Set(),
-): Route[] {
-  const isSite = new Set(topology.nodes.filter((node) => node.kind === 'site').map((node) => node.name));
-  const destinations = [...plans.values()].flatMap((plan): Destination[] =>
-    plan.uplinks.length === 0
-      ? [{ node: plan.node.name, prefix4: plan.lan4, prefix6: plan.lan6, lastLink: undefined }]
-      : plan.uplinks.map(({ link: lastLink, ...uplink }) => ({
-          node: plan.node.name,
-          prefix4: uplink.prefix4,
-          prefix6: uplink.prefix6,
-          lastLink: avoid.has(lastLink) ? undefined : lastLink,
-        })),
-  );
-  return destinations.flatMap((destination) => {
-    // Cheapest cost to the destination, grown backwards from it.
-    const cost = new Map<string, number>([[destination.node, 0]]);
-    const via = new Map<string, TopologyLink>();
-    const open = new Set([destination.node]);
-    while (open.size > 0) {
-      const current = [...open].reduce((best, node) => (cost.get(node)! < cost.get(best)! ? node : best));
-      open.delete(current);
-      if (isSite.has(current) && current !== destination.node) continue;
-      for (const candidate of topology.links) {
-        if (avoid.has(candidate.name) || (candidate.a !== current && candidate.b !== current)) continue;
-        if (
-          current === destination.node &&
-          destination.lastLink !== undefined &&
-          candidate.name !== destination.lastLink
-        )
-          continue;
-        const neighbour = candidate.a === current ? candidate.b : candidate.a;
-        const through = cost.get(current)! + candidate.metric;
-        if (through >= (cost.get(neighbour) ?? Infinity)) continue;
-        cost.set(neighbour, through);
-        via.set(neighbour, candidate);
-        open.add(neighbour);
-      }
-    }
-    return [...via].map(([node, { name }]) => ({
-      node,
-      link: name,
-      prefix4: destination.prefix4,
-      prefix6: destination.prefix6,
-    }));
-  });
-}
-
-/** Links from one node to another in order, as `routes` lead; undefined where they do not. */
-export function pathOf(
-  topology: Topology,
-  routes: readonly Route[],
-  from: string,
-  toPrefix4: string,
-): string[] | undefined {
-  const path: string[] = [];
-  let current = from;
-  for (let hops = 0; hops <= topology.nodes.length; hops += 1) {
-    const route = routes.find((candidate) => candidate.node === current && candidate.prefix4 === toPrefix4);
-    if (route === undefined) return path.length > 0 ? path : undefined;
-    path.push(route.link);
-    const used = topology.links.find((candidate) => candidate.name === route.link)!;
-    current = used.a === current ? used.b : used.a;
-  }
-  return undefined;
 }
