@@ -10,6 +10,7 @@ export * from './plan.ts';
 export * from './report.ts';
 export * from './report-codec.ts';
 export * from './stats/burst-gap.ts';
+export * from './stats/clock-offset.ts';
 export * from './stats/e-model.ts';
 export * from './stats/interarrival-jitter.ts';
 export * from './stats/one-way-loss.ts';
