@@ -32,7 +32,7 @@ const isRoot = process.getuid?.() === 0;
 
 /** @type {readonly Need[]} */
 const TO_BUILD = [
-  { program: 'g++', package: 'g++', why: 'raw ICMP sockets' },
+  { program: 'g++', package: 'g++', why: 'kernel timestamps and raw ICMP sockets' },
   { program: 'make', package: 'make', why: 'raw ICMP sockets' },
   { program: 'python3', package: 'python3', why: 'raw ICMP sockets' },
 ];
@@ -48,6 +48,10 @@ const TO_TEST = [
   { program: 'amtool', package: 'prometheus-alertmanager', why: 'alert routing tests' },
   { program: 'prometheus-alertmanager', package: 'prometheus-alertmanager', why: 'alert routing tests' },
   { program: 'ping', package: 'iputils-ping', why: 'tests of the emulated WAN' },
+  { program: 'fping', package: 'fping', why: 'tests of the emulated WAN' },
+  { program: 'traceroute', package: 'traceroute', why: 'tests of the emulated WAN' },
+  { program: 'nft', package: 'nftables', why: 'tests of NAT and firewalls' },
+  { program: 'snmpwalk', package: 'snmp', why: "tests of the routers' SNMP agents" },
   { program: 'openssl', package: 'openssl', why: 'tests of HTTPS' },
   { program: 'chromium', package: 'chromium', why: 'tests of the page' },
 ];
@@ -145,9 +149,15 @@ function buildEmulator() {
   run('make', ['--silent', '-C', 'lab/native']);
 }
 
+/** The probe's packet engine; it says itself what it lacks, and the probe does without. */
+function buildPacketEngine() {
+  run(process.execPath, [join(root, 'probe/native/build.mjs')]);
+}
+
 function build() {
   say('building');
   buildEmulator();
+  buildPacketEngine();
   run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-b']);
 }
 
