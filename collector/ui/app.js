@@ -9,7 +9,8 @@
  * @typedef {{ key: string, srcSite: string, src: string, dstSite: string, dst: string, test: string, class: string,
  *   family: string, state: State, reason: string, since: string,
  *   interval: { sent: number, lost: number, lossRatio: number | null, minRttSeconds: number | null,
- *     meanRttSeconds: number | null, maxRttSeconds: number | null } | null }} Path
+ *     meanRttSeconds: number | null, maxRttSeconds: number | null } | null,
+ *   recentRtt: { quantileSeconds: { p50: number, p99: number } } | null, mos: number | null }} Path
  */
 
 const REFRESH_MS = 5_000;
@@ -145,7 +146,21 @@ function drawProblems(mesh) {
 
 /** @param {Path[]} paths @param {{ src: string, dst: string }} pair */
 function drawPaths(paths, pair) {
-  const columns = ['path', 'test', 'class', 'family', 'state', 'loss', 'min', 'mean', 'max', ''];
+  const columns = [
+    'path',
+    'test',
+    'class',
+    'family',
+    'state',
+    'loss',
+    'min',
+    'mean',
+    'max',
+    'median',
+    'p99',
+    'MOS',
+    '',
+  ];
   const head = element('tr', {}, ...columns.map((column) => element('th', { scope: 'col' }, column)));
   const rows = paths.map((path) => {
     const interval = path.interval;
@@ -159,13 +174,16 @@ function drawPaths(paths, pair) {
       rttText(interval?.minRttSeconds),
       rttText(interval?.meanRttSeconds),
       rttText(interval?.maxRttSeconds),
+      rttText(path.recentRtt?.quantileSeconds.p50),
+      rttText(path.recentRtt?.quantileSeconds.p99),
+      path.mos === null ? '' : path.mos.toFixed(1),
       `${reasonText(path.reason)}, ${sinceText(path.since)}`,
     ];
     return element(
       'tr',
       {},
       ...cells.map((text, i) =>
-        element('td', i === 4 ? { class: path.state } : i === 9 ? { class: 'quiet' } : {}, text),
+        element('td', i === 4 ? { class: path.state } : i === cells.length - 1 ? { class: 'quiet' } : {}, text),
       ),
     );
   });
