@@ -13,6 +13,8 @@ COPY shared/package.json shared/
 COPY probe/package.json probe/
 COPY collector/package.json collector/
 COPY lab/package.json lab/
+# The packet engine is built by the installation.
+COPY probe/native probe/native
 RUN npm ci --omit=dev --workspace=@wanscope/shared --workspace=@wanscope/probe --loglevel=error
 # What only builds or describes the modules stays behind; of raw-socket, the compiled module and its wrapper run.
 RUN find node_modules/raw-socket -mindepth 1 -maxdepth 1 ! -name build ! -name index.js ! -name package.json -exec rm -r {} + \
@@ -23,7 +25,7 @@ RUN find node_modules/raw-socket -mindepth 1 -maxdepth 1 ! -name build ! -name i
  && find node_modules -type d \( -name test -o -name tests -o -name benchmark -o -name benchmarks -o -name examples -o -name .github \) \
       -prune -exec rm -r {} + \
  && find node_modules -name '*.test.*' -delete \
- && strip node_modules/raw-socket/build/Release/raw.node \
+ && strip node_modules/raw-socket/build/Release/raw.node probe/native/build/engine.node \
  && strip -o /tmp/node /usr/local/bin/node
 
 FROM node:24-bookworm AS build
@@ -57,6 +59,7 @@ ENV NODE_ENV=production \
 COPY --from=dependencies /tmp/node /usr/local/bin/node
 COPY --from=dependencies /app/node_modules /app/node_modules
 COPY --from=build /out/app /app
+COPY --from=dependencies /app/probe/native/build/engine.node /app/probe/native/build/
 COPY --from=build --chown=65534:65534 /out/state/ /var/lib/
 # Root only to open raw sockets and low ports: the program then becomes 65534 for good.
 USER 0:0

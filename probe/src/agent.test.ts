@@ -13,7 +13,7 @@ import {
   type Report,
 } from '@wanscope/shared';
 import { FakeClock, mutate, Random } from '@wanscope/shared/testing';
-import { Agent } from './agent.ts';
+import { Agent, type AgentOptions } from './agent.ts';
 import { BusError, type Bus } from './bus.ts';
 import type { PlanStore } from './plan-store.ts';
 import type { ProbeChannel, Prober } from './probers/prober.ts';
@@ -94,6 +94,7 @@ describe('the agent', () => {
   const prober: Prober = {
     protocol: 'udp',
     timesOut: false,
+    leadNs: 0,
     open: (_request, events): ProbeChannel => {
       opened += 1;
       return {
@@ -143,6 +144,21 @@ describe('the agent', () => {
     };
   }
 
+  const idleEngine: AgentOptions['engine'] = {
+    name: 'kernel',
+    icmpFamilies: [],
+    leadNs: 0,
+    drain: () => undefined,
+    missed: () => false,
+    counts: () => ({
+      stamps: { kernelKernel: 0, userKernel: 0, userUser: 0 },
+      rowsDropped: 0,
+      receiveDropped: 0,
+      wallSteps: 0,
+    }),
+    takeLateness: () => ({ maxNs: 0, sumNs: 0, count: 0 }),
+  };
+
   function make(): void {
     agent = new Agent({
       identity: IDENTITY,
@@ -155,7 +171,8 @@ describe('the agent', () => {
       spool,
       usage: new UsageLedger(),
       probers: new Map([['udp', prober]]),
-      icmpFamilies: [],
+      engine: idleEngine,
+      watch: { take: () => ({ maxNs: 0, sumNs: 0, count: 0 }) },
       endpoints: () => Promise.resolve([]),
       reflectorCounts: () => ({ reflected: 0, dropped: 0 }),
       processUsage: () => ({ rssBytes: 1, cpuNs: 1 }),

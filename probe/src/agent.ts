@@ -32,6 +32,8 @@ import {
 import type { Bus } from './bus.ts';
 import { IntervalClock, type IntervalSpan } from './interval.ts';
 import { OncePerCause, type Log } from './log.ts';
+import type { LoopDelay, LoopWatch } from './net/loop-watch.ts';
+import type { EngineCounts, EngineName, PacketEngine } from './net/packet-engine.ts';
 import type { PlanStore } from './plan-store.ts';
 import type { Prober } from './probers/prober.ts';
 import { Publisher } from './publisher.ts';
@@ -65,7 +67,11 @@ export interface AgentOptions {
   readonly spool: Spool;
   readonly usage: UsageLedger;
   readonly probers: ReadonlyMap<Protocol, Prober>;
-  readonly icmpFamilies: readonly Family[];
+  readonly engine: Pick<
+    PacketEngine,
+    'name' | 'icmpFamilies' | 'leadNs' | 'drain' | 'missed' | 'counts' | 'takeLateness'
+  >;
+  readonly watch: Pick<LoopWatch, 'take'>;
   /** Where the probe can be reached now; asked again at each connect. */
   readonly endpoints: () => Promise<readonly HelloEndpoint[]>;
   readonly reflectorCounts: () => ReflectorCounts;
@@ -91,6 +97,12 @@ export interface AgentState {
   readonly timerError: TimerError;
   readonly icmpFamilies: readonly Family[];
   readonly reflectors: ReflectorCounts;
+  readonly engine: EngineName;
+  readonly engineCounts: EngineCounts;
+  /** Samples kept out of the statistics since boot, because the probe itself was late. */
+  readonly contaminated: number;
+  /** Delay of the event loop in the interval that closed last. */
+  readonly loopDelay: LoopDelay;
 }
 
 /** A session that the plan no longer names, until the intervals it measured in have closed. */
@@ -124,6 +136,8 @@ export class Agent {
   #cancelBoundary: (() => void) | undefined;
   #seq = 0;
   #timerError: TimerError = { maxNs: 0, sumNs: 0, count: 0 };
+  #loopDelay: LoopDelay = { maxNs: 0, sumNs: 0, count: 0 };
+  #contaminated = 0;
   #endpoints: readonly HelloEndpoint[] = [];
   #helloVersion = 0;
   #helloRetryMs = HELLO_RETRY_MS;
@@ -134,15 +148,21 @@ export class Agent {
     const { clock } = options;
     this.#options = options;
     this.#startedAtMs = clock.wallMs();
-    this.#schedule = new Schedule(clock);
     this.#budget = new SendBudget(clock.monoNs());
     this.#plan = options.planStore.load();
     this.#intervals = new IntervalClock(clock, this.#plan?.intervalMs ?? DEFAULT_INTERVAL_MS);
+    // A probe handed over early still belongs to the interval of its deadline, which has to have begun.
+    this.#schedule = new Schedule(clock, () => this.#intervals.current.endNs);
     this.#context = {
       clock,
       budget: this.#budget,
       intervalAt: (deadlineNs) => this.#intervalAt(deadlineNs),
       countBytes: (uplink, bytes) => options.usage.add('probes', uplink, bytes),
+      drain: () => options.engine.drain(),
+      missed: (sentNs, deadlineNs) => options.engine.missed(sentNs, deadlineNs),
+      countContaminated: () => {
+        this.#contaminated += 1;
+      },
     };
     this.#publisher = new Publisher({
       bus: options.bus,
@@ -182,6 +202,7 @@ export class Agent {
     this.#cancelHello?.();
     this.#schedule.clear();
     const all = [...this.#sessions.values(), ...this.#draining.map(({ session }) => session)];
+    this.#options.engine.drain();
     for (const session of all) session.abandon();
     if (this.#closing !== undefined) this.#close(this.#closing);
     this.#close(this.#intervals.current);
@@ -211,8 +232,12 @@ export class Agent {
       spoolInMemory: !options.spool.durable,
       budgetRefused: this.#budget.refused,
       timerError: this.#timerError,
-      icmpFamilies: options.icmpFamilies,
+      icmpFamilies: options.engine.icmpFamilies,
       reflectors: options.reflectorCounts(),
+      engine: options.engine.name,
+      engineCounts: options.engine.counts(),
+      contaminated: this.#contaminated,
+      loopDelay: this.#loopDelay,
     };
   }
 
@@ -269,7 +294,7 @@ export class Agent {
   }
 
   #sayHello(): void {
-    const { bus, identity, bootId, software, icmpFamilies, log, clock } = this.#options;
+    const { bus, identity, bootId, software, engine, log, clock } = this.#options;
     this.#cancelHello?.();
     this.#cancelHello = undefined;
     if (!bus.connected || this.#stopped) return;
@@ -284,7 +309,7 @@ export class Agent {
       startedAtMs: this.#startedAtMs,
       reportVersions: { oldest: 1, newest: 1 },
       cap: SEND_CAP,
-      icmp: [...icmpFamilies],
+      icmp: [...engine.icmpFamilies],
       planVersion: this.#plan?.version ?? 0,
       endpoints: [...this.#endpoints],
     });
@@ -426,6 +451,8 @@ export class Agent {
 
   #close(span: IntervalSpan): void {
     if (this.#closing === span) this.#closing = undefined;
+    // What was answered in time counts, also when this loop reads it only now.
+    this.#options.engine.drain();
     const byDictionary = new Map<string, PathRecord[]>([[this.#dictionary.hash, []]]);
     const collect = (session: Session): void => {
       const record = session.close(span);
@@ -443,11 +470,25 @@ export class Agent {
       else entry.session.stop();
     }
     this.#draining = draining;
-    this.#timerError = this.#schedule.takeTimerError();
+    this.#timerError = this.#takeTimerError();
+    this.#loopDelay = this.#options.watch.take();
     const dueNs = this.#publishNs(span);
     for (const [hash, records] of byDictionary) this.#report(span, hash, records, dueNs);
     this.#publisher.forgetDictionaries(new Set(this.#draining.map(({ session }) => session.dictionaryHash)));
     if (!this.#stopped) this.#publisher.pump();
+  }
+
+  /** How late probes left: those that the schedule sends at once, and those that the engine waited with. */
+  #takeTimerError(): TimerError {
+    const { engine } = this.#options;
+    const own = this.#schedule.takeTimerError();
+    if (engine.leadNs === 0) return own;
+    const handed = engine.takeLateness();
+    return {
+      maxNs: Math.max(own.maxNs, handed.maxNs),
+      sumNs: own.sumNs + handed.sumNs,
+      count: own.count + handed.count,
+    };
   }
 
   /** Publication is spread over the fleet by a hash of the identity, within the next interval. */
@@ -486,7 +527,7 @@ export class Agent {
   }
 
   #self(): SelfReport {
-    const { spool, planStore, icmpFamilies } = this.#options;
+    const { spool, planStore, engine } = this.#options;
     const counts = spool.counts();
     const { rssBytes, cpuNs } = this.#options.processUsage();
     const { reflected, dropped } = this.#options.reflectorCounts();
@@ -508,7 +549,7 @@ export class Agent {
       reflectorDropped: dropped,
       spoolInMemory: spool.durable ? 0 : 1,
       planInMemory: planStore.inMemory ? 1 : 0,
-      icmpUnavailable: icmpFamilies.length === 0 ? 1 : 0,
+      icmpUnavailable: engine.icmpFamilies.length === 0 ? 1 : 0,
       paused: this.#plan?.paused === true ? 1 : 0,
     };
   }

@@ -8,23 +8,25 @@ import { lookup } from 'node:dns/promises';
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { FAMILIES, systemClock, type Clock, type Family } from '@wanscope/shared';
+import { systemClock, type Clock, type Family } from '@wanscope/shared';
 import { detectAddresses, endpointsOf, type LocalAddress } from './addresses.ts';
 import { Agent } from './agent.ts';
 import { NatsBus, type Bus, type BusCredentials } from './bus.ts';
 import type { Settings } from './config.ts';
 import type { Log } from './log.ts';
 import { TargetResolver, type Lookup } from './net/destination.ts';
-import type { IcmpSocket } from './net/icmp-socket.ts';
-import { NtpClock } from './net/ntp-clock.ts';
-import { openRawIcmpSocket } from './net/raw-icmp-socket.ts';
+import { KernelEngine } from './net/kernel-engine.ts';
+import { LoopWatch } from './net/loop-watch.ts';
+import { handshakeReader, loadNative, type NativeModule } from './net/native.ts';
+import type { PacketEngine } from './net/packet-engine.ts';
+import { RawSocketEngine } from './net/raw-socket-engine.ts';
 import { SocketLimit } from './net/socket-limit.ts';
-import { Cookie } from './packet/cookie.ts';
 import { FilePlanStore } from './plan-store.ts';
 import { createProbers } from './probers/registry.ts';
 import { Reflectors } from './reflectors/reflectors.ts';
 import { serveSelfMetrics, type SelfMetricsServer } from './self-metrics.ts';
 import { MemorySpool } from './spool.ts';
+import { readCpuThrottling } from './throttling.ts';
 import { UsageLedger } from './usage.ts';
 
 /** How long a goodbye and the last reports may take. */
@@ -37,16 +39,22 @@ export interface ProbeEdges {
   readonly printReport?: (line: string) => void;
   /** Stands in for the broker in tests. */
   readonly bus?: Bus;
-  /** Opens the echo socket of one family, or throws. */
-  readonly openIcmpSocket?: typeof openRawIcmpSocket;
+  /** Loads the native module, or throws. */
+  readonly loadNative?: () => NativeModule;
 }
 
 /** What needs privileges to be opened. */
 export interface PrivilegedSockets {
-  readonly icmpSockets: ReadonlyMap<Family, IcmpSocket>;
+  readonly engine: PacketEngine;
+  readonly native: NativeModule | undefined;
+  readonly watch: LoopWatch;
   readonly reflectors: Reflectors;
   readonly usage: UsageLedger;
 }
+
+/** How often the event loop's delay is looked at, where it stamps packets and where it does not. */
+const WATCH_STAMPING_MS = 10;
+const WATCH_MS = 100;
 
 export interface RunningProbe {
   readonly agent: Agent;
@@ -58,27 +66,57 @@ export interface RunningProbe {
 export async function openPrivileged(settings: Settings, edges: ProbeEdges): Promise<PrivilegedSockets> {
   const { log } = edges;
   const usage = new UsageLedger();
-  const icmpSockets = new Map<Family, IcmpSocket>();
-  for (const family of FAMILIES) {
-    try {
-      const open = edges.openIcmpSocket ?? openRawIcmpSocket;
-      icmpSockets.set(
-        family,
-        open(family, (error) => log.error({ family, error: error.message }, 'ICMP socket failed')),
-      );
-    } catch (error) {
-      log.warn({ family, error: String(error) }, 'no ICMP in this family; going on without (CAP_NET_RAW is needed)');
-    }
+  const clock = edges.clock ?? systemClock;
+  const native = nativeOf(settings, edges);
+  const watch = new LoopWatch(clock, native === undefined ? WATCH_STAMPING_MS : WATCH_MS);
+  const engine = await openEngine(settings, edges, native, watch);
+  for (const [family, reason] of engine.refusals) {
+    log.warn({ family, reason }, 'no ICMP in this family; going on without (CAP_NET_RAW is needed)');
   }
+  log.info({ engine: engine.name, icmp: engine.icmpFamilies }, 'packet engine');
   const reflectors = new Reflectors({
     ports: settings.reflect,
     addresses: settings.addresses,
-    clock: edges.clock ?? systemClock,
+    clock,
+    native,
     usage,
     log,
   });
   await reflectors.open();
-  return { icmpSockets, reflectors, usage };
+  return { engine, native, watch, reflectors, usage };
+}
+
+/** The native module, unless it is not wanted or not there. */
+function nativeOf(settings: Settings, edges: ProbeEdges): NativeModule | undefined {
+  if (settings.engine === 'raw-socket') return undefined;
+  try {
+    return (edges.loadNative ?? loadNative)();
+  } catch (error) {
+    const reason = (error as Error).message.split('\n')[0];
+    const level = settings.engine === 'kernel' ? 'error' : 'warn';
+    edges.log[level]({ reason }, 'no kernel timestamps: the native module cannot be loaded; using raw-socket');
+    return undefined;
+  }
+}
+
+async function openEngine(
+  settings: Settings,
+  edges: ProbeEdges,
+  native: NativeModule | undefined,
+  watch: LoopWatch,
+): Promise<KernelEngine | RawSocketEngine> {
+  const clock = edges.clock ?? systemClock;
+  const cookieKey = randomBytes(16);
+  const identifier = randomBytes(2).readUInt16BE(0);
+  if (native !== undefined) return new KernelEngine({ native, clock, cookieKey, identifier });
+  return RawSocketEngine.start({
+    clock,
+    cookieKey,
+    identifier,
+    user: settings.keepRoot || process.getuid?.() !== 0 ? undefined : settings.user,
+    watch,
+    onEnd: (error) => edges.log.error({ error: error.message }, 'no ICMP any more'),
+  });
 }
 
 export async function startProbe(
@@ -88,7 +126,7 @@ export async function startProbe(
 ): Promise<RunningProbe> {
   const { log } = edges;
   const clock = edges.clock ?? systemClock;
-  const { icmpSockets, reflectors, usage } = privileged;
+  const { engine, native, watch, reflectors, usage } = privileged;
   const bus =
     edges.bus ??
     new NatsBus({
@@ -112,14 +150,14 @@ export async function startProbe(
     usage,
     probers: createProbers({
       clock,
-      ntpClock: new NtpClock(clock),
-      cookie: new Cookie(randomBytes(16)),
+      engine,
       resolver: new TargetResolver(systemLookup),
       sockets: new SocketLimit(),
-      icmpSockets,
-      icmpIdentifier: randomBytes(2).readUInt16BE(0),
+      readHandshake: native === undefined ? () => undefined : handshakeReader(native),
+      watch,
     }),
-    icmpFamilies: [...icmpSockets.keys()],
+    engine,
+    watch,
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts),
     reflectorCounts: () => reflectors.counts,
     processUsage: () => {
@@ -136,6 +174,7 @@ export async function startProbe(
         state: () => agent.state(),
         usage: () => usage.list(),
         rssBytes: () => process.memoryUsage.rss(),
+        cpuThrottledNs: readCpuThrottling,
       });
     } catch (error) {
       log.error({ ...settings.metricsListen, error: String(error) }, 'cannot serve the metrics page; going on without');
@@ -148,7 +187,8 @@ export async function startProbe(
     stop: async () => {
       await agent.stop(STOP_MS);
       await bus.close();
-      for (const socket of icmpSockets.values()) socket.close();
+      engine.close();
+      watch.close();
       await Promise.all([reflectors.close(), metrics?.close()]);
     },
   };

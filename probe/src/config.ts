@@ -5,10 +5,13 @@
 import { Command, CommanderError, Option } from 'commander';
 import { isToken, looksLikeContainerId, toToken, type Identity } from '@wanscope/shared';
 import { parseAddresses, parseReflect, type LocalAddress, type Parsed, type ReflectPorts } from './addresses.ts';
+import { ENGINE_NAMES, type EngineName } from './net/packet-engine.ts';
 import type { ReportFormat } from './reports.ts';
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
+
+const ENGINE_CHOICES = ['auto', ...ENGINE_NAMES] as const;
 
 export interface Settings {
   readonly natsUrls: readonly string[];
@@ -18,6 +21,7 @@ export interface Settings {
   /** Undefined: detect. */
   readonly addresses: readonly LocalAddress[] | undefined;
   readonly reflect: ReflectPorts;
+  readonly engine: 'auto' | EngineName;
   readonly stateDirectory: string;
   readonly logLevel: LogLevel;
   readonly metricsListen: { readonly host: string; readonly port: number } | undefined;
@@ -70,6 +74,13 @@ export const SETTINGS = [
     value: 'list',
     standard: 'udp:862,tcp:8620,http:8621',
     help: 'ports to answer peers on',
+  },
+  {
+    env: 'WAN_ENGINE',
+    flag: 'engine',
+    value: 'name',
+    standard: 'auto',
+    help: 'who sends and stamps packets: auto, kernel (native module), raw-socket',
   },
   {
     env: 'WAN_STATE_DIR',
@@ -164,6 +175,7 @@ export function readSettings(
         ? undefined
         : read.parsed('WAN_ADDRESSES', parseAddresses(valueOf('WAN_ADDRESSES')), []),
     reflect: read.parsed('WAN_REFLECT', parseReflect(reflectText), {}),
+    engine: read.oneOf('WAN_ENGINE', valueOf('WAN_ENGINE'), ENGINE_CHOICES),
     stateDirectory: valueOf('WAN_STATE_DIR'),
     logLevel: read.oneOf('WAN_LOG_LEVEL', valueOf('WAN_LOG_LEVEL'), LOG_LEVELS),
     metricsListen: read.listen(valueOf('WAN_METRICS_LISTEN')),

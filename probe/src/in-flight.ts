@@ -113,6 +113,23 @@ export class InFlight {
     return slot !== undefined && this.#state[slot] === ANSWERED;
   }
 
+  /** True while that probe's end is not known. */
+  isPending(seq: number): boolean {
+    const slot = this.#slotOf(seq);
+    return slot !== undefined && (this.#state[slot] === OPEN || this.#state[slot] === SENT);
+  }
+
+  /** True when `expireSentBefore` would end a probe. */
+  hasSentBefore(sentBeforeNs: number): boolean {
+    for (; this.#oldestPending < this.#next; this.#oldestPending += 1) {
+      const slot = this.#oldestPending & this.#mask;
+      const state = this.#state[slot]!;
+      if (state === OPEN) return false;
+      if (state === SENT) return this.#sentNs[slot]! <= sentBeforeNs;
+    }
+    return false;
+  }
+
   /** True when the token is the one that probe was sent with. */
   holds(seq: number, tokenHigh: number, tokenLow: number): boolean {
     const slot = this.#slotOf(seq);

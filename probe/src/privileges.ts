@@ -29,8 +29,7 @@ export function systemPrivilegeCalls(host: NodeJS.Process): PrivilegeCalls {
 }
 
 /**
- * Gives the state directory to the user and becomes it: groups first, then group, then user, since none of them can be
- * changed afterwards.
+ * Gives the state directory to the user and becomes it for good.
  *
  * @returns true when privileges were dropped.
  * @throws the system's error when they cannot be: going on as root would be worse.
@@ -49,8 +48,13 @@ export function dropPrivileges(
   } catch (error) {
     log.warn({ directory: stateDirectory, error: String(error) }, 'state directory stays as it is');
   }
+  becomeUser(user, calls);
+  return true;
+}
+
+/** Groups first, then group, then user: none of them can be changed afterwards. */
+export function becomeUser(user: { readonly uid: number; readonly gid: number }, calls: PrivilegeCalls): void {
   calls.setgroups([]);
   calls.setgid(user.gid);
   calls.setuid(user.uid);
-  return true;
 }

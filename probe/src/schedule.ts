@@ -1,7 +1,8 @@
 /**
  * Cadence: every periodic send of the probe, on one timer.
  *
- * Deadlines are absolute (phase + k * interval on the monotonic clock), so they never drift; sessions get their phase
+ * Tasks with a lead run before their deadlines, several at one wake-up, but never before the horizon that their deadline
+ * lies beyond. Deadlines are absolute (phase + k * interval on the monotonic clock), so they never drift; sessions get their phase
  * from a hash of their path, so they never bunch. What could not run in time is skipped and counted, never sent in a
  * burst. Nothing wakes up while nothing is due.
  */
@@ -11,8 +12,10 @@ export interface Task {
   readonly intervalNs: number;
   /** Offset of the deadlines from the multiples of the interval, 0 <= phase < interval. */
   readonly phaseNs: number;
+  /** How long before its deadline a run may take place, because somebody else waits for the deadline. */
+  readonly leadNs?: number;
   /**
-   * @param deadlineNs when this run was due.
+   * @param deadlineNs when this run was or is due.
    * @param skipped earlier deadlines that passed without a run since the last one.
    */
   run(deadlineNs: number, skipped: number): void;
@@ -28,12 +31,15 @@ export interface TimerError {
 interface Entry {
   readonly task: Task;
   nextNs: number;
+  /** When to run: the deadline less the lead. */
+  wakeNs: number;
   position: number;
 }
 
 export class Schedule {
   readonly #clock: Clock;
-  /** Binary heap by `nextNs`. */
+  readonly #horizonNs: () => number;
+  /** Binary heap by `wakeNs`. */
   readonly #heap: Entry[] = [];
   readonly #entries = new Map<Task, Entry>();
   readonly #onTimer = (): void => {
@@ -48,8 +54,10 @@ export class Schedule {
   #sumNs = 0;
   #count = 0;
 
-  constructor(clock: Clock) {
+  /** @param horizonNs deadlines from then on are not run before it. */
+  constructor(clock: Clock, horizonNs: () => number = () => Infinity) {
     this.#clock = clock;
+    this.#horizonNs = horizonNs;
   }
 
   get size(): number {
@@ -61,11 +69,8 @@ export class Schedule {
     if (this.#entries.has(task)) return;
     const nowNs = this.#clock.monoNs();
     const passed = Math.floor((nowNs - task.phaseNs) / task.intervalNs);
-    const entry: Entry = {
-      task,
-      nextNs: task.phaseNs + (passed + 1) * task.intervalNs,
-      position: this.#heap.length,
-    };
+    const nextNs = task.phaseNs + (passed + 1) * task.intervalNs;
+    const entry: Entry = { task, nextNs, wakeNs: nextNs - (task.leadNs ?? 0), position: this.#heap.length };
     this.#entries.set(task, entry);
     this.#heap.push(entry);
     this.#up(entry.position);
@@ -85,7 +90,7 @@ export class Schedule {
     this.#arm();
   }
 
-  /** The timer error since the last call. */
+  /** The timer error of tasks without a lead since the last call. */
   takeTimerError(): TimerError {
     const error = { maxNs: this.#maxNs, sumNs: this.#sumNs, count: this.#count };
     this.#maxNs = 0;
@@ -108,16 +113,25 @@ export class Schedule {
         const entry = this.#heap[0];
         if (entry === undefined) return;
         const nowNs = this.#clock.monoNs();
-        if (entry.nextNs > nowNs) return;
-        const { intervalNs } = entry.task;
-        const skipped = Math.floor((nowNs - entry.nextNs) / intervalNs);
+        if (entry.wakeNs > nowNs) return;
+        const { intervalNs, leadNs = 0 } = entry.task;
+        const horizonNs = this.#horizonNs();
+        if (entry.nextNs >= horizonNs && horizonNs > nowNs) {
+          entry.wakeNs = horizonNs;
+          this.#down(0);
+          continue;
+        }
+        const skipped = Math.max(0, Math.floor((nowNs - entry.nextNs) / intervalNs));
         const deadlineNs = entry.nextNs + skipped * intervalNs;
         entry.nextNs = deadlineNs + intervalNs;
+        entry.wakeNs = entry.nextNs - leadNs;
         this.#down(0);
-        const errorNs = nowNs - deadlineNs;
-        this.#maxNs = Math.max(this.#maxNs, errorNs);
-        this.#sumNs += errorNs;
-        this.#count += 1;
+        if (leadNs === 0) {
+          const errorNs = nowNs - deadlineNs;
+          this.#maxNs = Math.max(this.#maxNs, errorNs);
+          this.#sumNs += errorNs;
+          this.#count += 1;
+        }
         entry.task.run(deadlineNs, skipped);
       }
     } finally {
@@ -129,13 +143,13 @@ export class Schedule {
     if (this.#running) return;
     const first = this.#heap[0];
     if (this.#cancel !== undefined) {
-      if (first?.nextNs === this.#armedForNs) return;
+      if (first?.wakeNs === this.#armedForNs) return;
       this.#cancel();
       this.#cancel = undefined;
     }
     if (first === undefined) return;
-    this.#armedForNs = first.nextNs;
-    const delayMs = Math.max(0, (first.nextNs - this.#clock.monoNs()) / NS_PER_MS);
+    this.#armedForNs = first.wakeNs;
+    const delayMs = Math.max(0, (first.wakeNs - this.#clock.monoNs()) / NS_PER_MS);
     this.#cancel = this.#clock.after(Math.ceil(delayMs), this.#onTimer);
   }
 
@@ -149,7 +163,7 @@ export class Schedule {
     let position = from;
     while (position > 0) {
       const parent = this.#heap[(position - 1) >> 1]!;
-      if (parent.nextNs <= entry.nextNs) break;
+      if (parent.wakeNs <= entry.wakeNs) break;
       const parentPosition = parent.position;
       this.#place(parent, position);
       position = parentPosition;
@@ -165,8 +179,8 @@ export class Schedule {
       let child = this.#heap[2 * position + 1];
       if (child === undefined) break;
       const right = this.#heap[2 * position + 2];
-      if (right !== undefined && right.nextNs < child.nextNs) child = right;
-      if (child.nextNs >= entry.nextNs) break;
+      if (right !== undefined && right.wakeNs < child.wakeNs) child = right;
+      if (child.wakeNs >= entry.wakeNs) break;
       const childPosition = child.position;
       this.#place(child, position);
       position = childPosition;

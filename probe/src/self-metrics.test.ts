@@ -16,6 +16,15 @@ const STATE: AgentState = {
   timerError: { maxNs: 2_000_000, sumNs: 3_000_000, count: 2 },
   icmpFamilies: ['ipv4'],
   reflectors: { reflected: 8, dropped: 7 },
+  engine: 'kernel',
+  engineCounts: {
+    stamps: { kernelKernel: 6, userKernel: 1, userUser: 1 },
+    rowsDropped: 0,
+    receiveDropped: 5,
+    wallSteps: 1,
+  },
+  contaminated: 4,
+  loopDelay: { maxNs: 4_000_000, sumNs: 5_000_000, count: 5 },
 };
 
 describe('the probe’s own metrics', () => {
@@ -23,6 +32,7 @@ describe('the probe’s own metrics', () => {
     state: () => STATE,
     usage: () => [{ purpose: 'probes', uplink: 'isp', bytes: 1_234 }],
     rssBytes: () => 42,
+    cpuThrottledNs: () => 1_500_000_000,
   });
 
   it('show the state, in base units', async () => {
@@ -33,8 +43,17 @@ describe('the probe’s own metrics', () => {
       'wan_probe_rejected_messages_total{cause="malformed"} 3',
       'wan_probe_rejected_messages_total{cause="expired"} 0',
       'wan_probe_reports_ledgered_total 1',
-      'wan_probe_timer_error_max_seconds 0.002',
-      'wan_probe_timer_error_mean_seconds 0.0015',
+      'wan_probe_timer_error_seconds{statistic="max"} 0.002',
+      'wan_probe_timer_error_seconds{statistic="mean"} 0.0015',
+      'wan_probe_loop_delay_seconds{statistic="mean"} 0.001',
+      'wan_probe_engine{engine="kernel"} 1',
+      'wan_probe_engine{engine="raw-socket"} 0',
+      'wan_probe_stamps_total{quality="kernel-kernel"} 6',
+      // Six of eight.
+      'wan_probe_kernel_stamps_ratio 0.75',
+      'wan_probe_contaminated_samples_total 4',
+      'wan_probe_receive_dropped_total 5',
+      'wan_probe_cpu_throttled_seconds_total 1.5',
       'wan_probe_icmp_available{family="ipv4"} 1',
       'wan_probe_icmp_available{family="ipv6"} 0',
       'wan_probe_sent_bytes_total{purpose="probes",uplink="isp"} 1234',

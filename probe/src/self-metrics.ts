@@ -6,11 +6,14 @@ import { createServer } from 'node:http';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { NS_PER_S, REJECT_CAUSES, type Usage } from '@wanscope/shared';
 import type { AgentState } from './agent.ts';
+import type { LoopDelay } from './net/loop-watch.ts';
+import { ENGINE_NAMES } from './net/packet-engine.ts';
 
 export interface SelfMetricsSource {
   readonly state: () => AgentState;
   readonly usage: () => readonly Usage[];
   readonly rssBytes: () => number;
+  readonly cpuThrottledNs: () => number | undefined;
 }
 
 export interface SelfMetric {
@@ -27,6 +30,14 @@ interface Definition extends SelfMetric {
 }
 
 const one = (value: number | boolean): readonly Value[] => [[{}, Number(value)]];
+
+/** Largest and mean of what was measured in one interval. */
+function delay({ maxNs, sumNs, count }: LoopDelay): readonly Value[] {
+  return [
+    [{ statistic: 'max' }, maxNs / NS_PER_S],
+    [{ statistic: 'mean' }, count === 0 ? 0 : sumNs / count / NS_PER_S],
+  ];
+}
 
 const DEFINITIONS: readonly Definition[] = [
   {
@@ -124,21 +135,85 @@ const DEFINITIONS: readonly Definition[] = [
     values: ({ state }) => one(state().spoolInMemory),
   },
   {
-    name: 'wan_probe_timer_error_max_seconds',
+    name: 'wan_probe_timer_error_seconds',
     type: 'gauge',
-    help: 'Largest delay of a send after its deadline, in the interval that closed last.',
-    labels: [],
-    values: ({ state }) => one(state().timerError.maxNs / NS_PER_S),
+    help: 'Delay of sends after their deadlines, in the interval that closed last.',
+    labels: ['statistic'],
+    values: ({ state }) => delay(state().timerError),
   },
   {
-    name: 'wan_probe_timer_error_mean_seconds',
+    name: 'wan_probe_loop_delay_seconds',
     type: 'gauge',
-    help: 'Mean delay of sends after their deadlines, in the interval that closed last.',
+    help: 'Delay of the event loop, in the interval that closed last.',
+    labels: ['statistic'],
+    values: ({ state }) => delay(state().loopDelay),
+  },
+  {
+    name: 'wan_probe_engine',
+    type: 'gauge',
+    help: '1 for the packet engine in use.',
+    labels: ['engine'],
+    values: ({ state }) => ENGINE_NAMES.map((engine): Value => [{ engine }, Number(engine === state().engine)]),
+  },
+  {
+    name: 'wan_probe_stamps_total',
+    type: 'counter',
+    help: 'Answers by who stamped the probe and its answer.',
+    labels: ['quality'],
+    values: ({ state }) => {
+      const { kernelKernel, userKernel, userUser } = state().engineCounts.stamps;
+      return [
+        [{ quality: 'kernel-kernel' }, kernelKernel],
+        [{ quality: 'user-kernel' }, userKernel],
+        [{ quality: 'user-user' }, userUser],
+      ];
+    },
+  },
+  {
+    name: 'wan_probe_kernel_stamps_ratio',
+    type: 'gauge',
+    help: 'Share of answers since the start with both stamps of the kernel.',
     labels: [],
     values: ({ state }) => {
-      const { sumNs, count } = state().timerError;
-      return one(count === 0 ? 0 : sumNs / count / NS_PER_S);
+      const { kernelKernel, userKernel, userUser } = state().engineCounts.stamps;
+      const all = kernelKernel + userKernel + userUser;
+      return one(all === 0 ? 0 : kernelKernel / all);
     },
+  },
+  {
+    name: 'wan_probe_contaminated_samples_total',
+    type: 'counter',
+    help: 'Samples kept out of the statistics because the probe itself was late or missed answers.',
+    labels: [],
+    values: ({ state }) => one(state().contaminated),
+  },
+  {
+    name: 'wan_probe_engine_dropped_rows_total',
+    type: 'counter',
+    help: 'Results and orders that found a ring of the packet engine full.',
+    labels: [],
+    values: ({ state }) => one(state().engineCounts.rowsDropped),
+  },
+  {
+    name: 'wan_probe_receive_dropped_total',
+    type: 'counter',
+    help: 'Packets that found a receive queue of the probe full.',
+    labels: [],
+    values: ({ state }) => one(state().engineCounts.receiveDropped),
+  },
+  {
+    name: 'wan_probe_wall_clock_steps_total',
+    type: 'counter',
+    help: 'How often the wall clock was set while the packet engine ran.',
+    labels: [],
+    values: ({ state }) => one(state().engineCounts.wallSteps),
+  },
+  {
+    name: 'wan_probe_cpu_throttled_seconds_total',
+    type: 'counter',
+    help: 'How long a CPU quota kept the probe from running, as far as the system tells.',
+    labels: [],
+    values: ({ cpuThrottledNs }) => one((cpuThrottledNs() ?? 0) / NS_PER_S),
   },
   {
     name: 'wan_probe_cap_refused_sends_total',

@@ -48,10 +48,21 @@ describe('a session', () => {
   let events: ProbeEvents;
   let onSend: (seq: number) => void;
   let bytes: [string, number][];
+  let onDrain: () => void;
+  let missed: (sentNs: number, deadlineNs: number) => boolean;
+  let contaminated: number;
+  const instrument = {
+    drain: () => onDrain(),
+    missed: (sentNs: number, deadlineNs: number) => missed(sentNs, deadlineNs),
+    countContaminated: () => {
+      contaminated += 1;
+    },
+  };
 
   const prober = (timesOut: boolean): Prober => ({
     protocol: 'udp',
     timesOut,
+    leadNs: 0,
     open: (_request, given) => {
       events = given;
       return { send: (seq) => onSend(seq), close: () => undefined };
@@ -69,6 +80,9 @@ describe('a session', () => {
     intervals = new IntervalClock(clock, 10_000);
     closing = undefined;
     bytes = [];
+    onDrain = () => undefined;
+    missed = () => false;
+    contaminated = 0;
     session = new Session(PLANNED, 'd1', 1, 10_000, prober(options.timesOut ?? false), {
       clock,
       budget: new SendBudget(clock.monoNs(), options.cap),
@@ -77,6 +91,7 @@ describe('a session', () => {
         return deadlineNs < intervals.current.startNs && closing !== undefined ? closing : intervals.current;
       },
       countBytes: (uplink, count) => bytes.push([uplink, count]),
+      ...instrument,
     });
     schedule = new Schedule(clock);
     schedule.add(session);
@@ -162,6 +177,7 @@ describe('a session', () => {
       budget: new SendBudget(0),
       intervalAt: () => intervals.current,
       countBytes: () => undefined,
+      ...instrument,
     });
     schedule.add(session);
     onSend = (seq) => {
@@ -244,5 +260,53 @@ describe('a session', () => {
     };
     clock.advance(1_000);
     expect(bytes).toEqual([['isp', 128]]);
+  });
+
+  it('keeps out of the statistics what the probe itself delayed, and counts it', () => {
+    onSend = (seq) => {
+      send(seq);
+      clock.after(40, () => events.reply(seq, 1, seq, clock.monoNs(), 0, seq % 5 === 0));
+    };
+    // Numbers 0 and 5; number 10 is sent in the next interval, before this one closes.
+    expect(closeInterval()).toMatchObject({ sent: 8, lost: 0, notSent: 2, rtt: { count: 8, maxNs: ms(40) } });
+    expect(contaminated).toBe(3);
+  });
+
+  it('calls nothing lost whose answer it may have missed itself', () => {
+    onSend = (seq) => {
+      send(seq);
+      // Number 3 is read long after its time.
+      if (seq === 3) clock.after(1_500, () => events.reply(seq, 1, seq, clock.monoNs(), 0, true));
+    };
+    // Sends are a second apart from some phase on; the queue overflowed while those of the first half were out.
+    const fullUntilNs = intervals.current.startNs + ms(5_000);
+    missed = (sentNs) => sentNs < fullUntilNs;
+    expect(closeInterval()).toMatchObject({ sent: 5, lost: 5, late: 0, notSent: 5 });
+    expect(contaminated).toBe(5);
+  });
+
+  it('reads the answers that wait before it gives a probe up', () => {
+    const unread: (() => void)[] = [];
+    onSend = (seq) => {
+      send(seq);
+      const receivedNs = clock.monoNs() + ms(20);
+      unread.push(() => events.reply(seq, 1, seq, receivedNs, 0));
+    };
+    onDrain = () => {
+      for (const read of unread.splice(0)) read();
+    };
+    clock.advance(9_500);
+    onDrain();
+    expect(session.close(intervals.current)).toMatchObject({ lost: 0, late: 0, rtt: { minNs: ms(20), maxNs: ms(20) } });
+  });
+
+  it('takes a send that is confirmed later, and one that never is for a local error', () => {
+    onSend = (seq) => {
+      if (seq === 4) return;
+      const sentNs = clock.monoNs();
+      clock.after(8, () => events.sent(seq, sentNs, 1, seq));
+      answerAfter(seq, 30);
+    };
+    expect(closeInterval()).toMatchObject({ sent: 9, lost: 0, notSent: 1, rtt: { minNs: ms(30), maxNs: ms(30) } });
   });
 });

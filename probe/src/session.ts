@@ -23,6 +23,8 @@ import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober
 import type { Task } from './schedule.ts';
 import type { SendBudget } from './usage.ts';
 
+/** An answer that was stamped in time may be told this much later. */
+const SWEEP_GRACE_NS = 50 * NS_PER_MS;
 /** Most probes that one session remembers. */
 const MAX_IN_FLIGHT = 65_536;
 
@@ -34,6 +36,12 @@ export interface SessionContext {
   intervalAt(deadlineNs: number): IntervalSpan;
   /** Counts octets sent by a session over an uplink. */
   countBytes(uplink: string, bytes: number): void;
+  /** Tells every answer that has arrived until now. */
+  drain(): void;
+  /** True when the probe itself may have missed the answer to what it sent then. */
+  missed(sentNs: number, deadlineNs: number): boolean;
+  /** Counts a sample that says nothing of the network, because the probe itself was late. */
+  countContaminated(): void;
 }
 
 /** What makes two planned sessions the same running one: the path and everything that its packets depend on. */
@@ -46,6 +54,7 @@ export class Session implements ProbeEvents, Task {
   readonly recipe: string;
   readonly intervalNs: number;
   readonly phaseNs: number;
+  readonly leadNs: number;
   readonly timeoutNs: number;
   /** Position in the plan that names this session, and that plan's dictionary. */
   index: number;
@@ -87,6 +96,7 @@ export class Session implements ProbeEvents, Task {
     this.#context = context;
     this.#uplink = planned.path.srcUplink;
     this.#timesOut = prober.timesOut;
+    this.leadNs = prober.leadNs;
     const load = sessionLoad(planned.test, planned.path.family);
     this.#packetsPerSend = (load.packetsPerSecond * this.intervalNs) / NS_PER_S;
     this.#bytesPerSend = (load.bitsPerSecond * this.intervalNs) / NS_PER_S / 8;
@@ -109,7 +119,7 @@ export class Session implements ProbeEvents, Task {
     const span = this.#context.intervalAt(deadlineNs);
     const counts = this.#counts(span.number);
     counts.notSent += skipped;
-    if (!this.#timesOut) this.#inFlight.expireSentBefore(nowNs - this.timeoutNs, this.#onExpired);
+    if (!this.#timesOut) this.#sweep(nowNs - this.timeoutNs - SWEEP_GRACE_NS);
     if (!this.#context.budget.take(this.#packetsPerSend, this.#bytesPerSend, nowNs)) {
       counts.notSent += 1;
       return;
@@ -119,12 +129,12 @@ export class Session implements ProbeEvents, Task {
       counts.notSent += 1;
       return;
     }
-    this.#channel.send(this.#inFlight.open(span.number));
+    this.#channel.send(this.#inFlight.open(span.number), deadlineNs);
   }
 
   /**
-   * Ends what is still open of an interval and returns its record. Intervals are closed in order, each once. The
-   * record's buckets are valid until the session counts into the interval after the next.
+   * Ends what is still open of an interval and returns its record. Intervals are closed in order, each once, after a
+   * drain: what has left is known as sent then, what was answered as answered. The record's buckets are valid until the session counts into the interval after the next.
    */
   close(span: IntervalSpan): PathRecord {
     this.#inFlight.expireInterval(span.number, this.#onExpired);
@@ -150,24 +160,39 @@ export class Session implements ProbeEvents, Task {
     this.#channel.close();
   }
 
-  sent(seq: number, sentNs: number, tokenHigh: number, tokenLow: number): void {
-    this.#inFlight.sent(seq, sentNs, tokenHigh, tokenLow);
+  sent(wireSeq: number, sentNs: number, tokenHigh: number, tokenLow: number): void {
+    this.#inFlight.sent(this.#inFlight.unwrap(wireSeq), sentNs, tokenHigh, tokenLow);
   }
 
-  reply(wireSeq: number, tokenHigh: number, tokenLow: number, receivedNs: number, dwellNs: number): ReplyVerdict {
+  reply(
+    wireSeq: number,
+    tokenHigh: number,
+    tokenLow: number,
+    receivedNs: number,
+    dwellNs: number,
+    contaminated = false,
+  ): ReplyVerdict {
     const seq = this.#inFlight.unwrap(wireSeq);
-    const elapsedNs = receivedNs - (this.#inFlight.sentNs(seq) ?? 0);
+    const sentNs = this.#inFlight.sentNs(seq) ?? 0;
+    const elapsedNs = receivedNs - sentNs;
+    const pending = this.#inFlight.isPending(seq);
     const verdict = this.#inFlight.reply(seq, tokenHigh, tokenLow, elapsedNs <= this.timeoutNs);
     switch (verdict) {
       case 'answered': {
         const plausible = dwellNs >= 0 && dwellNs <= elapsedNs;
         const rttNs = plausible ? elapsedNs - dwellNs : elapsedNs;
-        this.#answered(seq, rttNs);
+        if (contaminated) this.#contaminated(seq);
+        else this.#answered(seq, rttNs);
         if (this.#reordering.arrive(seq)) this.#arrivals().reordered += 1;
         break;
       }
       case 'late': {
-        this.#countsOf(seq)?.lost(seq);
+        // Whether it was in time is not known when the probe itself was late.
+        if (contaminated || this.#context.missed(sentNs, sentNs + this.timeoutNs)) {
+          if (pending) this.#contaminated(seq);
+          break;
+        }
+        if (pending) this.#countsOf(seq)?.lost(seq);
         const arrivals = this.#arrivals();
         arrivals.late += 1;
         if (this.#reordering.arrive(seq)) arrivals.reordered += 1;
@@ -202,7 +227,8 @@ export class Session implements ProbeEvents, Task {
     if (this.#inFlight.isAnswered(seq)) this.#countsOf(seq)?.reflected(seq, reflectorSeq);
   }
 
-  settle(seq: number, outcome: Outcome, rttNs?: number): void {
+  settle(wireSeq: number, outcome: Outcome, rttNs?: number, contaminated = false): void {
+    const seq = this.#inFlight.unwrap(wireSeq);
     const counts = this.#countsOf(seq);
     switch (outcome) {
       case 'answered':
@@ -213,6 +239,10 @@ export class Session implements ProbeEvents, Task {
       case 'response_timeout':
         if (rttNs === undefined) throw new Error(`outcome ${outcome} without an RTT`);
         if (!this.#inFlight.settle(seq, 'answered')) return;
+        if (contaminated) {
+          this.#contaminated(seq);
+          return;
+        }
         counts?.outcome(outcome);
         this.#answered(seq, rttNs);
         return;
@@ -220,6 +250,10 @@ export class Session implements ProbeEvents, Task {
       case 'unreachable':
       case 'retransmitted':
         if (!this.#inFlight.settle(seq, 'lost')) return;
+        if (contaminated) {
+          this.#contaminated(seq);
+          return;
+        }
         counts?.outcome(outcome);
         counts?.lost(seq);
         return;
@@ -251,10 +285,26 @@ export class Session implements ProbeEvents, Task {
     this.#jitterSamples += 1;
   }
 
+  /** A probe that was sent and says nothing of the network: neither answered nor lost. */
+  #contaminated(seq: number): void {
+    this.#context.countContaminated();
+    const counts = this.#countsOf(seq);
+    if (counts !== undefined) counts.notSent += 1;
+  }
+
+  #sweep(sentBeforeNs: number): void {
+    if (!this.#inFlight.hasSentBefore(sentBeforeNs)) return;
+    // The answers may be here and unread, when the event loop stood still.
+    this.#context.drain();
+    this.#inFlight.expireSentBefore(sentBeforeNs, this.#onExpired);
+  }
+
   #expired(seq: number, how: Expired): void {
     const counts = this.#countsOf(seq);
     if (how === 'lost') {
-      counts?.lost(seq);
+      const sentNs = this.#inFlight.sentNs(seq)!;
+      if (!this.#timesOut && this.#context.missed(sentNs, sentNs + this.timeoutNs)) this.#contaminated(seq);
+      else counts?.lost(seq);
     } else if (counts !== undefined) {
       counts.notSent += 1;
     }

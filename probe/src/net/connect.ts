@@ -1,16 +1,48 @@
 /** What connects have in common, whatever is spoken over them: when one took a second SYN, and how one fails. */
-import { NS_PER_S, type Clock } from '@wanscope/shared';
+import type { Socket } from 'node:net';
+import { NS_PER_MS, NS_PER_S, type Clock } from '@wanscope/shared';
 import type { TargetResolver } from './destination.ts';
+import type { LoopWatch } from './loop-watch.ts';
+import type { ReadHandshake } from './native.ts';
 import type { SocketLimit } from './socket-limit.ts';
 
 /** When Linux repeats an unanswered SYN for the first time. */
-export const SYN_RETRANSMISSION_NS = NS_PER_S;
+const SYN_RETRANSMISSION_NS = NS_PER_S;
 
 /** What every prober that opens connections needs. */
 export interface ConnectDependencies {
   readonly clock: Clock;
   readonly resolver: TargetResolver;
   readonly sockets: SocketLimit;
+  /** Asks the kernel; always undefined where that is not possible. */
+  readonly readHandshake: ReadHandshake;
+  readonly watch: Pick<LoopWatch, 'isLate'>;
+}
+
+/** A timer that fires so late was held up by the process, and an answer may have been too. */
+const LATE_TIMER_NS = 10 * NS_PER_MS;
+
+/** True when a wait that was to end at `deadlineNs` was held up by the process itself. */
+export function waitedTooLong(clock: Clock, deadlineNs: number): boolean {
+  return clock.monoNs() - deadlineNs > LATE_TIMER_NS;
+}
+
+export interface ConnectTime {
+  /** SYN to its answer. */
+  readonly rttNs: number;
+  /** A SYN was repeated, so that the time is no round trip. */
+  readonly retransmitted: boolean;
+  /** Taken in an event loop that was late. */
+  readonly contaminated: boolean;
+}
+
+/** What a connect that has just succeeded took: by the kernel where it can be asked, else by this process's clock. */
+export function connectTime(dependencies: ConnectDependencies, socket: Socket, startNs: number): ConnectTime {
+  const handshake = dependencies.readHandshake(socket);
+  if (handshake !== undefined) return { ...handshake, contaminated: false };
+  const nowNs = dependencies.clock.monoNs();
+  const rttNs = nowNs - startNs;
+  return { rttNs, retransmitted: rttNs > SYN_RETRANSMISSION_NS, contaminated: dependencies.watch.isLate(nowNs) };
 }
 
 /** What a failed connect means. */

@@ -8,7 +8,27 @@
 import { createRequire } from 'node:module';
 import type { Family } from '@wanscope/shared';
 import { IP_HEADER_BYTES } from '../usage.ts';
-import type { IcmpSend, IcmpSocket } from './icmp-socket.ts';
+
+export interface IcmpSend {
+  readonly destination: string;
+  /** Source address; the system's choice when undefined. */
+  readonly source: string | undefined;
+  readonly dscp: number;
+  /** Octets of the ICMP message. */
+  readonly length: number;
+  /** Fills the message at the moment it is handed to the system. The buffer is valid during the call only. */
+  prepare(message: Buffer): void;
+  /** The system did not take it. */
+  failed(error: Error): void;
+}
+
+export interface RawIcmpSocket {
+  readonly family: Family;
+  send(request: IcmpSend): void;
+  /** `message` starts at the ICMP header and is valid during the call only. */
+  onMessage(listener: (message: Buffer, from: string) => void): void;
+  close(): void;
+}
 
 interface RawSocket {
   on(event: 'message', listener: (data: Buffer, from: string) => void): void;
@@ -45,7 +65,7 @@ const DONT_FRAGMENT = 0x4000;
 const FRAME_BYTES = 9_000 + 8 + 40;
 
 /** @throws Error when the library or the privilege is missing. */
-export function openRawIcmpSocket(family: Family, onError: (error: Error) => void): IcmpSocket {
+export function openRawIcmpSocket(family: Family, onError: (error: Error) => void): RawIcmpSocket {
   const raw = createRequire(import.meta.url)('raw-socket') as RawSocketModule;
   const socket = raw.createSocket({
     addressFamily: family === 'ipv4' ? raw.AddressFamily.IPv4 : raw.AddressFamily.IPv6,
@@ -56,7 +76,7 @@ export function openRawIcmpSocket(family: Family, onError: (error: Error) => voi
   return family === 'ipv4' ? new RawIcmp4(socket) : new RawIcmp6(socket);
 }
 
-class RawIcmp4 implements IcmpSocket {
+class RawIcmp4 implements RawIcmpSocket {
   readonly family = 'ipv4';
   readonly #socket: RawSocket;
   /** One for all packets: it is filled and sent without anything in between. */
@@ -105,7 +125,7 @@ class RawIcmp4 implements IcmpSocket {
   }
 }
 
-class RawIcmp6 implements IcmpSocket {
+class RawIcmp6 implements RawIcmpSocket {
   readonly family = 'ipv6';
   readonly #socket: RawSocket;
   readonly #frame = Buffer.alloc(FRAME_BYTES);

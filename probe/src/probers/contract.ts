@@ -34,6 +34,8 @@ export interface ProberFixture {
   readonly silent: ContractTarget;
   /** Answers SLOW_ANSWER_MS late; undefined where a prober hangs up at its timeout. */
   readonly slow?: ContractTarget;
+  /** Reads what waits to be read. */
+  readonly drain?: () => void;
   /** Octets that one answered probe of 100 sends at least and at most. */
   readonly wireBytes: readonly [least: number, most: number];
   close(): Promise<void>;
@@ -105,13 +107,19 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
     });
     afterAll(async () => fixture.close());
 
-    function session(target: ContractTarget): { session: Session; bytes: () => number; close: () => PathRecord } {
+    function session(target: ContractTarget): {
+      session: Session;
+      bytes: () => number;
+      contaminated: () => number;
+      close: () => PathRecord;
+    } {
       target.prepare?.();
       const { family } = fixture;
       const { protocol } = fixture.prober;
       // Long enough that no test crosses its end.
       const intervals = new IntervalClock(systemClock, 300_000);
       let bytes = 0;
+      let contaminated = 0;
       const planned: PlannedSession = {
         index: 0,
         path: {
@@ -148,8 +156,17 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
         countBytes: (_uplink, count) => {
           bytes += count;
         },
+        drain: () => fixture.drain?.(),
+        missed: () => false,
+        countContaminated: () => {
+          contaminated += 1;
+        },
       });
-      return { session: made, bytes: () => bytes, close: () => made.close(intervals.current) };
+      const close = (): PathRecord => {
+        fixture.drain?.();
+        return made.close(intervals.current);
+      };
+      return { session: made, bytes: () => bytes, contaminated: () => contaminated, close };
     }
 
     async function send(running: Session): Promise<void> {
@@ -162,21 +179,23 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
     }
 
     it('has an answer for each probe, with a round trip of loopback size, and counts its octets', async () => {
-      const { session: running, bytes, close } = session(fixture.answering);
+      const { session: running, bytes, contaminated, close } = session(fixture.answering);
       await send(running);
       await eventually(() => running.pending === 0);
       const record = close();
       running.stop();
+      // An engine that stamps in an event loop may have been late itself, and says so.
+      const counted = PROBES - contaminated();
       expect(record).toMatchObject({
-        sent: PROBES,
+        sent: counted,
         lost: 0,
-        notSent: 0,
+        notSent: contaminated(),
         late: 0,
         duplicates: 0,
         spoofed: 0,
         replayed: 0,
       });
-      expect(record.rtt!.count).toBe(PROBES);
+      expect(record.rtt!.count).toBe(counted);
       expect(record.rtt!.minNs).toBeLessThan(50 * NS_PER_MS);
       const [least, most] = fixture.wireBytes;
       expect(bytes()).toBeGreaterThanOrEqual(PROBES * least);

@@ -10,7 +10,13 @@ import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { NS_PER_MS, type HttpPhase, type Outcome } from '@wanscope/shared';
-import { outcomeOfConnectError, SYN_RETRANSMISSION_NS, type ConnectDependencies } from '../net/connect.ts';
+import {
+  connectTime,
+  outcomeOfConnectError,
+  waitedTooLong,
+  type ConnectDependencies,
+  type ConnectTime,
+} from '../net/connect.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
@@ -26,6 +32,7 @@ export function httpProber(dependencies: HttpDependencies): Prober {
   return {
     protocol: 'http',
     timesOut: true,
+    leadNs: 0,
     open: (request, events) => new HttpChannel(dependencies, request, events),
   };
 }
@@ -109,7 +116,7 @@ class HttpChannel implements ProbeChannel {
   }
 
   #fetch(seq: number, resource: Resource, address: string, begunNs: number): void {
-    const { clock, sockets } = this.#dependencies;
+    const { clock, sockets, watch } = this.#dependencies;
     const { planned, timeoutNs } = this.#request;
     const leftMs = Math.ceil((begunNs + timeoutNs - clock.monoNs()) / NS_PER_MS);
     if (leftMs <= 0) {
@@ -121,13 +128,13 @@ class HttpChannel implements ProbeChannel {
       return;
     }
     const exchange = new Exchange(seq, clock.monoNs(), this.#events);
-    const end = (outcome: Outcome, rttNs?: number): void => {
+    const end = (outcome: Outcome, rttNs?: number, contaminated = false): void => {
       if (!this.#running.delete(stop)) return;
       cancelTimer();
       sockets.release();
       if (this.#keptConnections === undefined || outcome !== 'answered') request.destroy();
       if (outcome !== 'not_sent') this.#events.wireBytes(exchange.wireBytes(planned.path.family));
-      this.#events.settle(seq, outcome, rttNs);
+      this.#events.settle(seq, outcome, rttNs, contaminated || exchange.contaminated);
     };
     const stop = (): void => {
       cancelTimer();
@@ -135,7 +142,7 @@ class HttpChannel implements ProbeChannel {
       request.destroy();
     };
     const cancelTimer = clock.after(leftMs, () => {
-      if (exchange.rttNs === undefined) end('lost');
+      if (exchange.rttNs === undefined) end('lost', undefined, waitedTooLong(clock, begunNs + timeoutNs));
       else end('response_timeout', exchange.rttNs);
     });
     const request = this.#begin(resource, address);
@@ -149,8 +156,9 @@ class HttpChannel implements ProbeChannel {
         return;
       }
       socket.once('connect', () => {
-        const rttNs = exchange.connected(clock.monoNs(), resource.secure);
-        if (rttNs > SYN_RETRANSMISSION_NS) end('retransmitted');
+        const time = connectTime(this.#dependencies, socket, exchange.startNs);
+        exchange.connected(clock.monoNs(), time, resource.secure);
+        if (time.retransmitted) end('retransmitted');
       });
       if (socket instanceof TLSSocket) {
         socket.once('secureConnect', () => exchange.secured(clock.monoNs(), socket));
@@ -174,7 +182,8 @@ class HttpChannel implements ProbeChannel {
         return;
       }
       const outcome = exchange.reused ? 'reset' : outcomeOfConnectError(error);
-      if (outcome === 'refused' || outcome === 'reset') end(outcome, clock.monoNs() - exchange.startNs);
+      const nowNs = clock.monoNs();
+      if (outcome === 'refused' || outcome === 'reset') end(outcome, nowNs - exchange.startNs, watch.isLate(nowNs));
       else end(outcome);
     });
   }
@@ -224,6 +233,7 @@ class Exchange {
   readyNs: number | undefined;
   respondedNs = 0;
   reused = false;
+  contaminated = false;
   readonly #seq: number;
   readonly #events: ProbeEvents;
   #socket: Socket | undefined;
@@ -243,12 +253,12 @@ class Exchange {
     this.#readBefore = socket.connecting ? 0 : socket.bytesRead;
   }
 
-  connected(nowNs: number, secure: boolean): number {
-    this.rttNs = nowNs - this.startNs;
+  connected(nowNs: number, time: ConnectTime, secure: boolean): void {
+    this.rttNs = time.rttNs;
+    this.contaminated = time.contaminated;
     this.#connectedNs = nowNs;
     if (!secure) this.readyNs = nowNs;
     this.phase('connect', this.rttNs);
-    return this.rttNs;
   }
 
   secured(nowNs: number, socket: TLSSocket): void {

@@ -7,20 +7,33 @@
 import type { HttpPhase, Outcome, PlannedSession, Protocol } from '@wanscope/shared';
 import type { ReplyVerdict } from '../in-flight.ts';
 
-/** How a session hears from its channel. Sequence numbers are those given to `send`. */
+/** How a session hears from its channel. Sequence numbers are those given to `send`, or their low 32 bits. */
 export interface ProbeEvents {
   /** The probe has left (or the connect has begun) at this monotonic time. */
   sent(seq: number, sentNs: number, tokenHigh: number, tokenLow: number): void;
-  /** A datagram answer with the 32 bits of sequence number and the token it carried. `dwellNs` is the answerer's. */
-  reply(wireSeq: number, tokenHigh: number, tokenLow: number, receivedNs: number, dwellNs: number): ReplyVerdict;
+  /**
+   * A datagram answer with the 32 bits of sequence number and the token it carried. `dwellNs` is the answerer's.
+   * `contaminated`: the probe itself was late, so that the time says nothing of the network.
+   */
+  reply(
+    wireSeq: number,
+    tokenHigh: number,
+    tokenLow: number,
+    receivedNs: number,
+    dwellNs: number,
+    contaminated?: boolean,
+  ): ReplyVerdict;
   /** What `reply` called forgotten: with a token only this process can have made it was replayed, else forged. */
   forgotten(authentic: boolean): void;
   /** The reflector's own sequence number, for loss by direction. After a `reply` that was `answered` or `late`. */
   reflected(wireSeq: number, reflectorSeq: number): void;
   /** The network says that the probe with this token could not be delivered. */
   unreachable(wireSeq: number, tokenHigh: number, tokenLow: number): void;
-  /** The end of a probe that is not judged by `reply`. `rttNs` goes with the outcomes that have one. */
-  settle(seq: number, outcome: Outcome, rttNs?: number): void;
+  /**
+   * The end of a probe that is not judged by `reply`. `rttNs` goes with the outcomes that have one. `contaminated` as for
+   * `reply`.
+   */
+  settle(seq: number, outcome: Outcome, rttNs?: number, contaminated?: boolean): void;
   phase(seq: number, phase: HttpPhase, durationNs: number): void;
   tlsExpiry(expiryS: number): void;
   /** Octets handed to the network, IP headers included. */
@@ -29,8 +42,11 @@ export interface ProbeEvents {
 
 /** One session's way to the network. */
 export interface ProbeChannel {
-  /** Sends probe `seq`. Never throws: what goes wrong is settled. A closed channel settles `not_sent`. */
-  send(seq: number): void;
+  /**
+   * Sends probe `seq`, at `dueNs` where the prober has a lead, else at once. Never throws: what goes wrong is settled. A
+   * closed channel settles `not_sent`.
+   */
+  send(seq: number, dueNs: number): void;
   /** Releases every socket and timer; nothing is reported afterwards. Idempotent. */
   close(): void;
 }
@@ -48,6 +64,8 @@ export interface Prober {
   readonly protocol: Protocol;
   /** True when the channel settles every probe itself, in time; otherwise unanswered probes are swept by send time. */
   readonly timesOut: boolean;
+  /** How long before they are due probes may be handed to a channel. */
+  readonly leadNs: number;
   open(request: ChannelRequest, events: ProbeEvents): ProbeChannel;
 }
 

@@ -19,11 +19,11 @@ import {
   type PlannedSession,
 } from '@wanscope/shared';
 import { TargetResolver } from '../net/destination.ts';
-import type { IcmpSocket } from '../net/icmp-socket.ts';
-import { NtpClock } from '../net/ntp-clock.ts';
-import { openRawIcmpSocket } from '../net/raw-icmp-socket.ts';
+import { KernelEngine } from '../net/kernel-engine.ts';
+import { handshakeReader, loadNative } from '../net/native.ts';
+import type { PacketEngine, StreamEvents } from '../net/packet-engine.ts';
+import { RawSocketEngine } from '../net/raw-socket-engine.ts';
 import { SocketLimit } from '../net/socket-limit.ts';
-import { Cookie } from '../packet/cookie.ts';
 import { openHttpReflector } from '../reflectors/http.ts';
 import { openStampReflector, StampResponder } from '../reflectors/stamp.ts';
 import { openTcpReflector } from '../reflectors/tcp.ts';
@@ -36,9 +36,33 @@ import { udpProber } from './udp.ts';
 
 const LOOPBACK: Readonly<Record<Family, string>> = { ipv4: '127.0.0.1', ipv6: '::1' };
 const context = { clock: systemClock, reflected: () => undefined, dropped: () => undefined };
-const cookie = new Cookie(new Uint8Array(16).fill(7));
+const native = loadNative();
+const watch = { isLate: () => false, stalledAt: () => false };
 const resolver = new TargetResolver(() => Promise.reject(new Error('no such name')));
-const connects = (clock: Clock = systemClock) => ({ clock, resolver, sockets: new SocketLimit() });
+const connects = (clock: Clock = systemClock) => ({
+  clock,
+  resolver,
+  sockets: new SocketLimit(),
+  readHandshake: handshakeReader(native),
+  watch,
+});
+
+const cookieKey = new Uint8Array(16).fill(7);
+const ENGINES: Readonly<Record<PacketEngine['name'], () => Promise<KernelEngine | RawSocketEngine>>> = {
+  kernel: () => Promise.resolve(new KernelEngine({ native, clock: systemClock, cookieKey, identifier: 0x5741 })),
+  'raw-socket': () =>
+    RawSocketEngine.start({
+      clock: systemClock,
+      cookieKey,
+      identifier: 0x5742,
+      user: undefined,
+      watch,
+      onEnd: () => undefined,
+    }),
+};
+const ENGINE_CASES = (['kernel', 'raw-socket'] as const).flatMap((engine) =>
+  FAMILIES.map((family) => [engine, family] as const),
+);
 
 async function datagramSocket(family: Family): Promise<{ socket: Socket; target: ContractTarget }> {
   const socket = createSocket(family === 'ipv4' ? 'udp4' : 'udp6');
@@ -66,11 +90,12 @@ async function blackHole(): Promise<{ target: ContractTarget; close: () => void 
   };
 }
 
-for (const family of FAMILIES) {
-  proberContract(`UDP (${family})`, async () => {
-    const clock = new CountingClock();
+for (const [name, family] of ENGINE_CASES) {
+  proberContract(`UDP (${family}, ${name})`, async () => {
+    const engine = await ENGINES[name]();
     const listen = { address: LOOPBACK[family], port: 0 };
-    const reflector = await openStampReflector(listen, context);
+    // With the kernel's stamps on one side and without on the other.
+    const reflector = await openStampReflector(listen, name === 'kernel' ? { ...context, native } : context);
     const silent = await datagramSocket(family);
     const slow = await datagramSocket(family);
     const responder = new StampResponder(systemClock);
@@ -81,8 +106,9 @@ for (const family of FAMILIES) {
     });
     const octets = 100 + 8 + (family === 'ipv4' ? 20 : 40);
     return {
-      clock,
-      prober: udpProber({ clock, ntpClock: new NtpClock(systemClock), cookie, resolver }),
+      clock: new CountingClock(),
+      prober: udpProber({ engine, resolver }),
+      drain: () => engine.drain(),
       family,
       answering: { address: LOOPBACK[family], port: reflector.port },
       silent: silent.target,
@@ -91,6 +117,7 @@ for (const family of FAMILIES) {
       close: async () => {
         silent.socket.close();
         slow.socket.close();
+        engine.close();
         await reflector.close();
       },
     };
@@ -134,62 +161,75 @@ proberContract('HTTP', async () => {
   };
 });
 
-function openIcmp(family: Family): IcmpSocket | undefined {
-  try {
-    return openRawIcmpSocket(family, () => undefined);
-  } catch {
-    return undefined;
+/** The system answers every echo on loopback, so silence and lateness are made on the way back. */
+class MutedEngine {
+  delayMs: number | undefined = 0;
+  readonly engine: PacketEngine;
+
+  constructor(engine: PacketEngine) {
+    this.engine = {
+      name: engine.name,
+      icmpFamilies: engine.icmpFamilies,
+      sendsUdp: engine.sendsUdp,
+      leadNs: engine.leadNs,
+      open: (options, events) => engine.open(options, this.#muted(events)),
+      drain: () => engine.drain(),
+      missed: () => false,
+      counts: () => engine.counts(),
+      takeLateness: () => engine.takeLateness(),
+      close: () => engine.close(),
+    };
+  }
+
+  #muted(events: StreamEvents): StreamEvents {
+    return {
+      sent: (...sent) => events.sent(...sent),
+      failed: (...failed) => events.failed(...failed),
+      unreachable: (...unreachable) => events.unreachable(...unreachable),
+      received: (answer) => {
+        const { delayMs } = this;
+        if (delayMs === undefined) return;
+        const late = { ...answer, receivedNs: answer.receivedNs + delayMs * 1e6 };
+        if (delayMs === 0) events.received(answer);
+        else setTimeout(() => events.received(late), delayMs);
+      },
+    };
   }
 }
 
-for (const family of FAMILIES) {
-  const trial = openIcmp(family);
-  trial?.close();
-  if (trial === undefined) {
-    it.skip(`the ICMP (${family}) prober: needs CAP_NET_RAW`, () => undefined);
+for (const [name, family] of ENGINE_CASES) {
+  const trial = await ENGINES[name]();
+  const refusal = trial.refusals.get(family);
+  trial.close();
+  if (refusal !== undefined) {
+    it.skip(`the ICMP (${family}, ${name}) prober: ${refusal}`, () => undefined);
     continue;
   }
-  proberContract(`ICMP (${family})`, () => {
-    const socket = openIcmp(family)!;
-    // The system answers every echo on loopback, so silence and lateness are made on the way back.
-    let delayMs: number | undefined = 0;
+  proberContract(`ICMP (${family}, ${name})`, async () => {
+    const muted = new MutedEngine(await ENGINES[name]());
+    const { engine } = muted;
     const target = (answerAfterMs: number | undefined): ContractTarget => ({
       address: LOOPBACK[family],
       port: undefined,
       prepare: () => {
-        delayMs = answerAfterMs;
+        muted.delayMs = answerAfterMs;
       },
     });
-    const filtered: IcmpSocket = {
-      family,
-      send: (request) => socket.send(request),
-      onMessage: (listener) => {
-        socket.onMessage((message, from) => {
-          if (delayMs === undefined) return;
-          const copy = Buffer.from(message);
-          if (delayMs === 0) listener(copy, from);
-          else setTimeout(() => listener(copy, from), delayMs);
-        });
-      },
-      close: () => socket.close(),
-    };
-    const clock = new CountingClock();
-    const dependencies = { clock, cookie, resolver, icmpIdentifier: 0x5741 };
     const octets = 100 + 8 + (family === 'ipv4' ? 20 : 40);
-    const prober = icmpProber({ ...dependencies, icmpSockets: new Map([[family, filtered]]) });
-    return Promise.resolve({
-      clock,
-      prober,
+    return {
+      clock: new CountingClock(),
+      prober: icmpProber({ engine, resolver }),
+      drain: () => engine.drain(),
       family,
       answering: target(0),
       silent: target(undefined),
       slow: target(SLOW_ANSWER_MS),
       wireBytes: [octets, octets] as const,
       close: () => {
-        socket.close();
+        engine.close();
         return Promise.resolve();
       },
-    });
+    };
   });
 }
 
@@ -247,16 +287,21 @@ async function probeOnce(
       wireBytes: () => undefined,
     };
     const channel = prober.open({ sessionId: 1, planned, timeoutNs: timeoutMs * 1e6 }, events);
-    setImmediate(() => channel.send(0));
+    setImmediate(() => channel.send(0, systemClock.monoNs()));
   });
 }
 
-it('a datagram whose source address is not here is not sent', async () => {
-  const nowhere = udpProber({ clock: systemClock, ntpClock: new NtpClock(systemClock), cookie, resolver });
-  // A documentation address (RFC 5737), which no machine has.
-  const { outcome } = await probeOnce(nowhere, { address: '127.0.0.1', port: 9 }, 300, '192.0.2.1');
-  expect(outcome).toBe('not_sent');
-});
+it.each(['kernel', 'raw-socket'] as const)(
+  '%s: a datagram whose source address is not here is not sent',
+  async (name) => {
+    const engine = await ENGINES[name]();
+    const nowhere = udpProber({ engine, resolver });
+    // A documentation address (RFC 5737), which no machine has.
+    const { outcome } = await probeOnce(nowhere, { address: '127.0.0.1', port: 9 }, 300, '192.0.2.1');
+    engine.close();
+    expect(outcome).toBe('not_sent');
+  },
+);
 
 describe('a connect that fails', () => {
   const servers: Server[] = [];

@@ -1,12 +1,13 @@
 /** Every protocol that can be measured with, by name: adding one is a line here. */
 import type { Protocol } from '@wanscope/shared';
+import type { DatagramDependencies } from './datagram.ts';
 import { httpProber, type HttpDependencies } from './http.ts';
-import { icmpProber, type IcmpDependencies } from './icmp.ts';
+import { icmpProber } from './icmp.ts';
 import type { Prober } from './prober.ts';
 import { tcpProber } from './tcp.ts';
-import { udpProber, type UdpDependencies } from './udp.ts';
+import { udpProber } from './udp.ts';
 
-export type ProberDependencies = IcmpDependencies & UdpDependencies & HttpDependencies;
+export type ProberDependencies = DatagramDependencies & HttpDependencies;
 
 const PROBERS: Readonly<Record<Protocol, (dependencies: ProberDependencies) => Prober>> = {
   icmp: icmpProber,

@@ -1,12 +1,12 @@
 /**
  * TCP: a connect and nothing more. The round trip is SYN to its answer; a refusal is an answer too.
  *
- * A connect that takes longer than a second was answered on a retransmitted SYN (RFC 6298: the first timeout is one
- * second), so its time is not a round trip and it counts as loss.
+ * The time is the kernel's own where it can be asked. A connect that was answered on a repeated SYN (the kernel says so, or
+ * it took longer than a second: RFC 6298's first timeout) has no round trip and counts as loss.
  */
 import { connect, type Socket } from 'node:net';
 import { NS_PER_MS } from '@wanscope/shared';
-import { outcomeOfConnectError, SYN_RETRANSMISSION_NS, type ConnectDependencies } from '../net/connect.ts';
+import { connectTime, outcomeOfConnectError, waitedTooLong, type ConnectDependencies } from '../net/connect.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
@@ -14,6 +14,7 @@ export function tcpProber(dependencies: ConnectDependencies): Prober {
   return {
     protocol: 'tcp',
     timesOut: true,
+    leadNs: 0,
     open: (request, events) => new TcpChannel(dependencies, request, events),
   };
 }
@@ -59,7 +60,7 @@ class TcpChannel implements ProbeChannel {
   }
 
   #connect(seq: number, address: string, port: number): void {
-    const { clock, sockets } = this.#dependencies;
+    const { clock, sockets, watch } = this.#dependencies;
     const { planned, timeoutNs } = this.#request;
     if (!sockets.take()) {
       this.#events.settle(seq, 'not_sent');
@@ -85,22 +86,23 @@ class TcpChannel implements ProbeChannel {
     const cancelTimer = clock.after(Math.ceil(timeoutNs / NS_PER_MS), () => {
       if (!finish()) return;
       this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
-      this.#events.settle(seq, 'lost');
+      this.#events.settle(seq, 'lost', undefined, waitedTooLong(clock, sentNs + timeoutNs));
     });
     this.#running.add(stop);
     socket.on('connect', () => {
-      const rttNs = clock.monoNs() - sentNs;
+      const { rttNs, retransmitted, contaminated } = connectTime(this.#dependencies, socket, sentNs);
       if (!finish()) return;
       this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
-      if (rttNs > SYN_RETRANSMISSION_NS) this.#events.settle(seq, 'retransmitted');
-      else this.#events.settle(seq, 'answered', rttNs);
+      if (retransmitted) this.#events.settle(seq, 'retransmitted');
+      else this.#events.settle(seq, 'answered', rttNs, contaminated);
     });
     socket.on('error', (error: NodeJS.ErrnoException) => {
-      const rttNs = clock.monoNs() - sentNs;
+      const nowNs = clock.monoNs();
       if (!finish()) return;
       const outcome = outcomeOfConnectError(error);
       if (outcome !== 'not_sent') this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
-      this.#events.settle(seq, outcome, outcome === 'refused' ? rttNs : undefined);
+      if (outcome === 'refused') this.#events.settle(seq, outcome, nowNs - sentNs, watch.isLate(nowNs));
+      else this.#events.settle(seq, outcome);
     });
   }
 }

@@ -1,5 +1,6 @@
 /** What every reflector has in common: where it listens, what it did, and the bounds that keep it from being abused. */
 import type { Clock } from '@wanscope/shared';
+import type { NativeModule } from '../net/native.ts';
 import { TokenBucket } from '../usage.ts';
 
 export interface Reflector {
@@ -16,6 +17,8 @@ export interface ListenOptions {
 
 export interface ReflectorContext {
   readonly clock: Clock;
+  /** For kernel timestamps, where the module is there. */
+  readonly native?: NativeModule | undefined;
   /** One request was answered with this many octets, IP headers included. */
   reflected(wireBytes: number): void;
   /** One request was not answered: it was malformed, an answer, or too much. */

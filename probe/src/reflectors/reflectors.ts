@@ -5,6 +5,7 @@
 import { type Clock } from '@wanscope/shared';
 import type { BoundPorts, LocalAddress, ReflectPorts, ReflectProtocol } from '../addresses.ts';
 import type { Log } from '../log.ts';
+import type { NativeModule } from '../net/native.ts';
 import type { UsageLedger } from '../usage.ts';
 import type { ListenOptions, Reflector, ReflectorContext } from './reflector.ts';
 import { openHttpReflector } from './http.ts';
@@ -29,6 +30,7 @@ export interface ReflectorsOptions {
   /** Addresses to bind one by one; undefined to listen on all. */
   readonly addresses: readonly LocalAddress[] | undefined;
   readonly clock: Clock;
+  readonly native: NativeModule | undefined;
   readonly usage: UsageLedger;
   readonly log: Log;
 }
@@ -84,6 +86,7 @@ export class Reflectors {
     const count = usage.counter('reflections', uplink);
     const context: ReflectorContext = {
       clock: this.#options.clock,
+      native: this.#options.native,
       reflected: (wireBytes) => {
         this.#reflected += 1;
         count(wireBytes);

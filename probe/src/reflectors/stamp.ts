@@ -3,13 +3,23 @@
  *
  * Never sends more octets than it received, never answers an answer, and limits each source address. Numbers *distinct*
  * packets of each session: a duplicate gets the number of its first copy, so that the sender can tell the direction of
- * loss. node:dgram does not show the TTL of what it receives: the reply's sender TTL is 0, unknown.
+ * loss. T2 is the kernel's receive stamp and T3 is written right before the send where the native module is there; else
+ * both are the event loop's, and the sender's TTL is 0, unknown.
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { isIPv6 } from 'node:net';
 import { NS_PER_S, SEND_CAP, type Clock } from '@wanscope/shared';
+import {
+  REFLECTOR_ADDRESS_BYTES,
+  REFLECTOR_NUMBERS,
+  REFLECTOR_SLOT_BYTES,
+  REFLECTOR_SLOTS,
+  type NativeModule,
+} from '../net/native.ts';
 import { NtpClock } from '../net/ntp-clock.ts';
-import { judgeRequest, stampReply, turnIntoReply } from '../packet/stamp.ts';
+import { SocketError } from '../net/packet-engine.ts';
+import { errorName } from '../net/rows.ts';
+import { judgeRequest, stampReply, turnIntoReply, type NtpTimestamp } from '../packet/stamp.ts';
 import { IP_HEADER_BYTES, UDP_HEADER_BYTES } from '../usage.ts';
 import { MAX_SOURCES, SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
 
@@ -81,6 +91,12 @@ export class ReflectorSessions {
   }
 }
 
+/** What the kernel knows of a request. T3 is then written by who sends the answer. */
+export interface Arrival {
+  readonly t2: NtpTimestamp;
+  readonly ttl: number;
+}
+
 /** Judges one datagram and turns it into its answer in place. Sockets aside, this is the whole reflector. */
 export class StampResponder {
   readonly #limiter: SourceLimiter;
@@ -100,21 +116,86 @@ export class StampResponder {
     return this.#sessions.size;
   }
 
-  /** Octets of `packet` to send back, never more than it has; 0 to stay silent. */
-  respond(packet: Buffer, address: string, port: number, ownPort: number): number {
-    this.#ntpClock.read(this.#t2);
+  /**
+   * Octets of `packet` to send back, never more than it has; 0 to stay silent.
+   *
+   * @param address the sender's, in any spelling that is always the same.
+   * @param arrival T2 and TTL as received, where the kernel told them.
+   */
+  respond(packet: Buffer, address: string, port: number, ownPort: number, arrival?: Arrival): number {
+    if (arrival === undefined) this.#ntpClock.read(this.#t2);
     if (port === ownPort || port === 0 || judgeRequest(packet) !== 'request' || !this.#limiter.allow(address)) return 0;
     const ssid = packet.readUInt16BE(14);
     const reflectorSeq = this.#sessions.number(`${address} ${port} ${ssid}`, packet.readUInt32BE(0));
-    const length = turnIntoReply(packet, reflectorSeq, this.#t2, 0);
-    this.#ntpClock.read(this.#t3);
-    stampReply(packet, this.#t3);
+    const length = turnIntoReply(packet, reflectorSeq, arrival?.t2 ?? this.#t2, arrival?.ttl ?? 0);
+    if (arrival === undefined) {
+      this.#ntpClock.read(this.#t3);
+      stampReply(packet, this.#t3);
+    }
     return length;
   }
 }
 
 /** Rejects with the system's error when the port cannot be bound. */
 export async function openStampReflector(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
+  if (context.native !== undefined) return openWithKernelStamps(listen, context, context.native);
+  return openInEventLoop(listen, context);
+}
+
+function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, native: NativeModule): Reflector {
+  const packets = Buffer.from(new ArrayBuffer(REFLECTOR_SLOTS * REFLECTOR_SLOT_BYTES));
+  const numbers = new Float64Array(REFLECTOR_SLOTS * REFLECTOR_NUMBERS);
+  const addresses = Buffer.from(new ArrayBuffer(REFLECTOR_SLOTS * REFLECTOR_ADDRESS_BYTES));
+  const slots = Array.from({ length: REFLECTOR_SLOTS }, (_, slot) =>
+    packets.subarray(slot * REFLECTOR_SLOT_BYTES, (slot + 1) * REFLECTOR_SLOT_BYTES),
+  );
+  const lengths = new Uint16Array(REFLECTOR_SLOTS);
+  const responder = new StampResponder(context.clock);
+  const arrival = { t2: { high: 0, low: 0 }, ttl: 0 };
+
+  const judge = (slot: number): void => {
+    const at = slot * REFLECTOR_NUMBERS;
+    arrival.t2.high = numbers[at + 2]!;
+    arrival.t2.low = numbers[at + 3]!;
+    arrival.ttl = numbers[at + 4]!;
+    const address = addresses.toString('latin1', slot * REFLECTOR_ADDRESS_BYTES, (slot + 1) * REFLECTOR_ADDRESS_BYTES);
+    const packet = slots[slot]!.subarray(0, numbers[at]);
+    lengths[slot] = numbers[at] = responder.respond(packet, address, numbers[at + 1]!, port, arrival);
+  };
+  const settle = (slot: number): void => {
+    const at = slot * REFLECTOR_NUMBERS;
+    const sent = lengths[slot]! > 0 && numbers[at] === 0;
+    const headers = UDP_HEADER_BYTES + IP_HEADER_BYTES[numbers[at + 6] === 1 ? 'ipv4' : 'ipv6'];
+    if (sent) context.reflected(lengths[slot]! + headers);
+    else context.dropped();
+  };
+
+  const handle = native.createReflector(packets, numbers, addresses, () => {
+    const taken = native.takeRequests(handle);
+    const first = taken % REFLECTOR_SLOTS;
+    const count = (taken - first) / REFLECTOR_SLOTS;
+    for (let i = 0; i < count; i += 1) judge((first + i) % REFLECTOR_SLOTS);
+    native.answerRequests(handle, count);
+    for (let i = 0; i < count; i += 1) settle((first + i) % REFLECTOR_SLOTS);
+    native.releaseRequests(handle, count);
+  });
+  const v6 = isIPv6(listen.address);
+  const error = native.openReflector(handle, listen.address, listen.port, v6, listen.address !== '::');
+  if (error !== 0) {
+    native.closeReflector(handle);
+    throw new SocketError(errorName(error), `cannot listen on ${listen.address} port ${listen.port}`);
+  }
+  const port = native.reflectorPort(handle);
+  return {
+    port,
+    close: () => {
+      native.closeReflector(handle);
+      return Promise.resolve();
+    },
+  };
+}
+
+async function openInEventLoop(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
   const dualStack = isIPv6(listen.address);
   const socket: Socket = createSocket({
     type: dualStack ? 'udp6' : 'udp4',

@@ -1,0 +1,873 @@
+#include "engine.hpp"
+
+#include <arpa/inet.h>
+#include <linux/errqueue.h>
+#include <linux/filter.h>
+#include <linux/net_tstamp.h>
+#include <net/if.h>
+#include <netinet/icmp6.h>
+#include <netinet/ip_icmp.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+
+namespace wanscope {
+
+namespace {
+
+/** Linux 6.13: a stamp's number travels with the packet. Older headers do not name it. */
+constexpr int kScmTsOptId = 81;
+constexpr int64_t kMs = 1'000'000;
+constexpr int64_t kShortestGapNs = 1 * kMs;
+constexpr int64_t kLongestGapNs = 10 * kMs;
+/** While answers are awaited and none come, the engine looks less and less often. */
+constexpr int64_t kLongestDrainGapNs = 40 * kMs;
+/** Packets that make a tick worth its system calls. */
+constexpr double kPacketsPerTick = 32;
+/** Below this rate each probe leaves at its own time. */
+constexpr double kLoneRatePerS = 250;
+/** A transmit stamp that has not come by then will not. */
+constexpr int64_t kStampWaitNs = 50 * kMs;
+constexpr size_t kMaxWaiting = 1 << 16;
+constexpr uint32_t kMaxAttempts = 20;
+constexpr size_t kBatch = 64;
+constexpr size_t kTxSlots = 1 << 13;
+constexpr size_t kMessageBytes = 192;
+constexpr size_t kMaxPacketBytes = 9'100;
+/** What follows a packet's head. */
+const uint8_t kZeros[kMaxPacketBytes]{};
+
+void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
+
+bool parseAddress(const std::string& text, bool v6, uint16_t port, sockaddr_storage& into, socklen_t& length) {
+  std::memset(&into, 0, sizeof into);
+  if (v6) {
+    auto& address = reinterpret_cast<sockaddr_in6&>(into);
+    const size_t zone = text.find('%');
+    address.sin6_family = AF_INET6;
+    address.sin6_port = htons(port);
+    if (zone != std::string::npos) address.sin6_scope_id = if_nametoindex(text.c_str() + zone + 1);
+    length = sizeof address;
+    return inet_pton(AF_INET6, text.substr(0, zone).c_str(), &address.sin6_addr) == 1;
+  }
+  auto& address = reinterpret_cast<sockaddr_in&>(into);
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  length = sizeof address;
+  return inet_pton(AF_INET, text.c_str(), &address.sin_addr) == 1;
+}
+
+bool sameAddress(const sockaddr_storage& a, const sockaddr_storage& b, bool withPort) {
+  if (a.ss_family != b.ss_family) return false;
+  if (a.ss_family == AF_INET6) {
+    const auto& x = reinterpret_cast<const sockaddr_in6&>(a);
+    const auto& y = reinterpret_cast<const sockaddr_in6&>(b);
+    return std::memcmp(&x.sin6_addr, &y.sin6_addr, 16) == 0 && (!withPort || x.sin6_port == y.sin6_port);
+  }
+  const auto& x = reinterpret_cast<const sockaddr_in&>(a);
+  const auto& y = reinterpret_cast<const sockaddr_in&>(b);
+  return x.sin_addr.s_addr == y.sin_addr.s_addr && (!withPort || x.sin_port == y.sin_port);
+}
+
+/** Lets only answers to `identifier` and complaints that quote it through. Packets start at the IP header. */
+void filterIcmp4(int fd, uint16_t identifier) {
+  sock_filter code[] = {
+      BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0),
+      BPF_STMT(BPF_LD | BPF_B | BPF_IND, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP_ECHOREPLY, 0, 2),
+      BPF_STMT(BPF_LD | BPF_H | BPF_IND, 4),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 9, 10),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP_DEST_UNREACH, 0, 9),
+      // Over the quoted IP header.
+      BPF_STMT(BPF_LD | BPF_B | BPF_IND, 8),
+      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf),
+      BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 2),
+      BPF_STMT(BPF_ALU | BPF_ADD | BPF_X, 0),
+      BPF_STMT(BPF_MISC | BPF_TAX, 0),
+      BPF_STMT(BPF_LD | BPF_H | BPF_IND, 12),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 1, 2),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+      BPF_STMT(BPF_RET | BPF_K, 0xffff),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+  };
+  const sock_fprog program{sizeof code / sizeof code[0], code};
+  setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
+/** The same for version 6, where packets start at the ICMP header. */
+void filterIcmp6(int fd, uint16_t identifier) {
+  icmp6_filter types;
+  ICMP6_FILTER_SETBLOCKALL(&types);
+  ICMP6_FILTER_SETPASS(ICMP6_ECHO_REPLY, &types);
+  ICMP6_FILTER_SETPASS(ICMP6_DST_UNREACH, &types);
+  setsockopt(fd, IPPROTO_ICMPV6, ICMP6_FILTER, &types, sizeof types);
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP6_ECHO_REPLY, 0, 2),
+      BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 3, 4),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP6_DST_UNREACH, 0, 3),
+      BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 52),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, 0xffff),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+  };
+  const sock_fprog program{sizeof code / sizeof code[0], code};
+  setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
+/** Appends one control message; `at` is the room that is taken. */
+void* addControl(uint8_t* control, size_t& at, int level, int type, size_t bytes) {
+  auto* header = reinterpret_cast<cmsghdr*>(control + at);
+  header->cmsg_level = level;
+  header->cmsg_type = type;
+  header->cmsg_len = CMSG_LEN(bytes);
+  at += CMSG_SPACE(bytes);
+  return CMSG_DATA(header);
+}
+
+/** Whether the kernel carries our number with a packet to its stamp; asked with a datagram to the socket that sends it. */
+bool kernelCarriesNumbers() {
+  const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return false;
+  sockaddr_in self{};
+  self.sin_family = AF_INET;
+  self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof self;
+  set(fd, SOL_SOCKET, SO_TIMESTAMPING, static_cast<int>(stampFlags()));
+  bool carries = false;
+  if (bind(fd, reinterpret_cast<sockaddr*>(&self), length) == 0 &&
+      getsockname(fd, reinterpret_cast<sockaddr*>(&self), &length) == 0) {
+    alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint32_t))]{};
+    size_t used = 0;
+    std::memset(addControl(control, used, SOL_SOCKET, kScmTsOptId, sizeof(uint32_t)), 0, sizeof(uint32_t));
+    uint8_t octet = 0;
+    iovec vector{&octet, 1};
+    msghdr message{};
+    message.msg_name = &self;
+    message.msg_namelen = length;
+    message.msg_iov = &vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = used;
+    carries = sendmsg(fd, &message, 0) == 1;
+  }
+  close(fd);
+  return carries;
+}
+
+}  // namespace
+
+uint32_t stampFlags() {
+  return SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE |
+         SOF_TIMESTAMPING_OPT_ID | SOF_TIMESTAMPING_OPT_TSONLY;
+}
+
+struct Engine::Stream {
+  uint32_t id;
+  Port* port;
+  sockaddr_storage destination;
+  socklen_t destinationLength;
+  uint16_t ssid;
+  uint16_t length;
+  int64_t timeoutNs;
+  alignas(cmsghdr) uint8_t control[96];
+  size_t controlLength;
+};
+
+/** One socket, the probes that wait for their stamps, and the memory its batches are sent and read with. */
+struct Engine::Port {
+  SocketKind kind = SocketKind::kUdp;
+  bool v6 = false;
+  std::string source;
+  std::string device;
+  uint16_t sourcePort = 0;
+  int fd = -1;
+  /** The kernel carries our number with each packet, so that a failed send cannot shift the match. */
+  bool numbersTravel = false;
+  /** When the receive queue was last seen empty: what is in it now came later. */
+  int64_t lastEmptyNs = 0;
+  size_t streams = 0;
+  std::unordered_map<uint16_t, Stream*> bySsid;
+
+  enum TxState : uint8_t { kFree, kAwaitsStamp };
+  struct Tx {
+    uint32_t stream;
+    uint32_t seq;
+    int64_t dueNs;
+    int64_t userNs;
+    Token token;
+    TxState state;
+  };
+  std::vector<Tx> tx = std::vector<Tx>(kTxSlots);
+  uint32_t txNext = 0;
+  uint32_t txOldest = 0;
+  /** Our number of the packet that the socket's own counter calls zero. */
+  uint32_t counterStart = 0;
+  uint32_t lastOverflow = 0;
+
+  size_t batch = 0;
+  Due due[kBatch];
+  Token tokens[kBatch];
+  mmsghdr out[kBatch];
+  iovec outVectors[kBatch][2];
+  uint8_t heads[kBatch][kHeadBytes];
+  alignas(cmsghdr) uint8_t outControls[kBatch][128];
+
+  mmsghdr in[kBatch];
+  iovec inVectors[kBatch];
+  sockaddr_storage from[kBatch];
+  uint8_t messages[kBatch][kMessageBytes];
+  alignas(cmsghdr) uint8_t inControls[kBatch][kControlBytes];
+  mmsghdr stamps[kBatch];
+  alignas(cmsghdr) uint8_t stampControls[kBatch][kControlBytes];
+
+  ~Port() {
+    if (fd >= 0) close(fd);
+  }
+
+  void prepare() {
+    std::memset(in, 0, sizeof in);
+    std::memset(stamps, 0, sizeof stamps);
+    std::memset(out, 0, sizeof out);
+    for (size_t i = 0; i < kBatch; i += 1) {
+      inVectors[i] = {messages[i], kMessageBytes};
+      in[i].msg_hdr.msg_iov = &inVectors[i];
+      in[i].msg_hdr.msg_iovlen = 1;
+      in[i].msg_hdr.msg_name = &from[i];
+      in[i].msg_hdr.msg_control = inControls[i];
+      stamps[i].msg_hdr.msg_control = stampControls[i];
+      outVectors[i][0].iov_base = heads[i];
+      outVectors[i][1].iov_base = const_cast<uint8_t*>(kZeros);
+      out[i].msg_hdr.msg_iov = outVectors[i];
+      out[i].msg_hdr.msg_iovlen = 2;
+      out[i].msg_hdr.msg_control = outControls[i];
+    }
+  }
+
+  /** Starts the socket's own counter again at zero. */
+  void restartCounter() {
+    set(fd, SOL_SOCKET, SO_TIMESTAMPING, 0);
+    set(fd, SOL_SOCKET, SO_TIMESTAMPING, static_cast<int>(stampFlags()));
+    counterStart = txNext;
+  }
+};
+
+Engine::Engine(const EngineOptions& options, double* rows, size_t rowCapacity, std::function<void()> wake)
+    : options_(options), cookie_(options.cookieKey), rows_(rows), rowMask_(rowCapacity - 1), wake_(std::move(wake)) {
+  heap_.reserve(kMaxWaiting);
+  submitted_.reserve(1'024);
+  numbersTravel_ = !options.countStamps && kernelCarriesNumbers();
+  wallClock_.observe();
+  lastTickNs_ = lastDrainNs_ = rateSinceNs_ = monoNs();
+  drainGapNs_ = kLongestGapNs;
+  thread_ = std::thread([this] { run(); });
+}
+
+Engine::~Engine() {
+  {
+    const std::lock_guard<std::mutex> lock(submitMutex_);
+    stopping_ = true;
+  }
+  submitSignal_.notify_one();
+  thread_.join();
+}
+
+int Engine::openPort(Port& port) {
+  const int domain = port.v6 ? AF_INET6 : AF_INET;
+  const bool icmp = port.kind != SocketKind::kUdp;
+  const int type = port.kind == SocketKind::kRawIcmp ? SOCK_RAW : SOCK_DGRAM;
+  const int protocol = !icmp ? 0 : port.v6 ? static_cast<int>(IPPROTO_ICMPV6) : static_cast<int>(IPPROTO_ICMP);
+  const int fd = socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+  if (fd < 0) return errno;
+  port.fd = fd;
+  const auto buffer = static_cast<int>(options_.receiveBufferBytes);
+  // The forced form passes over the system's limit and needs a privilege.
+  if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0) set(fd, SOL_SOCKET, SO_RCVBUF, buffer);
+  if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer) != 0) set(fd, SOL_SOCKET, SO_SNDBUF, buffer);
+  set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
+  if (port.v6) {
+    set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+    set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    if (icmp) set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
+  } else {
+    set(fd, IPPROTO_IP, IP_RECVTTL, 1);
+    set(fd, IPPROTO_IP, IP_RECVTOS, 1);
+    // Do not fragment: a probe that is too large for the path is an answer in itself.
+    if (icmp) set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
+  }
+  if (port.kind == SocketKind::kRawIcmp) {
+    if (port.v6) filterIcmp6(fd, options_.identifier);
+    else filterIcmp4(fd, options_.identifier);
+  }
+  if (!icmp) {
+    if (!port.device.empty() && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, port.device.c_str(),
+                                           static_cast<socklen_t>(port.device.size() + 1)) != 0) {
+      return errno;
+    }
+    sockaddr_storage address;
+    socklen_t length;
+    const std::string any = port.v6 ? "::" : "0.0.0.0";
+    if (!parseAddress(port.source.empty() ? any : port.source, port.v6, port.sourcePort, address, length)) return EINVAL;
+    if (bind(fd, reinterpret_cast<sockaddr*>(&address), length) != 0) return errno;
+  }
+  const auto flags = static_cast<int>(stampFlags());
+  if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags) != 0) return errno;
+  port.numbersTravel = numbersTravel_;
+  port.lastEmptyNs = monoNs();
+  port.prepare();
+  return 0;
+}
+
+int Engine::openIcmp(bool v6) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  int error = 0;
+  for (const auto kind : {SocketKind::kRawIcmp, SocketKind::kIcmp}) {
+    if (kind == SocketKind::kRawIcmp && options_.unprivileged) continue;
+    auto port = std::make_unique<Port>();
+    port->kind = kind;
+    port->v6 = v6;
+    const int failed = openPort(*port);
+    if (failed == 0) {
+      ports_.push_back(std::move(port));
+      return 0;
+    }
+    error = failed;
+  }
+  return error;
+}
+
+bool Engine::icmpIsRaw(bool v6) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return std::any_of(ports_.begin(), ports_.end(),
+                     [v6](const auto& port) { return port->v6 == v6 && port->kind == SocketKind::kRawIcmp; });
+}
+
+Engine::Port* Engine::portFor(const StreamOptions& options, uint16_t ssid, int& error) {
+  for (const auto& port : ports_) {
+    if (port->v6 != options.v6 || (port->kind == SocketKind::kUdp) != options.udp) continue;
+    if (!options.udp) return port.get();
+    const auto taken = port->bySsid.find(ssid);
+    if (port->source == options.source && port->device == options.device && port->sourcePort == options.sourcePort &&
+        (taken == port->bySsid.end() || taken->second->id == options.id)) {
+      return port.get();
+    }
+  }
+  if (!options.udp) {
+    error = EACCES;
+    return nullptr;
+  }
+  auto port = std::make_unique<Port>();
+  port->v6 = options.v6;
+  port->source = options.source;
+  port->device = options.device;
+  port->sourcePort = options.sourcePort;
+  error = openPort(*port);
+  if (error != 0) return nullptr;
+  ports_.push_back(std::move(port));
+  return ports_.back().get();
+}
+
+int Engine::openStream(const StreamOptions& options) {
+  closeStream(options.id);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  auto stream = std::make_unique<Stream>();
+  stream->id = options.id;
+  stream->ssid = static_cast<uint16_t>(options.id % 0xffff + 1);
+  stream->timeoutNs = options.timeoutNs;
+  const size_t least = options.udp ? kStampBytes : kEchoBytes;
+  stream->length = static_cast<uint16_t>(std::min(kMaxPacketBytes, std::max<size_t>(least, options.length)));
+  if (!parseAddress(options.destination, options.v6, options.udp ? options.port : 0, stream->destination,
+                    stream->destinationLength)) {
+    return EINVAL;
+  }
+  sockaddr_storage source{};
+  socklen_t sourceLength = 0;
+  if (!options.source.empty() && !parseAddress(options.source, options.v6, 0, source, sourceLength)) return EINVAL;
+  const unsigned device = options.device.empty() ? 0 : if_nametoindex(options.device.c_str());
+  if (!options.device.empty() && device == 0) return ENODEV;
+  int error = 0;
+  Port* port = portFor(options, stream->ssid, error);
+  if (port == nullptr) return error;
+  stream->port = port;
+  size_t used = 0;
+  std::memset(stream->control, 0, sizeof stream->control);
+  if (!options.udp && (!options.source.empty() || device != 0)) {
+    if (options.v6) {
+      in6_pktinfo info{};
+      info.ipi6_ifindex = device;
+      if (!options.source.empty()) info.ipi6_addr = reinterpret_cast<sockaddr_in6&>(source).sin6_addr;
+      std::memcpy(addControl(stream->control, used, IPPROTO_IPV6, IPV6_PKTINFO, sizeof info), &info, sizeof info);
+    } else {
+      in_pktinfo info{};
+      info.ipi_ifindex = static_cast<int>(device);
+      if (!options.source.empty()) info.ipi_spec_dst = reinterpret_cast<sockaddr_in&>(source).sin_addr;
+      std::memcpy(addControl(stream->control, used, IPPROTO_IP, IP_PKTINFO, sizeof info), &info, sizeof info);
+    }
+  }
+  if (options.dscp != 0) {
+    const int value = options.dscp << 2;
+    void* at = options.v6 ? addControl(stream->control, used, IPPROTO_IPV6, IPV6_TCLASS, sizeof value)
+                          : addControl(stream->control, used, IPPROTO_IP, IP_TOS, sizeof value);
+    std::memcpy(at, &value, sizeof value);
+  }
+  if (options.ttl != 0) {
+    const int value = options.ttl;
+    void* at = options.v6 ? addControl(stream->control, used, IPPROTO_IPV6, IPV6_HOPLIMIT, sizeof value)
+                          : addControl(stream->control, used, IPPROTO_IP, IP_TTL, sizeof value);
+    std::memcpy(at, &value, sizeof value);
+  }
+  stream->controlLength = used;
+  port->streams += 1;
+  if (options.udp) port->bySsid[stream->ssid] = stream.get();
+  streams_[options.id] = std::move(stream);
+  return 0;
+}
+
+void Engine::closeStream(uint32_t id) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = streams_.find(id);
+  if (found == streams_.end()) return;
+  Port* port = found->second->port;
+  port->streams -= 1;
+  if (port->kind == SocketKind::kUdp) port->bySsid.erase(found->second->ssid);
+  streams_.erase(found);
+  if (port->streams > 0 || port->kind != SocketKind::kUdp) return;
+  ports_.erase(std::find_if(ports_.begin(), ports_.end(), [port](const auto& each) { return each.get() == port; }));
+}
+
+bool Engine::submit(uint32_t stream, uint32_t seq, int64_t dueNs) {
+  bool wakes = false;
+  {
+    const std::lock_guard<std::mutex> lock(submitMutex_);
+    if (submitted_.size() >= kMaxWaiting) return false;
+    submitted_.push_back({dueNs, stream, seq, 0});
+    wakes = dueNs < wakeAtNs_;
+  }
+  if (wakes) submitSignal_.notify_one();
+  return true;
+}
+
+bool Engine::submitBatch(const double* triples, size_t count) {
+  bool wakes = false;
+  {
+    const std::lock_guard<std::mutex> lock(submitMutex_);
+    if (submitted_.size() + count > kMaxWaiting) return false;
+    for (size_t i = 0; i < count; i += 1) {
+      const double* triple = triples + 3 * i;
+      const int64_t dueNs = static_cast<int64_t>(triple[2]) + options_.baseNs;
+      submitted_.push_back({dueNs, static_cast<uint32_t>(triple[0]), static_cast<uint32_t>(triple[1]), 0});
+      wakes = wakes || dueNs < wakeAtNs_;
+    }
+  }
+  if (wakes) submitSignal_.notify_one();
+  return true;
+}
+
+void Engine::drain() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& port : ports_) drainPort(*port);
+  const int64_t now = monoNs();
+  for (const auto& port : ports_) emitStale(*port, now - kStampWaitNs);
+  lastDrainNs_ = counts_.drainedNs = now;
+}
+
+uint64_t Engine::takeRows() {
+  wakePending_.store(false, std::memory_order_seq_cst);
+  return rowsWritten_.load(std::memory_order_seq_cst);
+}
+
+EngineCounts Engine::counts() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  EngineCounts counts = counts_;
+  counts.wallSteps = wallClock_.steps();
+  counts.sockets = ports_.size();
+  return counts;
+}
+
+void Engine::wakeReader() {
+  if (rowsWritten_.load(std::memory_order_relaxed) == rowsRead_.load(std::memory_order_acquire)) return;
+  if (!wakePending_.exchange(true, std::memory_order_seq_cst)) wake_();
+}
+
+int64_t Engine::tickGapNs() const {
+  if (ratePerS_ < kLoneRatePerS) return kShortestGapNs;
+  const auto gap = static_cast<int64_t>(kPacketsPerTick / ratePerS_ * 1e9);
+  return std::clamp(gap, kShortestGapNs, kLongestGapNs);
+}
+
+void Engine::takeSubmitted() {
+  const std::lock_guard<std::mutex> lock(submitMutex_);
+  for (const Due& due : submitted_) {
+    if (heap_.size() >= kMaxWaiting) {
+      counts_.submitRefused += 1;
+      continue;
+    }
+    heap_.push_back(due);
+    std::push_heap(heap_.begin(), heap_.end(), Later{});
+  }
+  submitted_.clear();
+}
+
+void Engine::run() {
+  prctl(PR_SET_NAME, "wan-engine");
+  // The default lets the kernel deliver this thread's timers 50 us late.
+  prctl(PR_SET_TIMERSLACK, 1'000UL);
+  for (;;) {
+    int64_t wakeAt = kNever;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      takeSubmitted();
+      int64_t now = monoNs();
+      if (!heap_.empty() && heap_.front().dueNs <= now && now >= lastTickNs_ + tickGapNs()) {
+        lastTickNs_ = now;
+        counts_.ticks += 1;
+        sendDue(now);
+        drainGapNs_ = kLongestGapNs;
+        lastDrainNs_ = 0;
+      }
+      if (now < awaitUntilNs_ && now >= lastDrainNs_ + drainGapNs_) {
+        const uint64_t before = rowsWritten_.load(std::memory_order_relaxed);
+        for (const auto& port : ports_) drainPort(*port);
+        now = monoNs();
+        for (const auto& port : ports_) emitStale(*port, now - kStampWaitNs);
+        lastDrainNs_ = counts_.drainedNs = now;
+        const bool quiet = rowsWritten_.load(std::memory_order_relaxed) == before;
+        drainGapNs_ = quiet ? std::min(drainGapNs_ * 2, kLongestDrainGapNs) : kLongestGapNs;
+      }
+      if (!heap_.empty()) wakeAt = std::max(heap_.front().dueNs, lastTickNs_ + tickGapNs());
+      if (now < awaitUntilNs_) wakeAt = std::min(wakeAt, lastDrainNs_ + drainGapNs_);
+    }
+    wakeReader();
+    std::unique_lock<std::mutex> lock(submitMutex_);
+    wakeAtNs_ = wakeAt;
+    while (!stopping_) {
+      int64_t until = wakeAtNs_;
+      for (const Due& due : submitted_) until = std::min(until, std::max(due.dueNs, lastTickNs_ + kShortestGapNs));
+      if (until == kNever) {
+        submitSignal_.wait(lock);
+        continue;
+      }
+      const std::chrono::steady_clock::time_point when{std::chrono::nanoseconds(until)};
+      if (monoNs() >= until || submitSignal_.wait_until(lock, when) == std::cv_status::timeout) break;
+    }
+    if (stopping_) return;
+    wakeAtNs_ = INT64_MIN;
+  }
+}
+
+double* Engine::nextRow() {
+  const uint64_t written = rowsWritten_.load(std::memory_order_relaxed);
+  if (written - rowsRead_.load(std::memory_order_acquire) > rowMask_) {
+    counts_.rowsDropped += 1;
+    return nullptr;
+  }
+  return rows_ + (written & rowMask_) * kRowNumbers;
+}
+
+size_t Engine::freeRows() const {
+  return rowMask_ + 1 - (rowsWritten_.load(std::memory_order_relaxed) - rowsRead_.load(std::memory_order_acquire));
+}
+
+namespace {
+
+void fill(double* row, uint32_t meta, uint32_t stream, uint32_t seq, int64_t time, Token token, double a, double b) {
+  row[0] = meta;
+  row[1] = stream;
+  row[2] = seq;
+  row[3] = static_cast<double>(time);
+  row[4] = token.high;
+  row[5] = token.low;
+  row[6] = a;
+  row[7] = b;
+}
+
+}  // namespace
+
+void Engine::sendDue(int64_t now) {
+  if (now - rateSinceNs_ >= 100 * kMs) {
+    ratePerS_ = static_cast<double>(rateCount_) * 1e9 / static_cast<double>(now - rateSinceNs_);
+    rateCount_ = 0;
+    rateSinceNs_ = now;
+  }
+  while (!heap_.empty() && heap_.front().dueNs <= now) {
+    const Due due = heap_.front();
+    std::pop_heap(heap_.begin(), heap_.end(), Later{});
+    heap_.pop_back();
+    const auto found = streams_.find(due.stream);
+    if (found == streams_.end()) continue;
+    Port& port = *found->second->port;
+    port.due[port.batch++] = due;
+    rateCount_ += 1;
+    if (port.batch == kBatch) flush(port, now);
+  }
+  for (const auto& port : ports_) {
+    if (port->batch > 0) flush(*port, now);
+  }
+}
+
+void Engine::flush(Port& port, int64_t now) {
+  const size_t count = port.batch;
+  port.batch = 0;
+  for (size_t i = 0; i < count; i += 1) {
+    const Due& due = port.due[i];
+    Stream& stream = *streams_.find(due.stream)->second;
+    uint8_t* head = port.heads[i];
+    const int64_t time = monoNs();
+    size_t headBytes = kEchoBytes;
+    if (port.kind == SocketKind::kUdp) {
+      headBytes = kStampBytes;
+      port.tokens[i] = writeStamp(head, stream.id, stream.ssid, due.seq, readClock(CLOCK_REALTIME), cookie_);
+    } else {
+      port.tokens[i] = writeEcho(head, port.v6, options_.identifier, stream.id, due.seq, time - options_.baseNs, cookie_);
+    }
+    port.outVectors[i][0].iov_len = headBytes;
+    port.outVectors[i][1].iov_len = stream.length - headBytes;
+    msghdr& message = port.out[i].msg_hdr;
+    message.msg_name = &stream.destination;
+    message.msg_namelen = stream.destinationLength;
+    size_t used = stream.controlLength;
+    std::memcpy(port.outControls[i], stream.control, used);
+    if (port.numbersTravel) {
+      const uint32_t key = port.txNext + static_cast<uint32_t>(i);
+      std::memcpy(addControl(port.outControls[i], used, SOL_SOCKET, kScmTsOptId, sizeof key), &key, sizeof key);
+    }
+    message.msg_controllen = used;
+  }
+  size_t first = 0;
+  const uint32_t base = port.txNext;
+  while (first < count) {
+    const int64_t userNs = monoNs();
+    const int sent = sendmmsg(port.fd, port.out + first, static_cast<unsigned>(count - first), MSG_DONTWAIT);
+    if (sent > 0) {
+      for (size_t i = first; i < first + static_cast<size_t>(sent); i += 1) {
+        const Due& due = port.due[i];
+        // Numbers that travel are the position in the batch; the socket's own count only what was sent.
+        const uint32_t key = port.numbersTravel ? base + static_cast<uint32_t>(i) : port.txNext;
+        Port::Tx& tx = port.tx[key % kTxSlots];
+        if (tx.state == Port::kAwaitsStamp) emitSent(port, key - static_cast<uint32_t>(kTxSlots), 0);
+        tx = {due.stream, due.seq, due.dueNs, userNs, port.tokens[i], Port::kAwaitsStamp};
+        port.txNext = key + 1;
+        if (port.txNext - port.txOldest > kTxSlots) port.txOldest = port.txNext - static_cast<uint32_t>(kTxSlots);
+        const int64_t until = userNs + streams_.find(due.stream)->second->timeoutNs + kLongestDrainGapNs;
+        if (until > awaitUntilNs_) awaitUntilNs_ = until;
+      }
+      counts_.sent += static_cast<uint64_t>(sent);
+      first += static_cast<size_t>(sent);
+      continue;
+    }
+    const int error = errno;
+    if (error == EINTR) continue;
+    Due due = port.due[first];
+    if ((error == EAGAIN || error == ENOBUFS) && due.attempts < kMaxAttempts) {
+      // The device's queue is full: what is left waits for the next tick.
+      for (size_t i = first; i < count; i += 1) {
+        port.due[i].attempts += 1;
+        heap_.push_back(port.due[i]);
+        std::push_heap(heap_.begin(), heap_.end(), Later{});
+      }
+      break;
+    }
+    counts_.failed += 1;
+    if (double* row = nextRow()) {
+      fill(row, kFailed, due.stream, due.seq, now - options_.baseNs, {}, error, 0);
+      rowsWritten_.fetch_add(1, std::memory_order_release);
+    }
+    first += 1;
+    if (!port.numbersTravel) {
+      // Whether the socket counted it depends on how far it came: settle what is open and count anew.
+      drainPort(port);
+      emitStale(port, kNever);
+      port.restartCounter();
+    }
+  }
+  if (port.numbersTravel) port.txNext = base + static_cast<uint32_t>(count);
+}
+
+void Engine::emitSent(Port& port, uint32_t key, int64_t kernelNs) {
+  Port::Tx& tx = port.tx[key % kTxSlots];
+  if (tx.state != Port::kAwaitsStamp) return;
+  tx.state = Port::kFree;
+  double* row = nextRow();
+  if (row == nullptr) return;
+  const bool stamped = kernelNs != 0;
+  if (stamped) counts_.sentStamped += 1;
+  const int64_t time = stamped ? kernelNs : tx.userNs;
+  fill(row, kSent | (stamped ? kKernelStamp : 0U), tx.stream, tx.seq, time - options_.baseNs, tx.token,
+       static_cast<double>(tx.userNs - tx.dueNs), static_cast<double>(tx.userNs - options_.baseNs));
+  rowsWritten_.fetch_add(1, std::memory_order_release);
+}
+
+void Engine::emitStale(Port& port, int64_t before) {
+  for (; port.txOldest != port.txNext; port.txOldest += 1) {
+    const Port::Tx& tx = port.tx[port.txOldest % kTxSlots];
+    if (tx.state != Port::kAwaitsStamp) continue;
+    if (tx.userNs > before) return;
+    emitSent(port, port.txOldest, 0);
+  }
+}
+
+void Engine::drainPort(Port& port) {
+  for (;;) {
+    // Each answer may also need its `sent` row; what does not fit waits in the socket.
+    if (freeRows() < 4 * kBatch) return;
+    for (size_t i = 0; i < kBatch; i += 1) {
+      port.in[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage);
+      port.in[i].msg_hdr.msg_controllen = kControlBytes;
+    }
+    const int64_t before = monoNs();
+    const int received = recvmmsg(port.fd, port.in, kBatch, MSG_DONTWAIT, nullptr);
+    // Stamps after answers: whatever was answered has its stamp by now, and its `sent` row comes first.
+    for (;;) {
+      for (auto& stamp : port.stamps) stamp.msg_hdr.msg_controllen = kControlBytes;
+      const int stamped = recvmmsg(port.fd, port.stamps, kBatch, MSG_DONTWAIT | MSG_ERRQUEUE, nullptr);
+      if (stamped <= 0) break;
+      wallClock_.observe();
+      settleStamps(port, static_cast<size_t>(stamped));
+      if (stamped < static_cast<int>(kBatch)) break;
+    }
+    if (received > 0) {
+      wallClock_.observe();
+      settleMessages(port, static_cast<size_t>(received), monoNs());
+    }
+    if (received < static_cast<int>(kBatch)) {
+      port.lastEmptyNs = before;
+      return;
+    }
+  }
+}
+
+void Engine::settleStamps(Port& port, size_t count) {
+  const int64_t now = monoNs();
+  for (size_t i = 0; i < count; i += 1) {
+    msghdr& message = port.stamps[i].msg_hdr;
+    const scm_timestamping* times = nullptr;
+    const sock_extended_err* error = nullptr;
+    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+      if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SO_TIMESTAMPING) {
+        times = reinterpret_cast<const scm_timestamping*>(CMSG_DATA(header));
+      } else if ((header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_RECVERR) ||
+                 (header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_RECVERR)) {
+        error = reinterpret_cast<const sock_extended_err*>(CMSG_DATA(header));
+      }
+    }
+    if (times == nullptr || error == nullptr || error->ee_origin != SO_EE_ORIGIN_TIMESTAMPING) continue;
+    const uint32_t key = port.numbersTravel ? error->ee_data : port.counterStart + error->ee_data;
+    // A number that is not out there belongs to an older count.
+    if (key - port.txOldest >= port.txNext - port.txOldest) continue;
+    const Port::Tx& tx = port.tx[key % kTxSlots];
+    const auto time = wallClock_.toMono(nsOf(times->ts[0]), tx.userNs, now);
+    if (time) emitSent(port, key, *time);
+  }
+  while (port.txOldest != port.txNext && port.tx[port.txOldest % kTxSlots].state == Port::kFree) port.txOldest += 1;
+}
+
+void Engine::settleMessages(Port& port, size_t count, int64_t now) {
+  for (size_t i = 0; i < count; i += 1) {
+    msghdr& message = port.in[i].msg_hdr;
+    const uint8_t* bytes = port.messages[i];
+    size_t length = std::min<size_t>(port.in[i].msg_len, kMessageBytes);
+    uint32_t ttl = 0;
+    uint32_t tos = 0;
+    int64_t wall = 0;
+    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+      const auto* data = CMSG_DATA(header);
+      if (header->cmsg_level == SOL_SOCKET) {
+        if (header->cmsg_type == SO_TIMESTAMPING) {
+          wall = nsOf(reinterpret_cast<const scm_timestamping*>(data)->ts[0]);
+        } else if (header->cmsg_type == SO_RXQ_OVFL) {
+          uint32_t dropped;
+          std::memcpy(&dropped, data, sizeof dropped);
+          counts_.receiveDropped += dropped - port.lastOverflow;
+          port.lastOverflow = dropped;
+        }
+      } else if ((header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_TTL) ||
+                 (header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_HOPLIMIT)) {
+        int value;
+        std::memcpy(&value, data, sizeof value);
+        ttl = static_cast<uint32_t>(value) & 0xff;
+      } else if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_TOS) {
+        tos = *data;
+      } else if (header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_TCLASS) {
+        int value;
+        std::memcpy(&value, data, sizeof value);
+        tos = static_cast<uint32_t>(value) & 0xff;
+      }
+    }
+    if (port.kind == SocketKind::kRawIcmp && !port.v6) {
+      const size_t headerBytes = length == 0 ? 0 : (bytes[0] & 0xf) * 4U;
+      if (headerBytes < 20 || headerBytes > length) continue;
+      bytes += headerBytes;
+      length -= headerBytes;
+    }
+
+    uint32_t kind = kReceived;
+    const Stream* stream = nullptr;
+    uint32_t seq = 0;
+    Token token{};
+    bool authentic = false;
+    int64_t dwellNs = 0;
+    uint32_t reflectorSeq = 0;
+    if (port.kind == SocketKind::kUdp) {
+      if (length < kShortStampBytes) continue;
+      seq = get32(bytes + 24);
+      token = {get32(bytes + 28), get32(bytes + 32)};
+      dwellNs = ntpDifferenceNs(get64(bytes + 16), get64(bytes + 4));
+      reflectorSeq = get32(bytes);
+      const auto isOurs = [&](const Stream& candidate) {
+        return markT1(candidate.id, seq, token.high, token.low, cookie_) == token.low;
+      };
+      const uint16_t ssid = get16(bytes + 14);
+      if (ssid != 0) {
+        const auto found = port.bySsid.find(ssid);
+        if (found != port.bySsid.end()) stream = found->second;
+      } else {
+        // A TWAMP-Light reflector has no SSID: the keyed bits of T1 tell which of its sessions this is.
+        for (const auto& entry : port.bySsid) {
+          if (!sameAddress(entry.second->destination, port.from[i], true)) continue;
+          stream = entry.second;
+          if (isOurs(*stream)) break;
+        }
+      }
+      if (stream == nullptr) continue;
+      authentic = isOurs(*stream);
+    } else {
+      const Echo echo = readEcho(bytes, length, port.v6);
+      if (echo.kind == Echo::kOther) continue;
+      if (port.kind == SocketKind::kRawIcmp && echo.identifier != options_.identifier) continue;
+      if (echo.kind == Echo::kUnreachable) kind = kUnreachable;
+      const auto found = streams_.find(echo.session);
+      if (found == streams_.end()) continue;
+      stream = found->second.get();
+      seq = echo.seq;
+      token = echo.token;
+      const Token own = cookie_.compute(echo.session, echo.seq, echo.timeHigh, echo.timeLow);
+      authentic = own.high == token.high && own.low == token.low;
+    }
+    if (port.txOldest != port.txNext) {
+      // An answer to a probe whose stamp never came.
+      for (uint32_t key = port.txOldest; key != port.txNext; key += 1) {
+        const Port::Tx& tx = port.tx[key % kTxSlots];
+        if (tx.state == Port::kAwaitsStamp && tx.stream == stream->id && tx.seq == seq) emitSent(port, key, 0);
+      }
+    }
+    const auto time = wall == 0 ? std::nullopt : wallClock_.toMono(wall, port.lastEmptyNs, now);
+    double* row = nextRow();
+    if (row == nullptr) continue;
+    uint32_t meta = kind | ttl << 8 | tos >> 2 << 16;
+    if (time) meta |= kKernelStamp;
+    else meta |= kContaminated;
+    if (authentic) meta |= kAuthentic;
+    if (sameAddress(stream->destination, port.from[i], port.kind == SocketKind::kUdp)) meta |= kFromTarget;
+    fill(row, meta, stream->id, seq, time.value_or(now) - options_.baseNs, token, static_cast<double>(dwellNs), reflectorSeq);
+    rowsWritten_.fetch_add(1, std::memory_order_release);
+    counts_.received += 1;
+    if (time) counts_.receivedStamped += 1;
+  }
+}
+
+}  // namespace wanscope

@@ -1,0 +1,174 @@
+/**
+ * The packet engine: sends probes at their due times and matches the kernel's stamps to them, on a thread of its own.
+ *
+ * Every system call works on a batch. Nothing wakes the thread when an answer comes: while something is in flight it
+ * looks every few milliseconds, since the kernel has stamped the answer already. It knows octets, sockets and stamps;
+ * what an answer means is decided by whoever reads the rows.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "clock.hpp"
+#include "packet.hpp"
+
+namespace wanscope {
+
+/** Eight numbers for the reader; `src/net/rows.ts` says which. */
+constexpr size_t kRowNumbers = 8;
+enum RowKind : uint32_t { kSent = 1, kFailed = 2, kReceived = 3, kUnreachable = 4 };
+enum RowFlag : uint32_t { kKernelStamp = 1 << 4, kAuthentic = 1 << 5, kFromTarget = 1 << 6, kContaminated = 1 << 7 };
+
+enum class SocketKind { kRawIcmp, kIcmp, kUdp };
+
+struct EngineOptions {
+  /** Monotonic time that the reader calls zero. */
+  int64_t baseNs = 0;
+  uint16_t identifier = 0;
+  uint8_t cookieKey[16]{};
+  size_t receiveBufferBytes = 0;
+  /** Match stamps by the socket's own counter although the kernel could carry our number. */
+  bool countStamps = false;
+  /** Open the sockets that need no privilege. */
+  bool unprivileged = false;
+};
+
+struct StreamOptions {
+  uint32_t id = 0;
+  bool udp = false;
+  bool v6 = false;
+  std::string destination;
+  std::string source;
+  std::string device;
+  uint16_t port = 0;
+  uint16_t sourcePort = 0;
+  uint8_t dscp = 0;
+  uint8_t ttl = 0;
+  uint16_t length = 0;
+  int64_t timeoutNs = 0;
+};
+
+struct EngineCounts {
+  uint64_t sent = 0;
+  uint64_t failed = 0;
+  uint64_t sentStamped = 0;
+  uint64_t received = 0;
+  uint64_t receivedStamped = 0;
+  /** Rows that found the ring full. */
+  uint64_t rowsDropped = 0;
+  /** Datagrams that found a receive queue full. */
+  uint64_t receiveDropped = 0;
+  uint64_t ticks = 0;
+  uint64_t wallSteps = 0;
+  int64_t drainedNs = 0;
+  uint64_t sockets = 0;
+  uint64_t submitRefused = 0;
+};
+
+class Engine {
+ public:
+  /** @param rows `rowCapacity` (a power of two) times kRowNumbers numbers, written here and read by the owner. */
+  Engine(const EngineOptions& options, double* rows, size_t rowCapacity, std::function<void()> wake);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  /** Opens the ICMP socket of a family. Returns 0 or an errno. */
+  int openIcmp(bool v6);
+  /** True when the ICMP socket of the family is a raw one. */
+  bool icmpIsRaw(bool v6);
+  /** Makes or changes a stream. Returns 0 or an errno. */
+  int openStream(const StreamOptions& options);
+  void closeStream(uint32_t id);
+  /** Sends probe `seq` of a stream at the first tick at or after `dueNs` (CLOCK_MONOTONIC). False when too many wait. */
+  bool submit(uint32_t stream, uint32_t seq, int64_t dueNs);
+  bool submitBatch(const double* triples, size_t count);
+  /** Reads everything that has arrived. */
+  void drain();
+  /** Rows written so far; asks for another wake when there are more. */
+  uint64_t takeRows();
+  void releaseRows(uint64_t upTo) { rowsRead_.store(upTo, std::memory_order_release); }
+  EngineCounts counts();
+  int64_t baseNs() const { return options_.baseNs; }
+
+ private:
+  struct Port;
+  struct Stream;
+  struct Due {
+    int64_t dueNs;
+    uint32_t stream;
+    uint32_t seq;
+    uint32_t attempts;
+  };
+  struct Later {
+    bool operator()(const Due& a, const Due& b) const { return a.dueNs > b.dueNs; }
+  };
+
+  void run();
+  void takeSubmitted();
+  void sendDue(int64_t now);
+  void flush(Port& port, int64_t now);
+  void drainPort(Port& port);
+  void settleStamps(Port& port, size_t count);
+  void settleMessages(Port& port, size_t count, int64_t now);
+  void emitSent(Port& port, uint32_t key, int64_t kernelNs);
+  void emitStale(Port& port, int64_t before);
+  double* nextRow();
+  size_t freeRows() const;
+  int64_t tickGapNs() const;
+  void wakeReader();
+  Port* portFor(const StreamOptions& options, uint16_t ssid, int& error);
+  int openPort(Port& port);
+
+  const EngineOptions options_;
+  const Cookie cookie_;
+  double* const rows_;
+  const size_t rowMask_;
+  const std::function<void()> wake_;
+
+  /** Guards everything but what `submitted_` and `wakeAtNs_` are: ports, streams, heap, counts, the row's writer. */
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Port>> ports_;
+  std::unordered_map<uint32_t, std::unique_ptr<Stream>> streams_;
+  std::vector<Due> heap_;
+  WallClock wallClock_;
+  EngineCounts counts_;
+  std::atomic<uint64_t> rowsWritten_{0};
+  std::atomic<uint64_t> rowsRead_{0};
+  std::atomic<bool> wakePending_{false};
+  int64_t lastTickNs_ = 0;
+  int64_t lastDrainNs_ = 0;
+  int64_t awaitUntilNs_ = 0;
+  int64_t drainGapNs_ = 0;
+  int64_t rateSinceNs_ = 0;
+  uint64_t rateCount_ = 0;
+  double ratePerS_ = 0;
+  bool numbersTravel_ = false;
+
+  std::mutex submitMutex_;
+  std::condition_variable submitSignal_;
+  std::vector<Due> submitted_;
+  int64_t wakeAtNs_ = kNever;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+/** Room for an answer's or a stamp's control messages. */
+constexpr size_t kControlBytes = 256;
+
+/** How stamps are asked for. */
+uint32_t stampFlags();
+
+}  // namespace wanscope

@@ -1,0 +1,179 @@
+/**
+ * The octets of probes and answers: ICMP echo (RFC 792, RFC 4443) with the payload of `src/packet/icmp.ts`, and STAMP
+ * (RFC 8762) as in `src/packet/stamp.ts`. The cookie is that of `src/packet/cookie.ts`.
+ */
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace wanscope {
+
+inline uint16_t get16(const uint8_t* at) { return static_cast<uint16_t>(at[0] << 8 | at[1]); }
+inline uint32_t get32(const uint8_t* at) { return uint32_t{get16(at)} << 16 | get16(at + 2); }
+inline uint64_t get64(const uint8_t* at) { return uint64_t{get32(at)} << 32 | get32(at + 4); }
+inline void put16(uint8_t* at, uint32_t value) {
+  at[0] = static_cast<uint8_t>(value >> 8);
+  at[1] = static_cast<uint8_t>(value);
+}
+inline void put32(uint8_t* at, uint32_t value) {
+  put16(at, value >> 16);
+  put16(at + 2, value);
+}
+
+struct Token {
+  uint32_t high;
+  uint32_t low;
+};
+
+/** SipHash-2-4 with a key of this process over (session, sequence number) and a time. */
+class Cookie {
+ public:
+  explicit Cookie(const uint8_t* key) {
+    std::memcpy(&k0_, key, 8);
+    std::memcpy(&k1_, key + 8, 8);
+  }
+
+  Token compute(uint32_t session, uint32_t seq, uint32_t timeHigh, uint32_t timeLow) const {
+    uint64_t v[4] = {0x736f6d6570736575 ^ k0_, 0x646f72616e646f6d ^ k1_, 0x6c7967656e657261 ^ k0_,
+                     0x7465646279746573 ^ k1_};
+    absorb(v, uint64_t{seq} << 32 | session);
+    absorb(v, uint64_t{timeLow} << 32 | timeHigh);
+    absorb(v, uint64_t{16} << 56);
+    v[2] ^= 0xff;
+    for (int i = 0; i < 4; i += 1) round(v);
+    const uint64_t hash = v[0] ^ v[1] ^ v[2] ^ v[3];
+    return {__builtin_bswap32(static_cast<uint32_t>(hash)), __builtin_bswap32(static_cast<uint32_t>(hash >> 32))};
+  }
+
+ private:
+  static uint64_t rotate(uint64_t x, int bits) { return x << bits | x >> (64 - bits); }
+  static void round(uint64_t* v) {
+    v[0] += v[1];
+    v[1] = rotate(v[1], 13) ^ v[0];
+    v[0] = rotate(v[0], 32);
+    v[2] += v[3];
+    v[3] = rotate(v[3], 16) ^ v[2];
+    v[0] += v[3];
+    v[3] = rotate(v[3], 21) ^ v[0];
+    v[2] += v[1];
+    v[1] = rotate(v[1], 17) ^ v[2];
+    v[2] = rotate(v[2], 32);
+  }
+  static void absorb(uint64_t* v, uint64_t word) {
+    v[3] ^= word;
+    round(v);
+    round(v);
+    v[0] ^= word;
+  }
+
+  uint64_t k0_;
+  uint64_t k1_;
+};
+
+constexpr size_t kEchoBytes = 36;
+constexpr size_t kStampBytes = 44;
+/** The answer of a TWAMP-Light reflector. */
+constexpr size_t kShortStampBytes = 41;
+constexpr size_t kHeadBytes = 48;
+constexpr uint32_t kMagic = 0x57414e53;
+constexpr uint32_t kT1HashMask = 0xfff;
+constexpr uint16_t kErrorEstimate = 0x1401;
+constexpr int64_t kNtpUnixOffsetS = 2'208'988'800;
+
+inline uint64_t ntpOf(int64_t wallNs) {
+  const int64_t seconds = wallNs / 1'000'000'000;
+  const uint64_t fraction = (static_cast<uint64_t>(wallNs % 1'000'000'000) << 32) / 1'000'000'000;
+  return static_cast<uint64_t>(seconds + kNtpUnixOffsetS) << 32 | fraction;
+}
+
+inline int64_t ntpDifferenceNs(uint64_t from, uint64_t to) {
+  return static_cast<int64_t>((static_cast<__int128>(static_cast<int64_t>(to - from)) * 1'000'000'000) >> 32);
+}
+
+/** Writes the head of an echo request; what follows it is zeros. Version 6 leaves the checksum to the system. */
+inline Token writeEcho(uint8_t* head, bool v6, uint16_t identifier, uint32_t session, uint32_t seq, int64_t timeNs,
+                       const Cookie& cookie) {
+  const auto timeHigh = static_cast<uint32_t>(timeNs >> 32);
+  const auto timeLow = static_cast<uint32_t>(timeNs);
+  const Token token = cookie.compute(session, seq, timeHigh, timeLow);
+  head[0] = v6 ? 128 : 8;
+  head[1] = 0;
+  put16(head + 2, 0);
+  put16(head + 4, identifier);
+  put16(head + 6, seq & 0xffff);
+  put32(head + 8, kMagic);
+  put32(head + 12, session);
+  put32(head + 16, seq);
+  put32(head + 20, timeHigh);
+  put32(head + 24, timeLow);
+  put32(head + 28, token.high);
+  put32(head + 32, token.low);
+  if (!v6) {
+    uint32_t sum = 0;
+    for (size_t at = 0; at < kEchoBytes; at += 2) sum += get16(head + at);
+    while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+    put16(head + 2, ~sum & 0xffff);
+  }
+  return token;
+}
+
+/** T1's low half with its lowest bits replaced by a keyed hash of everything else. */
+inline uint32_t markT1(uint32_t session, uint32_t seq, uint32_t high, uint32_t low, const Cookie& cookie) {
+  const uint32_t time = low & ~kT1HashMask;
+  return time | (cookie.compute(session, seq, high, time).low & kT1HashMask);
+}
+
+inline Token writeStamp(uint8_t* head, uint32_t session, uint16_t ssid, uint32_t seq, int64_t wallNs,
+                        const Cookie& cookie) {
+  const uint64_t t1 = ntpOf(wallNs);
+  const auto high = static_cast<uint32_t>(t1 >> 32);
+  const uint32_t low = markT1(session, seq, high, static_cast<uint32_t>(t1), cookie);
+  put32(head, seq);
+  put32(head + 4, high);
+  put32(head + 8, low);
+  put16(head + 12, kErrorEstimate);
+  put16(head + 14, ssid);
+  std::memset(head + 16, 0, kStampBytes - 16);
+  return {high, low};
+}
+
+struct Echo {
+  enum Kind { kOther, kReply, kUnreachable } kind = kOther;
+  uint16_t identifier = 0;
+  uint32_t session = 0;
+  uint32_t seq = 0;
+  uint32_t timeHigh = 0;
+  uint32_t timeLow = 0;
+  Token token{};
+};
+
+inline bool readEchoAt(const uint8_t* message, size_t length, size_t at, Echo& echo) {
+  if (length < at + kEchoBytes || get32(message + at + 8) != kMagic) return false;
+  const uint8_t* from = message + at;
+  echo.identifier = get16(from + 4);
+  echo.session = get32(from + 12);
+  echo.seq = get32(from + 16);
+  echo.timeHigh = get32(from + 20);
+  echo.timeLow = get32(from + 24);
+  echo.token = {get32(from + 28), get32(from + 32)};
+  return true;
+}
+
+/** Reads a message that starts at its ICMP header. */
+inline Echo readEcho(const uint8_t* message, size_t length, bool v6) {
+  Echo echo;
+  if (length < 8) return echo;
+  if (message[0] == (v6 ? 129 : 0)) {
+    if (readEchoAt(message, length, 0, echo)) echo.kind = Echo::kReply;
+  } else if (message[0] == (v6 ? 1 : 3) && length > 8) {
+    const size_t at = 8 + (v6 ? 40 : (message[8] & 0xf) * 4);
+    if (length > at && message[at] == (v6 ? 128 : 8) && readEchoAt(message, length, at, echo)) {
+      echo.kind = Echo::kUnreachable;
+    }
+  }
+  return echo;
+}
+
+}  // namespace wanscope

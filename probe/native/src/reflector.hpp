@@ -1,0 +1,95 @@
+/**
+ * A socket that answers: hands requests with the kernel's receive stamps to their judge and sends what it makes of
+ * them, with the time of sending written right before the send. What is answered, and with which number, is the judge's.
+ */
+#pragma once
+
+#include <netinet/in.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "clock.hpp"
+
+namespace wanscope {
+
+constexpr size_t kReflectorSlots = 128;
+constexpr size_t kReflectorSlotBytes = 9'216;
+/** By slot: length, port, T2's halves, TTL, DSCP, 1 for version 4. Then 16 octets of address in a table of their own. */
+constexpr size_t kReflectorNumbers = 8;
+constexpr size_t kAddressBytes = 16;
+
+struct ReflectorMemory {
+  uint8_t* packets;
+  double* numbers;
+  uint8_t* addresses;
+};
+
+class Reflector {
+ public:
+  Reflector(ReflectorMemory memory, std::function<void()> wake);
+  ~Reflector();
+  Reflector(const Reflector&) = delete;
+  Reflector& operator=(const Reflector&) = delete;
+
+  /** Binds and starts. Returns 0 or an errno. */
+  int open(const std::string& address, uint16_t port, bool v6, bool onlyV6);
+  uint16_t port() const { return port_; }
+  /** Requests that wait to be judged; they are in slots `first` and on, modulo kReflectorSlots. */
+  size_t take(size_t& first);
+  /**
+   * Answers the oldest `count` requests: each slot's first number says how many of its octets to send, 0 for silence.
+   * Leaves 0 there when it was sent, else an errno. T3 is written here.
+   */
+  void answer(size_t count);
+  /** Gives the slots of the oldest `count` requests back. */
+  void release(size_t count);
+  uint64_t receiveDropped() const { return receiveDropped_; }
+
+ private:
+  struct Slot {
+    sockaddr_storage from;
+    socklen_t fromLength;
+    in6_pktinfo local6;
+    in_pktinfo local4;
+    bool hasLocal6;
+    bool hasLocal4;
+    uint8_t tos;
+    int64_t receivedWallNs;
+    int64_t receivedNs;
+  };
+  void run();
+  void receive();
+  void learnSendDelay(bool stampsWait);
+
+  const ReflectorMemory memory_;
+  const std::function<void()> wake_;
+  int fd_ = -1;
+  int stopFd_ = -1;
+  bool v6_ = false;
+  uint16_t port_ = 0;
+  std::vector<Slot> slots_;
+
+  std::mutex mutex_;
+  std::condition_variable freed_;
+  size_t head_ = 0;
+  size_t waiting_ = 0;
+  bool wakePending_ = false;
+  bool stopping_ = false;
+  WallClock wallClock_;
+  int64_t lastEmptyNs_ = 0;
+  uint64_t receiveDropped_ = 0;
+  uint32_t lastOverflow_ = 0;
+  /** From writing T3 to the packet leaving: steady, so it is measured now and then and put into T3. */
+  int64_t sendDelayNs_ = 0;
+  int64_t sampleWallNs_ = 0;
+  uint64_t answers_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace wanscope

@@ -1,0 +1,137 @@
+/** The native module: its functions, and the one place that loads it. */
+import { createRequire } from 'node:module';
+import type { Socket } from 'node:net';
+
+export const REFLECTOR_SLOTS = 128;
+export const REFLECTOR_SLOT_BYTES = 9_216;
+export const REFLECTOR_NUMBERS = 8;
+export const REFLECTOR_ADDRESS_BYTES = 16;
+
+declare const handle: unique symbol;
+export interface EngineHandle {
+  readonly [handle]: 'engine';
+}
+export interface ReflectorHandle {
+  readonly [handle]: 'reflector';
+}
+
+export interface NativeStream {
+  readonly id: number;
+  readonly udp: boolean;
+  readonly v6: boolean;
+  readonly destination: string;
+  readonly source: string;
+  readonly device: string;
+  readonly port: number;
+  readonly sourcePort: number;
+  readonly dscp: number;
+  readonly ttl: number;
+  readonly length: number;
+  readonly timeoutNs: number;
+}
+
+export interface NativeCounts {
+  readonly sent: number;
+  readonly failed: number;
+  readonly sentStamped: number;
+  readonly received: number;
+  readonly receivedStamped: number;
+  readonly rowsDropped: number;
+  readonly receiveDropped: number;
+  readonly ticks: number;
+  readonly wallSteps: number;
+}
+
+/** Calls that open something return 0 or an errno. Times are nanoseconds since `baseNs` of CLOCK_MONOTONIC. */
+export interface NativeModule {
+  createEngine(
+    options: {
+      readonly baseNs: bigint;
+      readonly identifier: number;
+      readonly cookieKey: Uint8Array;
+      readonly receiveBufferBytes: number;
+      /** Match stamps by the socket's own counter although the kernel could carry our number. */
+      readonly countStamps: boolean;
+      /** Open ICMP sockets that need no privilege, not raw ones. */
+      readonly unprivileged: boolean;
+    },
+    rows: Float64Array,
+    onRows: () => void,
+  ): EngineHandle;
+  closeEngine(engine: EngineHandle): void;
+  openIcmp(engine: EngineHandle, v6: boolean): number;
+  icmpIsRaw(engine: EngineHandle, v6: boolean): boolean;
+  openStream(engine: EngineHandle, stream: NativeStream): number;
+  closeStream(engine: EngineHandle, id: number): void;
+  submit(engine: EngineHandle, stream: number, seq: number, dueNs: number): boolean;
+  /** `count` triples of stream, sequence number and due time. */
+  submitBatch(engine: EngineHandle, triples: Float64Array, count: number): boolean;
+  drain(engine: EngineHandle): void;
+  takeRows(engine: EngineHandle): number;
+  releaseRows(engine: EngineHandle, upTo: number): void;
+  engineCounts(engine: EngineHandle): NativeCounts;
+  createReflector(
+    packets: Uint8Array,
+    numbers: Float64Array,
+    addresses: Uint8Array,
+    onRequests: () => void,
+  ): ReflectorHandle;
+  openReflector(reflector: ReflectorHandle, address: string, port: number, v6: boolean, onlyV6: boolean): number;
+  reflectorPort(reflector: ReflectorHandle): number;
+  /** First slot + number of requests * REFLECTOR_SLOTS. */
+  takeRequests(reflector: ReflectorHandle): number;
+  /** Sends as many octets of each of the oldest requests as its first number says; leaves 0 or an errno there. */
+  answerRequests(reflector: ReflectorHandle, count: number): void;
+  /** Gives their slots back. */
+  releaseRequests(reflector: ReflectorHandle, count: number): void;
+  closeReflector(reflector: ReflectorHandle): void;
+  tcpInfo(
+    fd: number,
+  ): { readonly rttNs: number; readonly minRttNs: number; readonly retransmissions: number } | undefined;
+  /** See the native source: quadruples of readings of both clocks and of stamps to bring onto the monotonic one. */
+  convertStamps(steps: Float64Array): (number | undefined)[];
+}
+
+/** @throws Error when it was not built, or not for this system. */
+export function loadNative(): NativeModule {
+  return createRequire(import.meta.url)('../../native/build/engine.node') as NativeModule;
+}
+
+/** CLOCK_MONOTONIC at the zero of `performance.now()`, which is the zero of the probe's clock. */
+export function monotonicBaseNs(monoNs: () => number): bigint {
+  let best = 0n;
+  let shortest = Infinity;
+  for (let attempt = 0; attempt < 5; attempt += 1) {
+    const before = process.hrtime.bigint();
+    const now = monoNs();
+    const after = process.hrtime.bigint();
+    const took = Number(after - before);
+    if (took >= shortest) continue;
+    shortest = took;
+    best = before + BigInt(took >> 1) - BigInt(Math.round(now));
+  }
+  return best;
+}
+
+/** What the kernel says of a handshake that just ended: SYN to its answer, and whether a SYN was repeated. */
+export interface Handshake {
+  readonly rttNs: number;
+  readonly retransmitted: boolean;
+}
+
+/** Undefined where the kernel cannot be asked. */
+export type ReadHandshake = (socket: Socket) => Handshake | undefined;
+
+/**
+ * Reads TCP_INFO right after a connect: the smoothed round trip is then its first sample, the handshake's. The
+ * descriptor is Node's own business; where a version hides it there is no answer.
+ */
+export function handshakeReader(native: Pick<NativeModule, 'tcpInfo'>): ReadHandshake {
+  return (socket) => {
+    const fd = (socket as { readonly _handle?: { readonly fd?: unknown } | null })._handle?.fd;
+    if (typeof fd !== 'number' || fd < 0) return undefined;
+    const info = native.tcpInfo(fd);
+    if (info === undefined || info.rttNs === 0) return undefined;
+    return { rttNs: info.rttNs, retransmitted: info.retransmissions > 0 };
+  };
+}

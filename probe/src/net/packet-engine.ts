@@ -1,0 +1,141 @@
+/**
+ * The port through which datagram probes leave and their answers arrive, stamped. An engine knows octets, sockets and
+ * stamps; what an answer means is its listener's to say. Two implementations: the kernel's timestamps through a native
+ * module, and `raw-socket` in a process of its own.
+ */
+import type { Family } from '@wanscope/shared';
+
+export const ENGINE_NAMES = ['kernel', 'raw-socket'] as const;
+export type EngineName = (typeof ENGINE_NAMES)[number];
+
+/** One session's packets. */
+export interface StreamOptions {
+  readonly protocol: 'icmp' | 'udp';
+  /** Distinct among the streams of an engine, 1 to 2^32 - 1. */
+  readonly id: number;
+  readonly family: Family;
+  readonly destination: string;
+  /** UDP only. */
+  readonly port?: number;
+  /** The system's choice when undefined. */
+  readonly source: string | undefined;
+  readonly interface: string | undefined;
+  readonly dscp: number;
+  /** The ICMP message, or the datagram without its UDP header. */
+  readonly sizeBytes: number;
+  /** How long answers are awaited. */
+  readonly timeoutNs: number;
+}
+
+/** An answer. One object for all of them: valid during the call only. */
+export interface Answer {
+  /** The low 32 bits of the sequence number. */
+  wireSeq: number;
+  tokenHigh: number;
+  tokenLow: number;
+  receivedNs: number;
+  /** How long the answerer says it took; 0 for ICMP. */
+  dwellNs: number;
+  reflectorSeq: number;
+  /** As they arrived; 0 where that is not known. */
+  ttl: number;
+  dscp: number;
+  /** It came from the address (and port) that was asked. */
+  fromTarget: boolean;
+  /** The token is one that only this process can have made for that session and sequence number. */
+  authentic: boolean;
+  /** The time of arrival is not the network's: the probe itself was late, or its clock was set at that moment. */
+  contaminated: boolean;
+}
+
+/** Sequence numbers are the low 32 bits of those given to `send`; times are of the probe's monotonic clock. */
+export interface StreamEvents {
+  /** The probe has left. Told before its answer. */
+  sent(wireSeq: number, sentNs: number, tokenHigh: number, tokenLow: number): void;
+  /** The system did not take it. */
+  failed(wireSeq: number, unreachable: boolean): void;
+  received(answer: Answer): void;
+  /** Somebody on the way says that the probe with this token cannot be delivered. Proven to be ours. */
+  unreachable(wireSeq: number, tokenHigh: number, tokenLow: number): void;
+}
+
+export interface PacketStream {
+  /** Sends probe `seq` at `dueNs` or as soon after it as possible. */
+  send(seq: number, dueNs: number): void;
+  /** Nothing is told afterwards. Idempotent. */
+  close(): void;
+}
+
+/** How the two stamps of each answered probe were made. */
+export interface StampCounts {
+  readonly kernelKernel: number;
+  readonly userKernel: number;
+  readonly userUser: number;
+}
+
+export interface EngineCounts {
+  readonly stamps: StampCounts;
+  /** Rows or datagrams that were dropped between the engine and its listener. */
+  readonly rowsDropped: number;
+  /** Datagrams that found a receive queue full. */
+  readonly receiveDropped: number;
+  /** How often the wall clock was set. */
+  readonly wallSteps: number;
+}
+
+/** How late probes left after they were due. */
+export interface Lateness {
+  readonly maxNs: number;
+  readonly sumNs: number;
+  readonly count: number;
+}
+
+export interface PacketEngine {
+  readonly name: EngineName;
+  /** Families in which it can send echoes. */
+  readonly icmpFamilies: readonly Family[];
+  readonly sendsUdp: boolean;
+  /** How long before it is due a probe may be handed over; 0 where it leaves at once. */
+  readonly leadNs: number;
+  /** @throws SocketError when there is no socket for it now. */
+  open(options: StreamOptions, events: StreamEvents): PacketStream;
+  /** Tells everything that has arrived until now. */
+  drain(): void;
+  /** True when the answer to a probe sent then may have come before the deadline without being noticed. */
+  missed(sentNs: number, deadlineNs: number): boolean;
+  counts(): EngineCounts;
+  /** Lateness since the last call. */
+  takeLateness(): Lateness;
+  close(): void;
+}
+
+/** A socket could not be had. `code` is the system's. */
+export class SocketError extends Error {
+  readonly code: string;
+
+  constructor(code: string, what: string) {
+    super(`${what}: ${code}`);
+    this.name = 'SocketError';
+    this.code = code;
+  }
+}
+
+/** Adds up lateness between two readings. */
+export class LatenessSum {
+  #maxNs = 0;
+  #sumNs = 0;
+  #count = 0;
+
+  add(lateNs: number): void {
+    const late = Math.max(0, lateNs);
+    this.#maxNs = Math.max(this.#maxNs, late);
+    this.#sumNs += late;
+    this.#count += 1;
+  }
+
+  take(): Lateness {
+    const taken = { maxNs: this.#maxNs, sumNs: this.#sumNs, count: this.#count };
+    this.#maxNs = this.#sumNs = this.#count = 0;
+    return taken;
+  }
+}
