@@ -52,12 +52,30 @@ const UPLINKS = `uplinks:
   branch-3/isp-b: { provider: isp-b, circuit: DE-4711, technology: dsl, role: standby }
 `;
 
+/** Name of the service that every other site measures. */
+const SERVICE = 'intranet';
+
+/** Probes that measure the service: one at every site but headquarters. */
+export function serviceClients(branches: number): number {
+  return branches - 1;
+}
+
 /**
  * A full mesh with rates and an interval that show changes within seconds.
  *
  * @param icmp false where no ICMP can be sent.
+ * @param serviceUrl of the service at headquarters; undefined where there is none.
  */
-export function demoConfig(branches: number, icmp: boolean): string {
+export function demoConfig(branches: number, icmp: boolean, serviceUrl?: string): string {
+  const clients = cities(branches)
+    .slice(1)
+    .map(({ site }) => site);
+  const targets =
+    serviceUrl === undefined
+      ? ''
+      : `targets:
+  ${SERVICE}: { kind: external, url: "${serviceUrl}", tests: [http], from: [${clients.join(', ')}] }
+`;
   const sites = cities(branches).map(
     ({ site, city, location, role }) =>
       `  ${site}: { location: [${location.join(', ')}], timezone: Europe/Berlin, role: ${role} } # ${city}`,
@@ -73,7 +91,7 @@ ${icmp ? '  icmp: { protocol: icmp, rate: 2/s }\n' : ''}  udp:  { protocol: udp,
   http: { protocol: http, rate: 1/4s, timeout: 2s }
 meshes:
   - { shape: full, tests: [${icmp ? 'icmp, ' : ''}udp, tcp, http] }
-objectives:
+${targets}objectives:
   - { from: "*", to: "*", test: "*", rtt: 50ms, loss: 1% }
 exposition: { pathFamilies: full, pathHistograms: true }
 `;

@@ -5,7 +5,8 @@ import { accessSync, constants, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatIdentity, formatNs, NS_PER_S } from '@wanscope/shared';
-import { demoConfig, demoProbes } from './demo-config.ts';
+import { demoConfig, demoProbes, serviceClients } from './demo-config.ts';
+import { SERVICE_PORT } from './equipment/files.ts';
 import type { Sample } from './exposition-text.ts';
 import { openDoor } from './http.ts';
 import { emulatorProgram } from './emulator.ts';
@@ -13,7 +14,7 @@ import { Lab } from './lab.ts';
 import { Mesh } from './mesh.ts';
 import { makeRunDirectory, removeAbandonedRuns } from './namespaces.ts';
 import { SwitchedNetwork } from './network.ts';
-import { NOC, nationalTopology } from './topology.ts';
+import { HEADQUARTERS, NOC, nationalTopology } from './topology.ts';
 
 export interface DemoOptions {
   readonly branches: number;
@@ -23,6 +24,8 @@ export interface DemoOptions {
   readonly keep: boolean;
   readonly isolation: 'namespaces' | 'loopback';
   readonly keepRoot: boolean;
+  /** Reports reach the broker over a network beside the WAN. */
+  readonly outOfBand: boolean;
   /** Parent of the working directory; where another process finds the collector's socket. */
   readonly directory?: string;
   /** Another process opens the door. */
@@ -33,6 +36,7 @@ export interface DemoOptions {
   readonly signal: AbortSignal;
 }
 
+const SNMP_COMMUNITY = 'public';
 const TUN_DEVICE = '/dev/net/tun';
 const REFRESH_MS = 1_000;
 const QUIET_REFRESH_MS = 15_000;
@@ -66,15 +70,24 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   const emulated = icmp && missing === undefined;
   if (missing !== undefined)
     options.say(`No emulated WAN: ${missing}. Branches are joined by a switch, without delay.`);
-  const network = emulated
-    ? await Lab.up({ topology: nationalTopology(options.branches), directory, seed: 1, centre: `hq/${NOC}` })
-    : icmp
-      ? new SwitchedNetwork(probes)
-      : undefined;
+  const lab = emulated
+    ? await Lab.up({
+        topology: nationalTopology(options.branches),
+        directory,
+        seed: 1,
+        centre: `${HEADQUARTERS}/${NOC}`,
+        snmpCommunity: SNMP_COMMUNITY,
+        outOfBand: options.outOfBand,
+      })
+    : undefined;
+  const network = lab ?? (icmp ? new SwitchedNetwork(probes) : undefined);
+  const serviceUrl = lab === undefined ? undefined : `http://${lab.node(HEADQUARTERS).ipv4}:${SERVICE_PORT}/`;
+  const probePairs = probes.length * (probes.length - 1) * (icmp ? 4 : 3);
+  const pairs = probePairs + (serviceUrl === undefined ? 0 : serviceClients(options.branches));
   const mesh = new Mesh({
     directory,
     probes,
-    config: demoConfig(options.branches, icmp),
+    config: demoConfig(options.branches, icmp, serviceUrl),
     network,
     keepRoot: options.keepRoot,
   });
@@ -96,7 +109,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
         options.say('  Break     npm run demo -- break branch-1 --loss 20%   (heal branch-1, list, status, truth)');
       options.say('');
     }
-    await watch(mesh, probes.length * (probes.length - 1) * (icmp ? 4 : 3), startedAt, options);
+    await watch(mesh, pairs, startedAt, options);
   } finally {
     options.say('');
     options.say('Stopping: probes, collector, broker, WAN …');

@@ -428,7 +428,10 @@ export class Lab implements BranchNetwork {
     };
     const [a, b] = [end(link.a), end(link.b)];
     await this.emulator.addLink(link.name, a, b);
-    for (const { netns } of [a, b]) ip([`link set ${device} txqueuelen 10000 up`], netns);
+    // Without addresses of their own the devices send nothing of their own, which truth would count.
+    for (const { netns } of [a, b]) {
+      ip([`link set ${device} addrgenmode none`, `link set ${device} txqueuelen 10000 up`], netns);
+    }
     await this.set(link.name, 'both', link.settings);
   }
 

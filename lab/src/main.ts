@@ -51,6 +51,7 @@ interface Options {
   readonly branches: number;
   readonly port: number;
   readonly keep: boolean;
+  readonly outOfBand: boolean;
 }
 
 async function demo(options: Options): Promise<void> {
@@ -90,7 +91,8 @@ async function runInside(options: Options): Promise<void> {
   const directory = makeRunDirectory();
   const door = await openDoor(options.port, join(directory, 'collector.sock'));
   say(`  Open      http://127.0.0.1:${door.port}/`);
-  const args = ['--branches', String(options.branches), ...(options.keep ? ['--keep'] : [])];
+  const flags = [...(options.keep ? ['--keep'] : []), ...(options.outOfBand ? ['--out-of-band'] : [])];
+  const args = ['--branches', String(options.branches), ...flags];
   const child = spawn(
     UNSHARE[0],
     [...UNSHARE.slice(1), process.execPath, fileURLToPath(import.meta.url), 'demo', ...args],
@@ -109,6 +111,7 @@ cli
   .description('run broker, collector and branch probes until Ctrl-C')
   .option('--branches <n>', 'number of sites', integer(MIN_BRANCHES, MAX_BRANCHES), DEFAULT_BRANCHES)
   .option('--port <port>', 'loopback port of the page', integer(1, 65_535), 9479)
+  .option('--out-of-band', 'reports go over a network beside the WAN', false)
   .option('--keep', 'keep logs and stores after the end', false)
   .action(demo);
 

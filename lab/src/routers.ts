@@ -98,6 +98,8 @@ function addForwarding(namespaces: Namespaces, name: string, { ecmpSeed }: Route
   namespaces.sysctl(name, {
     'ipv4.ip_forward': 1,
     'ipv6.conf.all.forwarding': 1,
+    // Forwards all the same, but joins no group of routers, whose reports truth would count.
+    'ipv6.conf.default.forwarding': 0,
     'ipv4.conf.all.rp_filter': 0,
     'ipv4.conf.default.rp_filter': 0,
     'ipv6.conf.default.accept_dad': 0,
@@ -244,13 +246,13 @@ function filterPackets(namespace: string, { node }: NodePlan): void {
       ? [`icmp type ${ANSWERS4} drop`, `icmpv6 type ${ANSWERS4} drop`]
       : policeIcmp === undefined
         ? []
-        : [`icmp type ${ANSWERS4} limit name "icmp" drop`, `icmpv6 type ${ANSWERS4} limit name "icmp" drop`];
+        : [`icmp type ${ANSWERS4} limit name "answers" drop`, `icmpv6 type ${ANSWERS4} limit name "answers" drop`];
   // Unknown packets from the WAN; neighbours are not asked for on these devices.
   const unasked = 'iifname "wan*" ct state != { established, related } drop';
   const incoming = firewall === undefined ? [] : [unasked];
   if (output.length + incoming.length === 0) return;
   const limit =
-    policeIcmp === undefined ? '' : `limit icmp { rate over ${policeIcmp}/second burst ${policeIcmp} packets; }`;
+    policeIcmp === undefined ? '' : `limit answers { rate over ${policeIcmp}/second burst ${policeIcmp} packets; }`;
   nft(
     `table inet lab {
   ${limit}

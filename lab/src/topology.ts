@@ -243,9 +243,11 @@ const CITIES = {
   leipzig: [51.34, 12.37],
 } as const satisfies Record<string, readonly [number, number]>;
 
+export const HEADQUARTERS = 'hq';
+
 /** The demo's sites in order, each with its city and the core routers it is attached to. */
 const NATIONAL_SITES = [
-  { name: 'hq', city: 'berlin', cores: ['berlin'] },
+  { name: HEADQUARTERS, city: 'berlin', cores: ['berlin'] },
   { name: 'hub-north', city: 'hamburg', cores: ['hamburg'] },
   { name: 'hub-south', city: 'munich', cores: ['munich'] },
   { name: 'branch-1', city: 'cologne', cores: ['frankfurt'] },

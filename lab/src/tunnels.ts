@@ -167,7 +167,8 @@ export function makeNetworks(namespaces: Namespaces, topology: Topology, plans: 
       const namespace = namespaces.fullName(site);
       ip(
         [
-          `link add name ${bridgeDevice} addrgenmode none mtu ${TUNNEL_MTU} type bridge forward_delay 0 mcast_snooping 0`,
+          `link add name ${bridgeDevice} mtu ${TUNNEL_MTU} type bridge forward_delay 0 mcast_snooping 0`,
+          `link set ${bridgeDevice} addrgenmode none`,
           `link set ${bridgeDevice} up`,
         ],
         namespace,
@@ -179,7 +180,8 @@ export function makeNetworks(namespaces: Namespaces, topology: Topology, plans: 
         const port = `net${number + 1}-${at + 1}`;
         ip(
           [
-            `link add name ${port} addrgenmode none mtu ${TUNNEL_MTU} type veth peer name eth0 mtu ${TUNNEL_MTU} netns ${inside}`,
+            `link add name ${port} mtu ${TUNNEL_MTU} type veth peer name eth0 mtu ${TUNNEL_MTU} netns ${inside}`,
+            `link set ${port} addrgenmode none`,
             `link set ${port} master ${bridgeDevice}`,
             `link set ${port} up`,
           ],
@@ -219,8 +221,9 @@ function makeTunnel(
   const device = tunnelDevice(number);
   ip(
     [
-      `link add name ${device} addrgenmode none mtu ${TUNNEL_MTU} type vxlan ` +
+      `link add name ${device} mtu ${TUNNEL_MTU} type vxlan ` +
         `id ${FIRST_NETWORK_ID + number} local ${plan.ipv4} dstport ${VXLAN_PORT}`,
+      `link set ${device} addrgenmode none`,
       `link set ${device} master net${number + 1}`,
       `link set ${device} up`,
     ],
