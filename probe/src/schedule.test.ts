@@ -81,4 +81,47 @@ describe('the schedule', () => {
     expect(clock.pendingTimers).toBe(0);
     expect(schedule.size).toBe(0);
   });
+
+  it('runs a task with a lead before its deadline, and each deadline once', () => {
+    const clock = new FakeClock();
+    const schedule = new Schedule(clock);
+    const ranAtMs: number[] = [];
+    const deadlinesMs: number[] = [];
+    schedule.add({
+      intervalNs: 100 * NS_PER_MS,
+      phaseNs: 30 * NS_PER_MS,
+      leadNs: 20 * NS_PER_MS,
+      run: (deadlineNs) => {
+        ranAtMs.push(clock.monoNs() / NS_PER_MS);
+        deadlinesMs.push(deadlineNs / NS_PER_MS);
+      },
+    });
+    clock.advance(300);
+    expect(ranAtMs).toEqual([10, 110, 210]);
+    expect(deadlinesMs).toEqual([30, 130, 230]);
+    // Whoever waits for the deadline knows how late it was.
+    expect(schedule.takeTimerError().count).toBe(0);
+  });
+
+  it('does not run a task before the horizon that its deadline lies beyond, and others go on', () => {
+    const clock = new FakeClock();
+    let horizonMs = 125;
+    const schedule = new Schedule(clock, () => horizonMs * NS_PER_MS);
+    const ran: string[] = [];
+    const task = (name: string, phaseMs: number, leadMs: number): Task => ({
+      intervalNs: 1_000 * NS_PER_MS,
+      phaseNs: phaseMs * NS_PER_MS,
+      leadNs: leadMs * NS_PER_MS,
+      run: (deadlineNs) => ran.push(`${name} ${deadlineNs / NS_PER_MS} at ${clock.monoNs() / NS_PER_MS}`),
+    });
+    // Its time would be 110 ms.
+    schedule.add(task('led', 130, 20));
+    schedule.add(task('plain', 120, 0));
+    schedule.add(task('inside', 124, 20));
+    clock.advance(126);
+    expect(ran).toEqual(['inside 124 at 104', 'plain 120 at 120', 'led 130 at 125']);
+    horizonMs = 1_130;
+    clock.advance(1_000);
+    expect(ran.slice(3)).toEqual(['inside 1124 at 1104', 'plain 1120 at 1120']);
+  });
 });

@@ -855,7 +855,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
         if (tx.state == Port::kAwaitsStamp && tx.stream == stream->id && tx.seq == seq) emitSent(port, key, 0);
       }
     }
-    const auto time = wall == 0 ? std::nullopt : wallClock_.toMono(wall, port.lastEmptyNs, now);
+    const auto time = wall == 0 ? std::nullopt : wallClock_.toMono(wall, port.lastEmptyNs - kQueueingNs, now);
     double* row = nextRow();
     if (row == nullptr) continue;
     uint32_t meta = kind | ttl << 8 | tos >> 2 << 16;

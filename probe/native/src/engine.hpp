@@ -168,6 +168,9 @@ class Engine {
 /** Room for an answer's or a stamp's control messages. */
 constexpr size_t kControlBytes = 256;
 
+/** From a packet's receive stamp to its being seen in the socket's queue, on a machine that has other things to do. */
+constexpr int64_t kQueueingNs = 100'000'000;
+
 /** How stamps are asked for. */
 uint32_t stampFlags();
 

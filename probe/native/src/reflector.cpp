@@ -164,7 +164,7 @@ void Reflector::receive() {
     }
     wallClock_.observe();
     const int64_t now = monoNs();
-    const auto stamp = wall == 0 ? std::nullopt : wallClock_.toMono(wall, lastEmptyNs_, now);
+    const auto stamp = wall == 0 ? std::nullopt : wallClock_.toMono(wall, lastEmptyNs_ - kQueueingNs, now);
     slot.receivedNs = stamp.value_or(now);
     slot.receivedWallNs = wallClock_.toWall(slot.receivedNs);
     const uint64_t t2 = ntpOf(slot.receivedWallNs);

@@ -1,0 +1,303 @@
+/** The packet engine on loopback and in a network namespace of its own: stamps, and what must never confuse them. */
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { connect, createServer, Socket, type AddressInfo } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, it } from 'vitest';
+import { systemClock } from '@wanscope/shared';
+import { KernelEngine, type KernelEngineOptions } from './kernel-engine.ts';
+import { handshakeReader, loadNative } from './native.ts';
+import { SocketError, type Answer, type PacketStream, type StreamOptions } from './packet-engine.ts';
+
+const native = loadNative();
+const cookieKey = new Uint8Array(16).fill(3);
+const DEADLINE_MS = 5_000;
+
+const engines: KernelEngine[] = [];
+
+afterEach(() => {
+  for (const engine of engines.splice(0)) engine.close();
+});
+
+function start(options: Partial<KernelEngineOptions> = {}): KernelEngine {
+  const engine = new KernelEngine({ native, clock: systemClock, cookieKey, identifier: 0x4b45, ...options });
+  engines.push(engine);
+  return engine;
+}
+
+const LOOPBACK: StreamOptions = {
+  protocol: 'icmp',
+  id: 1,
+  family: 'ipv4',
+  destination: '127.0.0.1',
+  source: undefined,
+  interface: undefined,
+  dscp: 0,
+  sizeBytes: 64,
+  timeoutNs: 1e9,
+};
+
+async function until(condition: () => boolean): Promise<void> {
+  for (let waitedMs = 0; !condition(); waitedMs += 5) {
+    if (waitedMs > DEADLINE_MS) throw new Error('nothing came in time');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** A stream that keeps what it is told. */
+class Recorder {
+  readonly log: string[] = [];
+  readonly sentNs = new Map<number, number>();
+  readonly failed: number[] = [];
+  readonly answers: Answer[] = [];
+  readonly stream: PacketStream;
+
+  constructor(engine: KernelEngine, options: Partial<StreamOptions> = {}) {
+    this.stream = engine.open(
+      { ...LOOPBACK, ...options },
+      {
+        sent: (seq, sentNs) => {
+          this.log.push(`sent ${seq}`);
+          this.sentNs.set(seq, sentNs);
+        },
+        failed: (seq) => this.failed.push(seq),
+        received: (answer) => {
+          this.log.push(`received ${answer.wireSeq}`);
+          this.answers.push({ ...answer });
+        },
+        unreachable: () => undefined,
+      },
+    );
+  }
+
+  async exchange(seq: number): Promise<void> {
+    const before = this.answers.length;
+    this.stream.send(seq, systemClock.monoNs());
+    await until(() => this.answers.length > before);
+  }
+}
+
+describe('the kernel engine', () => {
+  it('tells each send before its answer, both with the kernel’s stamps', async () => {
+    const engine = start();
+    const recorder = new Recorder(engine, { dscp: 46 });
+    for (const seq of [0, 1, 2 ** 32 - 1]) await recorder.exchange(seq);
+    expect(recorder.log).toEqual([0, 1, 2 ** 32 - 1].flatMap((seq) => [`sent ${seq}`, `received ${seq}`]));
+    for (const { wireSeq, receivedNs, ttl, dscp, authentic, fromTarget, contaminated } of recorder.answers) {
+      expect(receivedNs).toBeGreaterThan(recorder.sentNs.get(wireSeq)!);
+      // The system answers an echo with the class it came with.
+      expect({ ttl, dscp, authentic, fromTarget, contaminated }).toEqual({
+        ttl: 64,
+        dscp: 46,
+        authentic: true,
+        fromTarget: true,
+        contaminated: false,
+      });
+    }
+    expect(engine.counts().stamps).toEqual({ kernelKernel: 3, userKernel: 0, userUser: 0 });
+  });
+
+  it.each([false, true])(
+    'matches each stamp to its probe although sends fail in between (counted by the socket: %s)',
+    async (countStamps) => {
+      const engine = start({ countStamps });
+      const good = new Recorder(engine);
+      // A documentation address (RFC 5737) that is not here: the system refuses to send from it.
+      const bad = new Recorder(engine, { id: 2, source: '192.0.2.1' });
+      let previousNs = 0;
+      for (let seq = 0; seq < 20; seq += 1) {
+        for (let i = 0; i <= seq % 3; i += 1) bad.stream.send(100 * seq + i, systemClock.monoNs());
+        await good.exchange(seq);
+        const sentNs = good.sentNs.get(seq)!;
+        // One at a time: another probe's stamp would be before the last answer or after this one.
+        expect(sentNs).toBeGreaterThan(previousNs);
+        previousNs = good.answers.at(-1)!.receivedNs;
+        expect(sentNs).toBeLessThan(previousNs);
+      }
+      expect(bad.failed).toHaveLength(6 * (1 + 2 + 3) + 1 + 2);
+      expect(bad.sentNs.size).toBe(0);
+      expect(engine.counts().stamps.kernelKernel).toBe(20);
+    },
+  );
+
+  it('is not disturbed by an event loop that stands still', () => {
+    const engine = start();
+    const recorder = new Recorder(engine);
+    const beganNs = systemClock.monoNs();
+    for (let seq = 0; seq < 50; seq += 1) recorder.stream.send(seq, beganNs + seq * 4e6);
+    while (systemClock.monoNs() - beganNs < 300e6) Math.sqrt(2);
+    engine.drain();
+    expect(recorder.answers).toHaveLength(50);
+    for (const { wireSeq, receivedNs, contaminated } of recorder.answers) {
+      expect(contaminated).toBe(false);
+      expect(recorder.sentNs.get(wireSeq)!).toBeGreaterThanOrEqual(beganNs + wireSeq * 4e6);
+      expect(receivedNs).toBeLessThan(beganNs + 300e6);
+    }
+  });
+
+  it('says why there is no stream, and takes no orders once closed', () => {
+    const engine = start();
+    expect(() => new Recorder(engine, { protocol: 'udp', port: 9, source: '192.0.2.1' })).toThrow(SocketError);
+    expect(() => new Recorder(engine, { interface: 'no-such-device' })).toThrow('ENODEV');
+    const recorder = new Recorder(engine);
+    recorder.stream.close();
+    recorder.stream.send(1, systemClock.monoNs());
+    engine.close();
+    engine.close();
+    engine.drain();
+    expect(recorder.log).toEqual([]);
+  });
+});
+
+describe.skipIf(process.getuid?.() !== 0)('in a network namespace (needs root)', () => {
+  const name = `wanscope-${process.pid}-engine`;
+  const dist = fileURLToPath(new URL('../../dist/net', import.meta.url));
+
+  afterEach(() => {
+    execFileSync('ip', ['netns', 'delete', name]);
+  });
+
+  /** Runs a program there that has `start(options)` and `open(engine, options)`, and returns what it prints. */
+  function inNamespace(program: string): unknown {
+    execFileSync('ip', ['netns', 'add', name]);
+    execFileSync('ip', ['-n', name, 'link', 'set', 'lo', 'up']);
+    const prelude = `
+      import { writeFileSync } from 'node:fs';
+      import { systemClock } from '@wanscope/shared';
+      import { KernelEngine } from '${dist}/kernel-engine.js';
+      import { loadNative } from '${dist}/native.js';
+      const start = (options) => new KernelEngine({
+        native: loadNative(), clock: systemClock, cookieKey: new Uint8Array(16), identifier: 1, ...options,
+      });
+      const told = [];
+      const open = (engine, id, family, destination) => engine.open(
+        { protocol: 'icmp', id, family, destination, dscp: 0, sizeBytes: 64, timeoutNs: 1e9 },
+        {
+          sent: (seq, ns) => told.push({ what: 'sent', id, seq, ns }),
+          failed: (seq) => told.push({ what: 'failed', id, seq }),
+          received: (answer) => told.push({ what: 'received', id, seq: answer.wireSeq, ns: answer.receivedNs,
+            trusted: answer.authentic && !answer.contaminated }),
+          unreachable: () => undefined,
+        },
+      );
+      const until = async (count) => {
+        for (let i = 0; i < 500 && told.length < count; i += 1) await new Promise((resolve) => setTimeout(resolve, 10));
+      };
+    `;
+    const args = ['netns', 'exec', name, process.execPath, '--input-type=module', '--eval', prelude + program];
+    return JSON.parse(execFileSync('ip', args, { encoding: 'utf8', timeout: 30_000, cwd: dist }));
+  }
+
+  it('sends echoes without raw sockets where the system lets it', () => {
+    const told = inNamespace(`
+      writeFileSync('/proc/sys/net/ipv4/ping_group_range', '0 0');
+      const engine = start({ unprivileged: true });
+      open(engine, 1, 'ipv4', '127.0.0.1').send(7, systemClock.monoNs());
+      open(engine, 2, 'ipv6', '::1').send(7, systemClock.monoNs());
+      await until(4);
+      engine.close();
+      console.log(JSON.stringify(told.map(({ what, id, trusted }) => [what, id, trusted ?? true].join(' ')).sort()));
+    `);
+    expect(told).toEqual(['received 1 true', 'received 2 true', 'sent 1 true', 'sent 2 true']);
+  });
+
+  it.each([false, true])(
+    'keeps the match when the system drops a packet that it has counted already (counted by the socket: %s)',
+    (countStamps) => {
+      const told = inNamespace(`
+        import { execFileSync } from 'node:child_process';
+        execFileSync('nft', ['-f', '-'], { input:
+          'table ip t { chain out { type filter hook output priority 0; policy accept; ip daddr 127.0.0.9 drop; }; }' });
+        const engine = start({ countStamps: ${countStamps} });
+        const good = open(engine, 1, 'ipv4', '127.0.0.1');
+        const bad = open(engine, 2, 'ipv4', '127.0.0.9');
+        for (let seq = 0; seq < 10; seq += 1) {
+          // One batch: the failure is in its middle.
+          const now = systemClock.monoNs() + 5e6;
+          good.send(2 * seq, now);
+          bad.send(seq, now);
+          good.send(2 * seq + 1, now);
+          await until(5 * (seq + 1));
+        }
+        engine.close();
+        console.log(JSON.stringify(told));
+      `) as { what: string; id: number; seq: number; ns: number; trusted?: boolean }[];
+      expect(told.filter(({ what }) => what === 'failed')).toHaveLength(10);
+      const times = (what: string): number[] =>
+        told
+          .filter((row) => row.what === what && row.id === 1)
+          .sort((a, b) => a.seq - b.seq)
+          .map(({ ns }) => ns);
+      const sent = times('sent');
+      const received = times('received');
+      expect([sent.length, received.length]).toEqual([20, 20]);
+      for (let seq = 0; seq < 20; seq += 1) {
+        expect(sent[seq]!).toBeLessThan(received[seq]!);
+        // Pairs are sent one after the other's answers: a shifted stamp would be of another pair.
+        if (seq >= 2) expect(sent[seq]!).toBeGreaterThan(received[seq - (seq % 2) - 1]!);
+      }
+    },
+  );
+});
+
+describe('a stamp of the wall clock', () => {
+  const S = 1e9;
+  /** Both clocks were read: the wall clock showed `wall` at `mono`. */
+  const seen = (mono: number, wall: number): number[] => [0, mono - 100, wall, mono + 100];
+  const stamp = (wall: number, notBefore: number, notAfter: number): number[] => [1, wall, notBefore, notAfter];
+  const convert = (...steps: number[][]): (number | undefined)[] =>
+    native.convertStamps(Float64Array.from(steps.flat()));
+  const WALL = 1_000 * S;
+
+  it('is brought onto the monotonic clock', () => {
+    expect(convert(seen(4 * S, WALL + 4 * S), stamp(WALL + 4.9 * S, 4 * S, 5 * S))).toEqual([4.9 * S]);
+  });
+
+  it.each([3_600, -3_600, 0.5, -0.5])('is right on both sides of a step of %d s', (stepS) => {
+    const step = stepS * S;
+    // The clock was set at 6 s, between two readings; the stamps are of 5.95 s, before it, and of 6.05 s, after it.
+    expect(
+      convert(
+        seen(5.9 * S, WALL + 5.9 * S),
+        seen(6.1 * S, WALL + 6.1 * S + step),
+        stamp(WALL + 5.95 * S, 5.9 * S, 6.1 * S),
+        stamp(WALL + 6.05 * S + step, 5.9 * S, 6.1 * S),
+      ),
+    ).toEqual([5.95 * S, 6.05 * S]);
+  });
+
+  it('is nobody’s when two times fit it', () => {
+    // Set back by 0.05 s at 6 s: what says 5.98 s was made at 5.98 s or at 6.03 s.
+    expect(
+      convert(seen(5.9 * S, WALL + 5.9 * S), seen(6.1 * S, WALL + 6.05 * S), stamp(WALL + 5.98 * S, 5.9 * S, 6.1 * S)),
+    ).toEqual([undefined]);
+  });
+
+  it('is of no use when no time fits it', () => {
+    expect(convert(seen(5 * S, WALL + 5 * S), stamp(WALL + 9 * S, 4 * S, 5 * S))).toEqual([undefined]);
+  });
+});
+
+describe('the handshake of a connection', () => {
+  it('has the kernel’s round trip, without a repeated SYN', async () => {
+    const server = createServer((socket) => socket.on('error', () => undefined).end());
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    await once(socket, 'connect');
+    const handshake = handshakeReader(native)(socket);
+    socket.destroy();
+    server.close();
+    expect(handshake!.retransmitted).toBe(false);
+    expect(handshake!.rttNs).toBeGreaterThan(0);
+    // A second is where a SYN would have been repeated.
+    expect(handshake!.rttNs).toBeLessThan(1e9);
+  });
+
+  it('is not known of what has no descriptor, or is no connection', () => {
+    const read = handshakeReader(native);
+    expect(read(new Socket())).toBeUndefined();
+    expect(native.tcpInfo(-1)).toBeUndefined();
+    expect(native.tcpInfo(0)).toBeUndefined();
+  });
+});
