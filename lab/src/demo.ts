@@ -70,6 +70,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   const emulated = icmp && missing === undefined;
   if (missing !== undefined)
     options.say(`No emulated WAN: ${missing}. Branches are joined by a switch, without delay.`);
+  if (options.outOfBand && !emulated) options.say('Without an emulated WAN there is no network beside it either.');
   const lab = emulated
     ? await Lab.up({
         topology: nationalTopology(options.branches),
