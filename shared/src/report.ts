@@ -133,9 +133,20 @@ export const SELF_FIELDS = [
   'planInMemory',
   'icmpUnavailable',
   'paused',
+  'contaminated',
+  'loopDelayMaxNs',
+  'stampsKernelKernel',
+  'stampsUserKernel',
+  'stampsUserUser',
+  'engineRingDropped',
+  'engineKernelDropped',
+  'kernelEngine',
 ] as const;
 export type SelfField = (typeof SELF_FIELDS)[number];
-/** Non-negative integers; the last four are 0 or 1. `timerError*` are of this interval, totals are since boot. */
+/**
+ * Non-negative integers. `spoolInMemory`, `planInMemory`, `icmpUnavailable`, `paused` and `kernelEngine` are 0 or 1,
+ * `timerError*` and `loopDelayMaxNs` are of this interval, totals are since boot.
+ */
 export type SelfReport = Readonly<Partial<Record<SelfField, number>>>;
 
 export interface Report {

@@ -285,6 +285,22 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
       labels,
       each(({ self: values }) => divide(values[field], divisor)),
     );
+  /** One counter of several fields, told apart by `label`. */
+  const selfTotalBy = (
+    name: string,
+    help: string,
+    label: string,
+    fields: Readonly<Record<string, keyof Intake['self']>>,
+  ): PlainFamily =>
+    counter(name, help, [...labels, label], (put) => {
+      for (const { identity } of present(view)) {
+        const values = view.ingest.intakeOf(identity)?.self;
+        for (const [value, field] of Object.entries(fields)) {
+          const total = values?.[field];
+          if (total !== undefined) put({ ...identity, [label]: value }, total);
+        }
+      }
+    });
   return [
     selfTotal('wan_probe_reports_produced_total', 'Intervals the running boot closed.', 'reportsProduced'),
     counter(
@@ -317,6 +333,31 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
         }
       },
     ),
+    self(
+      'wan_probe_loop_delay_seconds',
+      'seconds',
+      'Longest time the event loop of the probe was held up in the latest interval.',
+      'loopDelayMaxNs',
+      1e9,
+    ),
+    selfTotal(
+      'wan_probe_contaminated_samples_total',
+      'Samples that the probe itself delayed: marked, and in no statistic of a path.',
+      'contaminated',
+    ),
+    selfTotalBy(
+      'wan_probe_stamps_total',
+      'Round trips by where their two time stamps were taken, sending first.',
+      'quality',
+      { 'kernel-kernel': 'stampsKernelKernel', 'user-kernel': 'stampsUserKernel', 'user-user': 'stampsUserUser' },
+    ),
+    selfTotalBy(
+      'wan_probe_engine_dropped_total',
+      'Answers that the probe could not take: its own ring was full, or the receive buffer of its socket.',
+      'cause',
+      { ring: 'engineRingDropped', receive_buffer: 'engineKernelDropped' },
+    ),
+    self('wan_probe_kernel_engine', '1', '1 when the kernel stamps the packets of the probe.', 'kernelEngine'),
     self('wan_probe_resident_memory_bytes', 'bytes', 'Resident memory of the probe.', 'rssBytes'),
     selfTotal('wan_probe_cpu_seconds_total', 'Processor time the probe used.', 'cpuNs', 1e9),
     self('wan_probe_sessions', '1', 'Sessions the probe runs.', 'sessions'),
