@@ -51,6 +51,12 @@ meshes:
 exposition: { pathFamilies: full }
 `;
 
+/** What the instrument may be off by. Buckets of schema 3 add their width to quantiles. */
+const MEAN_WITHIN_US = 100;
+const EXTREMES_WITHIN_US = 200;
+const QUANTILE_WITHIN = { us: 100, ratio: 0.044 };
+const CONNECT_MEDIAN_WITHIN = { us: 500, ratio: 0.044 };
+
 interface Case {
   readonly name: string;
   readonly forward: LinkChange;
@@ -145,9 +151,22 @@ describe.skipIf(unavailable !== undefined)(`what the product says equals the tru
         const where = `${name}: ${path}`;
         expect(says.sent, `${where}: sent`).toBe(is.sent);
         expect(says.lost, `${where}: lost`).toBe(is.lostForward + is.lostReverse);
-        if (protocol === 'tcp' || protocol === 'http') continue;
+        const truth = summaryOf(is.rttsNs);
+        const close = (what: keyof DelaySummary, by: { us: number; ratio: number }): void => {
+          const allowedUs = by.us + truth[what] * by.ratio;
+          expect(Math.abs(says.rttUs[what] - truth[what]), `${where}: RTT ${what}`).toBeLessThanOrEqual(allowedUs);
+        };
+        if (protocol === 'tcp' || protocol === 'http') {
+          close('p50', CONNECT_MEDIAN_WITHIN);
+          continue;
+        }
         expect(says.duplicates, `${where}: duplicates`).toBe(is.duplicates);
         expect(says.reordered, `${where}: reordered`).toBe(is.reordered);
+        close('mean', { us: MEAN_WITHIN_US, ratio: 0 });
+        close('min', { us: EXTREMES_WITHIN_US, ratio: 0 });
+        close('max', { us: EXTREMES_WITHIN_US, ratio: 0 });
+        close('p50', QUANTILE_WITHIN);
+        close('p99', QUANTILE_WITHIN);
         if (protocol !== 'udp') continue;
         expect(says.lostForward, `${where}: lost forward`).toBe(is.settledForward);
         expect(says.lostReverse, `${where}: lost in reverse`).toBe(is.settledReverse);
