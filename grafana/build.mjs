@@ -474,8 +474,105 @@ export function pathDetail() {
   );
 }
 
+export function instrument() {
+  nextId = 1;
+  const probe = '{{site}}/{{probe}}';
+  return dashboard(
+    'wanscope-instrument',
+    'Instrument',
+    'How far the probes themselves can be believed: stamps, timing, what they dropped, what they use.',
+    [variable('site', 'Site', 'label_values(wan_probe_info, site)')],
+    [
+      panel(
+        'timeseries',
+        'Round trips with both stamps of the kernel',
+        { h: 8, w: 12, x: 0, y: 0 },
+        [
+          {
+            expr:
+              'sum by (site, probe) (rate(wan_probe_stamps_total{site=~"$site", quality="kernel-kernel"}[$__rate_interval])) / ' +
+              '(sum by (site, probe) (rate(wan_probe_stamps_total{site=~"$site"}[$__rate_interval])) > 0)',
+            legend: probe,
+          },
+        ],
+        {
+          unit: 'percentunit',
+          description: 'ICMP and UDP. Where it is 1, the load of the router does not show in delays.',
+          defaults: { min: 0, max: 1 },
+          options: TOOLTIP_ALL,
+        },
+      ),
+      panel(
+        'timeseries',
+        'Samples the probe itself delayed, kept out',
+        { h: 8, w: 12, x: 12, y: 0 },
+        [
+          {
+            expr: 'rate(wan_probe_contaminated_samples_total{site=~"$site"}[$__rate_interval])',
+            legend: probe,
+          },
+        ],
+        { unit: 'pps', defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
+        'How late probes are sent',
+        { h: 8, w: 12, x: 0, y: 8 },
+        [{ expr: 'wan_probe_timer_error_seconds{site=~"$site"}', legend: `${probe} {{statistic}}` }],
+        { unit: 's', defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
+        'Event loop held up',
+        { h: 8, w: 12, x: 12, y: 8 },
+        [{ expr: 'wan_probe_loop_delay_seconds{site=~"$site"}', legend: probe }],
+        { unit: 's', defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
+        'Answers not taken',
+        { h: 8, w: 12, x: 0, y: 16 },
+        [
+          {
+            expr: 'rate(wan_probe_engine_dropped_total{site=~"$site"}[$__rate_interval])',
+            legend: `${probe} {{cause}}`,
+          },
+        ],
+        { unit: 'pps', defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
+        'Processor and memory',
+        { h: 8, w: 12, x: 12, y: 16 },
+        [
+          { expr: 'rate(wan_probe_cpu_seconds_total{site=~"$site"}[$__rate_interval])', legend: `${probe} cores` },
+          { expr: 'wan_probe_resident_memory_bytes{site=~"$site"}', legend: `${probe} memory` },
+        ],
+        {
+          defaults: { min: 0 },
+          overrides: [
+            {
+              matcher: { id: 'byRegexp', options: '/memory$/' },
+              properties: [
+                { id: 'unit', value: 'bytes' },
+                { id: 'custom.axisPlacement', value: 'right' },
+              ],
+            },
+          ],
+          options: TOOLTIP_ALL,
+        },
+      ),
+    ],
+    [linkTo('wanscope-overview', 'WAN overview')],
+  );
+}
+
 /** Path of each dashboard file below grafana/, with what it holds. */
-export const DASHBOARDS = { 'dashboards/wan-overview.json': overview, 'dashboards/path-detail.json': pathDetail };
+export const DASHBOARDS = {
+  'dashboards/wan-overview.json': overview,
+  'dashboards/path-detail.json': pathDetail,
+  'dashboards/instrument.json': instrument,
+};
 
 /** @param {object} board */
 export const render = (board) => `${JSON.stringify(board, null, 2)}\n`;

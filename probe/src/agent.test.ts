@@ -151,9 +151,9 @@ describe('the agent', () => {
     drain: () => undefined,
     missed: () => false,
     counts: () => ({
-      stamps: { kernelKernel: 0, userKernel: 0, userUser: 0 },
-      rowsDropped: 0,
-      receiveDropped: 0,
+      stamps: { kernelKernel: 5, userKernel: 6, userUser: 7 },
+      rowsDropped: 8,
+      receiveDropped: 9,
       wallSteps: 0,
     }),
     takeLateness: () => ({ maxNs: 0, sumNs: 0, count: 0 }),
@@ -301,6 +301,19 @@ describe('the agent', () => {
     ]);
     expect(agent.state().plan).toEqual(plan(5));
     expect(store.kept).toEqual(plan(5));
+  });
+
+  it('says how its engine is doing', async () => {
+    await advance(20_000);
+    expect(bus.reports.at(-1)!.self).toMatchObject({
+      contaminated: 0,
+      stampsKernelKernel: 5,
+      stampsUserKernel: 6,
+      stampsUserUser: 7,
+      engineRingDropped: 8,
+      engineKernelDropped: 9,
+      kernelEngine: 1,
+    });
   });
 
   it('sends nothing while paused and after the plan has expired', async () => {

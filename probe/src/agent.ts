@@ -531,6 +531,7 @@ export class Agent {
     const counts = spool.counts();
     const { rssBytes, cpuNs } = this.#options.processUsage();
     const { reflected, dropped } = this.#options.reflectorCounts();
+    const { stamps, rowsDropped, receiveDropped } = engine.counts();
     let planRejected = 0;
     for (const count of this.#rejected.values()) planRejected += count;
     return {
@@ -551,6 +552,14 @@ export class Agent {
       planInMemory: planStore.inMemory ? 1 : 0,
       icmpUnavailable: engine.icmpFamilies.length === 0 ? 1 : 0,
       paused: this.#plan?.paused === true ? 1 : 0,
+      contaminated: this.#contaminated,
+      loopDelayMaxNs: Math.round(this.#loopDelay.maxNs),
+      stampsKernelKernel: stamps.kernelKernel,
+      stampsUserKernel: stamps.userKernel,
+      stampsUserUser: stamps.userUser,
+      engineRingDropped: rowsDropped,
+      engineKernelDropped: receiveDropped,
+      kernelEngine: engine.name === 'kernel' ? 1 : 0,
     };
   }
 
