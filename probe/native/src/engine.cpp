@@ -188,6 +188,8 @@ struct Engine::Port {
   int fd = -1;
   /** The kernel carries our number with each packet, so that a failed send cannot shift the match. */
   bool numbersTravel = false;
+  /** Until when answers are awaited here. */
+  int64_t awaitUntilNs = 0;
   /** When the receive queue was last seen empty: what is in it now came later. */
   int64_t lastEmptyNs = 0;
   size_t streams = 0;
@@ -532,7 +534,9 @@ void Engine::run() {
       }
       if (now < awaitUntilNs_ && now >= lastDrainNs_ + drainGapNs_) {
         const uint64_t before = rowsWritten_.load(std::memory_order_relaxed);
-        for (const auto& port : ports_) drainPort(*port);
+        for (const auto& port : ports_) {
+          if (now < port->awaitUntilNs) drainPort(*port);
+        }
         now = monoNs();
         for (const auto& port : ports_) emitStale(*port, now - kStampWaitNs);
         lastDrainNs_ = counts_.drainedNs = now;
@@ -654,6 +658,7 @@ void Engine::flush(Port& port, int64_t now) {
         port.txNext = key + 1;
         if (port.txNext - port.txOldest > kTxSlots) port.txOldest = port.txNext - static_cast<uint32_t>(kTxSlots);
         const int64_t until = userNs + streams_.find(due.stream)->second->timeoutNs + kLongestDrainGapNs;
+        if (until > port.awaitUntilNs) port.awaitUntilNs = until;
         if (until > awaitUntilNs_) awaitUntilNs_ = until;
       }
       counts_.sent += static_cast<uint64_t>(sent);
