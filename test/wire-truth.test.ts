@@ -121,22 +121,25 @@ describe('a probe packet', () => {
 describe('the truth of a path', () => {
   it('counts losses by direction, and those that can be known by then', () => {
     const packets = [
-      ...answeredAt(0, 0),
+      // lost before the reflector's count is known
+      at('leaving', -40_000, stamp(false, 0)),
+      ...answeredAt(0, 1),
       // lost on the way there
-      at('leaving', 40_000, stamp(false, 1)),
+      at('leaving', 40_000, stamp(false, 2)),
       // lost on the way back
-      at('leaving', 80_000, stamp(false, 2)),
-      at('arriving', 90_000, stamp(false, 2)),
-      at('answering', 91_000, stamp(true, 2)),
-      ...answeredAt(120_000, 3),
-      at('leaving', 160_000, stamp(false, 4)),
+      at('leaving', 80_000, stamp(false, 3)),
+      at('arriving', 90_000, stamp(false, 3)),
+      at('answering', 91_000, stamp(true, 3)),
+      ...answeredAt(120_000, 4),
+      at('leaving', 160_000, stamp(false, 5)),
     ];
     expect(wireTruthOf(packets, udp, EDGES)).toEqual({
-      sent: 5,
-      lostForward: 2,
+      sent: 6,
+      lostForward: 3,
       lostReverse: 1,
       settledForward: 1,
       settledReverse: 1,
+      lostBeforeFirst: 1,
       duplicates: 0,
       reordered: 0,
       // 21 ms less the 1 ms at the far end

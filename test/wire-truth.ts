@@ -29,9 +29,11 @@ export interface WireTruth {
   readonly sent: number;
   readonly lostForward: number;
   readonly lostReverse: number;
-  /** Losses by direction sent before the last probe that was answered: what sequence numbers can tell by then. */
+  /** Losses by direction between the first and the last probe that were answered: what sequence numbers can tell. */
   readonly settledForward: number;
   readonly settledReverse: number;
+  /** Lost before the first answer: the reflector may have counted from anywhere. */
+  readonly lostBeforeFirst: number;
   /** Answers beyond the first of each probe. */
   readonly duplicates: number;
   /** First answers that came after one to a later probe (RFC 4737). */
@@ -181,14 +183,15 @@ export function wireTruthOf(
     !isLostForward(probe) && (isConnect ? probe.returned.length < probe.answered.length : probe.returned.length === 0);
   const isAnswered = (probe: Sightings): boolean => !isLostForward(probe) && !isLostReverse(probe);
   const answered = sent.filter(isAnswered);
-  const lastAnswered = Math.max(...answered.map(({ seq }) => seq));
-  const settled = sent.filter(({ seq }) => seq < lastAnswered);
+  const [firstAnswered, lastAnswered] = [Math.min, Math.max].map((most) => most(...answered.map(({ seq }) => seq)));
+  const settled = sent.filter(({ seq }) => seq > firstAnswered! && seq < lastAnswered!);
   return {
     sent: sent.length,
     lostForward: sent.filter(isLostForward).length,
     lostReverse: sent.filter(isLostReverse).length,
     settledForward: settled.filter(isLostForward).length,
     settledReverse: settled.filter(isLostReverse).length,
+    lostBeforeFirst: sent.filter(({ seq }) => seq < firstAnswered!).length,
     duplicates: answered.reduce((sum, { returned }) => sum + returned.length - 1, 0),
     reordered: countReordered(answered),
     rttsNs: answered.map((probe) => roundTripNs(probe, path.protocol)).sort((a, b) => a - b),

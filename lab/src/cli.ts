@@ -1,6 +1,7 @@
 /** `wan-lab up`, `down`, `set`, `truth` and the other commands that act on a lab which is running. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { InvalidArgumentError, Option } from 'commander';
 import { NS_PER_MS, parseDurationNs, systemClock } from '@wanscope/shared';
@@ -280,6 +281,30 @@ async function truth(lab: Lab, link: string | undefined, options: TruthOptions, 
   }
 }
 
+/** Until `signal` aborts or `forMs` have passed. */
+async function capture(
+  lab: Lab,
+  file: string,
+  link: string | undefined,
+  forMs: number | undefined,
+  signal: AbortSignal,
+  say: Say,
+): Promise<void> {
+  await lab.emulator.startCapture(file, link === undefined ? {} : { link });
+  say(`Capturing to ${file}${forMs === undefined ? '; Ctrl-C ends it' : ''}.`);
+  await new Promise<void>((finished) => {
+    const cancel = forMs === undefined ? undefined : systemClock.after(forMs, finished);
+    const end = (): void => {
+      cancel?.();
+      finished();
+    };
+    if (signal.aborted) end();
+    else signal.addEventListener('abort', end, { once: true });
+  });
+  const { packets, missed } = await lab.emulator.stopCapture();
+  say(`${packets} packets${missed === 0 ? '' : `, ${missed} missed: the file is full`}.`);
+}
+
 /** Adds the commands to the program. `finish` takes the exit status of a command that has one. */
 export function addLabCommands(cli: Command, say: Say, signal: AbortSignal, finish: (status: number) => void): void {
   cli
@@ -332,6 +357,13 @@ export function addLabCommands(cli: Command, say: Say, signal: AbortSignal, fini
     .option('--path <nodes...>', 'from one node to another, over all links')
     .option('--json', 'with every flow')
     .action((link: string | undefined, options: TruthOptions) => withLab((lab) => truth(lab, link, options, say)));
+  cli
+    .command('capture <file> [link]')
+    .description('write every packet to a pcapng file, as it entered and as it left each link, until interrupted')
+    .option('--for <time>', 'e.g. 10s', durationMs)
+    .action((file: string, link: string | undefined, options: { for?: number }) =>
+      withLab((lab) => capture(lab, resolve(file), link, options.for, signal, say)),
+    );
   cli
     .command('play <scenario>')
     .description(`play a scenario: ${scenarioNames().join(', ')}, or a YAML file`)

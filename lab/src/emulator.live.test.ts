@@ -360,6 +360,17 @@ describe.skipIf(reason !== undefined)(`the emulator${reason === undefined ? '' :
       // What the sender has learnt it refuses itself.
       expect((await ping(...full, destination)).text).toMatch(/message too long, mtu[=:] ?1400/);
     });
+
+    it('saying so from the address that its end has now', async () => {
+      await emulator.setLink(AB, { mtu: 1_400, mtuTooBig: true }, 'a2b');
+      await emulator.setAddresses(AB, { address4: '198.18.1.1' }, { address4: '198.18.1.9' });
+      expect((await ping(...full, C_ADDRESS)).text).toMatch(/From 198\.18\.1\.9.*Frag needed/);
+      await emulator.setAddresses(AB, {}, {});
+      await emulator.resetTruth();
+      await ping('-c', '1', '-W', '1', '-M', 'do', '-s', '1400', '-I', '198.18.1.1', B_ADDRESS);
+      const { a2b } = await truth();
+      expect([a2b.dropped.mtu, a2b.tooBigSent]).toEqual([1, 0]);
+    });
   });
 
   it('drops what does not fit the queue of its rate, and delays the rest by the queue', async () => {

@@ -32,14 +32,17 @@ export class EmulatorError extends WanscopeError {
 /** `a2b`: what is read from end a and written to end b. */
 export type LinkDirection = 'a2b' | 'b2a';
 
-export interface LinkEnd {
+/** Addresses of one end of a link. A "too big" for packets sent towards this end comes from them. */
+export interface EndAddresses {
+  readonly address4?: string;
+  readonly address6?: string;
+}
+
+export interface LinkEnd extends EndAddresses {
   /** A name below /run/netns. */
   readonly netns: string;
   /** The TUN device made there; its name is free in that namespace. It is down and without addresses at first. */
   readonly device: string;
-  /** This end's addresses. A "too big" for packets sent towards this end comes from them. */
-  readonly address4?: string;
-  readonly address6?: string;
 }
 
 /** What a link does in one direction. Ratios are 0 to 1, null is off. */
@@ -293,6 +296,11 @@ export class EmulatorClient {
   /** Makes both devices. They are down and have no addresses; that is the caller's to do. */
   async addLink(link: string, a: LinkEnd, b: LinkEnd): Promise<void> {
     await this.#request({ op: 'add-link', link, a, b });
+  }
+
+  /** The ends have other addresses now: "too big" comes from them. */
+  async setAddresses(link: string, a: EndAddresses, b: EndAddresses): Promise<void> {
+    await this.#request({ op: 'set-addresses', link, a, b });
   }
 
   async removeLink(link: string): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import { execFile, spawn, spawnSync, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readCapture } from './capture.ts';
 import { droppedTotal } from './emulator.ts';
 import { Lab } from './lab.ts';
 import { isAlive, namespacesUnavailable } from './namespaces.ts';
@@ -231,6 +232,20 @@ links:
       expect(answered).toBeLessThan(40);
       // What it forwards is not policed.
       expect(await ping('open', lab.node('cgnat/nat').ipv4, 20)).toBe(20);
+    });
+
+    test('a capture holds what entered and left the links while it ran', async () => {
+      const file = join(home, 'wan.pcapng');
+      const capturing = wanLab('capture', file, '--for', '3s');
+      const answered = async (): Promise<readonly number[]> => pings('walled', 'open');
+      // The capture begins within a moment of its command: the file is there then.
+      while (!existsSync(file)) await sleep(20);
+      expect(await answered()).toEqual(ALL_ANSWERED);
+      const count = Number(/^(\d+) packets\.$/m.exec(await capturing)?.[1]);
+      const packets = readCapture(file);
+      expect(packets).toHaveLength(count);
+      // 5 echoes and their answers, two families, each into and out of two links
+      expect(packets.length).toBeGreaterThanOrEqual(5 * 2 * 2 * 2 * 2);
     });
 
     test('the management network reaches every site, and crosses no link', async () => {

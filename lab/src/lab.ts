@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Identity } from '@wanscope/shared';
-import { EmulatorClient, emulatorProgram, type LinkDirection, type LinkTruth } from './emulator.ts';
+import { EmulatorClient, emulatorProgram, type EndAddresses, type LinkDirection, type LinkTruth } from './emulator.ts';
 import { READY_FILE } from './equipment/files.ts';
 import { makeManagement, managementAddresses } from './management.ts';
 import { ip, isAlive, Namespaces } from './namespaces.ts';
@@ -275,6 +275,11 @@ export class Lab implements BranchNetwork {
       await this.#routeOverlay();
     }
     remakeNetworkTunnels(this.#namespaces, this.topology, this.#plans, site);
+    const addresses = (name: string): EndAddresses => {
+      const { ipv4, ipv6 } = this.#plan(name);
+      return { address4: ipv4, address6: ipv6 };
+    };
+    for (const { name, a, b } of this.linksAt(site)) await this.emulator.setAddresses(name, addresses(a), addresses(b));
     return ownAddresses(after);
   }
 

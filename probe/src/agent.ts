@@ -132,6 +132,7 @@ export class Agent {
   #sending = false;
   /** The interval that is over and waits for its last answers. */
   #closing: IntervalSpan | undefined;
+  #isClosing = false;
   #cancelClose: (() => void) | undefined;
   #cancelBoundary: (() => void) | undefined;
   #seq = 0;
@@ -420,12 +421,16 @@ export class Agent {
     return timeNs < current.startNs && this.#closing !== undefined ? this.#closing : current;
   }
 
-  /** Moves on to the interval of now. */
+  /**
+   * Moves on to the interval of now. A session has room for two intervals: the one before the current is closed first, and
+   * what the engine tells meanwhile is still the current one's.
+   */
   #roll(): void {
-    const ended = this.#intervals.advance();
-    if (ended === undefined) return;
+    if (this.#isClosing || !this.#intervals.isOver) return;
     this.#cancelClose?.();
     if (this.#closing !== undefined) this.#close(this.#closing);
+    const ended = this.#intervals.advance();
+    if (ended === undefined) return;
     this.#closing = ended;
     const closeNs = ended.endNs + this.#closeDelayMs(ended) * NS_PER_MS;
     this.#cancelClose = this.#after(closeNs, () => this.#close(ended));
@@ -450,9 +455,11 @@ export class Agent {
   }
 
   #close(span: IntervalSpan): void {
-    if (this.#closing === span) this.#closing = undefined;
     // What was answered in time counts, also when this loop reads it only now.
+    this.#isClosing = true;
     this.#options.engine.drain();
+    this.#isClosing = false;
+    if (this.#closing === span) this.#closing = undefined;
     const byDictionary = new Map<string, PathRecord[]>([[this.#dictionary.hash, []]]);
     const collect = (session: Session): void => {
       const record = session.close(span);

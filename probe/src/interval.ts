@@ -64,11 +64,15 @@ export class IntervalClock {
     this.#current = { ...this.#current, endNs: this.#clock.monoNs() };
   }
 
+  get isOver(): boolean {
+    return this.#clock.monoNs() >= this.#current.endNs;
+  }
+
   /** Moves to the next interval if the current one is over. Returns the one that ended. */
   advance(): IntervalSpan | undefined {
     const ended = this.#current;
     const nowNs = this.#clock.monoNs();
-    if (nowNs < ended.endNs) return undefined;
+    if (!this.isOver) return undefined;
     const expectedWallMs = ended.startWallMs + (nowNs - ended.startNs) / NS_PER_MS;
     const stepped = Math.abs(this.#clock.wallMs() - expectedWallMs) > MAX_WALL_STEP_MS;
     const slept = nowNs - ended.endNs >= ended.intervalMs * NS_PER_MS;

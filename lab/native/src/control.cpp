@@ -56,13 +56,16 @@ std::optional<std::array<uint8_t, kBytes>> addressIn(const Json& end, const char
   return address;
 }
 
+Addresses addressesIn(const Json& end) {
+  return {addressIn<4>(end, "address4", AF_INET), addressIn<16>(end, "address6", AF_INET6)};
+}
+
 EndSpec endIn(const Json& request, const char* member) {
   const Json& end = memberOf(request, member);
   EndSpec spec;
   spec.netns = nameIn(end, "netns", 255);
   spec.device = nameIn(end, "device", 15);
-  spec.addresses.ipv4 = addressIn<4>(end, "address4", AF_INET);
-  spec.addresses.ipv6 = addressIn<16>(end, "address6", AF_INET6);
+  spec.addresses = addressesIn(end);
   return spec;
 }
 
@@ -364,6 +367,11 @@ void Control::answerRequest(Client& client, const Json& request) {
     out += "}\n";
   } else if (op == "add-link") {
     emulator_.addLink(linkNameIn(request), endIn(request, "a"), endIn(request, "b"));
+    out += "{\"ok\":true}\n";
+  } else if (op == "set-addresses") {
+    Link& link = linkIn(emulator_, request);
+    const Addresses changed[2] = {addressesIn(memberOf(request, "a")), addressesIn(memberOf(request, "b"))};
+    for (int end = 0; end < 2; end += 1) link.addresses[end] = changed[end];
     out += "{\"ok\":true}\n";
   } else if (op == "remove-link") {
     emulator_.removeLink(linkIn(emulator_, request));
