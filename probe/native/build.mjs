@@ -7,6 +7,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -14,10 +15,15 @@ const folder = dirname(fileURLToPath(import.meta.url));
 const sources = join(folder, 'src');
 const binary = join(folder, 'build', 'engine.node');
 
-/** Node's headers: beside it as in its archives and images, or where a package put them. */
+/** Headers of Node-API, the same for every Node: of a package, or beside Node as in its archives and images. */
 function headers() {
-  const prefix = dirname(dirname(process.execPath));
-  const places = [join(prefix, 'include', 'node'), '/usr/include/node', '/usr/include/nodejs/src'];
+  const beside = join(dirname(dirname(process.execPath)), 'include', 'node');
+  const places = [beside];
+  try {
+    places.unshift(createRequire(import.meta.url)('node-api-headers').include_dir);
+  } catch {
+    // Not installed yet: those beside Node will do.
+  }
   return places.find((place) => existsSync(join(place, 'node_api.h')));
 }
 
@@ -32,7 +38,7 @@ export function buildEngine() {
   if (process.platform !== 'linux') return 'kernel timestamps are a thing of Linux';
   if (isFresh()) return undefined;
   const include = headers();
-  if (include === undefined) return "Node's headers (node_api.h) are missing";
+  if (include === undefined) return 'node_api.h is missing (npm install node-api-headers)';
   const compiler = process.env.CXX ?? 'g++';
   if (spawnSync(compiler, ['--version'], { stdio: 'ignore' }).status !== 0) {
     return `the compiler ${compiler} is missing (apt-get install g++)`;
