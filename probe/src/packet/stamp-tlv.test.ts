@@ -6,6 +6,7 @@ import {
   appendDirectMeasurement,
   appendHmac,
   appendTlv,
+  hasTlvs,
   readAnswerTlvs,
   reflectTlvs,
   TLV,
@@ -18,9 +19,8 @@ const KEY = Uint8Array.from({ length: 16 }, (_, i) => i);
 const FACTS: ReflectionFacts = {
   receivedDscp: 0,
   receivedEcn: 1,
-  honoursClass: true,
-  received: 7,
-  answered: 6,
+  answerDscp: 46,
+  counts: { received: 7, answered: 6 },
   key: undefined,
 };
 
@@ -56,7 +56,7 @@ describe('STAMP extensions', () => {
       refused: false,
     });
     const refused = request((p) => appendClassOfService(p, BASE, 46));
-    reflect(refused, { honoursClass: false });
+    reflect(refused, { answerDscp: 0 });
     expect(readAnswerTlvs(refused, BASE).classOfService).toMatchObject({ seenDscp: 0, refused: true });
   });
 
@@ -80,6 +80,26 @@ describe('STAMP extensions', () => {
     reflect(packet);
     expect(extensions(packet)).toBe('80c80003616263' + '00040004b8040000');
     expect(readAnswerTlvs(packet, BASE)).toMatchObject({ unrecognised: [200], classOfService: { seenEcn: 1 } });
+  });
+
+  it('keep their U where the reflector does not know what they ask: class, counts', () => {
+    const packet = request((p) => appendDirectMeasurement(p, appendClassOfService(p, BASE, 46), 3));
+    reflect(packet, { receivedDscp: undefined, counts: undefined });
+    expect(extensions(packet)).toBe('80040004b8000000' + '8005000c' + '000000030000000000000000');
+    expect(readAnswerTlvs(packet, BASE)).toMatchObject({
+      classOfService: undefined,
+      directMeasurement: undefined,
+      unrecognised: [TLV.classOfService, TLV.directMeasurement],
+    });
+  });
+
+  it('are told from padding by the flags of a sender: U set, M and I clear', () => {
+    const rest = (octets: string): Buffer => Buffer.concat([Buffer.alloc(BASE), Buffer.from(octets, 'hex')]);
+    expect(hasTlvs(rest('80040004b8000000'), BASE)).toBe(true);
+    expect(hasTlvs(rest('9004'), BASE)).toBe(true);
+    for (const padding of ['', '00000000', 'abababab', 'c0040000', '7f000000']) {
+      expect(hasTlvs(rest(padding), BASE)).toBe(false);
+    }
   });
 
   it('are marked M from where they cannot be read', () => {

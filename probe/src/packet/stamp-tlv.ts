@@ -44,13 +44,17 @@ export interface ReflectionFacts {
   /** Class and congestion bits of the packet as it arrived; undefined where the socket does not tell. */
   readonly receivedDscp: number | undefined;
   readonly receivedEcn: number | undefined;
-  /** The answer leaves with the class that the sender asked for. */
-  readonly honoursClass: boolean;
-  /** Packets of the session received and answered so far, this one included. */
-  readonly received: number;
-  readonly answered: number;
+  /** The class that the answer leaves in. */
+  readonly answerDscp: number;
+  /** Packets of the session received and answered so far, this one included; undefined where they are not counted. */
+  readonly counts: ReflectionCounts | undefined;
   /** Of the session; undefined where there is none. */
   readonly key: Uint8Array | undefined;
+}
+
+export interface ReflectionCounts {
+  readonly received: number;
+  readonly answered: number;
 }
 
 /** What an answer's extensions say. */
@@ -69,7 +73,7 @@ export interface ClassOfService {
   /** What arrived at the reflector. */
   readonly seenDscp: number;
   readonly seenEcn: number;
-  /** The reflector's policy kept it from answering in the class asked for. */
+  /** The answer left in another class than the one asked for. */
   readonly refused: boolean;
 }
 
@@ -77,6 +81,16 @@ export interface DirectMeasurement {
   readonly senderSent: number;
   readonly reflectorReceived: number;
   readonly reflectorSent: number;
+}
+
+/**
+ * True when what follows the base packet of a request are extensions and not plain padding: the first one's flags are
+ * as a sender sets them. Padding that happens to begin so is taken for extensions, as RFC 8972 would.
+ */
+export function hasTlvs(packet: Buffer, firstTlv: number): boolean {
+  return (
+    packet.length > firstTlv && (packet[firstTlv]! & (UNRECOGNISED | MALFORMED | INTEGRITY_FAILED)) === UNRECOGNISED
+  );
 }
 
 /** Appends one extension at `at`; returns where the next one goes. The value is zeros until it is written. */
@@ -147,7 +161,7 @@ function walk(packet: Buffer, firstTlv: number, visit: (place: Place) => void, m
 
 /**
  * Turns the extensions of a request into those of its answer, in place; the sequence number of the answer is written
- * before. False when a key is known and the request's extensions do not bear its HMAC: then they are returned with I set
+ * before. What this reflector cannot tell keeps its U, as what it does not know. False when a key is known and the request's extensions do not bear its HMAC: then they are returned with I set
  * and otherwise as they came (section 4.8).
  */
 export function reflectTlvs(packet: Buffer, firstTlv: number, requestSeq: number, facts: ReflectionFacts): boolean {
@@ -165,17 +179,19 @@ export function reflectTlvs(packet: Buffer, firstTlv: number, requestSeq: number
     packet,
     firstTlv,
     ({ at, type, valueAt }) => {
-      const known = type === TLV.extraPadding || type in VALUE_BYTES;
-      packet[at] = known && (type !== TLV.hmac || facts.key !== undefined) ? 0 : UNRECOGNISED;
+      packet[at] = 0;
+      if (type === TLV.extraPadding) return;
       if (type === TLV.timestampInformation) {
         packet.set([SYNC_LOCAL, STAMP_BY_SOFTWARE, SYNC_LOCAL, STAMP_BY_SOFTWARE], valueAt);
-      } else if (type === TLV.classOfService) {
-        writeClassSeen(packet, valueAt, facts);
-      } else if (type === TLV.directMeasurement) {
-        packet.writeUInt32BE(facts.received >>> 0, valueAt + 4);
-        packet.writeUInt32BE(facts.answered >>> 0, valueAt + 8);
+      } else if (type === TLV.classOfService && facts.receivedDscp !== undefined) {
+        writeClassSeen(packet, valueAt, facts.receivedDscp, facts);
+      } else if (type === TLV.directMeasurement && facts.counts !== undefined) {
+        packet.writeUInt32BE(facts.counts.received >>> 0, valueAt + 4);
+        packet.writeUInt32BE(facts.counts.answered >>> 0, valueAt + 8);
       } else if (type === TLV.hmac && facts.key !== undefined) {
         digest(packet, firstTlv, at, facts.key).copy(packet, valueAt);
+      } else {
+        packet[at] = UNRECOGNISED;
       }
     },
     (at) => {
@@ -185,10 +201,9 @@ export function reflectTlvs(packet: Buffer, firstTlv: number, requestSeq: number
   return true;
 }
 
-function writeClassSeen(packet: Buffer, at: number, facts: ReflectionFacts): void {
+function writeClassSeen(packet: Buffer, at: number, seen: number, facts: ReflectionFacts): void {
   const asked = packet[at]! >> 2;
-  const seen = facts.receivedDscp ?? 0;
-  const refused = facts.honoursClass ? 0 : 1;
+  const refused = asked === facts.answerDscp ? 0 : 1;
   packet[at] = (asked << 2) | (seen >> 4);
   packet[at + 1] = ((seen & 0xf) << 4) | ((facts.receivedEcn ?? 0) << 2) | refused;
 }

@@ -62,6 +62,62 @@ describe('the STAMP responder', () => {
     expect(responder.respond(request(2, 41), '192.0.2.1', 5_000, 862)).toBe(41);
   });
 
+  /** A request with these octets after its 44. */
+  const extended = (seq: number, octets: string): Buffer =>
+    Buffer.concat([request(seq), Buffer.from(octets.replace(/\s/g, ''), 'hex')]);
+  const extensions = (packet: Buffer): string => packet.toString('hex', 44);
+  const ARRIVAL = { t2: { high: 1, low: 2 }, ttl: 63, dscp: 10 };
+
+  it('tells the class that a request arrived in, and that its answer leaves in that one', () => {
+    const responder = new StampResponder(new FakeClock());
+    // Asked EF, 101110 in six bits; arrived in AF11, 001010: 101110 001010 00 01, the last bit for "not as asked".
+    const bleached = extended(1, '80040004 b8000000');
+    expect(responder.respond(bleached, '192.0.2.1', 5_000, 862, ARRIVAL)).toBe(52);
+    expect(extensions(bleached)).toBe('00040004b8a10000');
+    const kept = extended(2, '80040004 b8000000');
+    responder.respond(kept, '192.0.2.1', 5_000, 862, { ...ARRIVAL, dscp: 46 });
+    // 101110 101110 00 00
+    expect(extensions(kept)).toBe('00040004bae00000');
+    expect(kept.readUInt8(40)).toBe(63);
+  });
+
+  it('leaves the class unanswered, U set, where the socket does not tell it', () => {
+    const packet = extended(1, '80040004 b8000000');
+    expect(new StampResponder(new FakeClock()).respond(packet, '192.0.2.1', 5_000, 862)).toBe(52);
+    expect(extensions(packet)).toBe('80040004b8000000');
+  });
+
+  it('counts a session’s packets for direct measurement, duplicates too', () => {
+    const responder = new StampResponder(new FakeClock());
+    const sessionCounts = [1, 2, 2].map((seq) => {
+      const packet = extended(seq, '8005000c 00000009 00000000 00000000');
+      responder.respond(packet, '192.0.2.1', 5_000, 862, ARRIVAL);
+      return extensions(packet);
+    });
+    expect(sessionCounts).toEqual([
+      '0005000c000000090000000100000001',
+      '0005000c000000090000000200000002',
+      '0005000c000000090000000300000003',
+    ]);
+  });
+
+  it('returns padding as it came: zeros, a pattern, a text', () => {
+    const responder = new StampResponder(new FakeClock());
+    for (const padding of ['00'.repeat(56), 'ab'.repeat(57), '77616e73']) {
+      const packet = extended(1, padding);
+      expect(responder.respond(packet, '192.0.2.1', 5_000, 862, ARRIVAL)).toBe(44 + padding.length / 2);
+      expect(extensions(packet)).toBe(padding);
+    }
+  });
+
+  it('marks extensions it does not know or cannot read, and answers them with as many octets', () => {
+    const responder = new StampResponder(new FakeClock());
+    // Type 200 of two octets, an HMAC without a key, then class of service with a length of 4 and two octets left.
+    const packet = extended(1, `80c80002 6162 80080010 ${'00'.repeat(16)} 80040004 b800`);
+    expect(responder.respond(packet, '192.0.2.1', 5_000, 862, ARRIVAL)).toBe(packet.length);
+    expect(extensions(packet)).toBe(`80c800026162` + `80080010${'00'.repeat(16)}` + `40040004b800`);
+  });
+
   it('limits each source address, whatever ports it uses', () => {
     const clock = new FakeClock();
     const responder = new StampResponder(clock);
@@ -85,7 +141,12 @@ describe('the STAMP responder', () => {
     for (let i = 0; i < 10_000; i += 1) {
       clock.advance(1);
       const packet = Buffer.from(
-        i % 3 === 0 ? random.bytes(random.int(80)) : mutate(request(i, 44 + random.int(60)), random),
+        i % 3 === 0
+          ? random.bytes(random.int(80))
+          : mutate(
+              i % 2 === 0 ? request(i, 44 + random.int(60)) : extended(i, '80040004b80000008005000c' + '00'.repeat(12)),
+              random,
+            ),
       );
       const isAnswer = packet.length >= 41 && packet.subarray(16, 44).some((octet) => octet !== 0);
       const length = responder.respond(packet, '192.0.2.1', 5_000, 862);

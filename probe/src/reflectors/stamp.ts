@@ -3,7 +3,8 @@
  *
  * Never sends more octets than it received, never answers an answer, and limits each source address. Numbers *distinct*
  * packets of each session: a duplicate gets the number of its first copy, so that the sender can tell the direction of
- * loss. T2 is the kernel's receive stamp and T3 is written right before the send where the native module is there; else
+ * loss. Extensions (RFC 8972) are answered in place: class of service, direct measurement, timestamp information; plain
+ * padding is returned as it came. T2 is the kernel's receive stamp and T3 is written right before the send where the native module is there; else
  * both are the event loop's, and the sender's TTL is 0, unknown.
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
@@ -19,7 +20,8 @@ import {
 import { NtpClock } from '../net/ntp-clock.ts';
 import { SocketError } from '../net/packet-engine.ts';
 import { errorName } from '../net/rows.ts';
-import { judgeRequest, stampReply, turnIntoReply, type NtpTimestamp } from '../packet/stamp.ts';
+import { hasTlvs, reflectTlvs } from '../packet/stamp-tlv.ts';
+import { judgeRequest, STAMP_BYTES, stampReply, turnIntoReply, type NtpTimestamp } from '../packet/stamp.ts';
 import { IP_HEADER_BYTES, UDP_HEADER_BYTES } from '../usage.ts';
 import { MAX_SOURCES, SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
 
@@ -33,6 +35,8 @@ const IDLE_NS = 60 * NS_PER_S;
 interface ReflectedSession {
   /** Number for the next distinct packet. */
   next: number;
+  /** Packets answered, duplicates too. */
+  answered: number;
   usedNs: number;
   /** By sender sequence number modulo WINDOW: that number plus one (0 is none), and the number it was given. */
   readonly senderSeq: Float64Array;
@@ -69,6 +73,7 @@ export class ReflectorSessions {
       if (this.#sessions.size >= this.#maxSessions) return senderSeq;
       session = {
         next: 0,
+        answered: 0,
         usedNs: nowNs,
         senderSeq: new Float64Array(WINDOW),
         reflectorSeq: new Uint32Array(WINDOW),
@@ -76,12 +81,18 @@ export class ReflectorSessions {
       this.#sessions.set(key, session);
     }
     session.usedNs = nowNs;
+    session.answered += 1;
     const slot = senderSeq % WINDOW;
     if (session.senderSeq[slot] === senderSeq + 1) return session.reflectorSeq[slot]!;
     session.senderSeq[slot] = senderSeq + 1;
     session.reflectorSeq[slot] = session.next;
     session.next = (session.next + 1) >>> 0;
     return session.reflectorSeq[slot];
+  }
+
+  /** Packets of a session that were given a number; undefined when it is answered statelessly. */
+  answered(key: string): number | undefined {
+    return this.#sessions.get(key)?.answered;
   }
 
   #sweep(nowNs: number): void {
@@ -95,6 +106,8 @@ export class ReflectorSessions {
 export interface Arrival {
   readonly t2: NtpTimestamp;
   readonly ttl: number;
+  /** The answer leaves in the same class. */
+  readonly dscp: number;
 }
 
 /** Judges one datagram and turns it into its answer in place. Sockets aside, this is the whole reflector. */
@@ -120,19 +133,34 @@ export class StampResponder {
    * Octets of `packet` to send back, never more than it has; 0 to stay silent.
    *
    * @param address the sender's, in any spelling that is always the same.
-   * @param arrival T2 and TTL as received, where the kernel told them.
+   * @param arrival T2, TTL and class as received, where the kernel told them; else the answer leaves in class 0.
    */
   respond(packet: Buffer, address: string, port: number, ownPort: number, arrival?: Arrival): number {
     if (arrival === undefined) this.#ntpClock.read(this.#t2);
     if (port === ownPort || port === 0 || judgeRequest(packet) !== 'request' || !this.#limiter.allow(address)) return 0;
     const ssid = packet.readUInt16BE(14);
-    const reflectorSeq = this.#sessions.number(`${address} ${port} ${ssid}`, packet.readUInt32BE(0));
+    const key = `${address} ${port} ${ssid}`;
+    const senderSeq = packet.readUInt32BE(0);
+    const reflectorSeq = this.#sessions.number(key, senderSeq);
     const length = turnIntoReply(packet, reflectorSeq, arrival?.t2 ?? this.#t2, arrival?.ttl ?? 0);
+    if (hasTlvs(packet, STAMP_BYTES)) this.#answerExtensions(packet, key, senderSeq, arrival?.dscp);
     if (arrival === undefined) {
       this.#ntpClock.read(this.#t3);
       stampReply(packet, this.#t3);
     }
     return length;
+  }
+
+  #answerExtensions(packet: Buffer, key: string, senderSeq: number, receivedDscp: number | undefined): void {
+    const answered = this.#sessions.answered(key);
+    reflectTlvs(packet, STAMP_BYTES, senderSeq, {
+      receivedDscp,
+      receivedEcn: undefined,
+      answerDscp: receivedDscp ?? 0,
+      // Whoever is over the rate limit is neither received nor answered.
+      counts: answered === undefined ? undefined : { received: answered, answered },
+      key: undefined,
+    });
   }
 }
 
@@ -151,13 +179,14 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
   );
   const lengths = new Uint16Array(REFLECTOR_SLOTS);
   const responder = new StampResponder(context.clock);
-  const arrival = { t2: { high: 0, low: 0 }, ttl: 0 };
+  const arrival = { t2: { high: 0, low: 0 }, ttl: 0, dscp: 0 };
 
   const judge = (slot: number): void => {
     const at = slot * REFLECTOR_NUMBERS;
     arrival.t2.high = numbers[at + 2]!;
     arrival.t2.low = numbers[at + 3]!;
     arrival.ttl = numbers[at + 4]!;
+    arrival.dscp = numbers[at + 5]!;
     const address = addresses.toString('latin1', slot * REFLECTOR_ADDRESS_BYTES, (slot + 1) * REFLECTOR_ADDRESS_BYTES);
     const packet = slots[slot]!.subarray(0, numbers[at]);
     lengths[slot] = numbers[at] = responder.respond(packet, address, numbers[at + 1]!, port, arrival);
