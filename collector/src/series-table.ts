@@ -41,7 +41,8 @@ export const COUNTER = {
   rttBuckets: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length,
   pdvBuckets: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + CLASSIC_BUCKETS,
   ipdvBuckets: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + 2 * CLASSIC_BUCKETS,
-  end: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
+  contaminated: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
+  end: 21 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
 } as const;
 
 /** Columns that say how a series is now. NaN stands for "none" inside the table and never leaves it. */
@@ -90,7 +91,9 @@ export const GAUGE = {
   /** Site pairs of voice tests: the listener's end. */
   jitterBufferNs: COUNTER.end + 35,
   concealment: COUNTER.end + 36,
-  end: COUNTER.end + 37,
+  /** Paths of tests of a class other than BE: the class of the latest interval's last answer. */
+  seenDscp: COUNTER.end + 37,
+  end: COUNTER.end + 38,
 } as const;
 
 export const STRIDE = GAUGE.end;
@@ -111,6 +114,7 @@ const GAUGES_WITHOUT_VALUE = [
   GAUGE.objectiveLossRatio,
   GAUGE.mos,
   GAUGE.jitterBufferNs,
+  GAUGE.seenDscp,
 ] as const;
 
 /** The label values of a series: a path's, of which a rollup leaves those it merges over empty. */

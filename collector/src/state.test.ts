@@ -20,6 +20,7 @@ function sampleRecord(): PathRecord {
     duplicates: 2,
     reordered: 3,
     notSent: 5,
+    contaminated: 6,
     oneWayLost: { forward: 1, reverse: 0, unknown: 0 },
     outcomes: { unreachable: 1 },
   };
@@ -82,18 +83,38 @@ describe('a voice test', () => {
   });
 });
 
+test('the class seen is the latest live interval’s, and unknown when that has none', () => {
+  const slot = state.acquirePath(partsOf({ class: 'EF' }), START_MS);
+  expect(state.paths.gauge(slot, GAUGE.seenDscp)).toBeUndefined();
+  apply(slot, { ...recordOf(0, [10e6]), seenDscp: 46 });
+  expect(state.paths.gauge(slot, GAUGE.seenDscp)).toBe(46);
+  apply(slot, { ...recordOf(0, [10e6]), seenDscp: 0 }, 2);
+  apply(slot, { ...recordOf(0, [10e6]), seenDscp: 46 }, 1);
+  expect(state.paths.gauge(slot, GAUGE.seenDscp)).toBe(0);
+  apply(slot, { ...recordOf(0, []), sent: 1, lost: 1 }, 3);
+  expect(state.paths.gauge(slot, GAUGE.seenDscp)).toBeUndefined();
+});
+
 describe('one record', () => {
   test('is added to its path, its host pair and its site pair', () => {
     const slot = state.acquirePath(partsOf(), START_MS);
     apply(slot, sampleRecord());
-    const counts = [COUNTER.sent, COUNTER.lost, COUNTER.late, COUNTER.duplicates, COUNTER.reordered, COUNTER.notSent];
+    const counts = [
+      COUNTER.sent,
+      COUNTER.lost,
+      COUNTER.late,
+      COUNTER.duplicates,
+      COUNTER.reordered,
+      COUNTER.notSent,
+      COUNTER.contaminated,
+    ];
     const tables: [SeriesTable, number][] = [
       [state.paths, slot],
       [state.hosts, state.paths.get(slot, GAUGE.hostSlot)],
       [state.sites, state.paths.get(slot, GAUGE.siteSlot)],
     ];
     for (const [table, at] of tables) {
-      expect(row(table, at, counts)).toEqual([4, 1, 1, 2, 3, 5]);
+      expect(row(table, at, counts)).toEqual([4, 1, 1, 2, 3, 5, 6]);
       // 10 + 20 + 12 ms; PDV 0 + 10 + 2; IPDV 10 + 8.
       expect(row(table, at, [COUNTER.rttCount, COUNTER.rttSumNs])).toEqual([3, 42e6]);
       expect(row(table, at, [COUNTER.pdvSumNs, COUNTER.ipdvCount, COUNTER.ipdvSumNs])).toEqual([12e6, 2, 18e6]);

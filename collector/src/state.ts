@@ -331,6 +331,7 @@ function addRecord(page: Float64Array, base: number, record: PathRecord): void {
   page[base + COUNTER.duplicates]! += record.duplicates;
   page[base + COUNTER.reordered]! += record.reordered;
   page[base + COUNTER.notSent]! += record.notSent;
+  page[base + COUNTER.contaminated]! += record.contaminated;
   page[base + COUNTER.spoofed]! += record.spoofed;
   page[base + COUNTER.replayed]! += record.replayed;
   const oneWay = record.oneWayLost;
@@ -410,5 +411,6 @@ function showInterval(page: Float64Array, base: number, record: PathRecord, star
   page[base + GAUGE.intervalMedianNs] =
     rtt === undefined ? Number.NaN : (rtt.buckets.quantile(0.5) ?? Number.NaN) * 1e9;
   page[base + GAUGE.jitterNs] = record.interarrivalJitterNs ?? Number.NaN;
+  page[base + GAUGE.seenDscp] = record.seenDscp ?? Number.NaN;
   if (record.tlsExpiryS !== undefined) page[base + GAUGE.tlsExpiryS] = record.tlsExpiryS;
 }

@@ -100,8 +100,12 @@ describe('the counts of an interval', () => {
     counts.lost(7);
     counts.outcome('unreachable');
     counts.phase('connect', 150);
+    counts.contaminated = 3;
+    counts.seenDscp = 0;
     expect(counts.toRecord(0, new CarriedState())).toMatchObject({
       lost: 1,
+      contaminated: 3,
+      seenDscp: 0,
       outcomes: { unreachable: 1 },
       httpPhases: { connect: { count: 1, sumNs: 200 } },
     });
@@ -115,6 +119,7 @@ describe('the counts of an interval', () => {
       duplicates: 0,
       reordered: 0,
       notSent: 0,
+      contaminated: 0,
       spoofed: 0,
       replayed: 0,
     });

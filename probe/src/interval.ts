@@ -127,9 +127,11 @@ export class IntervalCounts implements ReflectedProbes {
   duplicates = 0;
   reordered = 0;
   notSent = 0;
+  contaminated = 0;
   spoofed = 0;
   replayed = 0;
   tlsExpiryS: number | undefined;
+  seenDscp: number | undefined;
   readonly #outcomes = new Uint32Array(OUTCOMES.length);
   readonly #phaseCount = new Uint32Array(HTTP_PHASES.length);
   readonly #phaseSumNs = new Float64Array(HTTP_PHASES.length);
@@ -148,8 +150,9 @@ export class IntervalCounts implements ReflectedProbes {
     this.#results.fill(NOT_COUNTED, 0, this.#used);
     this.#reflectorSeqs?.fill(-1, 0, this.#used);
     this.#used = 0;
-    this.late = this.duplicates = this.reordered = this.notSent = this.spoofed = this.replayed = 0;
-    this.tlsExpiryS = undefined;
+    this.late = this.duplicates = this.reordered = this.spoofed = this.replayed = 0;
+    this.notSent = this.contaminated = 0;
+    this.tlsExpiryS = this.seenDscp = undefined;
     this.#outcomes.fill(0);
     this.#phaseCount.fill(0);
     this.#phaseSumNs.fill(0);
@@ -268,6 +271,7 @@ export class IntervalCounts implements ReflectedProbes {
       duplicates: this.duplicates,
       reordered: this.reordered,
       notSent: this.notSent,
+      contaminated: this.contaminated,
       spoofed: this.spoofed,
       replayed: this.replayed,
       ...(answered > 0
@@ -287,6 +291,7 @@ export class IntervalCounts implements ReflectedProbes {
       ...(outcomes === undefined ? {} : { outcomes }),
       ...(httpPhases === undefined ? {} : { httpPhases }),
       ...(this.tlsExpiryS === undefined ? {} : { tlsExpiryS: this.tlsExpiryS }),
+      ...(this.seenDscp === undefined ? {} : { seenDscp: this.seenDscp }),
     };
   }
 

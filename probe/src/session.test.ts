@@ -268,8 +268,30 @@ describe('a session', () => {
       clock.after(40, () => events.reply(seq, 1, seq, clock.monoNs(), 0, seq % 5 === 0));
     };
     // Numbers 0 and 5; number 10 is sent in the next interval, before this one closes.
-    expect(closeInterval()).toMatchObject({ sent: 8, lost: 0, notSent: 2, rtt: { count: 8, maxNs: ms(40) } });
+    expect(closeInterval()).toMatchObject({
+      sent: 8,
+      lost: 0,
+      notSent: 0,
+      contaminated: 2,
+      rtt: { count: 8, maxNs: ms(40) },
+    });
     expect(contaminated).toBe(3);
+  });
+
+  it('tells the class in which the last answer to a probe of the interval came', () => {
+    onSend = (seq) => {
+      send(seq);
+      // Bleached from number 6 on; number 9 is answered after its interval has ended, as it was sent.
+      clock.after(seq === 9 ? 850 : 5, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.seenClass(seq, seq < 6 || seq === 9 ? 46 : 0);
+      });
+    };
+    expect(closeInterval()).toMatchObject({ sent: 10, lost: 0, seenDscp: 46 });
+    expect(closeInterval()).toMatchObject({ sent: 10, lost: 0, seenDscp: 0 });
+    onSend = send;
+    closeInterval();
+    expect(closeInterval()).not.toHaveProperty('seenDscp');
   });
 
   it('calls nothing lost whose answer it may have missed itself', () => {
@@ -281,7 +303,7 @@ describe('a session', () => {
     // Sends are a second apart from some phase on; the queue overflowed while those of the first half were out.
     const fullUntilNs = intervals.current.startNs + ms(5_000);
     missed = (sentNs) => sentNs < fullUntilNs;
-    expect(closeInterval()).toMatchObject({ sent: 5, lost: 5, late: 0, notSent: 5 });
+    expect(closeInterval()).toMatchObject({ sent: 5, lost: 5, late: 0, notSent: 0, contaminated: 5 });
     expect(contaminated).toBe(5);
   });
 

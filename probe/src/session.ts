@@ -227,6 +227,11 @@ export class Session implements ProbeEvents, Task {
     if (this.#inFlight.isAnswered(seq)) this.#countsOf(seq)?.reflected(seq, reflectorSeq);
   }
 
+  seenClass(wireSeq: number, dscp: number): void {
+    const counts = this.#countsOf(this.#inFlight.unwrap(wireSeq));
+    if (counts !== undefined) counts.seenDscp = dscp;
+  }
+
   settle(wireSeq: number, outcome: Outcome, rttNs?: number, contaminated = false): void {
     const seq = this.#inFlight.unwrap(wireSeq);
     const counts = this.#countsOf(seq);
@@ -289,7 +294,7 @@ export class Session implements ProbeEvents, Task {
   #contaminated(seq: number): void {
     this.#context.countContaminated();
     const counts = this.#countsOf(seq);
-    if (counts !== undefined) counts.notSent += 1;
+    if (counts !== undefined) counts.contaminated += 1;
   }
 
   #sweep(sentBeforeNs: number): void {

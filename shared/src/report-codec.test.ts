@@ -41,6 +41,7 @@ const rich: PathRecord = {
   duplicates: 2,
   reordered: 1,
   notSent: 5,
+  contaminated: 6,
   spoofed: 1,
   replayed: 4,
   oneWayLost: { forward: 1, reverse: 1, unknown: 1 },
@@ -48,6 +49,7 @@ const rich: PathRecord = {
   outcomes: { refused: 2, unresolved: 1 },
   httpPhases: { connect: { count: 4, sumNs: 1_000_000 }, transfer: { count: 4, sumNs: 500 } },
   tlsExpiryS: 1_800_000_000,
+  seenDscp: 0,
 };
 
 const report = reportOf([recordOf(0, []), recordOf(1, [5 * NS_PER_MS]), rich], {
@@ -67,6 +69,20 @@ describe('a report', () => {
 
   test('says the same in JSON', () => {
     expect(plain(decodeReport(encodeReportJson(report)), 3)).toEqual(plain(report));
+  });
+
+  test('in JSON of a probe that knows no contaminated samples has none', () => {
+    const text = Buffer.from(encodeReportJson(report))
+      .toString()
+      .replaceAll(/"contaminated":\d+,/g, '');
+    expect(decodeReport(Buffer.from(text)).records.map(({ contaminated }) => contaminated)).toEqual([0, 0, 0]);
+  });
+
+  test('carries the class seen and the contaminated samples as extensions 4 and 5', () => {
+    const record = { ...recordOf(0, []), seenDscp: 46, contaminated: 300 };
+    const bytes = Buffer.from(encodeReport(reportOf([record])));
+    // Index step 0; extensions only; nothing sent; no jitter; two: tag 4, an octet, 46; tag 5, two octets, 300; no signature.
+    expect(bytes.subarray(-13).toString('hex')).toBe('00' + '80' + '00' + '00' + '02' + '04012e' + '0502ac02' + '00');
   });
 
   test('says the same whatever was measured', () => {
@@ -158,6 +174,8 @@ describe('an impossible report is refused before it is sent', () => {
     ['answers without delays', { ...recordOf(0, []), sent: 1 }],
     ['a sum below count times minimum', { ...rich, rtt: { ...rich.rtt!, sumNs: 1 } }],
     ['buckets that do not add up', { ...rich, rtt: { ...rich.rtt!, buckets: new Buckets(5) } }],
+    ['a class above 63', { ...rich, seenDscp: 64 }],
+    ['more contaminated samples than probes can be', { ...rich, contaminated: 2 ** 31 + 1 }],
     ['a burst with more losses than packets', { ...rich, burstGap: { ...rich.burstGap!, burstLost: 9 } }],
   ])('%s', (_name, record) => {
     expect(() => encodeReport(reportOf([record]))).toThrow(RejectedMessage);

@@ -59,6 +59,8 @@ const FLAG_EXTENSIONS = 0x80;
 const EXTENSION_OUTCOMES = 1;
 const EXTENSION_HTTP_PHASES = 2;
 const EXTENSION_TLS_EXPIRY = 3;
+const EXTENSION_SEEN_DSCP = 4;
+const EXTENSION_CONTAMINATED = 5;
 
 const ticks = (ns: number): number => Math.round(ns / TICK_NS);
 const toNs = (count: number): number => count * TICK_NS;
@@ -228,7 +230,7 @@ function extensionsOf(record: PathRecord): Extension[] {
     write(out);
     extensions.push({ tag, bytes: out.finish() });
   };
-  const { outcomes, httpPhases, tlsExpiryS } = record;
+  const { outcomes, httpPhases, tlsExpiryS, seenDscp, contaminated } = record;
   if (outcomes !== undefined) {
     add(EXTENSION_OUTCOMES, (out) => {
       for (const [at, outcome] of OUTCOMES.entries()) {
@@ -251,6 +253,8 @@ function extensionsOf(record: PathRecord): Extension[] {
     });
   }
   if (tlsExpiryS !== undefined) add(EXTENSION_TLS_EXPIRY, (out) => out.varint(tlsExpiryS));
+  if (seenDscp !== undefined) add(EXTENSION_SEEN_DSCP, (out) => out.varint(seenDscp));
+  if (contaminated > 0) add(EXTENSION_CONTAMINATED, (out) => out.varint(contaminated));
   return extensions;
 }
 
@@ -352,6 +356,7 @@ function readRecord(input: ByteReader, index: number): PathRecord {
     duplicates: oddities ? input.varint() : 0,
     reordered: oddities ? input.varint() : 0,
     notSent: oddities ? input.varint() : 0,
+    contaminated: 0,
     spoofed: oddities ? input.varint() : 0,
     replayed: oddities ? input.varint() : 0,
   };
@@ -441,6 +446,10 @@ function readExtensions(input: ByteReader, record: { -readonly [K in keyof PathR
       record.httpPhases = phases;
     } else if (tag === EXTENSION_TLS_EXPIRY) {
       record.tlsExpiryS = body.varint();
+    } else if (tag === EXTENSION_SEEN_DSCP) {
+      record.seenDscp = body.varint();
+    } else if (tag === EXTENSION_CONTAMINATED) {
+      record.contaminated = body.varint();
     }
     // Anything else is of a later version: skipped.
   }
@@ -479,6 +488,8 @@ const recordSchema = z.strictObject({
   duplicates: count,
   reordered: count,
   notSent: count,
+  // Absent in reports of probes that counted them as not sent.
+  contaminated: count.default(0),
   spoofed: count,
   replayed: count,
   rtt: z
@@ -500,6 +511,7 @@ const recordSchema = z.strictObject({
   outcomes: countsBy(OUTCOMES).optional(),
   httpPhases: z.partialRecord(z.enum(HTTP_PHASES), z.strictObject({ count, sumNs: count })).optional(),
   tlsExpiryS: count.optional(),
+  seenDscp: count.optional(),
 });
 
 const reportSchema = z.strictObject({

@@ -86,6 +86,8 @@ export interface PathRecord {
   readonly reordered: number;
   /** Local errors: nothing left the machine. */
   readonly notSent: number;
+  /** Sent, and without a result that says anything of the network, because the probe itself was late or deaf. */
+  readonly contaminated: number;
   /** Replies whose cookie was wrong. */
   readonly spoofed: number;
   /** Replies with a good cookie to a probe long forgotten. */
@@ -101,6 +103,12 @@ export interface PathRecord {
   readonly httpPhases?: Readonly<Partial<Record<HttpPhase, HttpPhaseSum>>>;
   /** Seconds since the epoch at which the server certificate ends. */
   readonly tlsExpiryS?: number;
+  /**
+   * Class (DSCP, 0 to 63) in which the last answer to a probe of this interval arrived; only for tests of a class other
+   * than BE, and only where the socket tells it. What answers in the class that it was asked in (a STAMP reflector, an
+   * echo) makes it what was sent, unless somebody on the way there or back rewrote it.
+   */
+  readonly seenDscp?: number;
 }
 
 export const USAGE_PURPOSES = ['probes', 'reflections', 'reports', 'drain'] as const;
@@ -170,6 +178,7 @@ export interface Report {
 /** More probes than any plan allows in the longest interval; a count above it is a lie. */
 const MAX_COUNT = 2 ** 31;
 const MAX_RTT_NS = 120e9;
+const MAX_DSCP = 63;
 
 /**
  * Refuses a report whose values no probe can have measured: sums outside their bounds, buckets that do not add up,
@@ -190,6 +199,8 @@ export function checkReport(report: Report): void {
     previousIndex = record.index;
     const answered = record.sent - record.lost;
     if (record.sent > MAX_COUNT || answered < 0) refuse(`${where}: ${record.lost} of ${record.sent} lost`);
+    if (record.contaminated > MAX_COUNT) refuse(`${where}: ${record.contaminated} contaminated`);
+    if (record.seenDscp !== undefined && record.seenDscp > MAX_DSCP) refuse(`${where}: class ${record.seenDscp}`);
     const rtt = record.rtt;
     if ((rtt?.count ?? 0) !== answered) refuse(`${where}: ${rtt?.count ?? 0} RTTs for ${answered} answers`);
     if (rtt !== undefined) {

@@ -46,6 +46,8 @@ export interface PathView extends SeriesParts {
   readonly recentRtt: RecentView | null;
   /** Mean opinion score of the latest interval; voice tests only. */
   readonly mos: number | null;
+  /** Class of the latest interval's last answer as it arrived, 0 to 63; tests of a class other than BE only. */
+  readonly seenDscp: number | null;
 }
 
 /** Rows looked at for one page at most, so that a filter that fits nothing does not hold the event loop. */
@@ -95,6 +97,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     outcomes,
     recentRtt: recentView(state, slot, nowMs),
     mos: paths.gauge(slot, GAUGE.mos) ?? null,
+    seenDscp: paths.gauge(slot, GAUGE.seenDscp) ?? null,
   };
 }
 

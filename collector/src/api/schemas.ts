@@ -129,6 +129,7 @@ export const path = object({
   outcomes: { type: 'object', additionalProperties: integer },
   recentRtt,
   mos: optional(number),
+  seenDscp: optional(integer),
 });
 
 export const paths = object({ paths: list(path), next: optional(text) });

@@ -90,6 +90,22 @@ describe('the exposition of a path', () => {
     expect(await linesOf(collector, `wan_path_outcomes_total{${LABELS},outcome="unreachable"}`)).toHaveLength(1);
   });
 
+  test('has the class seen in the latest answer where it is known, and the contaminated samples', async () => {
+    const collector = collectorWith('{ pathFamilies: full }');
+    measure(collector, 'q');
+    expect(await linesOf(collector, 'wan_path_seen_dscp')).toEqual([]);
+    const slot = collector.state.acquirePath(partsTo('q'), WALL_MS);
+    const record = { ...recordOf(0, [10e6]), seenDscp: 0, contaminated: 4 };
+    collector.state.apply(slot, record, WALL_MS + 10_000, WALL_MS + 20_000, 'live');
+    expect(await linesOf(collector, 'wan_path_seen_dscp')).toEqual([`wan_path_seen_dscp{${LABELS}} 0`]);
+    expect(await linesOf(collector, 'wan_path_contaminated_total')).toEqual([
+      `wan_path_contaminated_total{${LABELS}} 4`,
+    ]);
+    expect(await linesOf(collector, 'wan_site_contaminated_total')).toEqual([
+      `wan_site_contaminated_total{${SITE_LABELS}} 4`,
+    ]);
+  });
+
   test('names the other network only where there is one', async () => {
     const collector = collectorWith('{ pathFamilies: minimal }');
     measure(collector, 'q', { dstNetwork: 'tenant' });

@@ -260,6 +260,12 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     'Probes that a local error kept from being sent; not loss.',
     'docs/glossary.md',
   ),
+  counter(
+    'contaminated_total',
+    COUNTER.contaminated,
+    'Probes whose result the probe itself spoiled; counted neither as sent, lost nor not sent.',
+    'docs/glossary.md',
+  ),
   {
     suffix: 'outcomes_total',
     type: 'counter',
@@ -335,6 +341,14 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     'Mean opinion score of a G.711 call over the latest interval, 1 to 4.5; voice tests only.',
     'ITU-T G.107',
     { protocols: ['udp'] },
+  ),
+  gauge(
+    'seen_dscp',
+    GAUGE.seenDscp,
+    '1',
+    'DSCP of the latest answer as it arrived; other than sent: rewritten on the way, or not mirrored.',
+    'RFC 2474',
+    { protocols: ['icmp', 'udp'] },
   ),
   {
     suffix: 'http_phase_seconds',

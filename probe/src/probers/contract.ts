@@ -189,7 +189,8 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
       expect(record).toMatchObject({
         sent: counted,
         lost: 0,
-        notSent: contaminated(),
+        notSent: 0,
+        contaminated: contaminated(),
         late: 0,
         duplicates: 0,
         spoofed: 0,

@@ -30,6 +30,7 @@ export class DatagramChannel implements ProbeChannel {
   readonly #events: ProbeEvents;
   readonly #recipe: DatagramRecipe;
   readonly #checksSource: boolean;
+  readonly #dscp: number;
   #stream: PacketStream | undefined;
   #destination = '';
   #refusedNs = -Infinity;
@@ -47,6 +48,7 @@ export class DatagramChannel implements ProbeChannel {
     this.#events = events;
     this.#recipe = recipe;
     this.#checksSource = request.planned.target.address !== undefined;
+    this.#dscp = DSCP_BY_CLASS[request.planned.test.class] ?? 0;
     // Now and not with the first probe: a socket may take a moment to be bound.
     const literal = dependencies.resolver.literal(request.planned);
     if (literal !== undefined && 'address' in literal) this.#open(literal.address, 0);
@@ -101,7 +103,7 @@ export class DatagramChannel implements ProbeChannel {
           ...(port === undefined ? {} : { port }),
           source: planned.source.address,
           interface: planned.source.interface,
-          dscp: DSCP_BY_CLASS[planned.test.class] ?? 0,
+          dscp: this.#dscp,
           sizeBytes,
           timeoutNs,
         },
@@ -130,8 +132,9 @@ export class DatagramChannel implements ProbeChannel {
     const { wireSeq, tokenHigh, tokenLow, receivedNs, dwellNs, contaminated } = answer;
     const verdict = events.reply(wireSeq, tokenHigh, tokenLow, receivedNs, dwellNs, contaminated);
     if (verdict === 'forgotten') events.forgotten(answer.authentic);
-    else if (numbersAnswers && (verdict === 'answered' || verdict === 'late')) {
-      events.reflected(wireSeq, answer.reflectorSeq);
-    }
+    if (verdict !== 'answered' && verdict !== 'late') return;
+    if (numbersAnswers) events.reflected(wireSeq, answer.reflectorSeq);
+    // No packet arrives with a TTL of 0: there the engine does not know its headers.
+    if (this.#dscp !== 0 && answer.ttl !== 0) events.seenClass(wireSeq, answer.dscp);
   }
 }

@@ -27,6 +27,8 @@ export interface ProbeEvents {
   forgotten(authentic: boolean): void;
   /** The reflector's own sequence number, for loss by direction. After a `reply` that was `answered` or `late`. */
   reflected(wireSeq: number, reflectorSeq: number): void;
+  /** The class (DSCP) in which an answer arrived. After a `reply` that was `answered` or `late`. */
+  seenClass(wireSeq: number, dscp: number): void;
   /** The network says that the probe with this token could not be delivered. */
   unreachable(wireSeq: number, tokenHigh: number, tokenLow: number): void;
   /**

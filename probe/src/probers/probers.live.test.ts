@@ -277,6 +277,7 @@ async function probeOnce(
       reply: () => 'forgotten',
       forgotten: () => undefined,
       reflected: () => undefined,
+      seenClass: () => undefined,
       unreachable: () => undefined,
       settle: (_seq, outcome, rttNs) => {
         channel.close();

@@ -8,7 +8,7 @@ import type { Random } from './random.ts';
 /** The record of one interval in which every probe was answered after `rttsNs`. */
 export function recordOf(index: number, rttsNs: readonly number[]): PathRecord {
   const samples = rttsNs.map((ns) => Math.max(TICK_NS, Math.round(ns / TICK_NS) * TICK_NS));
-  const counts = { late: 0, duplicates: 0, reordered: 0, notSent: 0, spoofed: 0, replayed: 0 };
+  const counts = { late: 0, duplicates: 0, reordered: 0, notSent: 0, contaminated: 0, spoofed: 0, replayed: 0 };
   if (samples.length === 0) return { index, sent: 0, lost: 0, ...counts };
   const minNs = Math.min(...samples);
   const buckets = new Buckets(5);

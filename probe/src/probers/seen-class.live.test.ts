@@ -1,0 +1,96 @@
+/** The class that answers arrive in, over loopback of a namespace of its own whose packet filter rewrites requests. */
+import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, it } from 'vitest';
+
+describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)', () => {
+  const name = `wanscope-${process.pid}-class`;
+  const dist = fileURLToPath(new URL('../../dist', import.meta.url));
+
+  afterEach(() => {
+    execFileSync('ip', ['netns', 'delete', name]);
+  });
+
+  /** One probe of each protocol in each family, in class EF, each answered; what was seen, by protocol and family. */
+  function seen(rules: string): unknown {
+    execFileSync('ip', ['netns', 'add', name]);
+    execFileSync('ip', ['-n', name, 'link', 'set', 'lo', 'up']);
+    execFileSync('ip', ['netns', 'exec', name, 'nft', '-f', '-'], { input: rules });
+    const program = `
+      import { FAMILIES, systemClock } from '@wanscope/shared';
+      import { IntervalClock } from '${dist}/interval.js';
+      import { TargetResolver } from '${dist}/net/destination.js';
+      import { KernelEngine } from '${dist}/net/kernel-engine.js';
+      import { loadNative } from '${dist}/net/native.js';
+      import { icmpProber } from '${dist}/probers/icmp.js';
+      import { udpProber } from '${dist}/probers/udp.js';
+      import { openStampReflector } from '${dist}/reflectors/stamp.js';
+      import { Session } from '${dist}/session.js';
+      import { SendBudget } from '${dist}/usage.js';
+
+      const clock = systemClock;
+      const native = loadNative();
+      const engine = new KernelEngine({ native, clock, cookieKey: new Uint8Array(16), identifier: 1 });
+      const resolver = new TargetResolver(() => Promise.reject(new Error('no names')));
+      const ignore = () => undefined;
+      // Long enough that the test does not cross its end.
+      const intervals = new IntervalClock(clock, 300_000);
+      const context = {
+        clock, budget: new SendBudget(clock.monoNs()), intervalAt: () => intervals.current, countBytes: ignore,
+        drain: () => engine.drain(), missed: () => false, countContaminated: ignore,
+      };
+      const reflector = await openStampReflector(
+        { address: '::', port: 8862 }, { clock, native, reflected: ignore, dropped: ignore },
+      );
+      const result = {};
+      let id = 0;
+      for (const protocol of ['icmp', 'udp']) {
+        for (const family of FAMILIES) {
+          const address = family === 'ipv4' ? '127.0.0.1' : '::1';
+          const planned = {
+            index: 0,
+            path: { network: 'n', srcSite: 'a', src: 'p', srcUplink: '', dstSite: 'b', dst: 'q', dstUplink: '',
+              dstNetwork: 'n', dstKind: 'probe', test: 't', protocol, class: 'EF', family },
+            test: { name: 't', protocol, class: 'EF', sizeBytes: 100, intervalNs: 1e9, timeoutNs: 10e9, keepAlive: false },
+            source: { address, interface: undefined },
+            target: { address, host: undefined, url: undefined, port: protocol === 'udp' ? 8862 : undefined },
+          };
+          const prober = (protocol === 'udp' ? udpProber : icmpProber)({ engine, resolver });
+          const session = new Session(planned, 'd', ++id, 300_000, prober, context);
+          session.run(clock.monoNs(), 0);
+          for (let i = 0; i < 500 && session.pending > 0; i += 1) await new Promise((done) => setTimeout(done, 10));
+          const { sent, contaminated, lost, seenDscp } = session.close(intervals.current);
+          session.stop();
+          result[protocol + ' ' + family] = { answered: sent + contaminated - lost, seenDscp };
+        }
+      }
+      engine.close();
+      await reflector.close();
+      console.log(JSON.stringify(result));
+    `;
+    const args = ['netns', 'exec', name, process.execPath, '--input-type=module', '--eval', program];
+    return JSON.parse(execFileSync('ip', args, { encoding: 'utf8', timeout: 45_000, cwd: dist }));
+  }
+
+  const everywhere = (seenDscp: number): unknown =>
+    Object.fromEntries(
+      ['icmp ipv4', 'icmp ipv6', 'udp ipv4', 'udp ipv6'].map((path) => [path, { answered: 1, seenDscp }]),
+    );
+
+  it('is the one that was sent, EF or 46, where nobody rewrites it', () => {
+    expect(seen('table inet t {}')).toEqual(everywhere(46));
+  });
+
+  it('is the one that a router wrote on the way there', () => {
+    const requests = ['ip protocol icmp icmp type echo-request', 'meta nfproto ipv4 udp dport 8862'].map(
+      (match) => `${match} ip dscp set cs0`,
+    );
+    const requests6 = ['icmpv6 type echo-request', 'meta nfproto ipv6 udp dport 8862'].map(
+      (match) => `${match} ip6 dscp set cs0`,
+    );
+    const rules = [...requests, ...requests6].join('; ');
+    expect(seen(`table inet t { chain out { type filter hook output priority mangle; ${rules}; }; }`)).toEqual(
+      everywhere(0),
+    );
+  });
+});
