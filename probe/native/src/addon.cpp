@@ -263,10 +263,11 @@ napi_value engineCounts(napi_env env, napi_callback_info info) {
   napi_create_object(env, &result);
   put(env, result, "sent", static_cast<double>(counts.sent));
   put(env, result, "failed", static_cast<double>(counts.failed));
-  put(env, result, "sentStamped", static_cast<double>(counts.sentStamped));
   put(env, result, "received", static_cast<double>(counts.received));
-  put(env, result, "receivedStamped", static_cast<double>(counts.receivedStamped));
-  put(env, result, "rowsDropped", static_cast<double>(counts.rowsDropped + counts.submitRefused));
+  put(env, result, "kernelKernel", static_cast<double>(counts.kernelKernel));
+  put(env, result, "userKernel", static_cast<double>(counts.userKernel));
+  put(env, result, "userUser", static_cast<double>(counts.userUser));
+  put(env, result, "rowsDropped", static_cast<double>(counts.rowsDropped));
   put(env, result, "receiveDropped", static_cast<double>(counts.receiveDropped));
   put(env, result, "ticks", static_cast<double>(counts.ticks));
   put(env, result, "wallSteps", static_cast<double>(counts.wallSteps));

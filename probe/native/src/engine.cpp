@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bitset>
 #include <cerrno>
 #include <chrono>
 
@@ -34,6 +35,10 @@ constexpr int64_t kStampWaitNs = 50 * kMs;
 constexpr size_t kMaxWaiting = 1 << 16;
 constexpr uint32_t kMaxAttempts = 20;
 constexpr size_t kBatch = 64;
+/** Sent before what came back is read: more would fill the receive queue with answers and push stamps out of it. */
+constexpr size_t kPacketsPerTurn = 512;
+/** Probes of a stream of which it is known whether they wait for an answer: powers of two. */
+constexpr uint32_t kWindow = 1'024;
 constexpr size_t kTxSlots = 1 << 13;
 constexpr size_t kMessageBytes = 192;
 constexpr size_t kMaxPacketBytes = 9'100;
@@ -176,6 +181,9 @@ struct Engine::Stream {
   int64_t timeoutNs;
   alignas(cmsghdr) uint8_t control[96];
   size_t controlLength;
+  /** By sequence number: it waits for its first answer; its transmit stamp is not the kernel's. */
+  std::bitset<kWindow> awaited;
+  std::bitset<kWindow> ownStamp;
 };
 
 /** One socket, the probes that wait for their stamps, and the memory its batches are sent and read with. */
@@ -202,9 +210,13 @@ struct Engine::Port {
     int64_t dueNs;
     int64_t userNs;
     Token token;
+    /** The probe before it in its bucket. */
+    uint32_t before;
     TxState state;
   };
   std::vector<Tx> tx = std::vector<Tx>(kTxSlots);
+  /** The latest probe of each bucket, so that an answer finds its probe without a search through all that wait. */
+  std::vector<uint32_t> buckets = std::vector<uint32_t>(kTxSlots);
   uint32_t txNext = 0;
   uint32_t txOldest = 0;
   /** Our number of the packet that the socket's own counter calls zero. */
@@ -213,6 +225,7 @@ struct Engine::Port {
 
   size_t batch = 0;
   Due due[kBatch];
+  Stream* targets[kBatch];
   Token tokens[kBatch];
   mmsghdr out[kBatch];
   iovec outVectors[kBatch][2];
@@ -230,6 +243,13 @@ struct Engine::Port {
   ~Port() {
     if (fd >= 0) close(fd);
   }
+
+  uint32_t& bucketOf(uint32_t stream, uint32_t seq) {
+    return buckets[((stream * 0x9e3779b1U) ^ (seq * 0x85ebca6bU)) >> 7 & (kTxSlots - 1)];
+  }
+
+  /** True while number `key` waits for its stamp or has not been passed over. */
+  bool isOut(uint32_t key) const { return key - txOldest < txNext - txOldest; }
 
   void prepare() {
     std::memset(in, 0, sizeof in);
@@ -446,7 +466,7 @@ bool Engine::submit(uint32_t stream, uint32_t seq, int64_t dueNs) {
   bool wakes = false;
   {
     const std::lock_guard<std::mutex> lock(submitMutex_);
-    if (submitted_.size() >= kMaxWaiting) return false;
+    if (submitted_.size() + waiting_ >= kMaxWaiting) return false;
     submitted_.push_back({dueNs, stream, seq, 0});
     wakes = dueNs < wakeAtNs_;
   }
@@ -458,7 +478,7 @@ bool Engine::submitBatch(const double* triples, size_t count) {
   bool wakes = false;
   {
     const std::lock_guard<std::mutex> lock(submitMutex_);
-    if (submitted_.size() + count > kMaxWaiting) return false;
+    if (submitted_.size() + waiting_ + count > kMaxWaiting) return false;
     for (size_t i = 0; i < count; i += 1) {
       const double* triple = triples + 3 * i;
       const int64_t dueNs = static_cast<int64_t>(triple[2]) + options_.baseNs;
@@ -505,14 +525,11 @@ int64_t Engine::tickGapNs() const {
 void Engine::takeSubmitted() {
   const std::lock_guard<std::mutex> lock(submitMutex_);
   for (const Due& due : submitted_) {
-    if (heap_.size() >= kMaxWaiting) {
-      counts_.submitRefused += 1;
-      continue;
-    }
     heap_.push_back(due);
     std::push_heap(heap_.begin(), heap_.end(), Later{});
   }
   submitted_.clear();
+  waiting_ = heap_.size();
 }
 
 void Engine::run() {
@@ -548,6 +565,7 @@ void Engine::run() {
     }
     wakeReader();
     std::unique_lock<std::mutex> lock(submitMutex_);
+    waiting_ = heap_.size();
     wakeAtNs_ = wakeAt;
     while (!stopping_) {
       int64_t until = wakeAtNs_;
@@ -598,14 +616,18 @@ void Engine::sendDue(int64_t now) {
     rateCount_ = 0;
     rateSinceNs_ = now;
   }
-  while (!heap_.empty() && heap_.front().dueNs <= now) {
+  // What has no room for what it will tell waits here, late, instead of being lost later.
+  const size_t room = freeRows();
+  size_t left = room > 4 * kBatch ? std::min((room - 4 * kBatch) / 2, kPacketsPerTurn) : 0;
+  for (; left > 0 && !heap_.empty() && heap_.front().dueNs <= now; left -= 1) {
     const Due due = heap_.front();
     std::pop_heap(heap_.begin(), heap_.end(), Later{});
     heap_.pop_back();
     const auto found = streams_.find(due.stream);
     if (found == streams_.end()) continue;
     Port& port = *found->second->port;
-    port.due[port.batch++] = due;
+    port.due[port.batch] = due;
+    port.targets[port.batch++] = found->second.get();
     rateCount_ += 1;
     if (port.batch == kBatch) flush(port, now);
   }
@@ -619,7 +641,7 @@ void Engine::flush(Port& port, int64_t now) {
   port.batch = 0;
   for (size_t i = 0; i < count; i += 1) {
     const Due& due = port.due[i];
-    Stream& stream = *streams_.find(due.stream)->second;
+    Stream& stream = *port.targets[i];
     uint8_t* head = port.heads[i];
     const int64_t time = monoNs();
     size_t headBytes = kEchoBytes;
@@ -654,10 +676,14 @@ void Engine::flush(Port& port, int64_t now) {
         const uint32_t key = port.numbersTravel ? base + static_cast<uint32_t>(i) : port.txNext;
         Port::Tx& tx = port.tx[key % kTxSlots];
         if (tx.state == Port::kAwaitsStamp) emitSent(port, key - static_cast<uint32_t>(kTxSlots), 0);
-        tx = {due.stream, due.seq, due.dueNs, userNs, port.tokens[i], Port::kAwaitsStamp};
+        uint32_t& bucket = port.bucketOf(due.stream, due.seq);
+        tx = {due.stream, due.seq, due.dueNs, userNs, port.tokens[i], bucket, Port::kAwaitsStamp};
+        bucket = key;
+        port.targets[i]->awaited.set(due.seq % kWindow);
+        port.targets[i]->ownStamp.reset(due.seq % kWindow);
         port.txNext = key + 1;
         if (port.txNext - port.txOldest > kTxSlots) port.txOldest = port.txNext - static_cast<uint32_t>(kTxSlots);
-        const int64_t until = userNs + streams_.find(due.stream)->second->timeoutNs + kLongestDrainGapNs;
+        const int64_t until = userNs + port.targets[i]->timeoutNs + kLongestDrainGapNs;
         if (until > port.awaitUntilNs) port.awaitUntilNs = until;
         if (until > awaitUntilNs_) awaitUntilNs_ = until;
       }
@@ -697,10 +723,13 @@ void Engine::emitSent(Port& port, uint32_t key, int64_t kernelNs) {
   Port::Tx& tx = port.tx[key % kTxSlots];
   if (tx.state != Port::kAwaitsStamp) return;
   tx.state = Port::kFree;
+  const bool stamped = kernelNs != 0;
+  if (!stamped) {
+    const auto found = streams_.find(tx.stream);
+    if (found != streams_.end()) found->second->ownStamp.set(tx.seq % kWindow);
+  }
   double* row = nextRow();
   if (row == nullptr) return;
-  const bool stamped = kernelNs != 0;
-  if (stamped) counts_.sentStamped += 1;
   const int64_t time = stamped ? kernelNs : tx.userNs;
   fill(row, kSent | (stamped ? kKernelStamp : 0U), tx.stream, tx.seq, time - options_.baseNs, tx.token,
        static_cast<double>(tx.userNs - tx.dueNs), static_cast<double>(tx.userNs - options_.baseNs));
@@ -763,7 +792,7 @@ void Engine::settleStamps(Port& port, size_t count) {
     if (times == nullptr || error == nullptr || error->ee_origin != SO_EE_ORIGIN_TIMESTAMPING) continue;
     const uint32_t key = port.numbersTravel ? error->ee_data : port.counterStart + error->ee_data;
     // A number that is not out there belongs to an older count.
-    if (key - port.txOldest >= port.txNext - port.txOldest) continue;
+    if (!port.isOut(key)) continue;
     const Port::Tx& tx = port.tx[key % kTxSlots];
     const auto time = wallClock_.toMono(nsOf(times->ts[0]), tx.userNs, now);
     if (time) emitSent(port, key, *time);
@@ -811,7 +840,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     }
 
     uint32_t kind = kReceived;
-    const Stream* stream = nullptr;
+    Stream* stream = nullptr;
     uint32_t seq = 0;
     Token token{};
     bool authentic = false;
@@ -853,12 +882,13 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
       const Token own = cookie_.compute(echo.session, echo.seq, echo.timeHigh, echo.timeLow);
       authentic = own.high == token.high && own.low == token.low;
     }
-    if (port.txOldest != port.txNext) {
-      // An answer to a probe whose stamp never came.
-      for (uint32_t key = port.txOldest; key != port.txNext; key += 1) {
-        const Port::Tx& tx = port.tx[key % kTxSlots];
-        if (tx.state == Port::kAwaitsStamp && tx.stream == stream->id && tx.seq == seq) emitSent(port, key, 0);
-      }
+    // An answer to a probe whose stamp never came. Probes of a bucket follow each other from the latest to the oldest.
+    uint32_t key = port.bucketOf(stream->id, seq);
+    for (uint32_t later = port.txNext; port.isOut(key) && key - port.txOldest < later - port.txOldest;) {
+      const Port::Tx& tx = port.tx[key % kTxSlots];
+      if (tx.state == Port::kAwaitsStamp && tx.stream == stream->id && tx.seq == seq) emitSent(port, key, 0);
+      later = key;
+      key = tx.before;
     }
     const auto time = wall == 0 ? std::nullopt : wallClock_.toMono(wall, port.lastEmptyNs - kQueueingNs, now);
     double* row = nextRow();
@@ -871,7 +901,11 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     fill(row, meta, stream->id, seq, time.value_or(now) - options_.baseNs, token, static_cast<double>(dwellNs), reflectorSeq);
     rowsWritten_.fetch_add(1, std::memory_order_release);
     counts_.received += 1;
-    if (time) counts_.receivedStamped += 1;
+    if (authentic && kind == kReceived && stream->awaited.test(seq % kWindow)) {
+      stream->awaited.reset(seq % kWindow);
+      const bool ownStamp = stream->ownStamp.test(seq % kWindow);
+      (time ? ownStamp ? counts_.userKernel : counts_.kernelKernel : ownStamp ? counts_.userUser : counts_.userKernel) += 1;
+    }
   }
 }
 

@@ -63,9 +63,11 @@ struct StreamOptions {
 struct EngineCounts {
   uint64_t sent = 0;
   uint64_t failed = 0;
-  uint64_t sentStamped = 0;
   uint64_t received = 0;
-  uint64_t receivedStamped = 0;
+  /** Probes by who made the stamps of their sending and of their first answer: the kernel both, one, or none. */
+  uint64_t kernelKernel = 0;
+  uint64_t userKernel = 0;
+  uint64_t userUser = 0;
   /** Rows that found the ring full. */
   uint64_t rowsDropped = 0;
   /** Datagrams that found a receive queue full. */
@@ -74,7 +76,6 @@ struct EngineCounts {
   uint64_t wallSteps = 0;
   int64_t drainedNs = 0;
   uint64_t sockets = 0;
-  uint64_t submitRefused = 0;
 };
 
 class Engine {
@@ -138,7 +139,7 @@ class Engine {
   const size_t rowMask_;
   const std::function<void()> wake_;
 
-  /** Guards everything but what `submitted_` and `wakeAtNs_` are: ports, streams, heap, counts, the row's writer. */
+  /** Guards everything but what `submitMutex_` does: ports, streams, heap, counts, the row's writer. */
   std::mutex mutex_;
   std::vector<std::unique_ptr<Port>> ports_;
   std::unordered_map<uint32_t, std::unique_ptr<Stream>> streams_;
@@ -160,6 +161,8 @@ class Engine {
   std::mutex submitMutex_;
   std::condition_variable submitSignal_;
   std::vector<Due> submitted_;
+  /** As many wait in the heap. */
+  size_t waiting_ = 0;
   int64_t wakeAtNs_ = kNever;
   bool stopping_ = false;
   std::thread thread_;

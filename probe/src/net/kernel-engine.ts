@@ -128,13 +128,8 @@ export class KernelEngine implements PacketEngine {
 
   counts(): EngineCounts {
     const counts = this.#native.engineCounts(this.#handle);
-    const userKernel = Math.max(0, counts.sent - counts.sentStamped);
     return {
-      stamps: {
-        kernelKernel: Math.max(0, counts.receivedStamped - userKernel),
-        userKernel,
-        userUser: counts.received - counts.receivedStamped,
-      },
+      stamps: { kernelKernel: counts.kernelKernel, userKernel: counts.userKernel, userUser: counts.userUser },
       rowsDropped: counts.rowsDropped,
       receiveDropped: counts.receiveDropped,
       wallSteps: counts.wallSteps,

@@ -33,9 +33,11 @@ export interface NativeStream {
 export interface NativeCounts {
   readonly sent: number;
   readonly failed: number;
-  readonly sentStamped: number;
   readonly received: number;
-  readonly receivedStamped: number;
+  /** Probes by who made the stamps of their sending and of their first answer: the kernel both, one, or none. */
+  readonly kernelKernel: number;
+  readonly userKernel: number;
+  readonly userUser: number;
   readonly rowsDropped: number;
   readonly receiveDropped: number;
   readonly ticks: number;
