@@ -253,6 +253,41 @@ describe('a session', () => {
     expect(closeInterval()).toMatchObject({ sent: 10, lost: 2, oneWayLost: { forward: 1, reverse: 1, unknown: 0 } });
   });
 
+  it('takes loss towards another’s responder for unknown until its numbers are not just ours', () => {
+    schedule.clear();
+    const path = { ...PLANNED.path, dstKind: 'responder' as const };
+    session = new Session({ ...PLANNED, path }, 'd1', 2, 10_000, prober(false), {
+      clock,
+      budget: new SendBudget(0),
+      intervalAt: () => intervals.current,
+      countBytes: () => undefined,
+      ...instrument,
+    });
+    schedule.add(session);
+    // Of 0 to 9, 4 is lost and the others are repeated. From 11 on it counts by itself; 10 and 15 never reach it.
+    onSend = (seq) => {
+      send(seq);
+      if (seq === 4 || seq === 10 || seq === 15) return;
+      clock.after(10, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.reflected(seq, seq > 15 ? seq - 2 : seq > 10 ? seq - 1 : seq);
+      });
+    };
+    const first = intervals.current;
+    clock.advanceNs(first.endNs - clock.monoNs());
+    intervals.advance();
+    expect(session.close(first)).toMatchObject({
+      sent: 10,
+      lost: 1,
+      oneWayLost: { forward: 0, reverse: 0, unknown: 1 },
+    });
+    clock.advance(10_950);
+    expect(session.close(intervals.current)).toMatchObject({
+      lost: 2,
+      oneWayLost: { forward: 1, reverse: 0, unknown: 1 },
+    });
+  });
+
   it('counts octets for its uplink', () => {
     onSend = (seq) => {
       send(seq);

@@ -73,6 +73,8 @@ export class Session implements ProbeEvents, Task {
   #jitterSamples = 0;
   readonly #oneWay = new OneWayLossCounter();
   #directional = false;
+  /** The answerer counts by itself. Ours do; another's may only repeat our numbers (RFC 8762 section 4.3.1), which tell nothing. */
+  #countsItself: boolean;
   readonly #reordering = new ReorderingDetector();
   readonly #onExpired = (seq: number, how: Expired): void => this.#expired(seq, how);
 
@@ -95,6 +97,7 @@ export class Session implements ProbeEvents, Task {
     this.timeoutNs = Math.min(planned.test.timeoutNs, intervalNs);
     this.#context = context;
     this.#uplink = planned.path.srcUplink;
+    this.#countsItself = planned.path.dstKind !== 'responder';
     this.#timesOut = prober.timesOut;
     this.leadNs = prober.leadNs;
     const load = sessionLoad(planned.test, planned.path.family);
@@ -142,7 +145,9 @@ export class Session implements ProbeEvents, Task {
     const other = counts === this.#even ? this.#odd : this.#even;
     const following = other.number === span.number + 1 ? other : undefined;
     const record = counts.toRecord(this.index, this.#carried);
-    const oneWayLost = this.#oneWay.settle(counts, following);
+    const oneWayLost = this.#countsItself
+      ? this.#oneWay.settle(counts, following)
+      : { forward: 0, reverse: 0, unknown: record.lost };
     return withCarried(
       record,
       this.#jitterSamples > 1 ? this.#jitter.valueNs : undefined,
@@ -222,6 +227,8 @@ export class Session implements ProbeEvents, Task {
 
   reflected(wireSeq: number, reflectorSeq: number): void {
     this.#directional = true;
+    this.#countsItself ||= reflectorSeq !== wireSeq;
+    if (!this.#countsItself) return;
     const seq = this.#inFlight.unwrap(wireSeq);
     // A late answer is a loss on the way back: its number stays a gap.
     if (this.#inFlight.isAnswered(seq)) this.#countsOf(seq)?.reflected(seq, reflectorSeq);

@@ -72,6 +72,17 @@ describe('STAMP packets', () => {
     expect(turnIntoReply(Buffer.alloc(1_400), 0, { high: 1, low: 2 }, 0)).toBe(1_400);
   });
 
+  it('are read as a TWAMP-Light reflector writes them: 41 octets, zeros where the SSID would be', () => {
+    // RFC 5357 section 4.2.1: number, time, error, MBZ, time of arrival, then the sender's number, time, error, MBZ, TTL.
+    const answer = hex('00000007 000004D2915B573E 92340000 000010E1E0624DD2 00004321 0000085FA8A0902D 21430000 40');
+    expect(answer).toHaveLength(41);
+    const reply = emptyReply();
+    expect(readReply(answer, reply)).toBe(true);
+    expect(reply).toMatchObject({ reflectorSeq: 7, ssid: 0, senderSeq: 0x4321, t1High: 0x85f, t1Low: 0xa8a0902d });
+    expect(reply).toMatchObject({ t2High: 0x10e1, t2Low: 0xe0624dd2, t3High: 0x4d2, t3Low: 0x915b573e });
+    expect(readReply(answer.subarray(0, 40), reply)).toBe(false);
+  });
+
   it('are told apart: short, an answer, a request with any padding', () => {
     expect(judgeRequest(Buffer.alloc(40))).toBe('too_short');
     expect(judgeRequest(SENDER)).toBe('request');

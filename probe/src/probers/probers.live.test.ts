@@ -90,6 +90,50 @@ async function blackHole(): Promise<{ target: ContractTarget; close: () => void 
   };
 }
 
+/**
+ * A router's TWAMP-Light responder (RFC 5357 appendix I): 41 octets without SSID, and the sender's own number because it
+ * keeps no session. Its clock stands still: T2 and T3 are equal.
+ */
+function answerAsTwampLight(socket: Socket, delayMs: number): void {
+  socket.on('message', (request, from) => {
+    const answer = Buffer.alloc(41);
+    request.copy(answer, 0, 0, 4);
+    answer.writeUInt32BE(1, 4);
+    answer.writeUInt16BE(0x0001, 12);
+    answer.writeUInt32BE(1, 16);
+    request.copy(answer, 24, 0, 14);
+    answer.writeUInt8(255, 40);
+    setTimeout(() => socket.send(answer, from.port, from.address), delayMs);
+  });
+}
+
+for (const [name, family] of ENGINE_CASES) {
+  proberContract(`UDP towards a TWAMP-Light responder (${family}, ${name})`, async () => {
+    const engine = await ENGINES[name]();
+    const responder = await datagramSocket(family);
+    answerAsTwampLight(responder.socket, 0);
+    const silent = await datagramSocket(family);
+    const slow = await datagramSocket(family);
+    answerAsTwampLight(slow.socket, SLOW_ANSWER_MS);
+    const octets = 100 + 8 + (family === 'ipv4' ? 20 : 40);
+    return {
+      clock: new CountingClock(),
+      prober: udpProber({ engine, resolver }),
+      drain: () => engine.drain(),
+      family,
+      answering: responder.target,
+      silent: silent.target,
+      slow: slow.target,
+      wireBytes: [octets, octets],
+      close: () => {
+        for (const { socket } of [responder, silent, slow]) socket.close();
+        engine.close();
+        return Promise.resolve();
+      },
+    };
+  });
+}
+
 for (const [name, family] of ENGINE_CASES) {
   proberContract(`UDP (${family}, ${name})`, async () => {
     const engine = await ENGINES[name]();
