@@ -24,8 +24,11 @@ constexpr int kScmTsOptId = 81;
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kShortestGapNs = 1 * kMs;
 constexpr int64_t kLongestGapNs = 10 * kMs;
-/** While answers are awaited and none come, the engine looks less and less often. */
+/** How often the engine looks for answers, and how seldom while none come. */
+constexpr int64_t kDrainGapNs = 20 * kMs;
 constexpr int64_t kLongestDrainGapNs = 40 * kMs;
+/** It looks earlier when so many have been sent. */
+constexpr size_t kPacketsPerDrain = 256;
 /** Packets that make a tick worth its system calls. */
 constexpr double kPacketsPerTick = 32;
 /** Below this rate each probe leaves at its own time. */
@@ -285,7 +288,7 @@ Engine::Engine(const EngineOptions& options, double* rows, size_t rowCapacity, s
   numbersTravel_ = !options.countStamps && kernelCarriesNumbers();
   wallClock_.observe();
   lastTickNs_ = lastDrainNs_ = rateSinceNs_ = monoNs();
-  drainGapNs_ = kLongestGapNs;
+  drainGapNs_ = kDrainGapNs;
   thread_ = std::thread([this] { run(); });
 }
 
@@ -545,11 +548,12 @@ void Engine::run() {
       if (!heap_.empty() && heap_.front().dueNs <= now && now >= lastTickNs_ + tickGapNs()) {
         lastTickNs_ = now;
         counts_.ticks += 1;
+        // The first look for the answers to what follows a pause is a whole gap after it.
+        if (now >= awaitUntilNs_) lastDrainNs_ = now;
         sendDue(now);
-        drainGapNs_ = kLongestGapNs;
-        lastDrainNs_ = 0;
+        drainGapNs_ = kDrainGapNs;
       }
-      if (now < awaitUntilNs_ && now >= lastDrainNs_ + drainGapNs_) {
+      if (now < awaitUntilNs_ && (now >= lastDrainNs_ + drainGapNs_ || sentSinceDrain_ >= kPacketsPerDrain)) {
         const uint64_t before = rowsWritten_.load(std::memory_order_relaxed);
         for (const auto& port : ports_) {
           if (now < port->awaitUntilNs) drainPort(*port);
@@ -557,8 +561,9 @@ void Engine::run() {
         now = monoNs();
         for (const auto& port : ports_) emitStale(*port, now - kStampWaitNs);
         lastDrainNs_ = counts_.drainedNs = now;
+        sentSinceDrain_ = 0;
         const bool quiet = rowsWritten_.load(std::memory_order_relaxed) == before;
-        drainGapNs_ = quiet ? std::min(drainGapNs_ * 2, kLongestDrainGapNs) : kLongestGapNs;
+        drainGapNs_ = quiet ? std::min(drainGapNs_ * 2, kLongestDrainGapNs) : kDrainGapNs;
       }
       if (!heap_.empty()) wakeAt = std::max(heap_.front().dueNs, lastTickNs_ + tickGapNs());
       if (now < awaitUntilNs_) wakeAt = std::min(wakeAt, lastDrainNs_ + drainGapNs_);
@@ -688,6 +693,7 @@ void Engine::flush(Port& port, int64_t now) {
         if (until > awaitUntilNs_) awaitUntilNs_ = until;
       }
       counts_.sent += static_cast<uint64_t>(sent);
+      sentSinceDrain_ += static_cast<size_t>(sent);
       first += static_cast<size_t>(sent);
       continue;
     }

@@ -153,6 +153,7 @@ class Engine {
   int64_t lastDrainNs_ = 0;
   int64_t awaitUntilNs_ = 0;
   int64_t drainGapNs_ = 0;
+  size_t sentSinceDrain_ = 0;
   int64_t rateSinceNs_ = 0;
   uint64_t rateCount_ = 0;
   double ratePerS_ = 0;
