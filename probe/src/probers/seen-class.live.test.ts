@@ -11,11 +11,17 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
     execFileSync('ip', ['netns', 'delete', name]);
   });
 
-  /** One probe of each protocol in each family, in class EF, each answered; what was seen, by protocol and family. */
-  function seen(rules: string): unknown {
+  /** Runs a program there, under these rules of the packet filter, and returns what it prints. */
+  function inNamespace(rules: string, program: string): unknown {
     execFileSync('ip', ['netns', 'add', name]);
     execFileSync('ip', ['-n', name, 'link', 'set', 'lo', 'up']);
     execFileSync('ip', ['netns', 'exec', name, 'nft', '-f', '-'], { input: rules });
+    const args = ['netns', 'exec', name, process.execPath, '--input-type=module', '--eval', program];
+    return JSON.parse(execFileSync('ip', args, { encoding: 'utf8', timeout: 45_000, cwd: dist }));
+  }
+
+  /** One probe of each protocol in each family, in class EF, each answered; what was seen, by protocol and family. */
+  function seen(rules: string): unknown {
     const program = `
       import { FAMILIES, systemClock } from '@wanscope/shared';
       import { IntervalClock } from '${dist}/interval.js';
@@ -68,8 +74,7 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
       await reflector.close();
       console.log(JSON.stringify(result));
     `;
-    const args = ['netns', 'exec', name, process.execPath, '--input-type=module', '--eval', program];
-    return JSON.parse(execFileSync('ip', args, { encoding: 'utf8', timeout: 45_000, cwd: dist }));
+    return inNamespace(rules, program);
   }
 
   const everywhere = (seenDscp: number): unknown =>
@@ -92,5 +97,30 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
     expect(seen(`table inet t { chain out { type filter hook output priority mangle; ${rules}; }; }`)).toEqual(
       everywhere(0),
     );
+  });
+
+  it('is told to whoever asks by a STAMP extension', () => {
+    // Class of service: asked EF, 101110; a router writes AF11, 001010; the answer leaves in AF11, so RP is 1.
+    const rules = `table inet t { chain out { type filter hook output priority mangle; udp dport 8862 ip dscp set af11; }; }`;
+    const program = `
+      import { createSocket } from 'node:dgram';
+      import { once } from 'node:events';
+      import { systemClock } from '@wanscope/shared';
+      import { loadNative } from '${dist}/net/native.js';
+      import { openStampReflector } from '${dist}/reflectors/stamp.js';
+
+      const ignore = () => undefined;
+      const context = { clock: systemClock, native: loadNative(), reflected: ignore, dropped: ignore };
+      const reflector = await openStampReflector({ address: '127.0.0.1', port: 8862 }, context);
+      const socket = createSocket('udp4');
+      const request = Buffer.concat([Buffer.alloc(44), Buffer.from('80040004b8000000', 'hex')]);
+      const answered = once(socket, 'message');
+      socket.send(request, 8862, '127.0.0.1');
+      const [answer] = await answered;
+      socket.close();
+      await reflector.close();
+      console.log(JSON.stringify(answer.toString('hex', 44)));
+    `;
+    expect(inNamespace(rules, program)).toBe('00040004b8a10000');
   });
 });
