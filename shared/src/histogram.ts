@@ -108,8 +108,8 @@ export class Buckets {
   }
 
   /**
-   * Value below which a share `q` (0..1) of the counts lies, interpolated geometrically inside its bucket; undefined
-   * when empty. Off by at most one bucket width.
+   * Value at or below which a share `q` (0..1) of the counts lies: the geometric middle of its bucket, which is off by half
+   * a bucket at most (4.43 % at schema 3, 1.09 % at schema 5). Undefined when empty.
    */
   quantile(q: number): number | undefined {
     const total = this.total();
@@ -119,13 +119,15 @@ export class Buckets {
     for (let at = 0; at < this.#used; at += 1) {
       const count = this.#counts[at]!;
       if (count !== 0 && below + count >= rank) {
-        const low = upperBound(this.#offset + at - 1, this.schema);
-        const high = upperBound(this.#offset + at, this.schema);
-        return low * (high / low) ** Math.max(0, (rank - below) / count);
+        return this.#middle(this.#offset + at);
       }
       below += count;
     }
-    return upperBound(this.#offset + this.#used - 1, this.schema);
+    return this.#middle(this.#offset + this.#used - 1);
+  }
+
+  #middle(index: number): number {
+    return Math.sqrt(upperBound(index - 1, this.schema) * upperBound(index, this.schema));
   }
 
   toJSON(): { schema: number; counts: Record<string, number> } {

@@ -337,6 +337,9 @@ napi_value releaseRequests(napi_env env, napi_callback_info info) {
 }
 
 /** The kernel's own round trip of a connection, or nothing when the descriptor is no TCP socket. */
+/** The kernel's TCP_SYN_SENT, which <linux/tcp.h> does not name. */
+constexpr uint8_t kSynSent = 2;
+
 napi_value tcpInfo(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
   tcp_info state{};
@@ -348,6 +351,7 @@ napi_value tcpInfo(napi_env env, napi_callback_info info) {
   put(env, result, "rttNs", state.tcpi_rtt * 1'000.0);
   put(env, result, "minRttNs", state.tcpi_min_rtt * 1'000.0);
   put(env, result, "retransmissions", state.tcpi_total_retrans);
+  put(env, result, "awaitsAnswer", state.tcpi_state == kSynSent ? 1 : 0);
   return result;
 }
 

@@ -22,9 +22,22 @@ export interface ConnectDependencies {
 /** A timer that fires so late was held up by the process, and an answer may have been too. */
 const LATE_TIMER_NS = 10 * NS_PER_MS;
 
-/** True when a wait that was to end at `deadlineNs` was held up by the process itself. */
-export function waitedTooLong(clock: Clock, deadlineNs: number): boolean {
-  return clock.monoNs() - deadlineNs > LATE_TIMER_NS;
+/**
+ * What to think of a connect whose wait has ended without news: nothing came (`lost`), something did that this process
+ * was too late to see, or that cannot be told. The kernel knows; where it cannot be asked, a timer that was late says
+ * nothing.
+ *
+ * @param deadlineNs when the wait was to end.
+ */
+export function connectAtTimeout(
+  { clock, readHandshake }: Pick<ConnectDependencies, 'clock' | 'readHandshake'>,
+  socket: Socket | undefined,
+  deadlineNs: number,
+): 'lost' | 'unknown' | { readonly rttNs: number; readonly retransmitted: boolean } {
+  const isLate = clock.monoNs() - deadlineNs > LATE_TIMER_NS;
+  const handshake = socket === undefined ? undefined : readHandshake(socket);
+  if (handshake === undefined) return isLate ? 'unknown' : 'lost';
+  return handshake.isAnswered ? handshake : 'lost';
 }
 
 export interface ConnectTime {
@@ -39,7 +52,9 @@ export interface ConnectTime {
 /** What a connect that has just succeeded took: by the kernel where it can be asked, else by this process's clock. */
 export function connectTime(dependencies: ConnectDependencies, socket: Socket, startNs: number): ConnectTime {
   const handshake = dependencies.readHandshake(socket);
-  if (handshake !== undefined) return { ...handshake, contaminated: false };
+  if (handshake?.isAnswered === true) {
+    return { rttNs: handshake.rttNs, retransmitted: handshake.retransmitted, contaminated: false };
+  }
   const nowNs = dependencies.clock.monoNs();
   const rttNs = nowNs - startNs;
   return { rttNs, retransmitted: rttNs > SYN_RETRANSMISSION_NS, contaminated: dependencies.watch.isLate(nowNs) };

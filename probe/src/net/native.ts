@@ -87,9 +87,7 @@ export interface NativeModule {
   /** Gives their slots back. */
   releaseRequests(reflector: ReflectorHandle, count: number): void;
   closeReflector(reflector: ReflectorHandle): void;
-  tcpInfo(
-    fd: number,
-  ): { readonly rttNs: number; readonly minRttNs: number; readonly retransmissions: number } | undefined;
+  tcpInfo(fd: number): TcpInfo | undefined;
   /** See the native source: quadruples of readings of both clocks and of stamps to bring onto the monotonic one. */
   convertStamps(steps: Float64Array): (number | undefined)[];
 }
@@ -115,17 +113,24 @@ export function monotonicBaseNs(monoNs: () => number): bigint {
   return best;
 }
 
-/** What the kernel says of a handshake that just ended: SYN to its answer, and whether a SYN was repeated. */
-export interface Handshake {
+interface TcpInfo {
   readonly rttNs: number;
-  readonly retransmitted: boolean;
+  readonly minRttNs: number;
+  readonly retransmissions: number;
+  /** 1 while a SYN is out and nothing has come back. */
+  readonly awaitsAnswer: number;
 }
+
+/** What the kernel says of a handshake: from SYN to its answer, and whether a SYN was repeated; or that none came yet. */
+export type Handshake =
+  | { readonly isAnswered: true; readonly rttNs: number; readonly retransmitted: boolean }
+  | { readonly isAnswered: false };
 
 /** Undefined where the kernel cannot be asked. */
 export type ReadHandshake = (socket: Socket) => Handshake | undefined;
 
 /**
- * Reads TCP_INFO right after a connect: the smoothed round trip is then its first sample, the handshake's. The
+ * Reads TCP_INFO. Right after a connect the smoothed round trip is then its first sample, the handshake's. The
  * descriptor is Node's own business; where a version hides it there is no answer.
  */
 export function handshakeReader(native: Pick<NativeModule, 'tcpInfo'>): ReadHandshake {
@@ -133,7 +138,8 @@ export function handshakeReader(native: Pick<NativeModule, 'tcpInfo'>): ReadHand
     const fd = (socket as { readonly _handle?: { readonly fd?: unknown } | null })._handle?.fd;
     if (typeof fd !== 'number' || fd < 0) return undefined;
     const info = native.tcpInfo(fd);
+    if (info?.awaitsAnswer === 1) return { isAnswered: false };
     if (info === undefined || info.rttNs === 0) return undefined;
-    return { rttNs: info.rttNs, retransmitted: info.retransmissions > 0 };
+    return { isAnswered: true, rttNs: info.rttNs, retransmitted: info.retransmissions > 0 };
   };
 }

@@ -11,9 +11,9 @@ import { isIP, type Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { NS_PER_MS, type HttpPhase, type Outcome } from '@wanscope/shared';
 import {
+  connectAtTimeout,
   connectTime,
   outcomeOfConnectError,
-  waitedTooLong,
   type ConnectDependencies,
   type ConnectTime,
 } from '../net/connect.ts';
@@ -142,8 +142,12 @@ class HttpChannel implements ProbeChannel {
       request.destroy();
     };
     const cancelTimer = clock.after(leftMs, () => {
-      if (exchange.rttNs === undefined) end('lost', undefined, waitedTooLong(clock, begunNs + timeoutNs));
-      else end('response_timeout', exchange.rttNs);
+      if (exchange.rttNs !== undefined) {
+        end('response_timeout', exchange.rttNs);
+        return;
+      }
+      // What was answered unseen has no phases to tell.
+      end('lost', undefined, connectAtTimeout(this.#dependencies, exchange.socket, begunNs + timeoutNs) !== 'lost');
     });
     const request = this.#begin(resource, address);
     this.#running.add(stop);
@@ -236,7 +240,7 @@ class Exchange {
   contaminated = false;
   readonly #seq: number;
   readonly #events: ProbeEvents;
-  #socket: Socket | undefined;
+  socket: Socket | undefined;
   #connectedNs = 0;
   #writtenBefore = 0;
   #readBefore = 0;
@@ -248,7 +252,7 @@ class Exchange {
   }
 
   use(socket: Socket): void {
-    this.#socket = socket;
+    this.socket = socket;
     this.#writtenBefore = socket.connecting ? 0 : socket.bytesWritten;
     this.#readBefore = socket.connecting ? 0 : socket.bytesRead;
   }
@@ -282,8 +286,8 @@ class Exchange {
   }
 
   wireBytes(family: 'ipv4' | 'ipv6'): number {
-    const written = (this.#socket?.bytesWritten ?? 0) - this.#writtenBefore;
-    const read = (this.#socket?.bytesRead ?? 0) - this.#readBefore;
+    const written = (this.socket?.bytesWritten ?? 0) - this.#writtenBefore;
+    const read = (this.socket?.bytesRead ?? 0) - this.#readBefore;
     return tcpClientBytes(family, written, read);
   }
 }

@@ -6,7 +6,7 @@
  */
 import { connect, type Socket } from 'node:net';
 import { NS_PER_MS } from '@wanscope/shared';
-import { connectTime, outcomeOfConnectError, waitedTooLong, type ConnectDependencies } from '../net/connect.ts';
+import { connectTime, outcomeOfConnectError, connectAtTimeout, type ConnectDependencies } from '../net/connect.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
@@ -84,9 +84,12 @@ class TcpChannel implements ProbeChannel {
       finish();
     };
     const cancelTimer = clock.after(Math.ceil(timeoutNs / NS_PER_MS), () => {
+      const found = connectAtTimeout(this.#dependencies, socket, sentNs + timeoutNs);
       if (!finish()) return;
       this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
-      this.#events.settle(seq, 'lost', undefined, waitedTooLong(clock, sentNs + timeoutNs));
+      if (typeof found === 'string') this.#events.settle(seq, 'lost', undefined, found === 'unknown');
+      else if (found.retransmitted) this.#events.settle(seq, 'retransmitted');
+      else this.#events.settle(seq, 'answered', found.rttNs);
     });
     this.#running.add(stop);
     socket.on('connect', () => {
