@@ -387,6 +387,7 @@ export class Agent {
     }
     for (const session of removed) {
       this.#schedule.remove(session);
+      session.endsWith(lastInterval);
       this.#draining.push({ session, lastInterval });
     }
     this.#sessions = sessions;

@@ -123,6 +123,20 @@ describe('a session', () => {
     });
   });
 
+  it('counts what arrives after its last interval in that interval', () => {
+    onSend = (seq) => {
+      send(seq);
+      answerAfter(seq, 40);
+    };
+    const span = intervals.current;
+    clock.advanceNs(span.endNs - clock.monoNs() - 1);
+    schedule.remove(session);
+    session.endsWith(span.number);
+    clock.advanceNs(ms(500));
+    events.reply(9, 1, 9, clock.monoNs(), 0);
+    expect(session.close(span)).toMatchObject({ sent: 10, lost: 0, duplicates: 1 });
+  });
+
   it('subtracts a dwell that fits into the round trip and ignores one that does not', () => {
     onSend = (seq) => {
       send(seq);

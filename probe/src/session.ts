@@ -70,6 +70,7 @@ export class Session implements ProbeEvents, Task {
   readonly #odd: IntervalCounts;
   readonly #carried = new CarriedState();
   readonly #jitter = new InterarrivalJitter();
+  #lastInterval = Infinity;
   #jitterSamples = 0;
   readonly #oneWay = new OneWayLossCounter();
   #directional = false;
@@ -158,6 +159,11 @@ export class Session implements ProbeEvents, Task {
   /** Forgets what is in flight without calling it lost: the probe is leaving. */
   abandon(): void {
     this.#inFlight.expireInterval(Infinity, () => undefined);
+  }
+
+  /** Sends no more: `number` is the last interval that is reported, and what still arrives counts there. */
+  endsWith(number: number): void {
+    this.#lastInterval = number;
   }
 
   /** Releases the channel; what is in flight stays to be closed with its interval. */
@@ -322,9 +328,10 @@ export class Session implements ProbeEvents, Task {
     }
   }
 
-  /** Where arrivals that belong to no probe's interval are counted: the interval that is open now. */
+  /** Where arrivals that belong to no probe's interval are counted: the interval that is open now, up to the last one. */
   #arrivals(): IntervalCounts {
-    return this.#counts(this.#context.intervalAt(this.#context.clock.monoNs()).number);
+    const { number } = this.#context.intervalAt(this.#context.clock.monoNs());
+    return this.#counts(Math.min(number, this.#lastInterval));
   }
 
   /** Counts of the interval a probe was scheduled in; undefined when it has closed. */

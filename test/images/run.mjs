@@ -317,6 +317,12 @@ async function checkMetrics(url) {
     const states = await query(url, 'wan_path_state');
     return differs(states.filter(({ value }) => value[1] !== '0').map(pathOf), []);
   });
+  await check('every probe has the timestamps of the kernel', async () => {
+    const engines = await query(url, 'wan_probe_kernel_engine');
+    const without = engines.filter(({ value }) => value[1] !== '1').map(({ metric }) => metric.site);
+    if (engines.length === 0) return 'no probe says which engine it has';
+    return without.length > 0 ? `without: ${without.join(', ')}` : undefined;
+  });
   await check('Prometheus has loaded the rules without error and knows the Alertmanager', () =>
     eventually(30_000, async () => {
       const get = async (path) => (await (await fetch(`${url}/api/v1/${path}`)).json()).data;
