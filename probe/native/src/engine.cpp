@@ -40,7 +40,7 @@ constexpr uint32_t kMaxAttempts = 20;
 constexpr size_t kBatch = 64;
 /** Sent before what came back is read: more would fill the receive queue with answers and push stamps out of it. */
 constexpr size_t kPacketsPerTurn = 512;
-/** Probes of a stream of which it is known whether they wait for an answer: powers of two. */
+/** Probes of a stream of which it is known whether they wait for an answer; divides 2^32. */
 constexpr uint32_t kWindow = 1'024;
 constexpr size_t kTxSlots = 1 << 13;
 constexpr size_t kMessageBytes = 192;
