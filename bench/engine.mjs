@@ -192,7 +192,7 @@ async function driveRate(protocol, perSecond, seconds, hosts) {
   for (let i = 0; i < total;) {
     const until = Math.min(total, ((systemClock.monoNs() + 20e6 - beganNs) / 1e9) * perSecond);
     for (; i < until; i += 1) streams[i % hosts].send(Math.floor(i / hosts), beganNs + (i / perSecond) * 1e9);
-    await sleep(10);
+    await sleep(15);
   }
   const tookS = (systemClock.monoNs() - beganNs) / 1e9;
   const { user, system } = process.cpuUsage(before);
