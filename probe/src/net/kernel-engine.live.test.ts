@@ -20,7 +20,13 @@ afterEach(() => {
 });
 
 function start(options: Partial<KernelEngineOptions> = {}): KernelEngine {
-  const engine = new KernelEngine({ native, clock: systemClock, cookieKey, identifier: 0x4b45, ...options });
+  const engine = new KernelEngine({
+    native,
+    clock: systemClock,
+    cookieKey,
+    identifier: process.pid & 0xffff,
+    ...options,
+  });
   engines.push(engine);
   return engine;
 }

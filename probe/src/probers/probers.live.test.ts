@@ -49,12 +49,13 @@ const connects = (clock: Clock = systemClock) => ({
 
 const cookieKey = new Uint8Array(16).fill(7);
 const ENGINES: Readonly<Record<PacketEngine['name'], () => Promise<KernelEngine | RawSocketEngine>>> = {
-  kernel: () => Promise.resolve(new KernelEngine({ native, clock: systemClock, cookieKey, identifier: 0x5741 })),
+  kernel: () =>
+    Promise.resolve(new KernelEngine({ native, clock: systemClock, cookieKey, identifier: process.pid & 0xffff })),
   'raw-socket': () =>
     RawSocketEngine.start({
       clock: systemClock,
       cookieKey,
-      identifier: 0x5742,
+      identifier: (process.pid + 1) & 0xffff,
       user: undefined,
       watch,
       onEnd: () => undefined,
