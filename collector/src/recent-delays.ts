@@ -121,32 +121,52 @@ function windowOf(endMs: number): number {
 function addBuckets(numbers: Float64Array, base: number, counts: Uint32Array, added: Buckets): void {
   const { firstIndex, lastIndex } = added;
   if (firstIndex === undefined || lastIndex === undefined) return;
-  const isEmpty = numbers[base + COUNT] === 0;
-  let schema = Math.min(numbers[base + SCHEMA]!, added.schema);
-  const indexAt = (index: number, from: number): number => Math.ceil(index / 2 ** (from - schema));
-  const known = numbers[base + FIRST]!;
-  const knownSchema = numbers[base + SCHEMA]!;
-  const lastKnown = known + counts.findLastIndex((count) => count > 0);
-  const first = (): number => {
-    const own = indexAt(firstIndex, added.schema);
-    return isEmpty ? own : Math.min(own, indexAt(known, knownSchema));
-  };
-  const last = (): number => {
-    const own = indexAt(lastIndex, added.schema);
-    return isEmpty ? own : Math.max(own, indexAt(lastKnown, knownSchema));
-  };
-  while (schema > 0 && last() - first() >= BUCKETS) schema -= 1;
-  const offset = first();
-  if (!isEmpty && (offset !== known || schema !== knownSchema)) {
-    const before = counts.slice();
-    counts.fill(0);
-    before.forEach((count, at) => {
-      if (count > 0) counts[indexAt(known + at, knownSchema) - offset]! += count;
-    });
-  }
+  if (numbers[base + COUNT] === 0) numbers[base + FIRST] = coarser(firstIndex, added.schema - numbers[base + SCHEMA]!);
+  makeRoom(numbers, base, counts, added.schema, firstIndex, lastIndex);
+  const steps = added.schema - numbers[base + SCHEMA]!;
+  const first = numbers[base + FIRST]!;
   added.forEach((index, count) => {
-    counts[Math.min(BUCKETS - 1, indexAt(index, added.schema) - offset)]! += count;
+    counts[Math.min(BUCKETS - 1, coarser(index, steps) - first)]! += count;
+  });
+}
+
+/** Moves a window, and makes it coarser, until it holds the values of these buckets too. */
+function makeRoom(
+  numbers: Float64Array,
+  base: number,
+  counts: Uint32Array,
+  addedSchema: number,
+  firstIndex: number,
+  lastIndex: number,
+): void {
+  const knownSchema = numbers[base + SCHEMA]!;
+  const known = numbers[base + FIRST]!;
+  const steps = addedSchema - knownSchema;
+  if (steps >= 0 && coarser(firstIndex, steps) >= known && coarser(lastIndex, steps) < known + BUCKETS) return;
+  const lastKnown = known + Math.max(0, lastUsed(counts));
+  let schema = Math.min(knownSchema, addedSchema);
+  const firstAt = (at: number): number =>
+    Math.min(coarser(firstIndex, addedSchema - at), coarser(known, knownSchema - at));
+  const lastAt = (at: number): number =>
+    Math.max(coarser(lastIndex, addedSchema - at), coarser(lastKnown, knownSchema - at));
+  while (schema > 0 && lastAt(schema) - firstAt(schema) >= BUCKETS) schema -= 1;
+  const first = firstAt(schema);
+  const before = counts.slice();
+  counts.fill(0);
+  before.forEach((count, at) => {
+    if (count > 0) counts[coarser(known + at, knownSchema - schema) - first]! += count;
   });
   numbers[base + SCHEMA] = schema;
-  numbers[base + FIRST] = offset;
+  numbers[base + FIRST] = first;
+}
+
+/** A bucket's index after so many halvings of the schema's resolution. */
+function coarser(index: number, steps: number): number {
+  return Math.ceil(index / 2 ** steps);
+}
+
+function lastUsed(counts: Uint32Array): number {
+  let at = counts.length - 1;
+  while (at >= 0 && counts[at] === 0) at -= 1;
+  return at;
 }
