@@ -53,6 +53,7 @@ const TO_TEST = [
   { program: 'nft', package: 'nftables', why: 'tests of NAT and firewalls' },
   { program: 'snmpwalk', package: 'snmp', why: "tests of the routers' SNMP agents" },
   { program: 'openssl', package: 'openssl', why: 'tests of HTTPS' },
+  { program: 'dnsmasq', package: 'dnsmasq-base', why: 'tests of DNS' },
   { program: 'chromium', package: 'chromium', why: 'tests of the page' },
 ];
 

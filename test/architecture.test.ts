@@ -108,7 +108,7 @@ describe('the probe', () => {
   test('has probers that know neither NATS, nor configuration, nor each other', () => {
     const probers = sources.probe.filter(({ path }) => path.startsWith('probe/src/probers/'));
     expect(probers.length).toBeGreaterThan(4);
-    const kinds = ['icmp', 'udp', 'tcp', 'http'].map((kind) => `probe/src/probers/${kind}.ts`);
+    const kinds = ['icmp', 'udp', 'tcp', 'http', 'dns'].map((kind) => `probe/src/probers/${kind}.ts`);
     for (const prober of probers.filter(({ path }) => kinds.includes(path))) {
       const forbidden = ['nats', 'probe/src/bus.ts', 'probe/src/config.ts', 'probe/src/agent.ts', ...kinds];
       expect(offenders([prober], (imported) => forbidden.includes(imported))).toEqual([]);

@@ -184,6 +184,39 @@ targets:
   });
 });
 
+describe('a DNS test', () => {
+  const config = configOf(`${sitesOf(['a'])}
+tests:
+  dns:  { protocol: dns, query: example.com, type: AAAA }
+  icmp: { protocol: icmp }
+meshes: []
+targets:
+  own:   { kind: external, host: 192.0.2.53, query: host.example, tests: [dns, icmp] }
+  named: { kind: external, host: resolver.example, port: 5353, tests: [dns] }
+`);
+
+  test("asks the target's question or else its own, of port 53 or the target's", () => {
+    const found = sessionsFor(config, [helloOf('a/p')], 'a/p').map(
+      ({ path, target }) =>
+        `${path.test} ${path.dst} ${path.family} ${target.port ?? '-'} ${target.question?.name ?? '-'} ${target.question?.type ?? '-'}`,
+    );
+    expect(found).toEqual([
+      'dns own ipv4 53 host.example A',
+      'icmp own ipv4 - - -',
+      'dns named ipv4 5353 example.com AAAA',
+      'dns named ipv6 5353 example.com AAAA',
+    ]);
+    const plan = plansOf(config, [helloOf('a/p')]).get('a/p')!;
+    expect(decodePlan(encodePlan(plan), plan)).toEqual(plan);
+  });
+
+  test('without a question is a plan that a probe refuses', () => {
+    const { tests, ...rest } = plansOf(config, [helloOf('a/p')]).get('a/p')!;
+    const mute = { ...rest, tests: tests.map(({ question: _question, ...test }) => test) };
+    expect(() => sessionsOf(mute)).toThrow('session 2 has no question');
+  });
+});
+
 describe('the cap', () => {
   test('stretches every interval by one factor when more is wanted', () => {
     const names = Array.from({ length: 21 }, (_, i) => `s${i}`);

@@ -37,6 +37,7 @@ export interface ProbePlan {
 }
 
 const STAMP_PORT = 862;
+const DNS_PORT = 53;
 const MAX_SESSIONS = 65_536;
 const MAX_SOURCES = 64;
 const MAX_DESTINATIONS = 16_384;
@@ -275,8 +276,11 @@ class PlanBuilder {
   #indexOfTest(test: TestConfig): number {
     const known = this.#testIndex.get(test.name);
     if (known !== undefined) return known;
-    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive } = test;
-    this.#tests.push({ name, protocol, class: test.class, sizeBytes, intervalNs, timeoutNs, keepAlive });
+    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive, question } = test;
+    this.#tests.push({
+      ...{ name, protocol, class: test.class, sizeBytes, intervalNs, timeoutNs, keepAlive },
+      ...(question === undefined ? {} : { question }),
+    });
     this.#testIndex.set(name, this.#tests.length - 1);
     return this.#tests.length - 1;
   }
@@ -349,6 +353,10 @@ function answers(target: TargetConfig, test: TestConfig): boolean {
       return target.host !== undefined;
     case 'udp':
       return target.kind === 'responder' && target.host !== undefined;
+    case 'dns':
+      return (
+        target.kind === 'external' && target.host !== undefined && (target.question ?? test.question) !== undefined
+      );
     case 'tcp':
       return target.kind === 'external' && target.host !== undefined && target.port !== undefined;
   }
@@ -364,9 +372,12 @@ function targetDestination(target: TargetConfig, side: 'url' | 'host'): PlanDest
     uplink: '',
   };
   if (side === 'url') return { ...common, url: target.url!, ports: {} };
-  const tcp = target.kind === 'external' ? target.port : undefined;
-  const ports = target.kind === 'responder' ? { udp: target.port ?? STAMP_PORT } : tcp === undefined ? {} : { tcp };
-  return { ...common, ...hostOf(target.host!), ports };
+  const { port, question } = target;
+  const ports =
+    target.kind === 'responder'
+      ? { udp: port ?? STAMP_PORT }
+      : { ...(port === undefined ? {} : { tcp: port }), dns: port ?? DNS_PORT };
+  return { ...common, ...hostOf(target.host!), ports, ...(question === undefined ? {} : { question }) };
 }
 
 function hostOf(host: string): { ipv4?: string; ipv6?: string; host?: string } {

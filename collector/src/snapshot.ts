@@ -18,7 +18,7 @@ import type { MeasurementState } from './state.ts';
 export const SNAPSHOT_FILE = 'collector.snapshot';
 const MAGIC = 'WANSNAP1';
 /** Grows with every change of the columns or the head. */
-const VERSION = 1;
+const VERSION = 2;
 const HASH_AT = 16;
 const HEADER_BYTES = 48;
 /** Hashed at one go; the event loop gets a turn after each. */

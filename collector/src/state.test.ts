@@ -1,4 +1,4 @@
-import { Buckets, pathKey, type PathParts, type PathRecord } from '@wanscope/shared';
+import { Buckets, OUTCOMES, pathKey, type Outcome, type PathParts, type PathRecord } from '@wanscope/shared';
 import { pathOf, recordOf } from '@wanscope/shared/testing';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { COUNTER, GAUGE, type SeriesTable } from './series-table.ts';
@@ -162,6 +162,15 @@ describe('one record', () => {
         [0, 1, 2, 3].map((i) => COUNTER.outcomes + i),
       ),
     ).toEqual([3, 0, 0, 1]);
+  });
+
+  test('counts what resolvers say of names apart from answers', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    apply(slot, { ...recordOf(0, [1e6, 1e6, 1e6, 1e6, 1e6]), outcomes: { nxdomain: 2, servfail: 1, dns_error: 1 } });
+    const count = (outcome: Outcome): number => state.paths.get(slot, COUNTER.outcomes + OUTCOMES.indexOf(outcome));
+    expect((['answered', 'nxdomain', 'servfail', 'dns_refused', 'dns_error', 'lost'] as const).map(count)).toEqual([
+      1, 2, 1, 0, 1, 0,
+    ]);
   });
 
   test('of back-fill touches its own counter alone', () => {

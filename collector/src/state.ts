@@ -54,7 +54,17 @@ export type RecordStanding = 'live' | 'counted' | 'backfilled';
 const NO_DATA = STATES.indexOf('no_data');
 const NEVER_ANSWERED = REASONS.indexOf('never_answered');
 const NOT_MEASURED_REASON = REASONS.indexOf('not_measured');
-const ANSWERED_BUT: readonly Outcome[] = ['refused', 'reset', 'tls_failed', 'bad_status', 'response_timeout'];
+const ANSWERED_BUT: readonly Outcome[] = [
+  'refused',
+  'reset',
+  'tls_failed',
+  'bad_status',
+  'response_timeout',
+  'nxdomain',
+  'servfail',
+  'dns_refused',
+  'dns_error',
+];
 const LOST_BUT: readonly Outcome[] = ['unreachable', 'retransmitted'];
 const ANSWERED = OUTCOMES.indexOf('answered');
 const LOST = OUTCOMES.indexOf('lost');

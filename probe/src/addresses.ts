@@ -3,7 +3,7 @@
  * broker. Pure; the route lookup and the list of interfaces are given.
  */
 import { isIP, isIPv6 } from 'node:net';
-import { FAMILIES, isToken, PROTOCOLS, type Family, type HelloEndpoint, type Protocol } from '@wanscope/shared';
+import { FAMILIES, isToken, type Family, type HelloEndpoint, type Protocol } from '@wanscope/shared';
 
 export interface LocalAddress {
   readonly network: string;
@@ -17,7 +17,7 @@ export interface LocalAddress {
   readonly interface: string | undefined;
 }
 
-export type ReflectProtocol = Exclude<Protocol, 'icmp'>;
+export type ReflectProtocol = Exclude<Protocol, 'icmp' | 'dns'>;
 /** Ports to reflect on; 0 lets the system choose. */
 export type ReflectPorts = Readonly<Partial<Record<ReflectProtocol, number>>>;
 
@@ -160,8 +160,7 @@ export function endpointsOf(addresses: readonly LocalAddress[], boundPorts: Boun
   }
   return [...groups.values()].map((group) => {
     const reflect: Partial<Record<ReflectProtocol, number>> = {};
-    for (const protocol of PROTOCOLS) {
-      if (protocol === 'icmp') continue;
+    for (const protocol of REFLECT_PROTOCOLS) {
       const ports = new Set(
         group.map((address) => {
           const port = boundPorts(address)[protocol];

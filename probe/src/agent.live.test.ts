@@ -34,7 +34,7 @@ const BROKER = ['/usr/sbin/nats-server', '/usr/bin/nats-server', '/usr/local/bin
   existsSync(path),
 );
 const INTERVAL_MS = 2_000;
-const RATE_INTERVAL_MS = { icmp: 100, udp: 50, tcp: 200, http: 400 } as const;
+const RATE_INTERVAL_MS: Readonly<Record<Protocol, number>> = { icmp: 100, udp: 50, tcp: 200, http: 400, dns: 400 };
 
 const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 
@@ -127,7 +127,7 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
     change: Partial<Plan> = {},
   ): Plan {
     const now = Date.now();
-    const protocols: Protocol[] = ['icmp', 'udp', 'tcp', 'http'];
+    const protocols = ['icmp', 'udp', 'tcp', 'http'] as const;
     return {
       v: 1,
       ...from,

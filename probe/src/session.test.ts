@@ -225,6 +225,21 @@ describe('a session', () => {
     expect(closeInterval()).toMatchObject({ sent: 0, lost: 0, notSent: 5, outcomes: { unresolved: 5 } });
   });
 
+  it('takes what a resolver says of a name for an answer with an RTT', () => {
+    make({ timesOut: true });
+    onSend = (seq) => {
+      send(seq);
+      const outcome = (['answered', 'nxdomain', 'servfail', 'dns_refused', 'dns_error'] as const)[seq % 5]!;
+      events.settle(seq, outcome, ms(7));
+    };
+    expect(closeInterval()).toMatchObject({
+      sent: 10,
+      lost: 0,
+      rtt: { count: 10, sumNs: ms(70) },
+      outcomes: { nxdomain: 2, servfail: 2, dns_refused: 2, dns_error: 2 },
+    });
+  });
+
   it('keeps the outcomes of connects: an answer with an RTT or a loss', () => {
     make({ timesOut: true });
     onSend = (seq) => {

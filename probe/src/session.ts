@@ -255,6 +255,10 @@ export class Session implements ProbeEvents, Task {
       case 'tls_failed':
       case 'bad_status':
       case 'response_timeout':
+      case 'nxdomain':
+      case 'servfail':
+      case 'dns_refused':
+      case 'dns_error':
         if (rttNs === undefined) throw new Error(`outcome ${outcome} without an RTT`);
         if (!this.#inFlight.settle(seq, 'answered')) return;
         if (contaminated) {

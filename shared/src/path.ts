@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { RejectedMessage } from './errors.ts';
 import { isToken, MAX_MESSAGE_BYTES, type Identity } from './subjects.ts';
 
-export const PROTOCOLS = ['icmp', 'udp', 'tcp', 'http'] as const;
+export const PROTOCOLS = ['icmp', 'udp', 'tcp', 'http', 'dns'] as const;
 export type Protocol = (typeof PROTOCOLS)[number];
 
 export const FAMILIES = ['ipv4', 'ipv6'] as const;

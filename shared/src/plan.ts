@@ -4,6 +4,7 @@
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion } from './dns.ts';
 import { RejectedMessage } from './errors.ts';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { dictionaryOf, ENDPOINT_KINDS, PROTOCOLS, type Dictionary, type Family, type PathParts } from './path.ts';
@@ -25,11 +26,16 @@ const ipAddress = z.string().refine((text) => isIP(text) !== 0, 'must be an IP a
 const port = z.int().min(1).max(65_535);
 const index = z.int().min(0).max(65_535);
 
+const questionSchema = z.strictObject({
+  name: z.string().refine(isDnsName, 'must be a DNS name'),
+  type: z.enum(DNS_TYPE_NAMES),
+});
+
 const planTestSchema = z.strictObject({
   name: token,
   protocol: z.enum(PROTOCOLS),
   class: z.string().refine((name) => name in DSCP_BY_CLASS, 'must be a per-hop behaviour'),
-  /** Octets of the ICMP payload (28 at least) or of the whole STAMP packet (44 at least); no meaning for TCP and HTTP. */
+  /** Octets of the ICMP payload (28 at least) or of the whole STAMP packet (44 at least); no meaning for others. */
   sizeBytes: z.int().min(28).max(9_000),
   /** Between two sends of one session. */
   intervalNs: z.int().min(NS_PER_MS),
@@ -40,6 +46,8 @@ const planTestSchema = z.strictObject({
     .max(60 * NS_PER_S),
   /** HTTP: request over a connection kept from the last request. */
   keepAlive: z.boolean(),
+  /** DNS: what to ask, unless the destination says. */
+  question: questionSchema.optional(),
 });
 
 const planSourceSchema = z.strictObject({
@@ -64,7 +72,14 @@ const planDestinationSchema = z.strictObject({
     .url({ protocol: /^https?$/ })
     .max(2_048)
     .optional(),
-  ports: z.strictObject({ udp: port.optional(), tcp: port.optional(), http: port.optional() }),
+  ports: z.strictObject({
+    udp: port.optional(),
+    tcp: port.optional(),
+    http: port.optional(),
+    dns: port.optional(),
+  }),
+  /** What DNS tests ask here. */
+  question: questionSchema.optional(),
 });
 
 const familyNumber = z.union([z.literal(4), z.literal(6)]);
@@ -106,6 +121,8 @@ export interface PlannedSession {
     readonly host: string | undefined;
     readonly url: string | undefined;
     readonly port: number | undefined;
+    /** DNS: what to ask. */
+    readonly question?: DnsQuestion;
   };
 }
 
@@ -128,8 +145,16 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
     if (address === undefined && destination.host === undefined && destination.url === undefined) {
       throw new RejectedMessage('impossible_value', `session ${position} has no ${family} destination`);
     }
-    if (test.protocol !== 'icmp' && targetPort === undefined && destination.url === undefined) {
+    if (
+      test.protocol !== 'icmp' &&
+      targetPort === undefined &&
+      (test.protocol !== 'http' || destination.url === undefined)
+    ) {
       throw new RejectedMessage('impossible_value', `session ${position} has no ${test.protocol} port`);
+    }
+    const question = test.protocol === 'dns' ? (destination.question ?? test.question) : undefined;
+    if (test.protocol === 'dns' && question === undefined) {
+      throw new RejectedMessage('impossible_value', `session ${position} has no question`);
     }
     return {
       index: position,
@@ -150,7 +175,13 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
       },
       test,
       source: { address: source[family], interface: source.interface },
-      target: { address, host: destination.host, url: destination.url, port: targetPort },
+      target: {
+        address,
+        host: destination.host,
+        url: destination.url,
+        port: targetPort,
+        ...(question && { question }),
+      },
     };
   });
 }

@@ -13,8 +13,8 @@ export const HTTP_PHASES = ['resolve', 'connect', 'tls', 'processing', 'transfer
 export type HttpPhase = (typeof HTTP_PHASES)[number];
 
 /**
- * How one probe ended. `answered`, `refused`, `reset`, `tls_failed`, `bad_status` and `response_timeout` have an RTT;
- * `lost`, `unreachable` and `retransmitted` are loss; `unresolved` and `not_sent` never reached the network and are
+ * How one probe ended. `answered`, `refused`, `reset`, `tls_failed`, `bad_status`, `response_timeout` and those of DNS
+ * (`nxdomain`, `servfail`, `dns_refused`, `dns_error`) have an RTT; `lost`, `unreachable` and `retransmitted` are loss; `unresolved` and `not_sent` never reached the network and are
  * neither sent nor lost. The order is the wire's: append only.
  */
 export const OUTCOMES = [
@@ -29,6 +29,10 @@ export const OUTCOMES = [
   'tls_failed',
   'bad_status',
   'response_timeout',
+  'nxdomain',
+  'servfail',
+  'dns_refused',
+  'dns_error',
 ] as const;
 export type Outcome = (typeof OUTCOMES)[number];
 

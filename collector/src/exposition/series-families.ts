@@ -71,7 +71,30 @@ export const OUTCOMES_OF: Readonly<Record<Protocol, readonly Outcome[]>> = {
   icmp: ['answered', 'lost', 'unreachable', 'unresolved', 'not_sent'],
   udp: ['answered', 'lost', 'unreachable', 'unresolved', 'not_sent'],
   tcp: ['answered', 'refused', 'lost', 'unreachable', 'retransmitted', 'unresolved', 'not_sent', 'reset'],
-  http: OUTCOMES,
+  http: [
+    'answered',
+    'refused',
+    'lost',
+    'unreachable',
+    'retransmitted',
+    'unresolved',
+    'not_sent',
+    'reset',
+    'tls_failed',
+    'bad_status',
+    'response_timeout',
+  ],
+  dns: [
+    'answered',
+    'lost',
+    'unreachable',
+    'unresolved',
+    'not_sent',
+    'nxdomain',
+    'servfail',
+    'dns_refused',
+    'dns_error',
+  ],
 };
 
 function counter(

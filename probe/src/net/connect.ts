@@ -22,6 +22,10 @@ export interface ConnectDependencies {
 /** A timer that fires so late was held up by the process, and an answer may have been too. */
 const LATE_TIMER_NS = 10 * NS_PER_MS;
 
+export function isLateTimer(clock: Clock, deadlineNs: number): boolean {
+  return clock.monoNs() - deadlineNs > LATE_TIMER_NS;
+}
+
 /**
  * What to think of a connect whose wait has ended without news: nothing came (`lost`), something did that this process
  * was too late to see, or that cannot be told. The kernel knows; where it cannot be asked, a timer that was late says
@@ -34,7 +38,7 @@ export function connectAtTimeout(
   socket: Socket | undefined,
   deadlineNs: number,
 ): 'lost' | 'unknown' | { readonly rttNs: number; readonly retransmitted: boolean } {
-  const isLate = clock.monoNs() - deadlineNs > LATE_TIMER_NS;
+  const isLate = isLateTimer(clock, deadlineNs);
   const handshake = socket === undefined ? undefined : readHandshake(socket);
   if (handshake === undefined) return isLate ? 'unknown' : 'lost';
   return handshake.isAnswered ? handshake : 'lost';

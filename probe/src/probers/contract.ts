@@ -147,7 +147,13 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
           keepAlive: false,
         },
         source: { address: family === 'ipv4' ? '127.0.0.1' : '::1', interface: undefined },
-        target: { address: target.address, host: undefined, url: undefined, port: target.port },
+        target: {
+          address: target.address,
+          host: undefined,
+          url: undefined,
+          port: target.port,
+          question: { name: 'host.example', type: 'A' },
+        },
       };
       const made = new Session(planned, 'd', 1 + Math.floor(Math.random() * 1e6), 10_000, fixture.prober, {
         clock: systemClock,

@@ -9,15 +9,7 @@ import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import {
-  FAMILIES,
-  systemClock,
-  type Clock,
-  type Family,
-  type HttpPhase,
-  type Outcome,
-  type PlannedSession,
-} from '@wanscope/shared';
+import { FAMILIES, systemClock, type Clock, type Family } from '@wanscope/shared';
 import { TargetResolver } from '../net/destination.ts';
 import { KernelEngine } from '../net/kernel-engine.ts';
 import { handshakeReader, loadNative } from '../net/native.ts';
@@ -30,7 +22,7 @@ import { openTcpReflector } from '../reflectors/tcp.ts';
 import { CountingClock, proberContract, SLOW_ANSWER_MS, type ContractTarget } from './contract.ts';
 import { httpProber } from './http.ts';
 import { icmpProber } from './icmp.ts';
-import type { ProbeEvents, Prober } from './prober.ts';
+import { probeOnce } from './probe-once.ts';
 import { tcpProber } from './tcp.ts';
 import { udpProber } from './udp.ts';
 
@@ -275,65 +267,6 @@ for (const [name, family] of ENGINE_CASES) {
         return Promise.resolve();
       },
     };
-  });
-}
-
-/** Runs one probe to its end and returns what the session was told. */
-async function probeOnce(
-  prober: Prober,
-  target: Partial<PlannedSession['target']>,
-  timeoutMs = 300,
-  sourceAddress = '127.0.0.1',
-): Promise<{ outcome: Outcome; rttNs: number | undefined; phases: HttpPhase[]; tlsExpiryS: number | undefined }> {
-  const planned: PlannedSession = {
-    index: 0,
-    path: {
-      network: 'default',
-      srcSite: 'a',
-      src: 'p',
-      srcUplink: '',
-      dstSite: 'b',
-      dst: 'q',
-      dstUplink: '',
-      dstNetwork: 'default',
-      dstKind: 'external',
-      test: 't',
-      protocol: prober.protocol,
-      class: 'BE',
-      family: 'ipv4',
-    },
-    test: {
-      name: 't',
-      protocol: prober.protocol,
-      class: 'BE',
-      sizeBytes: 64,
-      intervalNs: 1e9,
-      timeoutNs: timeoutMs * 1e6,
-      keepAlive: false,
-    },
-    source: { address: sourceAddress, interface: undefined },
-    target: { address: undefined, host: undefined, url: undefined, port: undefined, ...target },
-  };
-  const phases: HttpPhase[] = [];
-  let tlsExpiryS: number | undefined;
-  return new Promise((resolve) => {
-    const events: ProbeEvents = {
-      sent: () => undefined,
-      reply: () => 'forgotten',
-      forgotten: () => undefined,
-      reflected: () => undefined,
-      seenClass: () => undefined,
-      unreachable: () => undefined,
-      settle: (_seq, outcome, rttNs) => {
-        channel.close();
-        resolve({ outcome, rttNs, phases, tlsExpiryS });
-      },
-      phase: (_seq, phase) => phases.push(phase),
-      tlsExpiry: (expiryS) => (tlsExpiryS = expiryS),
-      wireBytes: () => undefined,
-    };
-    const channel = prober.open({ sessionId: 1, planned, timeoutNs: timeoutMs * 1e6 }, events);
-    setImmediate(() => channel.send(0, systemClock.monoNs()));
   });
 }
 

@@ -1,6 +1,7 @@
 /** Every protocol that can be measured with, by name: adding one is a line here. */
 import type { Protocol } from '@wanscope/shared';
 import type { DatagramDependencies } from './datagram.ts';
+import { dnsProber } from './dns.ts';
 import { httpProber, type HttpDependencies } from './http.ts';
 import { icmpProber } from './icmp.ts';
 import type { Prober } from './prober.ts';
@@ -14,6 +15,7 @@ const PROBERS: Readonly<Record<Protocol, (dependencies: ProberDependencies) => P
   udp: udpProber,
   tcp: tcpProber,
   http: httpProber,
+  dns: dnsProber,
 };
 
 export function createProbers(dependencies: ProberDependencies): ReadonlyMap<Protocol, Prober> {

@@ -69,12 +69,12 @@ objectives:
     expect(config.sites.get('branch-3')!.maintenance).toEqual([{ cron: '0 2 * * SUN', durationNs: 7_200 * NS_PER_S }]);
   });
 
-  test('gets the default rates: ICMP and UDP 1/s, TCP 1 per 10 s, HTTP 1 per 60 s', () => {
+  test('gets the default rates: ICMP and UDP 1/s, TCP and DNS 1 per 10 s, HTTP 1 per 60 s', () => {
     const defaults = parseOperatorConfig(
-      'tests: { a: { protocol: icmp }, b: { protocol: udp }, c: { protocol: tcp }, d: { protocol: http } }',
+      'tests: { a: { protocol: icmp }, b: { protocol: udp }, c: { protocol: tcp }, d: { protocol: http }, e: { protocol: dns } }',
       'f',
     );
-    expect([...defaults.tests.values()].map((test) => test.intervalNs / NS_PER_S)).toEqual([1, 1, 10, 60]);
+    expect([...defaults.tests.values()].map((test) => test.intervalNs / NS_PER_S)).toEqual([1, 1, 10, 60, 10]);
   });
 
   test('makes a call of a voice test: 20 ms frames of G.711 in EF', () => {
@@ -92,6 +92,20 @@ objectives:
       intervalNs: 40 * NS_PER_MS,
       voice: { jitterBufferNs: 60 * NS_PER_MS, concealment: false },
     });
+  });
+
+  test('asks what the test says, unless the target says', () => {
+    const { tests, targets } = parseOperatorConfig(
+      `tests: { a: { protocol: dns, query: example.com }, b: { protocol: dns, query: example.com, type: AAAA } }
+targets:
+  resolver: { kind: external, host: 192.0.2.53, tests: [a] }
+  other: { kind: external, host: 192.0.2.54, query: ., type: NS, tests: [a, b] }`,
+      'f',
+    );
+    expect(tests.get('a')!.question).toEqual({ name: 'example.com', type: 'A' });
+    expect(tests.get('b')!.question).toEqual({ name: 'example.com', type: 'AAAA' });
+    expect(targets.get('resolver')!.question).toBeUndefined();
+    expect(targets.get('other')!.question).toEqual({ name: '.', type: 'NS' });
   });
 
   test('gets a site for an empty entry, in UTC', () => {

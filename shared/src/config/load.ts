@@ -6,6 +6,7 @@
 import { IANAZone } from 'luxon';
 import { isAlias, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument, type Document } from 'yaml';
 import { z } from 'zod';
+import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion, type DnsType } from '../dns.ts';
 import { InvalidConfiguration } from '../errors.ts';
 import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, type Family, type Protocol } from '../path.ts';
 import { isToken } from '../subjects.ts';
@@ -39,15 +40,17 @@ const TEST_DEFAULTS: Readonly<Record<Protocol, TestDefaults>> = {
   udp: { intervalNs: NS_PER_S, sizeBytes: 44, class: 'BE' },
   tcp: { intervalNs: 10 * NS_PER_S, sizeBytes: 44, class: 'BE' },
   http: { intervalNs: 60 * NS_PER_S, sizeBytes: 44, class: 'BE' },
+  dns: { intervalNs: 10 * NS_PER_S, sizeBytes: 44, class: 'BE' },
 };
 /** G.711 in frames of 20 ms. */
 const VOICE_DEFAULTS: TestDefaults = { intervalNs: 20 * NS_PER_MS, sizeBytes: 160, class: 'EF' };
-/** Every protocol's round trip is lost after this long; HTTP gets longer because its response counts too. */
+/** Every protocol's round trip is lost after this long; HTTP and DNS get longer because somebody has to work for their answer. */
 const DEFAULT_TIMEOUT_NS: Readonly<Record<Protocol, number>> = {
   icmp: 900 * NS_PER_MS,
   udp: 900 * NS_PER_MS,
   tcp: 900 * NS_PER_MS,
   http: 5 * NS_PER_S,
+  dns: 2 * NS_PER_S,
 };
 
 const NAME_RULE = 'must be 1 to 63 of a-z, 0-9, - and _';
@@ -78,6 +81,9 @@ const className = text(
   (value) => (value in DSCP_BY_CLASS ? value : undefined),
   `must be one of ${Object.keys(DSCP_BY_CLASS).join(', ')}`,
 );
+
+const dnsName = text((value) => (isDnsName(value) ? value : undefined), 'must be a DNS name such as example.com');
+const dnsType = z.enum(DNS_TYPE_NAMES, { error: `must be one of ${DNS_TYPE_NAMES.join(', ')}` });
 
 /** An object without unknown keys; the error names the allowed ones. */
 function strict<Shape extends z.ZodRawShape>(shape: Shape): z.ZodObject<Shape, z.core.$strict> {
@@ -120,7 +126,7 @@ const uplinkSchema = strict({
 });
 
 const testSchema = strict({
-  protocol: z.enum(PROTOCOLS).describe('What is sent. UDP is STAMP (RFC 8762).'),
+  protocol: z.enum(PROTOCOLS).describe('What is sent. UDP is STAMP (RFC 8762); DNS asks a resolver.'),
   class: className.optional().describe('Per-hop behaviour by name, such as EF; BE when absent.'),
   size: z
     .int()
@@ -128,13 +134,17 @@ const testSchema = strict({
     .max(9_000)
     .optional()
     .describe('Octets of ICMP payload (56; 28 or more) or STAMP packet (44 or more).'),
-  rate: rate.optional().describe('ICMP and UDP 1/s, TCP 1/10s, HTTP 1/60s when absent.'),
-  timeout: duration.optional().describe('Wait for an answer: 900ms, HTTP 5s when absent. At most the interval.'),
+  rate: rate.optional().describe('ICMP and UDP 1/s, TCP and DNS 1/10s, HTTP 1/60s when absent.'),
+  timeout: duration
+    .optional()
+    .describe('Wait for an answer: 900ms, DNS 2s, HTTP 5s when absent. At most the interval.'),
   family: z
     .enum(['both', ...FAMILIES])
     .default('both')
     .describe('IP versions to measure, where both ends have them.'),
   keepAlive: z.boolean().default(false).describe('HTTP: reuse the connection of the last request.'),
+  query: dnsName.optional().describe('DNS: the name to ask for, unless the target names one.'),
+  type: dnsType.optional().describe('DNS: the type of record to ask for; A when absent.'),
   voice: strict({
     jitterBuffer: duration.default(40 * NS_PER_MS).describe("Delay of the listener's buffer: 40ms."),
     concealment: z.boolean().default(true).describe('Whether the listener fills gaps (G.711 appendix I).'),
@@ -166,7 +176,9 @@ const targetSchema = strict({
     .regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'must be a host name or an IP address')
     .optional()
     .describe('For all other tests; resolved by the probe.'),
-  port: z.int().min(1).max(65_535).optional().describe('For TCP tests and responders.'),
+  port: z.int().min(1).max(65_535).optional().describe('For TCP and DNS tests (DNS: 53 when absent) and responders.'),
+  query: dnsName.optional().describe("DNS: the name to ask it for, instead of the test's."),
+  type: dnsType.optional().describe('DNS: the type of record to ask for with `query`; A when absent.'),
   tests: z.array(name).min(1).describe('Names of tests.'),
   from: z.array(pattern).min(1).default(['*']).describe('Sites that measure it, or `*`.'),
 });
@@ -335,6 +347,7 @@ function build(parsed: Parsed): OperatorConfig {
           jitterBufferNs: test.voice.jitterBuffer,
           concealment: test.voice.concealment,
         },
+        question: questionOf(test),
       };
     }),
     meshes: parsed.meshes satisfies readonly MeshConfig[],
@@ -345,6 +358,7 @@ function build(parsed: Parsed): OperatorConfig {
       url: target.url,
       host: target.host,
       port: target.port,
+      question: questionOf(target),
     })),
     objectives: parsed.objectives.map(({ from, to, test, rtt, loss }): ObjectiveConfig => ({
       from,
@@ -359,6 +373,16 @@ function build(parsed: Parsed): OperatorConfig {
     leaveAfterMs: parsed.leaveAfter / NS_PER_MS,
     planExpiryMs: parsed.planExpiry / NS_PER_MS,
   };
+}
+
+function questionOf({
+  query,
+  type,
+}: {
+  query?: string | undefined;
+  type?: DnsType | undefined;
+}): DnsQuestion | undefined {
+  return query === undefined ? undefined : { name: query, type: type ?? 'A' };
 }
 
 /** What no single value shows: names that point nowhere, tests that cannot run, timeouts over the interval. */
@@ -394,11 +418,17 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (test.timeoutNs < NS_PER_MS) add([...path, 'timeout'], 'must be 1ms or more');
     if (test.intervalNs < NS_PER_MS) add([...path, 'rate'], 'must be 1000/s or less');
     if (test.voice !== undefined && test.protocol !== 'udp') add([...path, 'voice'], 'is for protocol udp');
+    if (test.protocol === 'dns' && test.class !== 'BE') add([...path, 'class'], 'is for protocols icmp and udp');
     if (test.protocol === 'udp' && test.sizeBytes < 44) add([...path, 'size'], 'must be 44 or more for STAMP');
   }
   config.meshes.forEach((mesh, i) => {
     const path = ['meshes', i];
     checkTests([...path, 'tests'], mesh.tests);
+    mesh.tests.forEach((test, at) => {
+      if (config.tests.get(test)?.protocol === 'dns') {
+        add([...path, 'tests', at], `test ${test} asks a resolver: it is for targets`);
+      }
+    });
     mesh.hubs.forEach((hub, at) => checkSite([...path, 'hubs', at], hub));
     if (mesh.shape === 'hub-spoke' && mesh.hubs.length === 0) add([...path, 'hubs'], 'a hub-spoke mesh needs hubs');
     if (mesh.shape === 'full' && mesh.hubs.length > 0) add([...path, 'hubs'], 'a full mesh has no hubs');
@@ -417,11 +447,26 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
       if (protocol !== 'http' && protocol !== undefined && target.host === undefined) {
         add([...path, 'host'], `test ${testName} needs a host`);
       }
+      if (protocol === 'dns' && target.kind === 'responder') {
+        add([...path, 'tests'], `test ${testName} asks a resolver: kind external`);
+      }
+      if (protocol === 'dns' && (target.question ?? config.tests.get(testName)?.question) === undefined) {
+        add([...path, 'query'], `test ${testName} needs a query, here or in the test`);
+      }
       if (protocol === 'tcp' && target.port === undefined) add([...path, 'port'], `test ${testName} needs a port`);
       if (protocol === 'udp' && target.kind === 'external') {
         add([...path, 'tests'], `test ${testName} needs a peer that speaks STAMP: kind responder`);
       }
     }
+  }
+  for (const [key, { query, type }] of Object.entries(parsed.tests)) {
+    if (type !== undefined && query === undefined) add(['tests', key, 'type'], 'goes with a query');
+    if (query !== undefined && config.tests.get(key)?.protocol !== 'dns') {
+      add(['tests', key, 'query'], 'is for protocol dns');
+    }
+  }
+  for (const [key, { query, type }] of Object.entries(parsed.targets)) {
+    if (type !== undefined && query === undefined) add(['targets', key, 'type'], 'goes with a query');
   }
   for (const section of ['objectives', 'expectations'] as const) {
     config[section].forEach((rule, i) => {

@@ -2,6 +2,7 @@
  * The operator's configuration as the collector uses it: durations in nanoseconds, ratios, octets, every default
  * filled in. `load.ts` makes it from YAML.
  */
+import type { DnsQuestion } from '../dns.ts';
 import type { EndpointKind, Family, Protocol } from '../path.ts';
 
 export interface MaintenanceWindow {
@@ -42,6 +43,8 @@ export interface TestConfig {
   readonly keepAlive: boolean;
   /** Set for a voice-like test: its paths get a mean opinion score. */
   readonly voice: VoiceConfig | undefined;
+  /** DNS: what to ask, unless the target says. */
+  readonly question: DnsQuestion | undefined;
 }
 
 /** The listener's end of a call. */
@@ -74,6 +77,8 @@ export interface TargetConfig {
   /** IP address or name, for the other tests. */
   readonly host: string | undefined;
   readonly port: number | undefined;
+  /** What DNS tests ask it; undefined: what the test says. */
+  readonly question: DnsQuestion | undefined;
   readonly tests: readonly string[];
   /** Site names or `*`. */
   readonly from: readonly string[];

@@ -1,0 +1,170 @@
+/**
+ * DNS: one query for a name, over UDP, to a resolver. What the resolver says of the name is the outcome; an answer that
+ * was truncated is an answer.
+ *
+ * Each query leaves from a port of its own that the system chose, with a random ID and random case of letters, and only
+ * what comes from the resolver and repeats all of it is its answer. Times are taken in the event loop; while that is late
+ * they are marked.
+ */
+import { randomBytes } from 'node:crypto';
+import { createSocket } from 'node:dgram';
+import { NS_PER_MS, type Clock, type DnsQuestion, type Outcome } from '@wanscope/shared';
+import type { TargetResolver } from '../net/destination.ts';
+import { isLateTimer } from '../net/connect.ts';
+import type { LoopWatch } from '../net/loop-watch.ts';
+import type { SocketLimit } from '../net/socket-limit.ts';
+import { RCODE, readAnswer, writeQuery } from '../packet/dns.ts';
+import { IP_HEADER_BYTES, UDP_HEADER_BYTES } from '../usage.ts';
+import { deafChannel, type ChannelRequest, type ProbeChannel, type ProbeEvents, type Prober } from './prober.ts';
+
+export interface DnsDependencies {
+  readonly clock: Clock;
+  readonly resolver: TargetResolver;
+  readonly sockets: SocketLimit;
+  readonly watch: Pick<LoopWatch, 'isLate'>;
+}
+
+/** One bit for each letter of a name. */
+const CASE_BYTES = 32;
+
+export function dnsProber(dependencies: DnsDependencies): Prober {
+  return {
+    protocol: 'dns',
+    timesOut: true,
+    leadNs: 0,
+    open: (request, events) => {
+      const { question } = request.planned.target;
+      return question === undefined ? deafChannel(events) : new DnsChannel(dependencies, request, events, question);
+    },
+  };
+}
+
+class DnsChannel implements ProbeChannel {
+  readonly #dependencies: DnsDependencies;
+  readonly #request: ChannelRequest;
+  readonly #events: ProbeEvents;
+  readonly #question: DnsQuestion;
+  /** What stops each query under way. */
+  readonly #running = new Set<() => void>();
+  #closed = false;
+
+  constructor(dependencies: DnsDependencies, request: ChannelRequest, events: ProbeEvents, question: DnsQuestion) {
+    this.#dependencies = dependencies;
+    this.#request = request;
+    this.#events = events;
+    this.#question = question;
+  }
+
+  send(seq: number): void {
+    const { resolver } = this.#dependencies;
+    const { planned } = this.#request;
+    const port = planned.target.port;
+    if (this.#closed || port === undefined) {
+      this.#events.settle(seq, 'not_sent');
+      return;
+    }
+    const literal = resolver.literal(planned);
+    if (literal !== undefined) {
+      if ('address' in literal) this.#ask(seq, literal.address, port);
+      else this.#events.settle(seq, literal.refused);
+      return;
+    }
+    void resolver.resolve(planned).then((destination) => {
+      if (this.#closed) return;
+      if ('address' in destination) this.#ask(seq, destination.address, port);
+      else this.#events.settle(seq, destination.refused);
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const stop of this.#running) stop();
+    this.#running.clear();
+  }
+
+  #ask(seq: number, address: string, port: number): void {
+    const { clock, sockets, watch } = this.#dependencies;
+    const { planned, timeoutNs } = this.#request;
+    if (!sockets.take()) {
+      this.#events.settle(seq, 'not_sent');
+      return;
+    }
+    const { family } = planned.path;
+    const random = randomBytes(2 + CASE_BYTES);
+    const query = writeQuery(this.#question, random.readUInt16BE(0), random.subarray(2));
+    const socket = createSocket(family === 'ipv4' ? 'udp4' : 'udp6');
+    let sentNs: number | undefined;
+    const finish = (): boolean => {
+      if (!this.#running.delete(stop)) return false;
+      cancelTimer();
+      socket.close();
+      sockets.release();
+      return true;
+    };
+    const stop = (): void => {
+      finish();
+    };
+    const deadlineNs = clock.monoNs() + timeoutNs;
+    const cancelTimer = clock.after(Math.ceil(timeoutNs / NS_PER_MS), () => {
+      if (!finish()) return;
+      // An answer may wait to be read when the timer itself was late.
+      if (sentNs === undefined) this.#events.settle(seq, 'not_sent');
+      else this.#events.settle(seq, 'lost', undefined, isLateTimer(clock, deadlineNs));
+    });
+    this.#running.add(stop);
+    const fail = (error: NodeJS.ErrnoException): void => {
+      if (finish()) this.#events.settle(seq, outcomeOfError(error));
+    };
+    socket.on('error', fail);
+    socket.on('message', (packet) => {
+      const nowNs = clock.monoNs();
+      const answer = readAnswer(packet, query);
+      if (answer === undefined || sentNs === undefined) {
+        this.#events.forgotten(false);
+        return;
+      }
+      if (finish()) this.#events.settle(seq, outcomeOf(answer.rcode), nowNs - sentNs, watch.isLate(nowNs));
+    });
+    const send = (): void => {
+      if (!this.#running.has(stop)) return;
+      sentNs = clock.monoNs();
+      this.#events.sent(seq, sentNs, 0, 0);
+      this.#events.wireBytes(query.length + UDP_HEADER_BYTES + IP_HEADER_BYTES[family]);
+      socket.send(query, (error) => {
+        if (error !== null) fail(error);
+      });
+    };
+    socket.once('connect', send);
+    // Bound first, so that the query leaves with the session's address; connected, so that only the resolver is heard.
+    socket.bind({ port: 0, exclusive: true, ...(planned.source.address && { address: planned.source.address }) }, () =>
+      socket.connect(port, address),
+    );
+  }
+}
+
+function outcomeOf(rcode: number): Outcome {
+  switch (rcode) {
+    case RCODE.noError:
+      return 'answered';
+    case RCODE.nxdomain:
+      return 'nxdomain';
+    case RCODE.servfail:
+      return 'servfail';
+    case RCODE.refused:
+      return 'dns_refused';
+    default:
+      return 'dns_error';
+  }
+}
+
+function outcomeOfError(error: NodeJS.ErrnoException): 'unreachable' | 'not_sent' {
+  switch (error.code) {
+    case 'ECONNREFUSED':
+    case 'EHOSTUNREACH':
+    case 'ENETUNREACH':
+      return 'unreachable';
+    case undefined:
+    default:
+      return 'not_sent';
+  }
+}
