@@ -14,6 +14,7 @@ import {
   type PlannedSession,
 } from '@wanscope/shared';
 import { describe, expect, test } from 'vitest';
+import { withoutSecrets } from './api/api.ts';
 import { planFleet, PolicyIndex } from './planner.ts';
 import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
 
@@ -181,6 +182,40 @@ targets:
       'udp responder hq/router ipv4 862',
     ]);
     expect(destinations(sessionsFor(config, fleet, 'hq/p'))).toEqual(['external/db']);
+  });
+});
+
+describe('a proxy', () => {
+  const config = configOf(`${sitesOf(['a'])}
+tests:
+  web:  { protocol: http }
+  far:  { protocol: http, proxy: "http://user:secret@192.0.2.3:3128" }
+meshes: []
+targets:
+  own:    { kind: external, url: "https://saas.example/", proxy: "http://[2001:db8::3]:8080", tests: [web, far] }
+  common: { kind: external, url: "https://[2001:db8::1]/", tests: [web, far] }
+`);
+  const plan = plansOf(config, [helloOf('a/p')]).get('a/p')!;
+
+  test("is the target's or else the test's, and gives the path its family", () => {
+    const found = sessionsOf(plan).map(
+      ({ path, target }) => `${path.test} ${path.dst} ${path.family} ${target.proxy ?? '-'}`,
+    );
+    expect(found).toEqual([
+      'web own ipv6 http://[2001:db8::3]:8080',
+      'far own ipv6 http://[2001:db8::3]:8080',
+      'web common ipv6 -',
+      'far common ipv4 http://user:secret@192.0.2.3:3128',
+    ]);
+    expect(decodePlan(encodePlan(plan), plan)).toEqual(plan);
+  });
+
+  test('is shown without its password', () => {
+    const shown = JSON.stringify(withoutSecrets(plan));
+    expect(shown).not.toContain('secret');
+    expect(shown).not.toContain('user');
+    expect(shown).toContain('http://192.0.2.3:3128');
+    expect(shown).toContain('http://[2001:db8::3]:8080');
   });
 });
 

@@ -200,8 +200,9 @@ class PlanBuilder {
     this.#targets.set(key, prepared);
     const { destination } = prepared;
     const literal = destination.ipv4 !== undefined || destination.ipv6 !== undefined;
-    const urlFamily =
-      destination.url === undefined ? 0 : isIP(new URL(destination.url).hostname.replace(/^\[|\]$/g, ''));
+    // What is connected to, and so what has a family, is the proxy where there is one.
+    const connected = destination.url === undefined ? undefined : (target.proxy ?? test.proxy ?? destination.url);
+    const urlFamily = connected === undefined ? 0 : isIP(new URL(connected).hostname.replace(/^\[|\]$/g, ''));
     this.#addSessions(target.network, prepared, test, (family) => {
       if (urlFamily !== 0) return family === (urlFamily === 4 ? 'ipv4' : 'ipv6');
       return !literal || destination[family] !== undefined;
@@ -276,9 +277,10 @@ class PlanBuilder {
   #indexOfTest(test: TestConfig): number {
     const known = this.#testIndex.get(test.name);
     if (known !== undefined) return known;
-    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive, question } = test;
+    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive, proxy, question } = test;
     this.#tests.push({
       ...{ name, protocol, class: test.class, sizeBytes, intervalNs, timeoutNs, keepAlive },
+      ...(proxy === undefined ? {} : { proxy }),
       ...(question === undefined ? {} : { question }),
     });
     this.#testIndex.set(name, this.#tests.length - 1);
@@ -371,7 +373,9 @@ function targetDestination(target: TargetConfig, side: 'url' | 'host'): PlanDest
     network: target.network,
     uplink: '',
   };
-  if (side === 'url') return { ...common, url: target.url!, ports: {} };
+  if (side === 'url') {
+    return { ...common, url: target.url!, ports: {}, ...(target.proxy === undefined ? {} : { proxy: target.proxy }) };
+  }
   const { port, question } = target;
   const ports =
     target.kind === 'responder'

@@ -93,7 +93,9 @@ export const GAUGE = {
   concealment: COUNTER.end + 36,
   /** Paths of tests of a class other than BE: the class of the latest interval's last answer. */
   seenDscp: COUNTER.end + 37,
-  end: COUNTER.end + 38,
+  /** Position in TLS_FAILURES; none when the latest handshake went well. */
+  tlsFailure: COUNTER.end + 38,
+  end: COUNTER.end + 39,
 } as const;
 
 export const STRIDE = GAUGE.end;
@@ -107,6 +109,7 @@ const GAUGES_WITHOUT_VALUE = [
   GAUGE.intervalMedianNs,
   GAUGE.jitterNs,
   GAUGE.tlsExpiryS,
+  GAUGE.tlsFailure,
   GAUGE.sentEndMs,
   GAUGE.answerEndMs,
   GAUGE.absentSinceMs,

@@ -13,6 +13,7 @@ import {
   NS_PER_MS,
   OUTCOMES,
   pathKey,
+  TLS_FAILURES,
   transmissionRating,
   type Buckets,
   type Outcome,
@@ -64,6 +65,7 @@ const ANSWERED_BUT: readonly Outcome[] = [
   'servfail',
   'dns_refused',
   'dns_error',
+  'proxy_failed',
 ];
 const LOST_BUT: readonly Outcome[] = ['unreachable', 'retransmitted'];
 const ANSWERED = OUTCOMES.indexOf('answered');
@@ -423,4 +425,6 @@ function showInterval(page: Float64Array, base: number, record: PathRecord, star
   page[base + GAUGE.jitterNs] = record.interarrivalJitterNs ?? Number.NaN;
   page[base + GAUGE.seenDscp] = record.seenDscp ?? Number.NaN;
   if (record.tlsExpiryS !== undefined) page[base + GAUGE.tlsExpiryS] = record.tlsExpiryS;
+  if (record.tlsFailure !== undefined) page[base + GAUGE.tlsFailure] = TLS_FAILURES.indexOf(record.tlsFailure);
+  else if (record.sent > 0) page[base + GAUGE.tlsFailure] = Number.NaN;
 }

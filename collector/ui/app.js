@@ -10,7 +10,7 @@
  *   family: string, state: State, reason: string, since: string,
  *   interval: { sent: number, lost: number, lossRatio: number | null, minRttSeconds: number | null,
  *     meanRttSeconds: number | null, maxRttSeconds: number | null } | null,
- *   recentRtt: { quantileSeconds: { p50: number, p99: number } } | null, mos: number | null }} Path
+ *   recentRtt: { quantileSeconds: { p50: number, p99: number } } | null, mos: number | null, tlsFailure: string | null }} Path
  */
 
 const REFRESH_MS = 5_000;
@@ -177,7 +177,7 @@ function drawPaths(paths, pair) {
       rttText(path.recentRtt?.quantileSeconds.p50),
       rttText(path.recentRtt?.quantileSeconds.p99),
       path.mos === null ? '' : path.mos.toFixed(1),
-      `${reasonText(path.reason)}, ${sinceText(path.since)}`,
+      `${reasonText(path.reason)}${path.tlsFailure === null ? '' : `, TLS: ${reasonText(path.tlsFailure)}`}, ${sinceText(path.since)}`,
     ];
     return element(
       'tr',

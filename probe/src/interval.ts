@@ -20,6 +20,7 @@ import {
   type HttpPhaseSum,
   type OneWayLost,
   type Outcome,
+  type TlsFailure,
   type PathRecord,
   type ReflectedProbes,
 } from '@wanscope/shared';
@@ -131,6 +132,7 @@ export class IntervalCounts implements ReflectedProbes {
   spoofed = 0;
   replayed = 0;
   tlsExpiryS: number | undefined;
+  tlsFailure: TlsFailure | undefined;
   seenDscp: number | undefined;
   readonly #outcomes = new Uint32Array(OUTCOMES.length);
   readonly #phaseCount = new Uint32Array(HTTP_PHASES.length);
@@ -152,7 +154,7 @@ export class IntervalCounts implements ReflectedProbes {
     this.#used = 0;
     this.late = this.duplicates = this.reordered = this.spoofed = this.replayed = 0;
     this.notSent = this.contaminated = 0;
-    this.tlsExpiryS = this.seenDscp = undefined;
+    this.tlsExpiryS = this.tlsFailure = this.seenDscp = undefined;
     this.#outcomes.fill(0);
     this.#phaseCount.fill(0);
     this.#phaseSumNs.fill(0);
@@ -291,6 +293,7 @@ export class IntervalCounts implements ReflectedProbes {
       ...(outcomes === undefined ? {} : { outcomes }),
       ...(httpPhases === undefined ? {} : { httpPhases }),
       ...(this.tlsExpiryS === undefined ? {} : { tlsExpiryS: this.tlsExpiryS }),
+      ...(this.tlsFailure === undefined ? {} : { tlsFailure: this.tlsFailure }),
       ...(this.seenDscp === undefined ? {} : { seenDscp: this.seenDscp }),
     };
   }

@@ -16,6 +16,7 @@ import {
   type Outcome,
   type PathRecord,
   type PlannedSession,
+  type TlsFailure,
 } from '@wanscope/shared';
 import { InFlight, type Expired, type ReplyVerdict } from './in-flight.ts';
 import { CarriedState, IntervalCounts, MAX_POSITIONS, withCarried, type IntervalSpan } from './interval.ts';
@@ -259,6 +260,7 @@ export class Session implements ProbeEvents, Task {
       case 'servfail':
       case 'dns_refused':
       case 'dns_error':
+      case 'proxy_failed':
         if (rttNs === undefined) throw new Error(`outcome ${outcome} without an RTT`);
         if (!this.#inFlight.settle(seq, 'answered')) return;
         if (contaminated) {
@@ -295,6 +297,10 @@ export class Session implements ProbeEvents, Task {
 
   tlsExpiry(expiryS: number): void {
     this.#arrivals().tlsExpiryS = expiryS;
+  }
+
+  tlsFailure(failure: TlsFailure): void {
+    this.#arrivals().tlsFailure = failure;
   }
 
   wireBytes(bytes: number): void {

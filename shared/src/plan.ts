@@ -31,6 +31,9 @@ const questionSchema = z.strictObject({
   type: z.enum(DNS_TYPE_NAMES),
 });
 
+/** A proxy that speaks plain HTTP. Its user name and password are in the URL. */
+const proxyUrl = z.url({ protocol: /^http$/ }).max(512);
+
 const planTestSchema = z.strictObject({
   name: token,
   protocol: z.enum(PROTOCOLS),
@@ -46,6 +49,8 @@ const planTestSchema = z.strictObject({
     .max(60 * NS_PER_S),
   /** HTTP: request over a connection kept from the last request. */
   keepAlive: z.boolean(),
+  /** HTTP: how URLs are reached, unless the destination says. */
+  proxy: proxyUrl.optional(),
   /** DNS: what to ask, unless the destination says. */
   question: questionSchema.optional(),
 });
@@ -78,6 +83,8 @@ const planDestinationSchema = z.strictObject({
     http: port.optional(),
     dns: port.optional(),
   }),
+  /** How its URL is reached. */
+  proxy: proxyUrl.optional(),
   /** What DNS tests ask here. */
   question: questionSchema.optional(),
 });
@@ -121,6 +128,8 @@ export interface PlannedSession {
     readonly host: string | undefined;
     readonly url: string | undefined;
     readonly port: number | undefined;
+    /** HTTP: the proxy that fetches `url`. */
+    readonly proxy?: string;
     /** DNS: what to ask. */
     readonly question?: DnsQuestion;
   };
@@ -156,6 +165,7 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
     if (test.protocol === 'dns' && question === undefined) {
       throw new RejectedMessage('impossible_value', `session ${position} has no question`);
     }
+    const proxy = destination.url === undefined ? undefined : (destination.proxy ?? test.proxy);
     return {
       index: position,
       path: {
@@ -181,6 +191,7 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
         url: destination.url,
         port: targetPort,
         ...(question && { question }),
+        ...(proxy && { proxy }),
       },
     };
   });

@@ -49,6 +49,7 @@ const rich: PathRecord = {
   outcomes: { refused: 2, unresolved: 1 },
   httpPhases: { connect: { count: 4, sumNs: 1_000_000 }, transfer: { count: 4, sumNs: 500 } },
   tlsExpiryS: 1_800_000_000,
+  tlsFailure: 'expired',
   seenDscp: 0,
 };
 

@@ -15,6 +15,7 @@ import {
   checkReport,
   HTTP_PHASES,
   OUTCOMES,
+  TLS_FAILURES,
   SELF_FIELDS,
   TICK_NS,
   USAGE_PURPOSES,
@@ -61,6 +62,7 @@ const EXTENSION_HTTP_PHASES = 2;
 const EXTENSION_TLS_EXPIRY = 3;
 const EXTENSION_SEEN_DSCP = 4;
 const EXTENSION_CONTAMINATED = 5;
+const EXTENSION_TLS_FAILURE = 6;
 
 const ticks = (ns: number): number => Math.round(ns / TICK_NS);
 const toNs = (count: number): number => count * TICK_NS;
@@ -230,7 +232,7 @@ function extensionsOf(record: PathRecord): Extension[] {
     write(out);
     extensions.push({ tag, bytes: out.finish() });
   };
-  const { outcomes, httpPhases, tlsExpiryS, seenDscp, contaminated } = record;
+  const { outcomes, httpPhases, tlsExpiryS, tlsFailure, seenDscp, contaminated } = record;
   if (outcomes !== undefined) {
     add(EXTENSION_OUTCOMES, (out) => {
       for (const [at, outcome] of OUTCOMES.entries()) {
@@ -255,6 +257,7 @@ function extensionsOf(record: PathRecord): Extension[] {
   if (tlsExpiryS !== undefined) add(EXTENSION_TLS_EXPIRY, (out) => out.varint(tlsExpiryS));
   if (seenDscp !== undefined) add(EXTENSION_SEEN_DSCP, (out) => out.varint(seenDscp));
   if (contaminated > 0) add(EXTENSION_CONTAMINATED, (out) => out.varint(contaminated));
+  if (tlsFailure !== undefined) add(EXTENSION_TLS_FAILURE, (out) => out.varint(TLS_FAILURES.indexOf(tlsFailure)));
   return extensions;
 }
 
@@ -450,6 +453,9 @@ function readExtensions(input: ByteReader, record: { -readonly [K in keyof PathR
       record.seenDscp = body.varint();
     } else if (tag === EXTENSION_CONTAMINATED) {
       record.contaminated = body.varint();
+    } else if (tag === EXTENSION_TLS_FAILURE) {
+      const failure = TLS_FAILURES[body.varint()];
+      if (failure !== undefined) record.tlsFailure = failure;
     }
     // Anything else is of a later version: skipped.
   }
@@ -511,6 +517,7 @@ const recordSchema = z.strictObject({
   outcomes: countsBy(OUTCOMES).optional(),
   httpPhases: z.partialRecord(z.enum(HTTP_PHASES), z.strictObject({ count, sumNs: count })).optional(),
   tlsExpiryS: count.optional(),
+  tlsFailure: z.enum(TLS_FAILURES).optional(),
   seenDscp: count.optional(),
 });
 

@@ -8,13 +8,15 @@ import type { Buckets } from './histogram.ts';
 /** RTTs and their sums travel as multiples of this; samples are rounded to it, and to one at least, when recorded. */
 export const TICK_NS = 100;
 
-/** Phases of one HTTP exchange. */
-export const HTTP_PHASES = ['resolve', 'connect', 'tls', 'processing', 'transfer'] as const;
+/**
+ * Phases of one HTTP exchange; `proxy` is what a proxy took to connect onward. The order is the wire's: append only.
+ */
+export const HTTP_PHASES = ['resolve', 'connect', 'tls', 'processing', 'transfer', 'proxy'] as const;
 export type HttpPhase = (typeof HTTP_PHASES)[number];
 
 /**
- * How one probe ended. `answered`, `refused`, `reset`, `tls_failed`, `bad_status`, `response_timeout` and those of DNS
- * (`nxdomain`, `servfail`, `dns_refused`, `dns_error`) have an RTT; `lost`, `unreachable` and `retransmitted` are loss; `unresolved` and `not_sent` never reached the network and are
+ * How one probe ended. `answered`, `refused`, `reset`, `tls_failed`, `bad_status`, `response_timeout`, `proxy_failed` and
+ * those of DNS (`nxdomain`, `servfail`, `dns_refused`, `dns_error`) have an RTT; `lost`, `unreachable` and `retransmitted` are loss; `unresolved` and `not_sent` never reached the network and are
  * neither sent nor lost. The order is the wire's: append only.
  */
 export const OUTCOMES = [
@@ -33,8 +35,16 @@ export const OUTCOMES = [
   'servfail',
   'dns_refused',
   'dns_error',
+  'proxy_failed',
 ] as const;
 export type Outcome = (typeof OUTCOMES)[number];
+
+/**
+ * Why a TLS handshake failed: what is wrong with the certificate, or `handshake` for everything before one. The order is
+ * the wire's: append only.
+ */
+export const TLS_FAILURES = ['handshake', 'expired', 'not_yet_valid', 'wrong_name', 'untrusted'] as const;
+export type TlsFailure = (typeof TLS_FAILURES)[number];
 
 /** Direction in which a packet was lost, as far as the reflector's sequence numbers tell. */
 export interface OneWayLost {
@@ -107,6 +117,8 @@ export interface PathRecord {
   readonly httpPhases?: Readonly<Partial<Record<HttpPhase, HttpPhaseSum>>>;
   /** Seconds since the epoch at which the server certificate ends. */
   readonly tlsExpiryS?: number;
+  /** Of the interval's last failed handshake. */
+  readonly tlsFailure?: TlsFailure;
   /**
    * Class (DSCP, 0 to 63) in which the last answer to a probe of this interval arrived; only for tests of a class other
    * than BE, and only where the socket tells it. What answers in the class that it was asked in (a STAMP reflector, an

@@ -1,7 +1,7 @@
 /** The JSON API, version 1: read only, bounded, described by OpenAPI at /api/v1/openapi.json. */
 import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifyReply, FastifySchema } from 'fastify';
-import { formatIdentity, isToken, PROTOCOLS, type Identity } from '@wanscope/shared';
+import { formatIdentity, isToken, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
 import { STATES } from '../path-state.ts';
 import { pathView, type PathFilter, pathPage } from './paths.ts';
@@ -185,9 +185,16 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       if (planned === undefined) {
         return fail(reply, 404, 'not_found', `there is no plan for ${formatIdentity({ site, probe })}`);
       }
-      return { stretch: planned.stretch, omittedSessions: planned.omittedSessions, plan: planned.plan };
+      return { stretch: planned.stretch, omittedSessions: planned.omittedSessions, plan: withoutSecrets(planned.plan) };
     },
   );
+}
+
+/** A plan as it may be shown: proxies without user name and password. */
+export function withoutSecrets(plan: Plan): Plan {
+  const shown = <T extends { readonly proxy?: string | undefined }>(entry: T): T =>
+    entry.proxy === undefined ? entry : { ...entry, proxy: new URL(entry.proxy).origin };
+  return { ...plan, tests: plan.tests.map(shown), destinations: plan.destinations.map(shown) };
 }
 
 function describeRoute(summary: string, response: object): FastifySchema {

@@ -1,5 +1,5 @@
 /** Paths as the API shows them. */
-import { OUTCOMES } from '@wanscope/shared';
+import { OUTCOMES, TLS_FAILURES } from '@wanscope/shared';
 import { STATES } from '../path-state.ts';
 import { COUNTER, GAUGE, type SeriesParts } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
@@ -48,6 +48,10 @@ export interface PathView extends SeriesParts {
   readonly mos: number | null;
   /** Class of the latest interval's last answer as it arrived, 0 to 63; tests of a class other than BE only. */
   readonly seenDscp: number | null;
+  /** When the server's certificate ends. */
+  readonly tlsExpiry: string | null;
+  /** Why the latest handshake failed; null when it went well. */
+  readonly tlsFailure: string | null;
 }
 
 /** Rows looked at for one page at most, so that a filter that fits nothing does not hold the event loop. */
@@ -83,6 +87,8 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     const count = paths.get(slot, COUNTER.outcomes + i);
     if (count > 0) outcomes[outcome] = count;
   });
+  const tlsExpiryS = paths.gauge(slot, GAUGE.tlsExpiryS);
+  const tlsFailure = paths.gauge(slot, GAUGE.tlsFailure);
   return {
     key: paths.keyOf(slot)!,
     ...paths.partsOf(slot),
@@ -98,6 +104,8 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     recentRtt: recentView(state, slot, nowMs),
     mos: paths.gauge(slot, GAUGE.mos) ?? null,
     seenDscp: paths.gauge(slot, GAUGE.seenDscp) ?? null,
+    tlsExpiry: tlsExpiryS === undefined ? null : new Date(tlsExpiryS * 1_000).toISOString(),
+    tlsFailure: tlsFailure === undefined ? null : TLS_FAILURES[tlsFailure]!,
   };
 }
 

@@ -130,6 +130,8 @@ export const path = object({
   recentRtt,
   mos: optional(number),
   seenDscp: optional(integer),
+  tlsExpiry: optional(time),
+  tlsFailure: optional(text),
 });
 
 export const paths = object({ paths: list(path), next: optional(text) });

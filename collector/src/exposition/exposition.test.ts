@@ -1,6 +1,14 @@
-import { pathKey, type OperatorConfig, type PathParts } from '@wanscope/shared';
-import { FakeClock, recordOf } from '@wanscope/shared/testing';
+import {
+  decodeReport,
+  encodeReport,
+  pathKey,
+  type OperatorConfig,
+  type PathParts,
+  type PathRecord,
+} from '@wanscope/shared';
+import { FakeClock, recordOf, reportOf } from '@wanscope/shared/testing';
 import { beforeEach, describe, expect, test } from 'vitest';
+import { pathView } from '../api/paths.ts';
 import { Collector } from '../collector.ts';
 import { silentLogger } from '../log.ts';
 import { configOf } from '../testing/fleet.ts';
@@ -88,6 +96,33 @@ describe('the exposition of a path', () => {
       ),
     );
     expect(await linesOf(collector, `wan_path_outcomes_total{${LABELS},outcome="unreachable"}`)).toHaveLength(1);
+  });
+
+  test('has the end of a certificate that a report brought, also in the minimal set, and after a failed handshake', async () => {
+    const collector = collectorWith('{ pathFamilies: minimal }');
+    const slot = collector.state.acquirePath(partsTo('q', { protocol: 'http', test: 'web' }), WALL_MS);
+    const take = (record: PathRecord): void => {
+      const [read] = decodeReport(encodeReport(reportOf([record]))).records;
+      collector.state.apply(slot, read!, WALL_MS, WALL_MS + 10_000, 'live');
+    };
+    const failed: PathRecord = { ...recordOf(0, [10e6]), outcomes: { tls_failed: 1 }, tlsFailure: 'expired' };
+    take({ ...failed, tlsExpiryS: 1_700_000_000 });
+    const labels = LABELS.replace('test="udp",protocol="udp"', 'test="web",protocol="http"');
+    expect(await linesOf(collector, 'wan_path_tls')).toEqual([
+      `wan_path_tls_expiry_timestamp_seconds{${labels}} 1700000000`,
+    ]);
+    expect(pathView(collector.state, slot, WALL_MS)).toMatchObject({
+      tlsExpiry: '2023-11-14T22:13:20.000Z',
+      tlsFailure: 'expired',
+    });
+    // An interval without probes tells nothing; one with an answer ends the failure.
+    take({ ...recordOf(0, []) });
+    expect(pathView(collector.state, slot, WALL_MS).tlsFailure).toBe('expired');
+    take(recordOf(0, [10e6]));
+    expect(pathView(collector.state, slot, WALL_MS)).toMatchObject({
+      tlsExpiry: '2023-11-14T22:13:20.000Z',
+      tlsFailure: null,
+    });
   });
 
   test('has the class seen in the latest answer where it is known, and the contaminated samples', async () => {

@@ -83,6 +83,7 @@ export const OUTCOMES_OF: Readonly<Record<Protocol, readonly Outcome[]>> = {
     'tls_failed',
     'bad_status',
     'response_timeout',
+    'proxy_failed',
   ],
   dns: [
     'answered',
@@ -401,7 +402,7 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     'timestamp',
     'When the server certificate ends, seconds since the epoch.',
     'RFC 5280',
-    { protocols: ['http'] },
+    { protocols: ['http'], minimal: true },
   ),
 ];
 

@@ -73,9 +73,10 @@ export function mayProbe(address: string, external: boolean, namedByOperator: bo
 /** Where a session's probe goes: a checked address, or why there is none. */
 export type Destination = { readonly address: string } | { readonly refused: 'unresolved' | 'not_sent' };
 
-/** Host name of a session's target: of its URL, or its own; undefined when the plan gave an address alone. */
+/** Host name to connect to: of the target's proxy, its URL, or its own; undefined when the plan gave an address alone. */
 export function hostOf(planned: PlannedSession): string | undefined {
-  if (planned.target.url !== undefined) return new URL(planned.target.url).hostname.replace(/^\[|\]$/g, '');
+  const url = planned.target.proxy ?? planned.target.url;
+  if (url !== undefined) return new URL(url).hostname.replace(/^\[|\]$/g, '');
   return planned.target.host;
 }
 

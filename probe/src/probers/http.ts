@@ -4,12 +4,16 @@
  * The round trip is the connect phase (SYN to its answer). Where a connection is kept on purpose there is none, and the
  * time to the first octet of the response stands in: it includes the service. Redirects are not followed, at most
  * 64 KiB of body are read, and the connection goes to the address that was checked.
+ *
+ * Certificates are judged here and not by the TLS layer, so that a bad one still tells when it ends and what is wrong with
+ * it; the request is not sent before. Through a proxy, the connect phase is the one to the proxy; with HTTPS the time that
+ * the proxy took to connect onward is a phase of its own, and TLS is spoken with the far end.
  */
 import { Agent as HttpAgent, request as httpRequest, type ClientRequest, type IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
-import { NS_PER_MS, type HttpPhase, type Outcome } from '@wanscope/shared';
+import { connect as connectTls, TLSSocket } from 'node:tls';
+import { NS_PER_MS, type HttpPhase, type Outcome, type TlsFailure } from '@wanscope/shared';
 import {
   connectAtTimeout,
   connectTime,
@@ -22,6 +26,7 @@ import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober
 
 const MAX_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
+const PROXY_AUTHENTICATION_REQUIRED = 407;
 
 export interface HttpDependencies extends ConnectDependencies {
   /** Certificates (PEM) to trust instead of the system's. */
@@ -44,10 +49,28 @@ interface Resource {
   readonly hostHeader: string;
   readonly port: number;
   readonly path: string;
+  readonly proxy: ProxyServer | undefined;
+}
+
+interface ProxyServer {
+  readonly port: number;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+function proxyOf(url: string): ProxyServer {
+  const { port, username, password } = new URL(url);
+  const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  return {
+    port: port === '' ? 80 : Number(port),
+    headers:
+      username === '' && password === ''
+        ? {}
+        : { 'proxy-authorization': `Basic ${Buffer.from(credentials).toString('base64')}` },
+  };
 }
 
 function resourceOf(request: ChannelRequest): Resource | undefined {
-  const { url, address, host, port } = request.planned.target;
+  const { url, address, host, port, proxy } = request.planned.target;
   if (url !== undefined) {
     const parsed = new URL(url);
     const secure = parsed.protocol === 'https:';
@@ -57,11 +80,13 @@ function resourceOf(request: ChannelRequest): Resource | undefined {
       hostHeader: parsed.host,
       port: parsed.port === '' ? (secure ? 443 : 80) : Number(parsed.port),
       path: parsed.pathname + parsed.search,
+      proxy: proxy === undefined ? undefined : proxyOf(proxy),
     };
   }
   const name = host ?? address;
   if (name === undefined || port === undefined) return undefined;
-  return { secure: false, host: name, hostHeader: `${isIP(name) === 6 ? `[${name}]` : name}:${port}`, port, path: '/' };
+  const hostHeader = `${isIP(name) === 6 ? `[${name}]` : name}:${port}`;
+  return { secure: false, host: name, hostHeader, port, path: '/', proxy: undefined };
 }
 
 class HttpChannel implements ProbeChannel {
@@ -80,7 +105,10 @@ class HttpChannel implements ProbeChannel {
     this.#resource = resourceOf(request);
     if (request.planned.test.keepAlive && this.#resource !== undefined) {
       const options = { keepAlive: true, maxSockets: 1, maxFreeSockets: 1 };
-      this.#keptConnections = this.#resource.secure ? new HttpsAgent(options) : new HttpAgent(options);
+      // A resumed session would not have its name checked again.
+      this.#keptConnections = this.#resource.secure
+        ? new HttpsAgent({ ...options, maxCachedSessions: 0 })
+        : new HttpAgent(options);
     }
   }
 
@@ -128,18 +156,20 @@ class HttpChannel implements ProbeChannel {
       return;
     }
     const exchange = new Exchange(seq, clock.monoNs(), this.#events);
+    /** What to destroy: the request, or the way to it. */
+    let active: { destroy(): void } | undefined;
     const end = (outcome: Outcome, rttNs?: number, contaminated = false): void => {
       if (!this.#running.delete(stop)) return;
       cancelTimer();
       sockets.release();
-      if (this.#keptConnections === undefined || outcome !== 'answered') request.destroy();
+      if (this.#keptConnections === undefined || outcome !== 'answered') active?.destroy();
       if (outcome !== 'not_sent') this.#events.wireBytes(exchange.wireBytes(planned.path.family));
       this.#events.settle(seq, outcome, rttNs, contaminated || exchange.contaminated);
     };
     const stop = (): void => {
       cancelTimer();
       sockets.release();
-      request.destroy();
+      active?.destroy();
     };
     const cancelTimer = clock.after(leftMs, () => {
       if (exchange.rttNs !== undefined) {
@@ -149,69 +179,163 @@ class HttpChannel implements ProbeChannel {
       // What was answered unseen has no phases to tell.
       end('lost', undefined, connectAtTimeout(this.#dependencies, exchange.socket, begunNs + timeoutNs) !== 'lost');
     });
-    const request = this.#begin(resource, address);
-    this.#running.add(stop);
-    this.#events.sent(seq, exchange.startNs, 0, 0);
-    request.on('socket', (socket) => {
-      exchange.use(socket);
-      if (!socket.connecting) {
-        exchange.reused = true;
-        exchange.readyNs = clock.monoNs();
-        return;
-      }
+    const connecting = (socket: Socket): void => {
       socket.once('connect', () => {
         const time = connectTime(this.#dependencies, socket, exchange.startNs);
         exchange.connected(clock.monoNs(), time, resource.secure);
         if (time.retransmitted) end('retransmitted');
       });
-      if (socket instanceof TLSSocket) {
-        socket.once('secureConnect', () => exchange.secured(clock.monoNs(), socket));
-      }
-    });
-    request.on('response', (response) => {
-      const rttNs = exchange.responded(clock.monoNs());
-      this.#read(response, (complete) => {
-        if (!complete && exchange.rttNs !== undefined) {
-          end('reset', rttNs);
-          return;
-        }
-        exchange.phase('transfer', clock.monoNs() - exchange.respondedNs);
-        end((response.statusCode ?? 0) >= 400 ? 'bad_status' : 'answered', rttNs);
-      });
-    });
-    request.on('error', (error: NodeJS.ErrnoException) => {
+    };
+    /** `afterConnect`: what it means when it fails later than in its connect. */
+    const failed = (error: NodeJS.ErrnoException, afterConnect: () => Outcome): void => {
       const { rttNs } = exchange;
+      if (!this.#running.has(stop)) return;
       if (rttNs !== undefined) {
-        end(resource.secure && exchange.readyNs === undefined ? 'tls_failed' : 'reset', rttNs);
+        end(afterConnect(), rttNs);
         return;
       }
       const outcome = exchange.reused ? 'reset' : outcomeOfConnectError(error);
       const nowNs = clock.monoNs();
-      if (outcome === 'refused' || outcome === 'reset') end(outcome, nowNs - exchange.startNs, watch.isLate(nowNs));
-      else end(outcome);
-    });
+      if (outcome === 'refused' || outcome === 'reset') {
+        end(resource.proxy === undefined ? outcome : 'proxy_failed', nowNs - exchange.startNs, watch.isLate(nowNs));
+      } else end(outcome);
+    };
+    const securing = (socket: TLSSocket, ready: () => void): void => {
+      socket.once('secureConnect', () => {
+        if (!this.#running.has(stop)) return;
+        const failure = exchange.secured(clock.monoNs(), socket);
+        if (failure === undefined) {
+          ready();
+          return;
+        }
+        this.#events.tlsFailure(failure);
+        end('tls_failed', exchange.rttNs);
+      });
+    };
+    /** A connection that was up has broken. */
+    const broken = (): Outcome => {
+      if (!resource.secure || exchange.readyNs !== undefined) return 'reset';
+      this.#events.tlsFailure('handshake');
+      return 'tls_failed';
+    };
+    const fetch = (tunnel: Socket | undefined): void => {
+      const request = this.#begin(resource, address, tunnel);
+      active = request;
+      request.on('socket', (socket) => {
+        if (tunnel !== undefined) return;
+        exchange.use(socket);
+        if (!socket.connecting) {
+          exchange.reused = true;
+          exchange.readyNs = clock.monoNs();
+          request.end();
+          return;
+        }
+        connecting(socket);
+        if (socket instanceof TLSSocket) securing(socket, () => request.end());
+        else request.end();
+      });
+      if (tunnel !== undefined) request.end();
+      request.on('response', (response) => {
+        const rttNs = exchange.responded(clock.monoNs());
+        if (resource.proxy !== undefined && response.statusCode === PROXY_AUTHENTICATION_REQUIRED) {
+          end('proxy_failed', rttNs);
+          return;
+        }
+        this.#read(response, (complete) => {
+          if (!complete && exchange.rttNs !== undefined) {
+            end('reset', rttNs);
+            return;
+          }
+          exchange.phase('transfer', clock.monoNs() - exchange.respondedNs);
+          end((response.statusCode ?? 0) >= 400 ? 'bad_status' : 'answered', rttNs);
+        });
+      });
+      request.on('error', (error: NodeJS.ErrnoException) => failed(error, broken));
+    };
+    const openTunnel = (proxy: ProxyServer): void => {
+      const request = this.#connectThrough(proxy, resource, address);
+      active = request;
+      request.on('socket', (socket) => {
+        exchange.use(socket);
+        connecting(socket);
+      });
+      request.on('connect', (response, socket) => {
+        const { rttNs } = exchange;
+        const isOpen = response.statusCode !== undefined && response.statusCode >= 200 && response.statusCode < 300;
+        if (!isOpen || rttNs === undefined) {
+          socket.destroy();
+          end('proxy_failed', rttNs);
+          return;
+        }
+        exchange.tunnelled(clock.monoNs());
+        const secured = connectTls({ ...this.#tlsOptions(resource), socket });
+        active = secured;
+        const fail = (error: NodeJS.ErrnoException): void => failed(error, broken);
+        socket.on('error', fail);
+        secured.on('error', fail);
+        securing(secured, () => fetch(secured));
+      });
+      request.on('error', (error: NodeJS.ErrnoException) => failed(error, () => 'proxy_failed'));
+    };
+    this.#running.add(stop);
+    this.#events.sent(seq, exchange.startNs, 0, 0);
+    if (resource.proxy !== undefined && resource.secure) openTunnel(resource.proxy);
+    else fetch(undefined);
   }
 
-  #begin(resource: Resource, address: string): ClientRequest {
-    const { planned } = this.#request;
+  #localAddress(): { localAddress?: string } {
+    const { address } = this.#request.planned.source;
+    return address === undefined ? {} : { localAddress: address };
+  }
+
+  #tlsOptions(resource: Resource): { host: string; servername?: string; ca?: string[]; rejectUnauthorized: false } {
     const { trustedCertificates } = this.#dependencies;
-    const options = {
-      host: address,
-      port: resource.port,
-      path: resource.path,
-      method: 'GET',
-      headers: { host: resource.hostHeader, 'user-agent': 'wan-probe', accept: '*/*' },
-      maxHeaderSize: MAX_HEADER_BYTES,
-      agent: this.#keptConnections ?? (false as const),
-      ...(planned.source.address === undefined ? {} : { localAddress: planned.source.address }),
+    return {
+      host: resource.host,
+      ...(isIP(resource.host) === 0 ? { servername: resource.host } : {}),
+      ...(trustedCertificates === undefined ? {} : { ca: [...trustedCertificates] }),
+      rejectUnauthorized: false,
     };
-    const request = resource.secure
-      ? httpsRequest({
-          ...options,
-          ...(isIP(resource.host) === 0 ? { servername: resource.host } : {}),
-          ...(trustedCertificates === undefined ? {} : { ca: [...trustedCertificates] }),
-        })
-      : httpRequest(options);
+  }
+
+  /** A request that is sent when it is ended; to the proxy, to the address, or over a tunnel. */
+  #begin(resource: Resource, address: string, tunnel: Socket | undefined): ClientRequest {
+    const { secure, proxy, path, hostHeader } = resource;
+    const common = {
+      method: 'GET',
+      headers: { host: hostHeader, 'user-agent': 'wan-probe', accept: '*/*' },
+      maxHeaderSize: MAX_HEADER_BYTES,
+      ...this.#localAddress(),
+    };
+    if (tunnel !== undefined) return httpRequest({ ...common, path, createConnection: () => tunnel });
+    if (proxy !== undefined) {
+      return httpRequest({
+        ...common,
+        host: address,
+        port: proxy.port,
+        path: `http://${hostHeader}${path}`,
+        headers: { ...common.headers, ...proxy.headers },
+        agent: false,
+      });
+    }
+    const options = { ...common, path, port: resource.port, agent: this.#keptConnections ?? (false as const) };
+    return secure
+      ? httpsRequest({ ...this.#tlsOptions(resource), ...options, host: address })
+      : httpRequest({ ...options, host: address });
+  }
+
+  #connectThrough(proxy: ProxyServer, resource: Resource, address: string): ClientRequest {
+    const authority = `${isIP(resource.host) === 6 ? `[${resource.host}]` : resource.host}:${resource.port}`;
+    const request = httpRequest({
+      host: address,
+      port: proxy.port,
+      method: 'CONNECT',
+      path: authority,
+      headers: { host: authority, 'user-agent': 'wan-probe', ...proxy.headers },
+      maxHeaderSize: MAX_HEADER_BYTES,
+      agent: false,
+      ...this.#localAddress(),
+    });
     request.end();
     return request;
   }
@@ -226,6 +350,21 @@ class HttpChannel implements ProbeChannel {
     response.on('end', () => done(true));
     response.on('error', () => done(false));
     response.on('aborted', () => done(false));
+  }
+}
+
+/** What Node says of a certificate: a code, or an error that has one. */
+function tlsFailureOf(reason: unknown): TlsFailure {
+  const code = reason instanceof Error ? (reason as NodeJS.ErrnoException).code : reason;
+  switch (code) {
+    case 'CERT_HAS_EXPIRED':
+      return 'expired';
+    case 'CERT_NOT_YET_VALID':
+      return 'not_yet_valid';
+    case 'ERR_TLS_CERT_ALTNAME_INVALID':
+      return 'wrong_name';
+    default:
+      return 'untrusted';
   }
 }
 
@@ -265,11 +404,20 @@ class Exchange {
     this.phase('connect', this.rttNs);
   }
 
-  secured(nowNs: number, socket: TLSSocket): void {
-    this.readyNs = nowNs;
-    this.phase('tls', nowNs - this.#connectedNs);
+  /** A proxy has connected onward. */
+  tunnelled(nowNs: number): void {
+    this.phase('proxy', nowNs - this.#connectedNs);
+    this.#connectedNs = nowNs;
+  }
+
+  /** Returns what is wrong with the certificate. */
+  secured(nowNs: number, socket: TLSSocket): TlsFailure | undefined {
     const expiryMs = Date.parse(socket.getPeerCertificate().valid_to);
     if (expiryMs > 0) this.#events.tlsExpiry(Math.floor(expiryMs / 1_000));
+    if (!socket.authorized) return tlsFailureOf(socket.authorizationError);
+    this.readyNs = nowNs;
+    this.phase('tls', nowNs - this.#connectedNs);
+    return undefined;
   }
 
   /** Returns the round trip of this exchange. */

@@ -1,6 +1,6 @@
 /** For the live tests of probers: one probe, without a session. */
 import { isIPv6 } from 'node:net';
-import { systemClock, type HttpPhase, type Outcome, type PlannedSession } from '@wanscope/shared';
+import { systemClock, type HttpPhase, type Outcome, type PlannedSession, type TlsFailure } from '@wanscope/shared';
 import type { ProbeEvents, Prober } from './prober.ts';
 
 export interface ProbeResult {
@@ -9,6 +9,7 @@ export interface ProbeResult {
   /** In the order in which they ended. */
   readonly phases: readonly HttpPhase[];
   readonly tlsExpiryS: number | undefined;
+  readonly tlsFailure: TlsFailure | undefined;
   /** Replies that were not taken. */
   readonly forged: number;
 }
@@ -20,6 +21,24 @@ export async function probeOnce(
   timeoutMs = 300,
   sourceAddress = '127.0.0.1',
 ): Promise<ProbeResult> {
+  const [result] = await probeTimes(1, prober, target, { timeoutMs, sourceAddress, keepAlive: false });
+  return result!;
+}
+
+/** The same over one channel that keeps its connections. */
+export async function probeTwice(
+  prober: Prober,
+  target: Partial<PlannedSession['target']>,
+): Promise<readonly ProbeResult[]> {
+  return probeTimes(2, prober, target, { timeoutMs: 2_000, sourceAddress: '127.0.0.1', keepAlive: true });
+}
+
+async function probeTimes(
+  times: number,
+  prober: Prober,
+  target: Partial<PlannedSession['target']>,
+  { timeoutMs, sourceAddress, keepAlive }: { timeoutMs: number; sourceAddress: string; keepAlive: boolean },
+): Promise<readonly ProbeResult[]> {
   const planned: PlannedSession = {
     index: 0,
     path: {
@@ -44,14 +63,16 @@ export async function probeOnce(
       sizeBytes: 64,
       intervalNs: 1e9,
       timeoutNs: timeoutMs * 1e6,
-      keepAlive: false,
+      keepAlive,
     },
     source: { address: sourceAddress, interface: undefined },
     target: { address: undefined, host: undefined, url: undefined, port: undefined, ...target },
   };
-  const phases: HttpPhase[] = [];
+  let phases: HttpPhase[] = [];
   let tlsExpiryS: number | undefined;
+  let tlsFailure: TlsFailure | undefined;
   let forged = 0;
+  const results: ProbeResult[] = [];
   return new Promise((resolve) => {
     const events: ProbeEvents = {
       sent: () => undefined,
@@ -61,14 +82,22 @@ export async function probeOnce(
       seenClass: () => undefined,
       unreachable: () => undefined,
       settle: (_seq, outcome, rttNs) => {
-        channel.close();
-        resolve({ outcome, rttNs, phases, tlsExpiryS, forged });
+        results.push({ outcome, rttNs, phases, tlsExpiryS, tlsFailure, forged });
+        phases = [];
+        // A connection that is kept is free a moment later.
+        if (results.length < times) setTimeout(send, 20);
+        else {
+          channel.close();
+          resolve(results);
+        }
       },
       phase: (_seq, phase) => phases.push(phase),
       tlsExpiry: (expiryS) => (tlsExpiryS = expiryS),
+      tlsFailure: (failure) => (tlsFailure = failure),
       wireBytes: () => undefined,
     };
     const channel = prober.open({ sessionId: 1, planned, timeoutNs: timeoutMs * 1e6 }, events);
-    setImmediate(() => channel.send(0, systemClock.monoNs()));
+    const send = (): void => channel.send(results.length, systemClock.monoNs());
+    setImmediate(send);
   });
 }

@@ -4,7 +4,7 @@
  * A prober opens one channel for each session. The channel sends when told and reports events by sequence number; it
  * never aggregates and knows nothing of intervals, plans or the bus.
  */
-import type { HttpPhase, Outcome, PlannedSession, Protocol } from '@wanscope/shared';
+import type { HttpPhase, Outcome, PlannedSession, Protocol, TlsFailure } from '@wanscope/shared';
 import type { ReplyVerdict } from '../in-flight.ts';
 
 /** How a session hears from its channel. Sequence numbers are those given to `send`, or their low 32 bits. */
@@ -38,6 +38,8 @@ export interface ProbeEvents {
   settle(seq: number, outcome: Outcome, rttNs?: number, contaminated?: boolean): void;
   phase(seq: number, phase: HttpPhase, durationNs: number): void;
   tlsExpiry(expiryS: number): void;
+  /** Why a handshake failed. */
+  tlsFailure(failure: TlsFailure): void;
   /** Octets handed to the network, IP headers included. */
   wireBytes(bytes: number): void;
 }

@@ -3,12 +3,13 @@ import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createServer as createHttpServer } from 'node:http';
+import { createServer as createHttpServer, request as httpRequest, type IncomingMessage } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { Duplex } from 'node:stream';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FAMILIES, systemClock, type Clock, type Family } from '@wanscope/shared';
 import { TargetResolver } from '../net/destination.ts';
 import { KernelEngine } from '../net/kernel-engine.ts';
@@ -22,7 +23,8 @@ import { openTcpReflector } from '../reflectors/tcp.ts';
 import { CountingClock, proberContract, SLOW_ANSWER_MS, type ContractTarget } from './contract.ts';
 import { httpProber } from './http.ts';
 import { icmpProber } from './icmp.ts';
-import { probeOnce } from './probe-once.ts';
+import type { Prober } from './prober.ts';
+import { probeOnce, probeTwice } from './probe-once.ts';
 import { tcpProber } from './tcp.ts';
 import { udpProber } from './udp.ts';
 
@@ -198,6 +200,39 @@ proberContract('HTTP', async () => {
   };
 });
 
+proberContract('HTTP through a proxy', async () => {
+  const clock = new CountingClock();
+  const reflector = await openHttpReflector({ address: '127.0.0.1', port: 0 }, context);
+  const proxy = await startProxy();
+  const hole = await blackHole();
+  const direct = httpProber(connects(clock));
+  // The suite knows addresses and ports; here they are the origin's, or the silent proxy's.
+  const prober: Prober = {
+    ...direct,
+    open: (request, events) => {
+      const { planned } = request;
+      const { address, port } = planned.target;
+      const url = `http://x.example:${reflector.port}/`;
+      const via = port === reflector.port ? proxy.url : `http://${address}:${port}`;
+      const target = { address: undefined, host: undefined, url, port: undefined, proxy: via };
+      return direct.open({ ...request, planned: { ...planned, target } }, events);
+    },
+  };
+  return {
+    clock,
+    prober,
+    family: 'ipv4',
+    answering: { address: '127.0.0.1', port: reflector.port },
+    silent: hole.target,
+    wireBytes: [264, 764],
+    close: async () => {
+      hole.close();
+      await proxy.close();
+      await reflector.close();
+    },
+  };
+});
+
 /** The system answers every echo on loopback, so silence and lateness are made on the way back. */
 class MutedEngine {
   delayMs: number | undefined = 0;
@@ -360,12 +395,120 @@ describe('a connect that fails', () => {
   });
 });
 
+/**
+ * A small proxy for every name, all of which it takes for this machine: CONNECT and absolute URLs, and a password where
+ * one is given. What it was asked is noted.
+ */
+async function startProxy(password?: string): Promise<{ url: string; asked: string[]; close: () => Promise<void> }> {
+  const asked: string[] = [];
+  const sockets = new Set<Duplex>();
+  const expected = password === undefined ? undefined : `Basic ${Buffer.from(password).toString('base64')}`;
+  const server = createHttpServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    if (request.headers['proxy-authorization'] !== expected) {
+      response.writeHead(407).end();
+      return;
+    }
+    const { port, pathname } = new URL(request.url!);
+    const onward = httpRequest({ host: '127.0.0.1', port, path: pathname }, (answer) => {
+      response.writeHead(answer.statusCode!);
+      answer.pipe(response);
+    });
+    onward.on('error', () => response.writeHead(502).end());
+    onward.end();
+  });
+  server.on('connection', (socket) => {
+    sockets.add(socket);
+    socket.on('error', () => undefined);
+  });
+  server.on('connect', (request: IncomingMessage, socket: Duplex) => {
+    asked.push(`CONNECT ${request.url}`);
+    if (request.headers['proxy-authorization'] !== expected) {
+      socket.end('HTTP/1.1 407 Proxy Authentication Required\r\n\r\n');
+      return;
+    }
+    const onward = connect(Number(request.url!.split(':')[1]), '127.0.0.1', () => {
+      socket.write('HTTP/1.1 200 Connection established\r\n\r\n');
+      onward.pipe(socket).pipe(onward);
+    });
+    sockets.add(onward);
+    onward.on('error', () => socket.end('HTTP/1.1 502 Bad Gateway\r\n\r\n'));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  return {
+    url: `http://${password === undefined ? '' : `${password}@`}127.0.0.1:${port}`,
+    asked,
+    close: async () => {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
+
+describe('HTTP through a proxy', () => {
+  let origin: Server;
+  let port: number;
+
+  beforeAll(async () => {
+    origin = createHttpServer((_request, response) => response.end('ok')).listen(0, '127.0.0.1');
+    await once(origin, 'listening');
+    port = (origin.address() as AddressInfo).port;
+  });
+  afterAll(() => origin.close());
+
+  it('asks the proxy for the whole URL and leaves the name to it', async () => {
+    const proxy = await startProxy('user:pass word');
+    const url = proxy.url.replace(' ', '%20');
+    const result = await probeOnce(httpProber(connects()), { url: `http://x.example:${port}/a?b`, proxy: url }, 2_000);
+    expect(result).toMatchObject({ outcome: 'answered', phases: ['connect', 'processing', 'transfer'] });
+    expect(proxy.asked).toEqual([`GET http://x.example:${port}/a?b`]);
+    await proxy.close();
+  });
+
+  it('fails with a round trip where the proxy refuses, cannot reach the far end or wants a password', async () => {
+    const open = await startProxy();
+    const closed = await startProxy();
+    await closed.close();
+    const guarded = await startProxy('user:secret');
+    const keyless = guarded.url.replace('user:secret@', '');
+    const prober = httpProber(connects());
+    const through = (proxy: string, url: string) => probeOnce(prober, { url, proxy }, 2_000);
+    const results = [
+      await through(closed.url, 'http://x.example/'),
+      await through(closed.url, 'https://x.example/'),
+      await through(keyless, 'http://x.example/'),
+      await through(keyless, 'https://x.example/'),
+      // Nothing listens there: port 1 is reserved (RFC 6335).
+      await through(open.url, 'https://x.example:1/'),
+    ];
+    await open.close();
+    await guarded.close();
+    expect(results.map(({ outcome }) => outcome)).toEqual(results.map(() => 'proxy_failed'));
+    for (const { rttNs } of results) expect(rttNs).toBeGreaterThan(0);
+  });
+
+  it('waits for a proxy that says nothing until its time is over, and is unresolved where the proxy is', async () => {
+    const mute = createServer((socket) => socket.on('error', () => undefined)).listen(0, '127.0.0.1');
+    await once(mute, 'listening');
+    const proxy = `http://127.0.0.1:${(mute.address() as AddressInfo).port}`;
+    const prober = httpProber(connects());
+    expect((await probeOnce(prober, { url: 'https://x.example/', proxy })).outcome).toBe('response_timeout');
+    mute.close();
+    const nowhere = { url: 'https://127.0.0.1/', proxy: 'http://proxy.example:3128' };
+    expect((await probeOnce(prober, nowhere)).outcome).toBe('unresolved');
+  });
+});
+
 describe('HTTPS', () => {
   let folder: string;
   let key: string;
   let certificate: string;
   let server: ReturnType<typeof createHttpsServer>;
   let url: string;
+  let requests = 0;
 
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'wan-probe-tls-'));
@@ -381,7 +524,10 @@ describe('HTTPS', () => {
     );
     key = readFileSync(files.key, 'utf8');
     certificate = readFileSync(files.certificate, 'utf8');
-    server = createHttpsServer({ key, cert: certificate }, (_request, response) => response.end('ok'));
+    server = createHttpsServer({ key, cert: certificate }, (_request, response) => {
+      requests += 1;
+      response.end('ok');
+    });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
     url = `https://service.example:${(server.address() as AddressInfo).port}/`;
@@ -392,6 +538,15 @@ describe('HTTPS', () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
+  beforeEach(() => {
+    requests = 0;
+  });
+
+  const endOf = (pem: string): number => {
+    const end = execFileSync('openssl', ['x509', '-noout', '-enddate'], { input: pem, encoding: 'utf8' });
+    return Date.parse(end.trim().replace('notAfter=', '')) / 1_000;
+  };
+
   /** A peer is on this machine here, so its name may lead to loopback, which an external target's may not. */
   const onLoopback = new TargetResolver(() => Promise.resolve(['127.0.0.1']));
   onLoopback.resolve = () => Promise.resolve({ address: '127.0.0.1' });
@@ -401,15 +556,89 @@ describe('HTTPS', () => {
     const result = await probeOnce(prober, { url }, 2_000);
     expect(result.outcome).toBe('answered');
     expect(result.phases).toEqual(['resolve', 'connect', 'tls', 'processing', 'transfer']);
-    const end = execFileSync('openssl', ['x509', '-noout', '-enddate'], { input: certificate, encoding: 'utf8' });
-    expect(result.tlsExpiryS).toBe(Date.parse(end.trim().replace('notAfter=', '')) / 1_000);
+    expect(result.tlsExpiryS).toBe(endOf(certificate));
   });
 
   it('fails where the certificate is not trusted, or is of another name', async () => {
     const untrusting = httpProber({ ...connects(), resolver: onLoopback });
-    expect((await probeOnce(untrusting, { url }, 2_000)).outcome).toBe('tls_failed');
+    const ended = { tlsExpiryS: endOf(certificate), outcome: 'tls_failed' };
+    expect(await probeOnce(untrusting, { url }, 2_000)).toMatchObject({ ...ended, tlsFailure: 'untrusted' });
     const prober = httpProber({ ...connects(), resolver: onLoopback, trustedCertificates: [certificate] });
     const other = url.replace('service.example', 'other.example');
-    expect((await probeOnce(prober, { url: other }, 2_000)).outcome).toBe('tls_failed');
+    expect(await probeOnce(prober, { url: other }, 2_000)).toMatchObject({ ...ended, tlsFailure: 'wrong_name' });
+    expect(requests).toBe(0);
+  });
+
+  it('tells when a certificate ended that has, and sends no request', async () => {
+    const files = { request: join(folder, 'request.pem'), expired: join(folder, 'expired.pem') };
+    const openssl = (...words: string[]): Buffer => execFileSync('openssl', words, { stdio: 'pipe' });
+    openssl(
+      ...['req', '-new', '-key', join(folder, 'key.pem'), '-subj', '/CN=service.example', '-out', files.request],
+      ...['-addext', 'subjectAltName=DNS:service.example'],
+    );
+    openssl(
+      ...['x509', '-req', '-in', files.request, '-signkey', join(folder, 'key.pem'), '-days', '-1'],
+      ...['-copy_extensions', 'copy', '-out', files.expired],
+    );
+    const expired = readFileSync(files.expired, 'utf8');
+    const stale = createHttpsServer({ key, cert: expired }, () => (requests += 1));
+    stale.listen(0, '127.0.0.1');
+    await once(stale, 'listening');
+    const prober = httpProber({ ...connects(), resolver: onLoopback, trustedCertificates: [expired] });
+    const at = `https://service.example:${(stale.address() as AddressInfo).port}/`;
+    const result = await probeOnce(prober, { url: at }, 2_000);
+    stale.close();
+    expect(result).toMatchObject({
+      outcome: 'tls_failed',
+      tlsFailure: 'expired',
+      tlsExpiryS: endOf(expired),
+      phases: ['resolve', 'connect'],
+    });
+    expect(result.tlsExpiryS).toBeLessThan(Date.now() / 1_000);
+    expect(requests).toBe(0);
+  });
+
+  it('tells a handshake that broke from a bad certificate', async () => {
+    const deaf = createServer((socket) => socket.on('error', () => undefined).once('data', () => socket.end('no TLS')));
+    deaf.listen(0, '127.0.0.1');
+    await once(deaf, 'listening');
+    const at = `https://service.example:${(deaf.address() as AddressInfo).port}/`;
+    const result = await probeOnce(httpProber({ ...connects(), resolver: onLoopback }), { url: at }, 2_000);
+    deaf.close();
+    expect(result).toMatchObject({ outcome: 'tls_failed', tlsFailure: 'handshake', tlsExpiryS: undefined });
+  });
+
+  it('asks over a kept connection once it was checked', async () => {
+    const prober = httpProber({ ...connects(), resolver: onLoopback, trustedCertificates: [certificate] });
+    const [first, second] = await probeTwice(prober, { url });
+    expect(first).toMatchObject({
+      outcome: 'answered',
+      phases: ['resolve', 'connect', 'tls', 'processing', 'transfer'],
+    });
+    expect(second).toMatchObject({ outcome: 'answered', phases: ['resolve', 'processing', 'transfer'] });
+  });
+
+  it('goes through a proxy to the far end: connect is to the proxy, TLS is with the server', async () => {
+    const proxy = await startProxy();
+    // The prober itself can resolve no name: the proxy does.
+    const prober = httpProber({ ...connects(), trustedCertificates: [certificate] });
+    const result = await probeOnce(prober, { url, proxy: proxy.url }, 2_000);
+    expect(result).toMatchObject({
+      outcome: 'answered',
+      phases: ['connect', 'proxy', 'tls', 'processing', 'transfer'],
+      tlsExpiryS: endOf(certificate),
+    });
+    const other = url.replace('service.example', 'other.example');
+    expect(await probeOnce(prober, { url: other, proxy: proxy.url }, 2_000)).toMatchObject({
+      outcome: 'tls_failed',
+      tlsFailure: 'wrong_name',
+      phases: ['connect', 'proxy'],
+    });
+    expect(requests).toBe(1);
+    expect(proxy.asked.map((line) => line.replace(/:\d+$/, ''))).toEqual([
+      'CONNECT service.example',
+      'CONNECT other.example',
+    ]);
+    await proxy.close();
   });
 });

@@ -55,6 +55,13 @@ const DEFAULT_TIMEOUT_NS: Readonly<Record<Protocol, number>> = {
 
 const NAME_RULE = 'must be 1 to 63 of a-z, 0-9, - and _';
 
+const PROXY_RULE = 'must be a proxy such as http://proxy.example:3128';
+
+function isProxyUrl(value: string): boolean {
+  if (!/^http:\/\/[^/\s]+\/?$/.test(value) || !URL.canParse(value)) return false;
+  return new URL(value).hostname !== '';
+}
+
 const text = <T>(parse: (value: string) => T | undefined, rule: string): z.ZodType<T, string> =>
   z.string({ error: rule }).transform((value, context) => {
     const parsed = parse(value);
@@ -84,6 +91,9 @@ const className = text(
 
 const dnsName = text((value) => (isDnsName(value) ? value : undefined), 'must be a DNS name such as example.com');
 const dnsType = z.enum(DNS_TYPE_NAMES, { error: `must be one of ${DNS_TYPE_NAMES.join(', ')}` });
+
+/** Never repeated in an error: it may hold a password. */
+const proxy = z.string({ error: PROXY_RULE }).refine(isProxyUrl, PROXY_RULE);
 
 /** An object without unknown keys; the error names the allowed ones. */
 function strict<Shape extends z.ZodRawShape>(shape: Shape): z.ZodObject<Shape, z.core.$strict> {
@@ -143,6 +153,7 @@ const testSchema = strict({
     .default('both')
     .describe('IP versions to measure, where both ends have them.'),
   keepAlive: z.boolean().default(false).describe('HTTP: reuse the connection of the last request.'),
+  proxy: proxy.optional().describe('HTTP: proxy of every target that names none, such as http://proxy.example:3128.'),
   query: dnsName.optional().describe('DNS: the name to ask for, unless the target names one.'),
   type: dnsType.optional().describe('DNS: the type of record to ask for; A when absent.'),
   voice: strict({
@@ -177,6 +188,7 @@ const targetSchema = strict({
     .optional()
     .describe('For all other tests; resolved by the probe.'),
   port: z.int().min(1).max(65_535).optional().describe('For TCP and DNS tests (DNS: 53 when absent) and responders.'),
+  proxy: proxy.optional().describe("HTTP: proxy to reach the URL through, instead of the test's."),
   query: dnsName.optional().describe("DNS: the name to ask it for, instead of the test's."),
   type: dnsType.optional().describe('DNS: the type of record to ask for with `query`; A when absent.'),
   tests: z.array(name).min(1).describe('Names of tests.'),
@@ -347,6 +359,7 @@ function build(parsed: Parsed): OperatorConfig {
           jitterBufferNs: test.voice.jitterBuffer,
           concealment: test.voice.concealment,
         },
+        proxy: test.proxy,
         question: questionOf(test),
       };
     }),
@@ -358,6 +371,7 @@ function build(parsed: Parsed): OperatorConfig {
       url: target.url,
       host: target.host,
       port: target.port,
+      proxy: target.proxy,
       question: questionOf(target),
     })),
     objectives: parsed.objectives.map(({ from, to, test, rtt, loss }): ObjectiveConfig => ({
@@ -418,6 +432,8 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (test.timeoutNs < NS_PER_MS) add([...path, 'timeout'], 'must be 1ms or more');
     if (test.intervalNs < NS_PER_MS) add([...path, 'rate'], 'must be 1000/s or less');
     if (test.voice !== undefined && test.protocol !== 'udp') add([...path, 'voice'], 'is for protocol udp');
+    if (test.proxy !== undefined && test.protocol !== 'http') add([...path, 'proxy'], 'is for protocol http');
+    if (test.proxy !== undefined && test.keepAlive) add([...path, 'keepAlive'], 'does not go through a proxy');
     if (test.protocol === 'dns' && test.class !== 'BE') add([...path, 'class'], 'is for protocols icmp and udp');
     if (test.protocol === 'udp' && test.sizeBytes < 44) add([...path, 'size'], 'must be 44 or more for STAMP');
   }
@@ -427,6 +443,9 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     mesh.tests.forEach((test, at) => {
       if (config.tests.get(test)?.protocol === 'dns') {
         add([...path, 'tests', at], `test ${test} asks a resolver: it is for targets`);
+      }
+      if (config.tests.get(test)?.proxy !== undefined) {
+        add([...path, 'tests', at], `test ${test} goes through a proxy: it is for targets`);
       }
     });
     mesh.hubs.forEach((hub, at) => checkSite([...path, 'hubs', at], hub));
@@ -441,7 +460,11 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (target.kind === 'external' && target.site !== undefined)
       add([...path, 'site'], 'an external target has no site');
     if (target.site !== undefined) checkSite([...path, 'site'], target.site);
+    if (target.proxy !== undefined && target.url === undefined) add([...path, 'proxy'], 'goes with a url');
     for (const testName of target.tests) {
+      if (target.proxy !== undefined && config.tests.get(testName)?.keepAlive === true) {
+        add([...path, 'proxy'], `test ${testName} keeps connections, which does not go through a proxy`);
+      }
       const protocol = config.tests.get(testName)?.protocol;
       if (protocol === 'http' && target.url === undefined) add([...path, 'url'], `test ${testName} needs a url`);
       if (protocol !== 'http' && protocol !== undefined && target.host === undefined) {

@@ -43,6 +43,8 @@ export interface TestConfig {
   readonly keepAlive: boolean;
   /** Set for a voice-like test: its paths get a mean opinion score. */
   readonly voice: VoiceConfig | undefined;
+  /** HTTP: URL of a proxy for every target that names none. */
+  readonly proxy: string | undefined;
   /** DNS: what to ask, unless the target says. */
   readonly question: DnsQuestion | undefined;
 }
@@ -77,6 +79,8 @@ export interface TargetConfig {
   /** IP address or name, for the other tests. */
   readonly host: string | undefined;
   readonly port: number | undefined;
+  /** URL of the proxy for `url`; undefined: what the test says. */
+  readonly proxy: string | undefined;
   /** What DNS tests ask it; undefined: what the test says. */
   readonly question: DnsQuestion | undefined;
   readonly tests: readonly string[];
