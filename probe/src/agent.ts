@@ -36,6 +36,7 @@ import type { LoopDelay, LoopWatch } from './net/loop-watch.ts';
 import type { EngineCounts, EngineName, PacketEngine } from './net/packet-engine.ts';
 import type { PlanStore } from './plan-store.ts';
 import type { Prober } from './probers/prober.ts';
+import type { RouteTracer, TracerContext } from './routes/tracer.ts';
 import { Publisher } from './publisher.ts';
 import { encodeInterval, type ReportFormat } from './reports.ts';
 import { Schedule, type TimerError } from './schedule.ts';
@@ -72,6 +73,8 @@ export interface AgentOptions {
     'name' | 'icmpFamilies' | 'leadNs' | 'drain' | 'missed' | 'counts' | 'takeLateness'
   >;
   readonly watch: Pick<LoopWatch, 'take'>;
+  /** Undefined: routes are not followed here. */
+  readonly makeTracer?: ((context: TracerContext) => RouteTracer) | undefined;
   /** Where the probe can be reached now; asked again at each connect. */
   readonly endpoints: () => Promise<readonly HelloEndpoint[]>;
   readonly reflectorCounts: () => ReflectorCounts;
@@ -119,6 +122,7 @@ export class Agent {
   readonly #once = new OncePerCause();
   readonly #budget: SendBudget;
   readonly #context: SessionContext;
+  readonly #tracer: RouteTracer | undefined;
   readonly #rejected = new Map<RejectCause, number>();
   readonly #startedAtMs: number;
   /** By recipe. */
@@ -165,6 +169,12 @@ export class Agent {
         this.#contaminated += 1;
       },
     };
+    this.#tracer = options.makeTracer?.({
+      clock,
+      budget: this.#budget,
+      nextStreamId: () => this.#nextSessionId++,
+      countBytes: (uplink, bytes) => options.usage.add('routes', uplink, bytes),
+    });
     this.#publisher = new Publisher({
       bus: options.bus,
       spool: options.spool,
@@ -202,6 +212,7 @@ export class Agent {
     this.#cancelClose?.();
     this.#cancelHello?.();
     this.#schedule.clear();
+    this.#tracer?.stop();
     const all = [...this.#sessions.values(), ...this.#draining.map(({ session }) => session)];
     this.#options.engine.drain();
     for (const session of all) session.abandon();
@@ -278,6 +289,7 @@ export class Agent {
   #onAsk(bytes: Uint8Array): void {
     try {
       const ask = decodeAsk(bytes, this.#options.identity);
+      this.#tracer?.sayAgain();
       if (ask.want === 'hello') this.#sayHello();
       else this.#publisher.announceAgain();
     } catch (error) {
@@ -391,6 +403,7 @@ export class Agent {
       this.#draining.push({ session, lastInterval });
     }
     this.#sessions = sessions;
+    this.#tracer?.use([...sessions.values()]);
     this.#plan = plan;
     this.#dictionary = dictionary;
     this.#publisher.useDictionary(dictionary);
@@ -407,6 +420,7 @@ export class Agent {
     const sending = this.#plan !== undefined && !this.#plan.paused && !this.#expired();
     if (sending === this.#sending && sending) return;
     this.#sending = sending;
+    this.#tracer?.setSending(sending);
     for (const session of this.#sessions.values()) {
       if (sending) this.#schedule.add(session);
       else this.#schedule.remove(session);
@@ -463,7 +477,7 @@ export class Agent {
     if (this.#closing === span) this.#closing = undefined;
     const byDictionary = new Map<string, PathRecord[]>([[this.#dictionary.hash, []]]);
     const collect = (session: Session): void => {
-      const record = session.close(span);
+      const record = { ...session.close(span), ...this.#tracer?.take(session.recipe) };
       const records = byDictionary.get(session.dictionaryHash);
       if (records === undefined) byDictionary.set(session.dictionaryHash, [record]);
       else records.push(record);
@@ -568,6 +582,7 @@ export class Agent {
       engineRingDropped: rowsDropped,
       engineKernelDropped: receiveDropped,
       kernelEngine: engine.name === 'kernel' ? 1 : 0,
+      routesUnavailable: this.#tracer === undefined ? 1 : 0,
     };
   }
 

@@ -24,6 +24,7 @@ import { SocketLimit } from './net/socket-limit.ts';
 import { FilePlanStore } from './plan-store.ts';
 import { createProbers } from './probers/registry.ts';
 import { Reflectors } from './reflectors/reflectors.ts';
+import { RouteTracer } from './routes/tracer.ts';
 import { serveSelfMetrics, type SelfMetricsServer } from './self-metrics.ts';
 import { MemorySpool } from './spool.ts';
 import { readCpuThrottling } from './throttling.ts';
@@ -138,6 +139,10 @@ export async function startProbe(
   const addresses = async (): Promise<readonly LocalAddress[]> =>
     settings.addresses ??
     (await detectAddresses(async (family) => routeSource(settings.natsUrls, family), interfaceAddresses()));
+  const resolver = new TargetResolver(systemLookup);
+  const followsRoutes = engine.exploredFamilies.length > 0;
+  if (!followsRoutes)
+    log.warn({ engine: engine.name }, 'routes are not followed: that needs the kernel engine and CAP_NET_RAW');
   const agent = new Agent({
     identity: settings.identity,
     bootId: randomBytes(8).toString('hex'),
@@ -151,13 +156,14 @@ export async function startProbe(
     probers: createProbers({
       clock,
       engine,
-      resolver: new TargetResolver(systemLookup),
+      resolver,
       sockets: new SocketLimit(),
       readHandshake: native === undefined ? () => undefined : handshakeReader(native),
       watch,
     }),
     engine,
     watch,
+    makeTracer: followsRoutes ? (context) => new RouteTracer({ engine, resolver }, context) : undefined,
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts),
     reflectorCounts: () => reflectors.counts,
     processUsage: () => {

@@ -53,6 +53,7 @@ export function recipeOf(planned: PlannedSession): string {
 
 export class Session implements ProbeEvents, Task {
   readonly recipe: string;
+  readonly planned: PlannedSession;
   readonly intervalNs: number;
   readonly phaseNs: number;
   readonly leadNs: number;
@@ -90,6 +91,7 @@ export class Session implements ProbeEvents, Task {
   ) {
     const intervalNs = intervalMs * NS_PER_MS;
     this.recipe = recipeOf(planned);
+    this.planned = planned;
     this.index = planned.index;
     this.dictionaryHash = dictionaryHash;
     this.intervalNs = planned.test.intervalNs;

@@ -6,6 +6,7 @@ export * from './dns.ts';
 export * from './errors.ts';
 export * from './hello.ts';
 export * from './histogram.ts';
+export * from './ip.ts';
 export * from './path.ts';
 export * from './plan.ts';
 export * from './report.ts';

@@ -53,6 +53,8 @@ const planTestSchema = z.strictObject({
   proxy: proxyUrl.optional(),
   /** DNS: what to ask, unless the destination says. */
   question: questionSchema.optional(),
+  /** Between two rounds that follow the session's route; absent: its route is not followed. */
+  routeIntervalNs: z.int().min(NS_PER_S).optional(),
 });
 
 const planSourceSchema = z.strictObject({

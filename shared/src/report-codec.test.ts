@@ -51,6 +51,24 @@ const rich: PathRecord = {
   tlsExpiryS: 1_800_000_000,
   tlsFailure: 'expired',
   seenDscp: 0,
+  route: {
+    flow: 40_000,
+    sinceMs: Date.UTC(2026, 0, 5, 11),
+    changes: 1,
+    ending: 'reached',
+    hops: [
+      { addresses: ['2001:db8::1'], others: [], sent: 3, answered: 2, rtt: { minNs: 200_000, medianNs: 250_000 } },
+      { addresses: [], others: ['2001:db8::2'], sent: 3, answered: 0 },
+      {
+        addresses: ['2001:db8::5', '2001:db8::6'],
+        others: [],
+        sent: 1,
+        answered: 1,
+        rtt: { minNs: 100, medianNs: 100 },
+      },
+    ],
+  },
+  mtu: { bytes: 1_400, blackHole: true },
 };
 
 const report = reportOf([recordOf(0, []), recordOf(1, [5 * NS_PER_MS]), rich], {

@@ -14,10 +14,12 @@ import { bucketIndex, Buckets, CLASSIC_FIRST_INDEX, CLASSIC_LAST_INDEX, classicI
 import {
   checkReport,
   HTTP_PHASES,
+  MAX_ROUTE_HOPS,
   OUTCOMES,
-  TLS_FAILURES,
+  ROUTE_ENDINGS,
   SELF_FIELDS,
   TICK_NS,
+  TLS_FAILURES,
   USAGE_PURPOSES,
   type BurstGap,
   type HttpPhase,
@@ -27,11 +29,14 @@ import {
   type Outcome,
   type PathRecord,
   type Report,
+  type RouteHop,
+  type RouteReport,
   type RttSummary,
   type SelfField,
   type SelfReport,
   type Usage,
 } from './report.ts';
+import { addressOctets, addressText } from './ip.ts';
 import { isToken, MAX_MESSAGE_BYTES } from './subjects.ts';
 import { NS_PER_S } from './units.ts';
 
@@ -63,6 +68,10 @@ const EXTENSION_TLS_EXPIRY = 3;
 const EXTENSION_SEEN_DSCP = 4;
 const EXTENSION_CONTAMINATED = 5;
 const EXTENSION_TLS_FAILURE = 6;
+const EXTENSION_ROUTE = 8;
+const EXTENSION_MTU = 9;
+
+const ROUTE_IPV6 = 0x80;
 
 const ticks = (ns: number): number => Math.round(ns / TICK_NS);
 const toNs = (count: number): number => count * TICK_NS;
@@ -232,7 +241,7 @@ function extensionsOf(record: PathRecord): Extension[] {
     write(out);
     extensions.push({ tag, bytes: out.finish() });
   };
-  const { outcomes, httpPhases, tlsExpiryS, tlsFailure, seenDscp, contaminated } = record;
+  const { outcomes, httpPhases, tlsExpiryS, tlsFailure, seenDscp, contaminated, route, mtu } = record;
   if (outcomes !== undefined) {
     add(EXTENSION_OUTCOMES, (out) => {
       for (const [at, outcome] of OUTCOMES.entries()) {
@@ -258,7 +267,28 @@ function extensionsOf(record: PathRecord): Extension[] {
   if (seenDscp !== undefined) add(EXTENSION_SEEN_DSCP, (out) => out.varint(seenDscp));
   if (contaminated > 0) add(EXTENSION_CONTAMINATED, (out) => out.varint(contaminated));
   if (tlsFailure !== undefined) add(EXTENSION_TLS_FAILURE, (out) => out.varint(TLS_FAILURES.indexOf(tlsFailure)));
+  if (route !== undefined) add(EXTENSION_ROUTE, (out) => writeRoute(out, route));
+  if (mtu !== undefined) add(EXTENSION_MTU, (out) => out.varint(2 * mtu.bytes + (mtu.blackHole ? 1 : 0)));
   return extensions;
+}
+
+function writeRoute(out: ByteWriter, { flow, sinceMs, changes, ending, hops }: RouteReport): void {
+  const addresses = hops.flatMap((hop) => [...hop.addresses, ...hop.others]);
+  const isIpv6 = addresses.some((address) => address.includes(':'));
+  out.u8(ROUTE_ENDINGS.indexOf(ending) | (isIpv6 ? ROUTE_IPV6 : 0));
+  out.varint(flow);
+  out.varint(sinceMs);
+  out.varint(changes);
+  out.u8(hops.length);
+  for (const hop of hops) {
+    out.u8((hop.addresses.length << 4) | hop.others.length);
+    for (const address of [...hop.addresses, ...hop.others]) out.raw(addressOctets(address)!);
+    out.varint(hop.sent);
+    out.varint(hop.answered);
+    if (hop.rtt === undefined) continue;
+    out.varint(ticks(hop.rtt.minNs));
+    out.varint(ticks(hop.rtt.medianNs) - ticks(hop.rtt.minNs));
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------------- decoding
@@ -456,9 +486,34 @@ function readExtensions(input: ByteReader, record: { -readonly [K in keyof PathR
     } else if (tag === EXTENSION_TLS_FAILURE) {
       const failure = TLS_FAILURES[body.varint()];
       if (failure !== undefined) record.tlsFailure = failure;
+    } else if (tag === EXTENSION_ROUTE) {
+      record.route = readRoute(body);
+    } else if (tag === EXTENSION_MTU) {
+      const value = body.varint();
+      record.mtu = { bytes: Math.floor(value / 2), blackHole: value % 2 === 1 };
     }
     // Anything else is of a later version: skipped.
   }
+}
+
+function readRoute(input: ByteReader): RouteReport {
+  const head = input.u8();
+  const ending = ROUTE_ENDINGS[head & ~ROUTE_IPV6];
+  if (ending === undefined) throw new RejectedMessage('malformed', 'ending of a route');
+  const octets = head & ROUTE_IPV6 ? 16 : 4;
+  const [flow, sinceMs, changes] = [input.varint(), input.varint(), input.varint()];
+  const hops = Array.from({ length: bounded('hops', input.u8(), MAX_ROUTE_HOPS) }, (): RouteHop => {
+    const numbers = input.u8();
+    const read = (count: number): string[] => Array.from({ length: count }, () => addressText(input.raw(octets)));
+    const addresses = read(numbers >> 4);
+    const others = read(numbers & 0xf);
+    const [sent, answered] = [input.varint(), input.varint()];
+    if (answered === 0) return { addresses, others, sent, answered };
+    const min = input.varint();
+    const medianNs = toNs(min + input.varint());
+    return { addresses, others, sent, answered, rtt: { minNs: toNs(min), medianNs } };
+  });
+  return { flow, sinceMs, changes, ending, hops };
 }
 
 // -------------------------------------------------------------------------------------------------------------- JSON
@@ -519,6 +574,26 @@ const recordSchema = z.strictObject({
   tlsExpiryS: count.optional(),
   tlsFailure: z.enum(TLS_FAILURES).optional(),
   seenDscp: count.optional(),
+  route: z
+    .strictObject({
+      flow: count,
+      sinceMs: count,
+      changes: count,
+      ending: z.enum(ROUTE_ENDINGS),
+      hops: z
+        .array(
+          z.strictObject({
+            addresses: z.array(z.string()),
+            others: z.array(z.string()),
+            sent: count,
+            answered: count,
+            rtt: z.strictObject({ minNs: count, medianNs: count }).optional(),
+          }),
+        )
+        .max(MAX_ROUTE_HOPS),
+    })
+    .optional(),
+  mtu: z.strictObject({ bytes: count, blackHole: z.boolean() }).optional(),
 });
 
 const reportSchema = z.strictObject({

@@ -2,6 +2,8 @@
  * Report: one probe's closed interval, one record for every session. The bytes are in `report-codec.ts`; here is what
  * they mean and which values are possible.
  */
+import { createHash } from 'node:crypto';
+import { isIP } from 'node:net';
 import { RejectedMessage } from './errors.ts';
 import type { Buckets } from './histogram.ts';
 
@@ -89,6 +91,46 @@ export interface HttpPhaseSum {
   readonly sumNs: number;
 }
 
+/**
+ * How a route ends: the destination answered, a router said that it cannot be reached, nothing answers any more, or the
+ * packets go round in circles.
+ */
+export const ROUTE_ENDINGS = ['reached', 'unreachable', 'silent', 'loop'] as const;
+export type RouteEnding = (typeof ROUTE_ENDINGS)[number];
+
+/** What is known of one hop since the route was first seen. */
+export interface RouteHop {
+  /** The usual one first; none: it is silent. Several: packets of one flow go different ways. */
+  readonly addresses: readonly string[];
+  /** Routers that other flows between the same ends pass at this distance. */
+  readonly others: readonly string[];
+  /** Probes that ended here, and how many it answered. The rest is silence or rate limiting, not loss. */
+  readonly sent: number;
+  readonly answered: number;
+  /** From the probe to the hop and back, of the answered probes; the median is of the last few. */
+  readonly rtt?: { readonly minNs: number; readonly medianNs: number };
+}
+
+/** The way of a session's own packets. It is in a record when it has changed, is new or is said again. */
+export interface RouteReport {
+  /** Source port of the flow, for ICMP the checksum of its echoes: what routers with equal ways choose by. */
+  readonly flow: number;
+  /** Since when it has been this one. */
+  readonly sinceMs: number;
+  /** How often the route changed in this interval. */
+  readonly changes: number;
+  readonly ending: RouteEnding;
+  /** From the first router to the destination, or as far as anything answers. */
+  readonly hops: readonly RouteHop[];
+}
+
+/** Path MTU by RFC 8899: the largest IP packet that was answered. */
+export interface MtuReport {
+  readonly bytes: number;
+  /** Larger packets vanish and no router says so. */
+  readonly blackHole: boolean;
+}
+
 /** One session in one interval. `sent` = answered with an RTT + `lost`; everything else is beside it. */
 export interface PathRecord {
   readonly index: number;
@@ -125,9 +167,11 @@ export interface PathRecord {
    * echo) makes it what was sent, unless somebody on the way there or back rewrote it.
    */
   readonly seenDscp?: number;
+  readonly route?: RouteReport;
+  readonly mtu?: MtuReport;
 }
 
-export const USAGE_PURPOSES = ['probes', 'reflections', 'reports', 'drain'] as const;
+export const USAGE_PURPOSES = ['probes', 'reflections', 'reports', 'drain', 'routes'] as const;
 export type UsagePurpose = (typeof USAGE_PURPOSES)[number];
 
 /** Octets sent since boot by one purpose over one uplink ('' when none is declared). */
@@ -165,11 +209,12 @@ export const SELF_FIELDS = [
   'engineRingDropped',
   'engineKernelDropped',
   'kernelEngine',
+  'routesUnavailable',
 ] as const;
 export type SelfField = (typeof SELF_FIELDS)[number];
 /**
- * Non-negative integers. `spoolInMemory`, `planInMemory`, `icmpUnavailable`, `paused` and `kernelEngine` are 0 or 1,
- * `timerError*` and `loopDelayMaxNs` are of this interval, totals are since boot.
+ * Non-negative integers. `spoolInMemory`, `planInMemory`, `icmpUnavailable`, `paused`, `kernelEngine` and `routesUnavailable` are 0
+ * or 1, `timerError*` and `loopDelayMaxNs` are of this interval, totals are since boot.
  */
 export type SelfReport = Readonly<Partial<Record<SelfField, number>>>;
 
@@ -195,6 +240,11 @@ export interface Report {
 const MAX_COUNT = 2 ** 31;
 const MAX_RTT_NS = 120e9;
 const MAX_DSCP = 63;
+export const MAX_ROUTE_HOPS = 32;
+export const MAX_HOP_ADDRESSES = 15;
+const MAX_ROUTE_CHANGES = 1_000;
+const LEAST_MTU_BYTES = 68;
+const MOST_MTU_BYTES = 65_535;
 
 /**
  * Refuses a report whose values no probe can have measured: sums outside their bounds, buckets that do not add up,
@@ -233,6 +283,9 @@ export function checkReport(report: Report): void {
     if (oneWay !== undefined && oneWay.forward + oneWay.reverse + oneWay.unknown > MAX_COUNT) {
       refuse(`${where}: one-way loss`);
     }
+    if (record.route !== undefined) checkRoute(record.route, (what) => refuse(`${where}: ${what}`));
+    const mtu = record.mtu?.bytes;
+    if (mtu !== undefined && (mtu < LEAST_MTU_BYTES || mtu > MOST_MTU_BYTES)) refuse(`${where}: MTU of ${mtu}`);
     const burstGap = record.burstGap;
     if (
       burstGap !== undefined &&
@@ -243,4 +296,26 @@ export function checkReport(report: Report): void {
       refuse(`${where}: bursts and gaps`);
     }
   }
+}
+
+function checkRoute({ flow, changes, hops }: RouteReport, refuse: (what: string) => never): void {
+  if (flow > 65_535) refuse(`route of flow ${flow}`);
+  if (changes > MAX_ROUTE_CHANGES) refuse(`${changes} route changes`);
+  if (hops.length === 0 || hops.length > MAX_ROUTE_HOPS) refuse(`route of ${hops.length} hops`);
+  const families = new Set<number>();
+  hops.forEach(({ addresses, others, sent, answered, rtt }, i) => {
+    const where = `hop ${i + 1}`;
+    for (const address of [...addresses, ...others]) families.add(isIP(address));
+    if (addresses.length > MAX_HOP_ADDRESSES || others.length > MAX_HOP_ADDRESSES) refuse(`${where}: addresses`);
+    if (sent > MAX_COUNT || answered > sent) refuse(`${where}: ${answered} answers to ${sent} probes`);
+    if ((rtt === undefined) !== (answered === 0)) refuse(`${where}: RTT of ${answered} answers`);
+    if (rtt !== undefined && (rtt.minNs > rtt.medianNs || rtt.medianNs > MAX_RTT_NS)) refuse(`${where}: RTT`);
+  });
+  if (families.has(0) || families.size > 1) refuse('route with addresses that do not belong together');
+}
+
+/** Names what a route passes: 16 hex digits over the usual address of each hop. A hop that is silent has none. */
+export function routeHash({ ending, hops }: Pick<RouteReport, 'ending' | 'hops'>): string {
+  const text = [ending, ...hops.map(({ addresses }) => addresses[0] ?? '*')].join(' ');
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }

@@ -199,10 +199,19 @@ napi_value openStream(napi_env env, napi_callback_info info) {
   options.port = static_cast<uint16_t>(read("port"));
   options.sourcePort = static_cast<uint16_t>(read("sourcePort"));
   options.dscp = static_cast<uint8_t>(read("dscp"));
-  options.ttl = static_cast<uint8_t>(read("ttl"));
+  options.checksum = static_cast<uint16_t>(read("checksum"));
+  options.traces = toBoolean(env, member(env, arguments.at[1], "traces"));
+  options.probesMtu = toBoolean(env, member(env, arguments.at[1], "probesMtu"));
   options.length = static_cast<uint16_t>(read("length"));
   options.timeoutNs = static_cast<int64_t>(read("timeoutNs"));
   return number(env, handle->object->openStream(options));
+}
+
+napi_value streamFlow(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  auto* handle = handleOf<Engine>(env, arguments.at[0]);
+  const auto id = static_cast<uint32_t>(toNumber(env, arguments.at[1]));
+  return number(env, handle == nullptr ? 0 : handle->object->streamFlow(id));
 }
 
 napi_value closeStream(napi_env env, napi_callback_info info) {
@@ -389,6 +398,7 @@ NAPI_MODULE_INIT() {
       FUNCTION("openIcmp", openIcmp),
       FUNCTION("icmpIsRaw", icmpIsRaw),
       FUNCTION("openStream", openStream),
+      FUNCTION("streamFlow", streamFlow),
       FUNCTION("closeStream", closeStream),
       FUNCTION("submit", submit),
       FUNCTION("submitBatch", submitBatch),

@@ -42,11 +42,16 @@ constexpr size_t kBatch = 64;
 constexpr size_t kPacketsPerTurn = 512;
 /** Probes of a stream of which it is known whether they wait for an answer; divides 2^32. */
 constexpr uint32_t kWindow = 1'024;
-constexpr size_t kTxSlots = 1 << 13;
+constexpr uint32_t kTxSlots = 1 << 13;
+/** Of a socket that only one trace sends from. */
+constexpr uint32_t kTraceTxSlots = 1 << 8;
 constexpr size_t kMessageBytes = 192;
 constexpr size_t kMaxPacketBytes = 9'100;
+/** Hop limits of a trace, and so the octets by which its UDP probes differ in length. */
+constexpr uint32_t kMaxHops = 64;
+constexpr int kQuoteBufferBytes = 256 * 1'024;
 /** What follows a packet's head. */
-const uint8_t kZeros[kMaxPacketBytes]{};
+const uint8_t kZeros[kMaxPacketBytes + kMaxHops]{};
 
 void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
 
@@ -68,6 +73,18 @@ bool parseAddress(const std::string& text, bool v6, uint16_t port, sockaddr_stor
   return inet_pton(AF_INET, text.c_str(), &address.sin_addr) == 1;
 }
 
+/** The octets of an address: 4 or 16. */
+const uint8_t* octetsOf(const sockaddr_storage& address) {
+  return address.ss_family == AF_INET6
+             ? reinterpret_cast<const sockaddr_in6&>(address).sin6_addr.s6_addr
+             : reinterpret_cast<const uint8_t*>(&reinterpret_cast<const sockaddr_in&>(address).sin_addr);
+}
+
+uint16_t portOf(const sockaddr_storage& address) {
+  return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
+                                             : reinterpret_cast<const sockaddr_in&>(address).sin_port);
+}
+
 bool sameAddress(const sockaddr_storage& a, const sockaddr_storage& b, bool withPort) {
   if (a.ss_family != b.ss_family) return false;
   if (a.ss_family == AF_INET6) {
@@ -80,6 +97,22 @@ bool sameAddress(const sockaddr_storage& a, const sockaddr_storage& b, bool with
   return x.sin_addr.s_addr == y.sin_addr.s_addr && (!withPort || x.sin_port == y.sin_port);
 }
 
+/** Leaves the index register at the quoted packet's transport header; the accumulator holds its protocol. Version 4. */
+#define SKIP_QUOTED_IP4                         \
+  BPF_STMT(BPF_LD | BPF_B | BPF_IND, 17),       \
+  BPF_STMT(BPF_ST, 0),                          \
+  BPF_STMT(BPF_LD | BPF_B | BPF_IND, 8),        \
+  BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf),     \
+  BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 2),       \
+  BPF_STMT(BPF_ALU | BPF_ADD | BPF_X, 0),       \
+  BPF_STMT(BPF_MISC | BPF_TAX, 0),              \
+  BPF_STMT(BPF_LD | BPF_MEM, 0)
+
+void attach(int fd, sock_filter* code, size_t length) {
+  const sock_fprog program{static_cast<unsigned short>(length), code};
+  setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
 /** Lets only answers to `identifier` and complaints that quote it through. Packets start at the IP header. */
 void filterIcmp4(int fd, uint16_t identifier) {
   sock_filter code[] = {
@@ -87,22 +120,17 @@ void filterIcmp4(int fd, uint16_t identifier) {
       BPF_STMT(BPF_LD | BPF_B | BPF_IND, 0),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP_ECHOREPLY, 0, 2),
       BPF_STMT(BPF_LD | BPF_H | BPF_IND, 4),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 9, 10),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP_DEST_UNREACH, 0, 9),
-      // Over the quoted IP header.
-      BPF_STMT(BPF_LD | BPF_B | BPF_IND, 8),
-      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf),
-      BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 2),
-      BPF_STMT(BPF_ALU | BPF_ADD | BPF_X, 0),
-      BPF_STMT(BPF_MISC | BPF_TAX, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 13, 14),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP_DEST_UNREACH, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP_TIME_EXCEEDED, 0, 12),
+      SKIP_QUOTED_IP4,
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_ICMP, 0, 3),
       BPF_STMT(BPF_LD | BPF_H | BPF_IND, 12),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 1, 2),
-      BPF_STMT(BPF_RET | BPF_K, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, 0xffff),
       BPF_STMT(BPF_RET | BPF_K, 0),
   };
-  const sock_fprog program{sizeof code / sizeof code[0], code};
-  setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+  attach(fd, code, sizeof code / sizeof code[0]);
 }
 
 /** The same for version 6, where packets start at the ICMP header. */
@@ -110,21 +138,54 @@ void filterIcmp6(int fd, uint16_t identifier) {
   icmp6_filter types;
   ICMP6_FILTER_SETBLOCKALL(&types);
   ICMP6_FILTER_SETPASS(ICMP6_ECHO_REPLY, &types);
-  ICMP6_FILTER_SETPASS(ICMP6_DST_UNREACH, &types);
+  for (const int type : {ICMP6_DST_UNREACH, ICMP6_PACKET_TOO_BIG, ICMP6_TIME_EXCEEDED}) {
+    ICMP6_FILTER_SETPASS(type, &types);
+  }
   setsockopt(fd, IPPROTO_ICMPV6, ICMP6_FILTER, &types, sizeof types);
   sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP6_ECHO_REPLY, 0, 2),
       BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 3, 4),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP6_DST_UNREACH, 0, 3),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 4, 5),
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 14),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_ICMPV6, 0, 3),
       BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 52),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, 0xffff),
       BPF_STMT(BPF_RET | BPF_K, 0),
   };
-  const sock_fprog program{sizeof code / sizeof code[0], code};
-  setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+  attach(fd, code, sizeof code / sizeof code[0]);
+}
+
+/** Lets only complaints that quote UDP through. */
+void filterQuotes(int fd, bool v6) {
+  if (v6) {
+    icmp6_filter types;
+    ICMP6_FILTER_SETBLOCKALL(&types);
+    for (const int type : {ICMP6_DST_UNREACH, ICMP6_PACKET_TOO_BIG, ICMP6_TIME_EXCEEDED}) {
+      ICMP6_FILTER_SETPASS(type, &types);
+    }
+    setsockopt(fd, IPPROTO_ICMPV6, ICMP6_FILTER, &types, sizeof types);
+    sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 14),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_UDP, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0xffff),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    attach(fd, code, sizeof code / sizeof code[0]);
+    return;
+  }
+  sock_filter code[] = {
+      BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0),
+      BPF_STMT(BPF_LD | BPF_B | BPF_IND, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP_DEST_UNREACH, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP_TIME_EXCEEDED, 0, 3),
+      BPF_STMT(BPF_LD | BPF_B | BPF_IND, 17),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_UDP, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, 0xffff),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+  };
+  attach(fd, code, sizeof code / sizeof code[0]);
 }
 
 /** Appends one control message; `at` is the room that is taken. */
@@ -135,6 +196,12 @@ void* addControl(uint8_t* control, size_t& at, int level, int type, size_t bytes
   header->cmsg_len = CMSG_LEN(bytes);
   at += CMSG_SPACE(bytes);
   return CMSG_DATA(header);
+}
+
+/** Don't-fragment on every packet whatever is known of the path, or as the system thinks fit. */
+void discoverMtu(int fd, bool v6, bool always) {
+  if (v6) set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, always ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_WANT);
+  else set(fd, IPPROTO_IP, IP_MTU_DISCOVER, always ? IP_PMTUDISC_PROBE : IP_PMTUDISC_WANT);
 }
 
 /** Whether the kernel carries our number with a packet to its stamp; asked with a datagram to the socket that sends it. */
@@ -181,6 +248,11 @@ struct Engine::Stream {
   socklen_t destinationLength;
   uint16_t ssid;
   uint16_t length;
+  uint16_t checksum;
+  bool traces;
+  bool probesMtu;
+  /** The latest probe of each hop limit, plus 1: what a short quote is about. */
+  uint32_t latest[kMaxHops];
   int64_t timeoutNs;
   alignas(cmsghdr) uint8_t control[96];
   size_t controlLength;
@@ -196,6 +268,8 @@ struct Engine::Port {
   std::string source;
   std::string device;
   uint16_t sourcePort = 0;
+  /** The port it is bound to. */
+  uint16_t boundPort = 0;
   int fd = -1;
   /** The kernel carries our number with each packet, so that a failed send cannot shift the match. */
   bool numbersTravel = false;
@@ -217,9 +291,10 @@ struct Engine::Port {
     uint32_t before;
     TxState state;
   };
-  std::vector<Tx> tx = std::vector<Tx>(kTxSlots);
+  const uint32_t slots;
+  std::vector<Tx> tx;
   /** The latest probe of each bucket, so that an answer finds its probe without a search through all that wait. */
-  std::vector<uint32_t> buckets = std::vector<uint32_t>(kTxSlots);
+  std::vector<uint32_t> buckets;
   uint32_t txNext = 0;
   uint32_t txOldest = 0;
   /** Our number of the packet that the socket's own counter calls zero. */
@@ -243,12 +318,15 @@ struct Engine::Port {
   mmsghdr stamps[kBatch];
   alignas(cmsghdr) uint8_t stampControls[kBatch][kControlBytes];
 
+  explicit Port(uint32_t slotCount = kTxSlots) : slots(slotCount), tx(slotCount), buckets(slotCount) {}
+  Port(const Port&) = delete;
+  Port& operator=(const Port&) = delete;
   ~Port() {
     if (fd >= 0) close(fd);
   }
 
   uint32_t& bucketOf(uint32_t stream, uint32_t seq) {
-    return buckets[((stream * 0x9e3779b1U) ^ (seq * 0x85ebca6bU)) >> 7 & (kTxSlots - 1)];
+    return buckets[((stream * 0x9e3779b1U) ^ (seq * 0x85ebca6bU)) >> 7 & (slots - 1)];
   }
 
   /** True while number `key` waits for its stamp or has not been passed over. */
@@ -304,16 +382,18 @@ Engine::~Engine() {
 int Engine::openPort(Port& port) {
   const int domain = port.v6 ? AF_INET6 : AF_INET;
   const bool icmp = port.kind != SocketKind::kUdp;
-  const int type = port.kind == SocketKind::kRawIcmp ? SOCK_RAW : SOCK_DGRAM;
+  const bool raw = port.kind == SocketKind::kRawIcmp || port.kind == SocketKind::kQuotes;
+  const int type = raw ? SOCK_RAW : SOCK_DGRAM;
   const int protocol = !icmp ? 0 : port.v6 ? static_cast<int>(IPPROTO_ICMPV6) : static_cast<int>(IPPROTO_ICMP);
   const int fd = socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
   if (fd < 0) return errno;
   port.fd = fd;
-  const auto buffer = static_cast<int>(options_.receiveBufferBytes);
+  const auto buffer = port.kind == SocketKind::kQuotes ? kQuoteBufferBytes : static_cast<int>(options_.receiveBufferBytes);
   // The forced form passes over the system's limit and needs a privilege.
   if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0) set(fd, SOL_SOCKET, SO_RCVBUF, buffer);
   if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer) != 0) set(fd, SOL_SOCKET, SO_SNDBUF, buffer);
-  set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
+  // What is dropped among complaints about packets, other people's too, is no answer.
+  if (port.kind != SocketKind::kQuotes) set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
   if (port.v6) {
     set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
     set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
@@ -328,6 +408,8 @@ int Engine::openPort(Port& port) {
   if (port.kind == SocketKind::kRawIcmp) {
     if (port.v6) filterIcmp6(fd, options_.identifier);
     else filterIcmp4(fd, options_.identifier);
+  } else if (port.kind == SocketKind::kQuotes) {
+    filterQuotes(fd, port.v6);
   }
   if (!icmp) {
     if (!port.device.empty() && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, port.device.c_str(),
@@ -339,6 +421,8 @@ int Engine::openPort(Port& port) {
     const std::string any = port.v6 ? "::" : "0.0.0.0";
     if (!parseAddress(port.source.empty() ? any : port.source, port.v6, port.sourcePort, address, length)) return EINVAL;
     if (bind(fd, reinterpret_cast<sockaddr*>(&address), length) != 0) return errno;
+    length = sizeof address;
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0) port.boundPort = portOf(address);
   }
   const auto flags = static_cast<int>(stampFlags());
   if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags) != 0) return errno;
@@ -359,6 +443,11 @@ int Engine::openIcmp(bool v6) {
     const int failed = openPort(*port);
     if (failed == 0) {
       ports_.push_back(std::move(port));
+      if (kind == SocketKind::kIcmp) return 0;
+      auto quotes = std::make_unique<Port>(1U);
+      quotes->kind = SocketKind::kQuotes;
+      quotes->v6 = v6;
+      if (openPort(*quotes) == 0) ports_.push_back(std::move(quotes));
       return 0;
     }
     error = failed;
@@ -372,8 +461,24 @@ bool Engine::icmpIsRaw(bool v6) {
                      [v6](const auto& port) { return port->v6 == v6 && port->kind == SocketKind::kRawIcmp; });
 }
 
+Engine::Port* Engine::quotesPort(bool v6) {
+  for (const auto& port : ports_) {
+    if (port->v6 == v6 && port->kind == SocketKind::kQuotes) return port.get();
+  }
+  return nullptr;
+}
+
+uint16_t Engine::streamFlow(uint32_t id) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = streams_.find(id);
+  if (found == streams_.end()) return 0;
+  const Stream& stream = *found->second;
+  return stream.port->kind == SocketKind::kUdp ? stream.port->boundPort : stream.checksum;
+}
+
 Engine::Port* Engine::portFor(const StreamOptions& options, uint16_t ssid, int& error) {
   for (const auto& port : ports_) {
+    if (port->kind == SocketKind::kQuotes) continue;
     if (port->v6 != options.v6 || (port->kind == SocketKind::kUdp) != options.udp) continue;
     if (!options.udp) return port.get();
     const auto taken = port->bySsid.find(ssid);
@@ -386,7 +491,7 @@ Engine::Port* Engine::portFor(const StreamOptions& options, uint16_t ssid, int& 
     error = EACCES;
     return nullptr;
   }
-  auto port = std::make_unique<Port>();
+  auto port = std::make_unique<Port>(options.traces && options.sourcePort != 0 ? kTraceTxSlots : kTxSlots);
   port->v6 = options.v6;
   port->source = options.source;
   port->device = options.device;
@@ -404,8 +509,12 @@ int Engine::openStream(const StreamOptions& options) {
   stream->id = options.id;
   stream->ssid = static_cast<uint16_t>(options.id % 0xffff + 1);
   stream->timeoutNs = options.timeoutNs;
+  stream->traces = options.traces;
+  stream->probesMtu = options.probesMtu;
+  std::memset(stream->latest, 0, sizeof stream->latest);
   const size_t least = options.udp ? kStampBytes : kEchoBytes;
   stream->length = static_cast<uint16_t>(std::min(kMaxPacketBytes, std::max<size_t>(least, options.length)));
+  stream->checksum = !options.udp && stream->length >= kBalancedEchoBytes ? options.checksum : 0;
   if (!parseAddress(options.destination, options.v6, options.udp ? options.port : 0, stream->destination,
                     stream->destinationLength)) {
     return EINVAL;
@@ -440,16 +549,14 @@ int Engine::openStream(const StreamOptions& options) {
                           : addControl(stream->control, used, IPPROTO_IP, IP_TOS, sizeof value);
     std::memcpy(at, &value, sizeof value);
   }
-  if (options.ttl != 0) {
-    const int value = options.ttl;
-    void* at = options.v6 ? addControl(stream->control, used, IPPROTO_IPV6, IPV6_HOPLIMIT, sizeof value)
-                          : addControl(stream->control, used, IPPROTO_IP, IP_TTL, sizeof value);
-    std::memcpy(at, &value, sizeof value);
-  }
   stream->controlLength = used;
   port->streams += 1;
   if (options.udp) port->bySsid[stream->ssid] = stream.get();
   streams_[options.id] = std::move(stream);
+  // What others were told meanwhile leaves no room for what is about to come.
+  if (options.udp && options.traces) {
+    if (Port* quotes = quotesPort(options.v6)) drainPort(*quotes);
+  }
   return 0;
 }
 
@@ -495,7 +602,7 @@ bool Engine::submitBatch(const double* triples, size_t count) {
 
 void Engine::drain() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (const auto& port : ports_) drainPort(*port);
+  drainPorts(kNever);
   const int64_t now = monoNs();
   for (const auto& port : ports_) emitStale(*port, now - kStampWaitNs);
   lastDrainNs_ = counts_.drainedNs = now;
@@ -555,9 +662,7 @@ void Engine::run() {
       }
       if (now < awaitUntilNs_ && (now >= lastDrainNs_ + drainGapNs_ || sentSinceDrain_ >= kPacketsPerDrain)) {
         const uint64_t before = rowsWritten_.load(std::memory_order_relaxed);
-        for (const auto& port : ports_) {
-          if (now < port->awaitUntilNs) drainPort(*port);
-        }
+        drainPorts(now);
         now = monoNs();
         for (const auto& port : ports_) emitStale(*port, now - kStampWaitNs);
         lastDrainNs_ = counts_.drainedNs = now;
@@ -602,7 +707,7 @@ size_t Engine::freeRows() const {
 
 namespace {
 
-void fill(double* row, uint32_t meta, uint32_t stream, uint32_t seq, int64_t time, Token token, double a, double b) {
+void fill(double* row, double meta, uint32_t stream, uint32_t seq, int64_t time, Token token, double a, double b) {
   row[0] = meta;
   row[1] = stream;
   row[2] = seq;
@@ -631,10 +736,15 @@ void Engine::sendDue(int64_t now) {
     const auto found = streams_.find(due.stream);
     if (found == streams_.end()) continue;
     Port& port = *found->second->port;
+    // The system sends larger packets whole only where the socket is told to, and the other streams are not to notice.
+    const bool alone = found->second->probesMtu && port.kind == SocketKind::kUdp;
+    if (alone && port.batch > 0) flush(port, now);
     port.due[port.batch] = due;
     port.targets[port.batch++] = found->second.get();
     rateCount_ += 1;
-    if (port.batch == kBatch) flush(port, now);
+    if (alone) discoverMtu(port.fd, port.v6, true);
+    if (alone || port.batch == kBatch) flush(port, now);
+    if (alone) discoverMtu(port.fd, port.v6, false);
   }
   for (const auto& port : ports_) {
     if (port->batch > 0) flush(*port, now);
@@ -654,15 +764,24 @@ void Engine::flush(Port& port, int64_t now) {
       headBytes = kStampBytes;
       port.tokens[i] = writeStamp(head, stream.id, stream.ssid, due.seq, readClock(CLOCK_REALTIME), cookie_);
     } else {
-      port.tokens[i] = writeEcho(head, port.v6, options_.identifier, stream.id, due.seq, time - options_.baseNs, cookie_);
+      port.tokens[i] = writeEcho(head, port.v6, options_.identifier, stream.id, due.seq, time - options_.baseNs,
+                                 stream.checksum, cookie_);
+      if (stream.checksum != 0) headBytes = kBalancedEchoBytes;
     }
+    const uint32_t hops = stream.traces ? due.seq % kMaxHops : 0;
     port.outVectors[i][0].iov_len = headBytes;
-    port.outVectors[i][1].iov_len = stream.length - headBytes;
+    port.outVectors[i][1].iov_len = stream.length - headBytes + (port.kind == SocketKind::kUdp ? hops : 0);
     msghdr& message = port.out[i].msg_hdr;
     message.msg_name = &stream.destination;
     message.msg_namelen = stream.destinationLength;
     size_t used = stream.controlLength;
     std::memcpy(port.outControls[i], stream.control, used);
+    if (hops != 0) {
+      const auto value = static_cast<int>(hops);
+      void* at = port.v6 ? addControl(port.outControls[i], used, IPPROTO_IPV6, IPV6_HOPLIMIT, sizeof value)
+                         : addControl(port.outControls[i], used, IPPROTO_IP, IP_TTL, sizeof value);
+      std::memcpy(at, &value, sizeof value);
+    }
     if (port.numbersTravel) {
       const uint32_t key = port.txNext + static_cast<uint32_t>(i);
       std::memcpy(addControl(port.outControls[i], used, SOL_SOCKET, kScmTsOptId, sizeof key), &key, sizeof key);
@@ -670,6 +789,7 @@ void Engine::flush(Port& port, int64_t now) {
     message.msg_controllen = used;
   }
   size_t first = 0;
+  size_t refused = count;
   const uint32_t base = port.txNext;
   while (first < count) {
     const int64_t userNs = monoNs();
@@ -679,16 +799,21 @@ void Engine::flush(Port& port, int64_t now) {
         const Due& due = port.due[i];
         // Numbers that travel are the position in the batch; the socket's own count only what was sent.
         const uint32_t key = port.numbersTravel ? base + static_cast<uint32_t>(i) : port.txNext;
-        Port::Tx& tx = port.tx[key % kTxSlots];
-        if (tx.state == Port::kAwaitsStamp) emitSent(port, key - static_cast<uint32_t>(kTxSlots), 0);
+        Port::Tx& tx = port.tx[key % port.slots];
+        if (tx.state == Port::kAwaitsStamp) emitSent(port, key - port.slots, 0);
         uint32_t& bucket = port.bucketOf(due.stream, due.seq);
         tx = {due.stream, due.seq, due.dueNs, userNs, port.tokens[i], bucket, Port::kAwaitsStamp};
         bucket = key;
         port.targets[i]->awaited.set(due.seq % kWindow);
         port.targets[i]->ownStamp.reset(due.seq % kWindow);
         port.txNext = key + 1;
-        if (port.txNext - port.txOldest > kTxSlots) port.txOldest = port.txNext - static_cast<uint32_t>(kTxSlots);
+        if (port.txNext - port.txOldest > port.slots) port.txOldest = port.txNext - port.slots;
         const int64_t until = userNs + port.targets[i]->timeoutNs + kLongestDrainGapNs;
+        if (port.targets[i]->traces || port.targets[i]->probesMtu) {
+          port.targets[i]->latest[due.seq % kMaxHops] = due.seq + 1;
+          Port* quotes = port.kind == SocketKind::kUdp ? quotesPort(port.v6) : nullptr;
+          if (quotes != nullptr && until > quotes->awaitUntilNs) quotes->awaitUntilNs = until;
+        }
         if (until > port.awaitUntilNs) port.awaitUntilNs = until;
         if (until > awaitUntilNs_) awaitUntilNs_ = until;
       }
@@ -700,6 +825,11 @@ void Engine::flush(Port& port, int64_t now) {
     const int error = errno;
     if (error == EINTR) continue;
     Due due = port.due[first];
+    // What a router says of one packet the system tells whoever sends next on a raw socket, once.
+    if (port.kind == SocketKind::kRawIcmp && refused != first && error != EAGAIN && error != ENOBUFS) {
+      refused = first;
+      continue;
+    }
     if ((error == EAGAIN || error == ENOBUFS) && due.attempts < kMaxAttempts) {
       // The device's queue is full: what is left waits for the next tick.
       for (size_t i = first; i < count; i += 1) {
@@ -726,7 +856,7 @@ void Engine::flush(Port& port, int64_t now) {
 }
 
 void Engine::emitSent(Port& port, uint32_t key, int64_t kernelNs) {
-  Port::Tx& tx = port.tx[key % kTxSlots];
+  Port::Tx& tx = port.tx[key % port.slots];
   if (tx.state != Port::kAwaitsStamp) return;
   tx.state = Port::kFree;
   const bool stamped = kernelNs != 0;
@@ -744,7 +874,7 @@ void Engine::emitSent(Port& port, uint32_t key, int64_t kernelNs) {
 
 void Engine::emitStale(Port& port, int64_t before) {
   for (; port.txOldest != port.txNext; port.txOldest += 1) {
-    const Port::Tx& tx = port.tx[port.txOldest % kTxSlots];
+    const Port::Tx& tx = port.tx[port.txOldest % port.slots];
     if (tx.state != Port::kAwaitsStamp) continue;
     if (tx.userNs > before) return;
     emitSent(port, port.txOldest, 0);
@@ -760,7 +890,11 @@ void Engine::drainPort(Port& port) {
       port.in[i].msg_hdr.msg_controllen = kControlBytes;
     }
     const int64_t before = monoNs();
-    const int received = recvmmsg(port.fd, port.in, kBatch, MSG_DONTWAIT, nullptr);
+    int received = recvmmsg(port.fd, port.in, kBatch, MSG_DONTWAIT, nullptr);
+    // The system tells what routers said before it hands over what came.
+    for (int told = 0; received < 0 && errno != EAGAIN && told < 4; told += 1) {
+      received = recvmmsg(port.fd, port.in, kBatch, MSG_DONTWAIT, nullptr);
+    }
     // Stamps after answers: whatever was answered has its stamp by now, and its `sent` row comes first.
     for (;;) {
       for (auto& stamp : port.stamps) stamp.msg_hdr.msg_controllen = kControlBytes;
@@ -777,6 +911,16 @@ void Engine::drainPort(Port& port) {
     if (received < static_cast<int>(kBatch)) {
       port.lastEmptyNs = before;
       return;
+    }
+  }
+}
+
+/** Reads every port, or those that still await something at `now`. What is said of a probe comes after its stamp. */
+void Engine::drainPorts(int64_t now) {
+  for (const bool quotes : {false, true}) {
+    for (const auto& port : ports_) {
+      if ((port->kind == SocketKind::kQuotes) != quotes) continue;
+      if (now == kNever ? !quotes || port->awaitUntilNs != 0 : now < port->awaitUntilNs) drainPort(*port);
     }
   }
 }
@@ -799,11 +943,11 @@ void Engine::settleStamps(Port& port, size_t count) {
     const uint32_t key = port.numbersTravel ? error->ee_data : port.counterStart + error->ee_data;
     // A number that is not out there belongs to an older count.
     if (!port.isOut(key)) continue;
-    const Port::Tx& tx = port.tx[key % kTxSlots];
+    const Port::Tx& tx = port.tx[key % port.slots];
     const auto time = wallClock_.toMono(nsOf(times->ts[0]), tx.userNs, now);
     if (time) emitSent(port, key, *time);
   }
-  while (port.txOldest != port.txNext && port.tx[port.txOldest % kTxSlots].state == Port::kFree) port.txOldest += 1;
+  while (port.txOldest != port.txNext && port.tx[port.txOldest % port.slots].state == Port::kFree) port.txOldest += 1;
 }
 
 void Engine::settleMessages(Port& port, size_t count, int64_t now) {
@@ -838,7 +982,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
         tos = static_cast<uint32_t>(value) & 0xff;
       }
     }
-    if (port.kind == SocketKind::kRawIcmp && !port.v6) {
+    if ((port.kind == SocketKind::kRawIcmp || port.kind == SocketKind::kQuotes) && !port.v6) {
       const size_t headerBytes = length == 0 ? 0 : (bytes[0] & 0xf) * 4U;
       if (headerBytes < 20 || headerBytes > length) continue;
       bytes += headerBytes;
@@ -846,53 +990,51 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     }
 
     uint32_t kind = kReceived;
-    Stream* stream = nullptr;
-    uint32_t seq = 0;
-    Token token{};
-    bool authentic = false;
+    Found found;
     int64_t dwellNs = 0;
     uint32_t reflectorSeq = 0;
+    Quote quote;
     if (port.kind == SocketKind::kUdp) {
       if (length < kShortStampBytes) continue;
-      seq = get32(bytes + 24);
-      token = {get32(bytes + 28), get32(bytes + 32)};
+      found.seq = get32(bytes + 24);
+      found.token = {get32(bytes + 28), get32(bytes + 32)};
       dwellNs = ntpDifferenceNs(get64(bytes + 16), get64(bytes + 4));
       reflectorSeq = get32(bytes);
       const auto isOurs = [&](const Stream& candidate) {
-        return markT1(candidate.id, seq, token.high, token.low, cookie_) == token.low;
+        return markT1(candidate.id, found.seq, found.token.high, found.token.low, cookie_) == found.token.low;
       };
       const uint16_t ssid = get16(bytes + 14);
       if (ssid != 0) {
-        const auto found = port.bySsid.find(ssid);
-        if (found != port.bySsid.end()) stream = found->second;
+        const auto known = port.bySsid.find(ssid);
+        if (known != port.bySsid.end()) found.stream = known->second;
       } else {
         // A TWAMP-Light reflector has no SSID: the keyed bits of T1 tell which of its sessions this is.
         for (const auto& entry : port.bySsid) {
           if (!sameAddress(entry.second->destination, port.from[i], true)) continue;
-          stream = entry.second;
-          if (isOurs(*stream)) break;
+          found.stream = entry.second;
+          if (isOurs(*found.stream)) break;
         }
       }
-      if (stream == nullptr) continue;
-      authentic = isOurs(*stream);
+      if (found.stream == nullptr) continue;
+      found.authentic = isOurs(*found.stream);
+    } else if (isEchoReply(bytes, length, port.v6)) {
+      Echo echo;
+      if (!readEcho(bytes, length, echo) || !findEcho(port, echo, found)) continue;
     } else {
-      const Echo echo = readEcho(bytes, length, port.v6);
-      if (echo.kind == Echo::kOther) continue;
-      if (port.kind == SocketKind::kRawIcmp && echo.identifier != options_.identifier) continue;
-      if (echo.kind == Echo::kUnreachable) kind = kUnreachable;
-      const auto found = streams_.find(echo.session);
-      if (found == streams_.end()) continue;
-      stream = found->second.get();
-      seq = echo.seq;
-      token = echo.token;
-      const Token own = cookie_.compute(echo.session, echo.seq, echo.timeHigh, echo.timeLow);
-      authentic = own.high == token.high && own.low == token.low;
+      if (!readQuote(bytes, length, port.v6, quote) || !findQuoted(port, quote, found)) continue;
+      kind = found.stream->traces || found.stream->probesMtu ? kQuoted : kUnreachable;
+      // To whoever only wants to know of answers, version 6 has never told that a packet was too big.
+      if (kind == kUnreachable && (quote.cause == Quote::kHopLimit || (port.v6 && quote.cause == Quote::kTooBig))) continue;
     }
+    Stream* stream = found.stream;
+    const uint32_t seq = found.seq;
+    const bool authentic = found.authentic;
     // An answer to a probe whose stamp never came. Probes of a bucket follow each other from the latest to the oldest.
-    uint32_t key = port.bucketOf(stream->id, seq);
-    for (uint32_t later = port.txNext; port.isOut(key) && key - port.txOldest < later - port.txOldest;) {
-      const Port::Tx& tx = port.tx[key % kTxSlots];
-      if (tx.state == Port::kAwaitsStamp && tx.stream == stream->id && tx.seq == seq) emitSent(port, key, 0);
+    Port& sender = *stream->port;
+    uint32_t key = sender.bucketOf(stream->id, seq);
+    for (uint32_t later = sender.txNext; sender.isOut(key) && key - sender.txOldest < later - sender.txOldest;) {
+      const Port::Tx& tx = sender.tx[key % sender.slots];
+      if (tx.state == Port::kAwaitsStamp && tx.stream == stream->id && tx.seq == seq) emitSent(sender, key, 0);
       later = key;
       key = tx.before;
     }
@@ -904,15 +1046,86 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     else meta |= kContaminated;
     if (authentic) meta |= kAuthentic;
     if (sameAddress(stream->destination, port.from[i], port.kind == SocketKind::kUdp)) meta |= kFromTarget;
-    fill(row, meta, stream->id, seq, time.value_or(now) - options_.baseNs, token, static_cast<double>(dwellNs), reflectorSeq);
+    const int64_t when = time.value_or(now) - options_.baseNs;
+    if (kind == kQuoted) {
+      const uint8_t* from = octetsOf(port.from[i]);
+      const auto word = [&](size_t at) { return port.v6 || at == 0 ? get32(from + 4 * at) : 0; };
+      const double detail = quote.cause | quote.value << 2;
+      fill(row, meta + detail * 4'294'967'296.0, stream->id, seq, when, {word(0), word(1)}, word(2), word(3));
+    } else {
+      fill(row, meta, stream->id, seq, when, found.token, static_cast<double>(dwellNs), reflectorSeq);
+    }
     rowsWritten_.fetch_add(1, std::memory_order_release);
     counts_.received += 1;
+    if (stream->traces || stream->probesMtu) continue;
     if (authentic && kind == kReceived && stream->awaited.test(seq % kWindow)) {
       stream->awaited.reset(seq % kWindow);
       const bool ownStamp = stream->ownStamp.test(seq % kWindow);
       (time ? ownStamp ? counts_.userKernel : counts_.kernelKernel : ownStamp ? counts_.userUser : counts_.userKernel) += 1;
     }
   }
+}
+
+bool Engine::findEcho(const Port& port, const Echo& echo, Found& found) {
+  if (port.kind == SocketKind::kRawIcmp && echo.identifier != options_.identifier) return false;
+  const auto known = streams_.find(echo.session);
+  if (known == streams_.end() || known->second->port != &port) return false;
+  const Token own = cookie_.compute(echo.session, echo.seq, echo.timeHigh, echo.timeLow);
+  found = {known->second.get(), echo.seq, echo.token, own.high == echo.token.high && own.low == echo.token.low};
+  return true;
+}
+
+/**
+ * The probe that a quoted packet is. A quote that reaches into the payload must have our cookie there; one of a few octets
+ * is only told by ports and length (UDP) or sequence number (ICMP) of the latest trace, and is not authentic.
+ */
+bool Engine::findQuoted(const Port& port, const Quote& quote, Found& found) {
+  const size_t addressBytes = port.v6 ? 16 : 4;
+  const auto isTowards = [&](const Stream& stream) {
+    return std::memcmp(octetsOf(stream.destination), quote.destination, addressBytes) == 0;
+  };
+  if (port.kind != SocketKind::kQuotes) {
+    const uint8_t protocol = port.v6 ? uint8_t{IPPROTO_ICMPV6} : uint8_t{IPPROTO_ICMP};
+    if (quote.protocol != protocol || quote.bytes[0] != (port.v6 ? 128 : 8)) return false;
+    Echo echo;
+    if (readEcho(quote.bytes, quote.length, echo)) {
+      return findEcho(port, echo, found) && (found.authentic || !found.stream->traces);
+    }
+    if (quote.length >= kEchoBytes || get16(quote.bytes + 4) != options_.identifier) return false;
+    const uint32_t seq = get16(quote.bytes + 6);
+    for (const auto& [id, stream] : streams_) {
+      if (!stream->traces || stream->port != &port || !isTowards(*stream)) continue;
+      const uint32_t latest = stream->latest[seq % kMaxHops];
+      if (latest == 0 || ((latest - 1) & 0xffff) != seq) continue;
+      found = {stream.get(), latest - 1, {}, false};
+      return true;
+    }
+    return false;
+  }
+  if (quote.protocol != IPPROTO_UDP) return false;
+  constexpr size_t kUdpBytes = 8;
+  for (const auto& candidate : ports_) {
+    if (candidate->kind != SocketKind::kUdp || candidate->v6 != port.v6) continue;
+    if (candidate->boundPort != get16(quote.bytes)) continue;
+    for (const auto& [ssid, stream] : candidate->bySsid) {
+      if (!(stream->traces || stream->probesMtu) || !isTowards(*stream)) continue;
+      if (portOf(stream->destination) != get16(quote.bytes + 2)) continue;
+      if (quote.length >= kUdpBytes + 16) {
+        const uint8_t* stamp = quote.bytes + kUdpBytes;
+        if (get16(stamp + 14) != ssid) continue;
+        const Token token{get32(stamp + 4), get32(stamp + 8)};
+        if (markT1(stream->id, get32(stamp), token.high, token.low, cookie_) != token.low) return false;
+        found = {stream, get32(stamp), token, true};
+        return true;
+      }
+      const uint32_t payload = get16(quote.bytes + 4) - static_cast<uint32_t>(kUdpBytes);
+      const uint32_t hops = payload - stream->length;
+      if (hops >= kMaxHops || stream->latest[hops] == 0) continue;
+      found = {stream, stream->latest[hops] - 1, {}, false};
+      return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace wanscope

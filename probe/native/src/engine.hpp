@@ -28,10 +28,11 @@ namespace wanscope {
 
 /** Eight numbers for the reader; `src/net/rows.ts` says which. */
 constexpr size_t kRowNumbers = 8;
-enum RowKind : uint32_t { kSent = 1, kFailed = 2, kReceived = 3, kUnreachable = 4 };
+enum RowKind : uint32_t { kSent = 1, kFailed = 2, kReceived = 3, kUnreachable = 4, kQuoted = 5 };
 enum RowFlag : uint32_t { kKernelStamp = 1 << 4, kAuthentic = 1 << 5, kFromTarget = 1 << 6, kContaminated = 1 << 7 };
 
-enum class SocketKind { kRawIcmp, kIcmp, kUdp };
+/** `kQuotes` hears what routers say of UDP packets, and sends nothing. */
+enum class SocketKind { kRawIcmp, kIcmp, kUdp, kQuotes };
 
 struct EngineOptions {
   /** Monotonic time that the reader calls zero. */
@@ -53,9 +54,15 @@ struct StreamOptions {
   std::string source;
   std::string device;
   uint16_t port = 0;
+  /** 0: the port that all such streams share. */
   uint16_t sourcePort = 0;
+  /** ICMP: the checksum of every echo; 0: what it comes to. */
+  uint16_t checksum = 0;
   uint8_t dscp = 0;
-  uint8_t ttl = 0;
+  /** A probe's hop limit is its sequence number modulo 64, 0 for the usual one. UDP probes are longer by it. */
+  bool traces = false;
+  /** Packets larger than what is known to fit are sent nevertheless, and whole. */
+  bool probesMtu = false;
   uint16_t length = 0;
   int64_t timeoutNs = 0;
 };
@@ -90,6 +97,8 @@ class Engine {
   int openIcmp(bool v6);
   /** True when the ICMP socket of the family is a raw one. */
   bool icmpIsRaw(bool v6);
+  /** What routers choose among equal ways by: the source port of a UDP stream, the checksum of an ICMP one. */
+  uint16_t streamFlow(uint32_t id);
   /** Makes or changes a stream. Returns 0 or an errno. */
   int openStream(const StreamOptions& options);
   void closeStream(uint32_t id);
@@ -117,13 +126,24 @@ class Engine {
     bool operator()(const Due& a, const Due& b) const { return a.dueNs > b.dueNs; }
   };
 
+  /** The probe that an answer or a complaint is about. */
+  struct Found {
+    Stream* stream = nullptr;
+    uint32_t seq = 0;
+    Token token{};
+    bool authentic = false;
+  };
+
   void run();
   void takeSubmitted();
   void sendDue(int64_t now);
   void flush(Port& port, int64_t now);
   void drainPort(Port& port);
+  void drainPorts(int64_t now);
   void settleStamps(Port& port, size_t count);
   void settleMessages(Port& port, size_t count, int64_t now);
+  bool findEcho(const Port& port, const Echo& echo, Found& found);
+  bool findQuoted(const Port& port, const Quote& quote, Found& found);
   void emitSent(Port& port, uint32_t key, int64_t kernelNs);
   void emitStale(Port& port, int64_t before);
   double* nextRow();
@@ -132,6 +152,7 @@ class Engine {
   void wakeReader();
   Port* portFor(const StreamOptions& options, uint16_t ssid, int& error);
   int openPort(Port& port);
+  Port* quotesPort(bool v6);
 
   const EngineOptions options_;
   const Cookie cookie_;

@@ -92,9 +92,21 @@ inline int64_t ntpDifferenceNs(uint64_t from, uint64_t to) {
   return static_cast<int64_t>((static_cast<__int128>(static_cast<int64_t>(to - from)) * 1'000'000'000) >> 32);
 }
 
-/** Writes the head of an echo request; what follows it is zeros. Version 6 leaves the checksum to the system. */
+inline uint32_t foldSum(uint32_t sum) {
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+  return sum;
+}
+
+/** Two octets after an echo's head that keep its checksum what the flow wants. */
+constexpr size_t kBalancedEchoBytes = kEchoBytes + 2;
+
+/**
+ * Writes the head of an echo request; what follows it is zeros. Version 6 leaves the checksum to the system. With a
+ * `checksum` other than 0, kBalancedEchoBytes are written and the checksum is that one (in version 6: always the same), so
+ * that routers which choose among equal ways by it send all probes of the stream the same way.
+ */
 inline Token writeEcho(uint8_t* head, bool v6, uint16_t identifier, uint32_t session, uint32_t seq, int64_t timeNs,
-                       const Cookie& cookie) {
+                       uint16_t checksum, const Cookie& cookie) {
   const auto timeHigh = static_cast<uint32_t>(timeNs >> 32);
   const auto timeLow = static_cast<uint32_t>(timeNs);
   const Token token = cookie.compute(session, seq, timeHigh, timeLow);
@@ -110,12 +122,16 @@ inline Token writeEcho(uint8_t* head, bool v6, uint16_t identifier, uint32_t ses
   put32(head + 24, timeLow);
   put32(head + 28, token.high);
   put32(head + 32, token.low);
-  if (!v6) {
-    uint32_t sum = 0;
-    for (size_t at = 0; at < kEchoBytes; at += 2) sum += get16(head + at);
-    while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
-    put16(head + 2, ~sum & 0xffff);
+  if (v6 && checksum == 0) return token;
+  uint32_t sum = 0;
+  for (size_t at = 0; at < kEchoBytes; at += 2) sum += get16(head + at);
+  sum = foldSum(sum);
+  if (checksum != 0) {
+    const uint32_t wanted = ~checksum & 0xffffU;
+    put16(head + kEchoBytes, foldSum(wanted + (~sum & 0xffff)));
+    sum = wanted;
   }
+  if (!v6) put16(head + 2, ~sum & 0xffff);
   return token;
 }
 
@@ -140,7 +156,6 @@ inline Token writeStamp(uint8_t* head, uint32_t session, uint16_t ssid, uint32_t
 }
 
 struct Echo {
-  enum Kind { kOther, kReply, kUnreachable } kind = kOther;
   uint16_t identifier = 0;
   uint32_t session = 0;
   uint32_t seq = 0;
@@ -149,9 +164,9 @@ struct Echo {
   Token token{};
 };
 
-inline bool readEchoAt(const uint8_t* message, size_t length, size_t at, Echo& echo) {
-  if (length < at + kEchoBytes || get32(message + at + 8) != kMagic) return false;
-  const uint8_t* from = message + at;
+/** Reads an echo or its reply from its ICMP header on; false when it is none of ours or cut off. */
+inline bool readEcho(const uint8_t* from, size_t length, Echo& echo) {
+  if (length < kEchoBytes || get32(from + 8) != kMagic) return false;
   echo.identifier = get16(from + 4);
   echo.session = get32(from + 12);
   echo.seq = get32(from + 16);
@@ -161,19 +176,51 @@ inline bool readEchoAt(const uint8_t* message, size_t length, size_t at, Echo& e
   return true;
 }
 
-/** Reads a message that starts at its ICMP header. */
-inline Echo readEcho(const uint8_t* message, size_t length, bool v6) {
-  Echo echo;
-  if (length < 8) return echo;
-  if (message[0] == (v6 ? 129 : 0)) {
-    if (readEchoAt(message, length, 0, echo)) echo.kind = Echo::kReply;
-  } else if (message[0] == (v6 ? 1 : 3) && length > 8) {
-    const size_t at = 8 + (v6 ? 40 : (message[8] & 0xf) * 4);
-    if (length > at && message[at] == (v6 ? 128 : 8) && readEchoAt(message, length, at, echo)) {
-      echo.kind = Echo::kUnreachable;
-    }
+inline bool isEchoReply(const uint8_t* message, size_t length, bool v6) {
+  return length >= 8 && message[0] == (v6 ? 129 : 0);
+}
+
+/** A complaint about a packet (RFC 792, RFC 4443), and as much of the packet as it quotes. */
+struct Quote {
+  enum Cause : uint32_t { kHopLimit = 0, kTooBig = 1, kUnreachable = 2 } cause = kUnreachable;
+  /** The MTU of "too big", the code of "unreachable". */
+  uint32_t value = 0;
+  uint8_t protocol = 0;
+  const uint8_t* destination = nullptr;
+  /** From the transport header on: 8 octets at least. */
+  const uint8_t* bytes = nullptr;
+  size_t length = 0;
+};
+
+/** Reads a message that starts at its ICMP header; false when it is no complaint, or quotes too little. */
+inline bool readQuote(const uint8_t* message, size_t length, bool v6, Quote& quote) {
+  constexpr size_t kIcmpBytes = 8;
+  const size_t least = v6 ? 40 : 20;
+  if (length < kIcmpBytes + least) return false;
+  const uint8_t type = message[0];
+  const uint8_t code = message[1];
+  if (type == (v6 ? 3 : 11)) {
+    // The other code is about reassembly.
+    if (code != 0) return false;
+    quote.cause = Quote::kHopLimit;
+  } else if (v6 ? type == 2 : type == 3 && code == 4) {
+    quote.cause = Quote::kTooBig;
+    quote.value = v6 ? get32(message + 4) : get16(message + 6);
+    if (quote.value > 0xffff) quote.value = 0xffff;
+  } else if (type == (v6 ? 1 : 3)) {
+    quote.cause = Quote::kUnreachable;
+    quote.value = code;
+  } else {
+    return false;
   }
-  return echo;
+  const uint8_t* ip = message + kIcmpBytes;
+  const size_t header = v6 ? least : (ip[0] & 0xf) * 4U;
+  if (header < least || length < kIcmpBytes + header + 8) return false;
+  quote.protocol = v6 ? ip[6] : ip[9];
+  quote.destination = ip + (v6 ? 24 : 16);
+  quote.bytes = ip + header;
+  quote.length = length - kIcmpBytes - header;
+  return true;
 }
 
 }  // namespace wanscope

@@ -27,6 +27,7 @@ export interface DgramDependencies {
 }
 
 export class DgramStream implements PacketStream {
+  readonly flow = 0;
   readonly #dependencies: DgramDependencies;
   readonly #options: StreamOptions;
   readonly #events: StreamEvents;

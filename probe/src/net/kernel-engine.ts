@@ -41,6 +41,7 @@ export class KernelEngine implements PacketEngine {
   readonly sendsUdp = true;
   readonly leadNs = LEAD_NS;
   readonly icmpFamilies: readonly Family[];
+  readonly exploredFamilies: readonly Family[];
   /** Why there are no echoes in a family. */
   readonly refusals: ReadonlyMap<Family, string>;
   readonly #native: NativeModule;
@@ -82,6 +83,7 @@ export class KernelEngine implements PacketEngine {
     }
     this.refusals = refusals;
     this.icmpFamilies = FAMILIES.filter((family) => !refusals.has(family));
+    this.exploredFamilies = FAMILIES.filter((family) => native.icmpIsRaw(this.#handle, family === 'ipv6'));
   }
 
   open(options: StreamOptions, events: StreamEvents): PacketStream {
@@ -94,15 +96,18 @@ export class KernelEngine implements PacketEngine {
       source: options.source ?? '',
       device: options.interface ?? '',
       port: options.port ?? 0,
-      sourcePort: 0,
+      sourcePort: options.protocol === 'udp' ? (options.flow ?? 0) : 0,
+      checksum: options.protocol === 'icmp' ? (options.flow ?? 0) : 0,
       dscp: options.dscp,
-      ttl: 0,
+      traces: options.explores === 'hops',
+      probesMtu: options.explores === 'mtu',
       length: options.sizeBytes,
       timeoutNs: options.timeoutNs,
     });
     if (error !== 0) throw new SocketError(errorName(error), `no socket towards ${options.destination}`);
-    this.#streams.set(id, events);
+    this.#streams.set(id, events, options.family);
     return {
+      flow: this.#native.streamFlow(this.#handle, id),
       send: (seq, dueNs) => {
         if (!this.#streams.holds(id, events)) return;
         if (!this.#native.submit(this.#handle, id, seq >>> 0, dueNs)) events.failed(seq >>> 0, false);

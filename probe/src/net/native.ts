@@ -24,8 +24,10 @@ export interface NativeStream {
   readonly device: string;
   readonly port: number;
   readonly sourcePort: number;
+  readonly checksum: number;
   readonly dscp: number;
-  readonly ttl: number;
+  readonly traces: boolean;
+  readonly probesMtu: boolean;
   readonly length: number;
   readonly timeoutNs: number;
 }
@@ -64,6 +66,8 @@ export interface NativeModule {
   openIcmp(engine: EngineHandle, v6: boolean): number;
   icmpIsRaw(engine: EngineHandle, v6: boolean): boolean;
   openStream(engine: EngineHandle, stream: NativeStream): number;
+  /** Source port of a UDP stream, checksum of an ICMP one; 0 where there is none. */
+  streamFlow(engine: EngineHandle, id: number): number;
   closeStream(engine: EngineHandle, id: number): void;
   submit(engine: EngineHandle, stream: number, seq: number, dueNs: number): boolean;
   /** `count` triples of stream, sequence number and due time. */

@@ -25,6 +25,32 @@ export interface StreamOptions {
   readonly sizeBytes: number;
   /** How long answers are awaited. */
   readonly timeoutNs: number;
+  /**
+   * What routers choose among equal ways by: the source port of UDP, of ICMP the checksum of every echo (1 to 65534).
+   * Undefined: the port that all such streams share; whatever the checksum comes to.
+   */
+  readonly flow?: number | undefined;
+  /**
+   * `hops`: the hop limit of a probe is its sequence number modulo HOP_LIMITS, 0 for the usual one. `mtu`: packets are
+   * sent whole however small the path is thought to be; sequence numbers are multiples of HOP_LIMITS. Kernel engine only.
+   */
+  readonly explores?: 'hops' | 'mtu';
+}
+
+/** Sequence numbers of a stream that explores hops repeat their hop limits after so many. */
+export const HOP_LIMITS = 64;
+
+/** What a router says of a probe of a stream that explores. */
+export interface Quote {
+  readonly wireSeq: number;
+  readonly cause: 'hop_limit' | 'too_big' | 'unreachable';
+  /** MTU of `too_big`, code of `unreachable`. */
+  readonly value: number;
+  /** Of the router. */
+  readonly address: string;
+  readonly receivedNs: number;
+  /** The packet it quotes is proven to be ours. Too short a quote only tells which it must be. */
+  readonly authentic: boolean;
 }
 
 /** An answer. One object for all of them: valid during the call only. */
@@ -53,13 +79,17 @@ export interface StreamEvents {
   /** The probe has left. Told before its answer. */
   sent(wireSeq: number, sentNs: number, tokenHigh: number, tokenLow: number): void;
   /** The system did not take it. */
-  failed(wireSeq: number, unreachable: boolean): void;
+  failed(wireSeq: number, unreachable: boolean, tooLarge?: boolean): void;
   received(answer: Answer): void;
   /** Somebody on the way says that the probe with this token cannot be delivered. Proven to be ours. */
   unreachable(wireSeq: number, tokenHigh: number, tokenLow: number): void;
+  /** Streams that explore only. */
+  quoted?(quote: Quote): void;
 }
 
 export interface PacketStream {
+  /** What routers choose among equal ways by; 0 where that is not known. */
+  readonly flow: number;
   /** Sends probe `seq` at `dueNs` or as soon after it as possible. */
   send(seq: number, dueNs: number): void;
   /** Nothing is told afterwards. Idempotent. */
@@ -95,6 +125,8 @@ export interface PacketEngine {
   /** Families in which it can send echoes. */
   readonly icmpFamilies: readonly Family[];
   readonly sendsUdp: boolean;
+  /** Families in which it hears what routers say, so that streams may explore. */
+  readonly exploredFamilies: readonly Family[];
   /** How long before it is due a probe may be handed over; 0 where it leaves at once. */
   readonly leadNs: number;
   /** @throws SocketError when there is no socket for it now. */

@@ -50,6 +50,7 @@ export class RawSocketEngine implements PacketEngine {
   readonly name = 'raw-socket';
   readonly sendsUdp = true;
   readonly leadNs = 0;
+  readonly exploredFamilies: readonly Family[] = [];
   readonly icmpFamilies: readonly Family[];
   /** Why there are no echoes in a family. */
   readonly refusals: ReadonlyMap<Family, string>;
@@ -112,9 +113,10 @@ export class RawSocketEngine implements PacketEngine {
     }
     const { id, family, destination, source, dscp, sizeBytes: length } = options;
     if (this.refusals.has(family)) throw new SocketError('EACCES', 'no raw socket');
-    this.#streams.set(id, events);
+    this.#streams.set(id, events, family);
     this.#order({ open: { id, family, destination, dscp, length, ...(source === undefined ? {} : { source }) } });
     return {
+      flow: 0,
       send: (seq, dueNs) => {
         if (!this.#streams.holds(id, events)) return;
         if (this.#ended) events.failed(seq >>> 0, false);

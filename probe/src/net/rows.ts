@@ -5,9 +5,11 @@
  *   failed        errno
  *   received      the answerer's dwell and its own sequence number
  *   unreachable   nothing
+ *   quoted        in the place of token and these, the router's address; cause and value above the 32 bits of flags
  */
 import { getSystemErrorName } from 'node:util';
-import { LatenessSum, type Answer, type Lateness, type StreamEvents } from './packet-engine.ts';
+import { addressText, type Family } from '@wanscope/shared';
+import { LatenessSum, type Answer, type Lateness, type Quote, type StreamEvents } from './packet-engine.ts';
 
 export const ROW_NUMBERS = 8;
 
@@ -16,6 +18,7 @@ export const ROW_SENT = 1;
 export const ROW_FAILED = 2;
 export const ROW_RECEIVED = 3;
 export const ROW_UNREACHABLE = 4;
+export const ROW_QUOTED = 5;
 /** Flags of a row's first number. The TTL is in its bits 8 to 15, the class in 16 to 21. */
 export const KERNEL_STAMP = 1 << 4;
 export const AUTHENTIC = 1 << 5;
@@ -37,6 +40,8 @@ export function isAnswer(rows: Float64Array, at: number): boolean {
 /** Streams by number, and the reading of their rows. Nothing is allocated for a row. */
 export class StreamTable {
   readonly #streams = new Map<number, StreamEvents>();
+  /** Those of version 6. */
+  readonly #ipv6 = new Set<number>();
   readonly #lateness = new LatenessSum();
   readonly #answer: Answer = {
     wireSeq: 0,
@@ -52,8 +57,10 @@ export class StreamTable {
     contaminated: false,
   };
 
-  set(id: number, events: StreamEvents): void {
+  set(id: number, events: StreamEvents, family: Family): void {
     this.#streams.set(id, events);
+    if (family === 'ipv6') this.#ipv6.add(id);
+    else this.#ipv6.delete(id);
   }
 
   holds(id: number, events: StreamEvents): boolean {
@@ -62,10 +69,12 @@ export class StreamTable {
 
   delete(id: number): void {
     this.#streams.delete(id);
+    this.#ipv6.delete(id);
   }
 
   clear(): void {
     this.#streams.clear();
+    this.#ipv6.clear();
   }
 
   takeLateness(): Lateness {
@@ -83,9 +92,11 @@ export class StreamTable {
         this.#lateness.add(rows[at + 6]!);
         events.sent(seq, rows[at + 3]!, rows[at + 4]!, rows[at + 5]!);
         return;
-      case ROW_FAILED:
-        events.failed(seq, UNREACHABLE_ERRORS.has(errorName(rows[at + 6]!)));
+      case ROW_FAILED: {
+        const error = errorName(rows[at + 6]!);
+        events.failed(seq, UNREACHABLE_ERRORS.has(error), error === 'EMSGSIZE');
         return;
+      }
       case ROW_RECEIVED: {
         const answer = this.#answer;
         answer.wireSeq = seq;
@@ -106,6 +117,26 @@ export class StreamTable {
         // Anyone on the way may send these: believed only with the cookie of the probe they quote.
         if ((meta & AUTHENTIC) !== 0) events.unreachable(seq, rows[at + 4]!, rows[at + 5]!);
         return;
+      case ROW_QUOTED:
+        events.quoted?.(readQuote(rows, at, this.#ipv6.has(rows[at + 1]!)));
+        return;
     }
   }
+}
+
+const QUOTE_CAUSES = ['hop_limit', 'too_big', 'unreachable'] as const;
+
+function readQuote(rows: Float64Array, at: number, isIpv6: boolean): Quote {
+  const detail = Math.floor(rows[at]! / 2 ** 32);
+  const words = isIpv6 ? 4 : 1;
+  const octets = Buffer.alloc(4 * words);
+  for (let i = 0; i < words; i += 1) octets.writeUInt32BE(rows[at + 4 + i]!, 4 * i);
+  return {
+    wireSeq: rows[at + 2]!,
+    cause: QUOTE_CAUSES[detail & 3]!,
+    value: detail >> 2,
+    address: addressText(octets),
+    receivedNs: rows[at + 3]!,
+    authentic: (rows[at]! & AUTHENTIC) !== 0,
+  };
 }

@@ -18,7 +18,10 @@
  *        |      Keyed cookie over        |
  *        |      the three above          |
  *     36 +-------------------------------+
- *        |      Zeros                    |
+ *        |  Balance      |  Zeros        |
+ *
+ * The balance makes the checksum the one that the stream wants, where it wants one (the kernel engine only): routers that
+ * choose among equal ways by the checksum then send all echoes of a session the same way.
  *
  * The send time is in the packet for the cookie's sake alone: round trips are taken from the sender's own memory.
  */
@@ -69,6 +72,11 @@ export function writeEchoRequest(packet: Buffer, family: Family, echo: Echo): vo
   packet.writeUInt32BE(echo.cookieHigh, 28);
   packet.writeUInt32BE(echo.cookieLow, 32);
   if (family === 'ipv4') packet.writeUInt16BE(internetChecksum(packet), 2);
+}
+
+/** The checksum of all echoes of a path: neither 0 nor its other form. @param key the path's, in hex digits. */
+export function echoChecksum(key: string): number {
+  return 1 + (parseInt(key.slice(0, 8), 16) % 65_534);
 }
 
 /** What an ICMP message is to a sender of echoes. `unreachable` quotes the request that could not be delivered. */

@@ -21,6 +21,8 @@ export interface DatagramRecipe {
   readonly wireBytes: number;
   /** The answerer numbers its answers. */
   readonly numbersAnswers: boolean;
+  /** See `StreamOptions`. */
+  readonly flow?: number;
 }
 
 export class DatagramChannel implements ProbeChannel {
@@ -88,7 +90,7 @@ export class DatagramChannel implements ProbeChannel {
   #open(destination: string, nowNs: number): void {
     if (destination === this.#destination && nowNs - this.#refusedNs < REOPEN_NS) return;
     const { planned, sessionId, timeoutNs } = this.#request;
-    const { protocol, port, sizeBytes, wireBytes, numbersAnswers } = this.#recipe;
+    const { protocol, port, sizeBytes, wireBytes, numbersAnswers, flow } = this.#recipe;
     this.#stream?.close();
     this.#stream = undefined;
     this.#destination = destination;
@@ -106,6 +108,7 @@ export class DatagramChannel implements ProbeChannel {
           dscp: this.#dscp,
           sizeBytes,
           timeoutNs,
+          flow,
         },
         {
           sent: (wireSeq, sentNs, tokenHigh, tokenLow) => {

@@ -2,7 +2,8 @@
  * ICMP echo, versions 4 and 6. Replies are told apart by the session and sequence number in the payload and verified by
  * a keyed cookie over both and the send time. Without the privilege to send echoes every probe is a local error.
  */
-import { ECHO_PAYLOAD_BYTES, ICMP_HEADER_BYTES } from '../packet/icmp.ts';
+import { pathKey } from '@wanscope/shared';
+import { echoChecksum, ECHO_PAYLOAD_BYTES, ICMP_HEADER_BYTES } from '../packet/icmp.ts';
 import { IP_HEADER_BYTES } from '../usage.ts';
 import { DatagramChannel, type DatagramDependencies } from './datagram.ts';
 import { deafChannel, type Prober } from './prober.ts';
@@ -23,6 +24,7 @@ export function icmpProber(dependencies: DatagramDependencies): Prober {
         sizeBytes,
         wireBytes,
         numbersAnswers: false,
+        flow: echoChecksum(pathKey(path)),
       });
     },
   };

@@ -242,6 +242,7 @@ class MutedEngine {
     this.engine = {
       name: engine.name,
       icmpFamilies: engine.icmpFamilies,
+      exploredFamilies: engine.exploredFamilies,
       sendsUdp: engine.sendsUdp,
       leadNs: engine.leadNs,
       open: (options, events) => engine.open(options, this.#muted(events)),
