@@ -185,6 +185,43 @@ targets:
   });
 });
 
+describe('the segments of a site', () => {
+  const config = configOf(`
+sites:
+  a: { segments: { lan-gateway: auto, wan-next-hop: 192.0.2.1, provider-edge: "2001:db8::1" } }
+  b: { segments: { lan-gateway: 10.0.0.254 } }
+  c:
+tests:
+  wan-next-hop: { protocol: icmp, rate: 1/5s }
+`);
+  const fleet = [
+    helloOf('a/p', { gateways: { ipv4: '10.0.0.1', ipv6: '2001:db8:a::1' } }),
+    helloOf('a/q'),
+    helloOf('b/p'),
+    helloOf('c/p'),
+  ];
+  const segments = (name: string): string[] =>
+    sessionsFor(config, fleet, name).map(
+      ({ path, target, test }) =>
+        `${path.dstKind} ${path.dstSite}/${path.dst} ${path.test} ${path.protocol} ${path.class} ${target.address} ${test.intervalNs / 1e9}`,
+    );
+
+  test('are measured by its own probes, nearest first, once a second unless a test of their name says otherwise', () => {
+    expect(segments('a/p')).toEqual([
+      'external external/lan-gateway lan-gateway icmp BE 10.0.0.1 1',
+      'external external/lan-gateway lan-gateway icmp BE 2001:db8:a::1 1',
+      'external external/wan-next-hop wan-next-hop icmp BE 192.0.2.1 5',
+      'external external/provider-edge provider-edge icmp BE 2001:db8::1 1',
+    ]);
+    expect(segments('b/p')).toEqual(['external external/lan-gateway lan-gateway icmp BE 10.0.0.254 1']);
+    expect(segments('c/p')).toEqual([]);
+  });
+
+  test('leave out a gateway that the probe does not know', () => {
+    expect(segments('a/q').map((line) => line.split(' ')[2])).toEqual(['wan-next-hop', 'provider-edge']);
+  });
+});
+
 describe('a proxy', () => {
   const config = configOf(`${sitesOf(['a'])}
 tests:

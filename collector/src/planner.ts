@@ -8,11 +8,13 @@ import {
   FAMILIES,
   formatIdentity,
   MAX_MESSAGE_BYTES,
+  SEGMENTS,
   SEND_CAP,
   sessionLoad,
   type ExpectationConfig,
   type Family,
   type FullHello,
+  type Gateways,
   type HelloEndpoint,
   type MeshConfig,
   type OperatorConfig,
@@ -20,6 +22,7 @@ import {
   type PlanDestination,
   type PlanSource,
   type PlanTest,
+  type Segment,
   type TargetConfig,
   type TestConfig,
 } from '@wanscope/shared';
@@ -103,6 +106,14 @@ function planProbe(
   for (const target of config.targets.values()) {
     if (!target.from.includes('*') && !target.from.includes(probe.site)) continue;
     for (const test of testsOf(config, target.tests)) builder.addTarget(target, test);
+  }
+  const segments = config.sites.get(probe.site)?.segments;
+  for (const segment of SEGMENTS) {
+    const address = segments?.addresses[segment];
+    const test = config.tests.get(segment);
+    if (segments === undefined || address === undefined || test === undefined) continue;
+    const addresses = address === 'auto' ? (probe.gateways ?? {}) : hostOf(address);
+    builder.addSegment(segment, segments.network, addresses, test);
   }
   return builder.finish();
 }
@@ -207,6 +218,20 @@ class PlanBuilder {
       if (urlFamily !== 0) return family === (urlFamily === 4 ? 'ipv4' : 'ipv6');
       return !literal || destination[family] !== undefined;
     });
+  }
+
+  addSegment(segment: Segment, network: string, { ipv4, ipv6 }: Gateways, test: TestConfig): void {
+    const destination: PlanDestination = {
+      kind: 'external',
+      site: EXTERNAL_SITE,
+      name: segment,
+      network,
+      uplink: '',
+      ...(ipv4 === undefined ? {} : { ipv4 }),
+      ...(ipv6 === undefined ? {} : { ipv6 }),
+      ports: {},
+    };
+    this.#addSessions(network, prepare(destination), test, (family) => destination[family] !== undefined);
   }
 
   finish(): ProbePlan {

@@ -91,7 +91,12 @@ function row(name: string, { packetsPerSecond, newSessionsPerSecond, bytesPerSec
 
 /** A probe as it would say hello: every network of the configuration, every uplink of its site, all reflectors. */
 function assumedProbe(config: OperatorConfig, site: string, index: number): FullHello {
-  const networks = new Set([...config.meshes, ...config.targets.values()].map(({ network }) => network));
+  const segments = config.sites.get(site)?.segments;
+  const networks = new Set(
+    [...config.meshes, ...config.targets.values(), ...(segments === undefined ? [] : [segments])].map(
+      ({ network }) => network,
+    ),
+  );
   const named = [...config.uplinks.values()].filter((uplink) => uplink.site === site).map(({ name }) => name);
   const uplinks = named.length === 0 ? [''] : named;
   const endpoints = [...networks].flatMap((network) =>
@@ -123,6 +128,7 @@ function assumedProbe(config: OperatorConfig, site: string, index: number): Full
     icmp: ['ipv4', 'ipv6'],
     planVersion: 0,
     endpoints,
+    gateways: { ipv4: `10.${(index >> 8) & 255}.${index & 255}.254` },
   };
 }
 

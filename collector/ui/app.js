@@ -6,6 +6,7 @@
  * @typedef {{ src: string, dst: string, protocol: string, state: State, reason: string, since: string, paths: number,
  *   sent: number, lost: number, lossRatio: number | null, meanRttSeconds: number | null }} Cell
  * @typedef {{ nodes: string[], cells: Cell[], truncated: boolean }} Mesh
+ * @typedef {{ place: string, text: string, links: { site: string, segment: string, path: Path }[] }} Chain
  * @typedef {{ key: string, srcSite: string, src: string, dstSite: string, dst: string, test: string, class: string,
  *   family: string, state: State, reason: string, since: string,
  *   interval: { sent: number, lost: number, lossRatio: number | null, minRttSeconds: number | null,
@@ -192,6 +193,30 @@ function drawPaths(paths, pair) {
   byId('paths-section').hidden = false;
 }
 
+/** The gravest path's segments, where its sites have any. @param {Path[]} paths */
+async function drawChain(paths) {
+  const gravest = paths.reduce(
+    (a, b) => (a === undefined || GRAVITY.indexOf(b.state) > GRAVITY.indexOf(a.state) ? b : a),
+    /** @type {Path | undefined} */ (undefined),
+  );
+  /** @type {Chain | undefined} */
+  const chain = gravest === undefined ? undefined : await load(`paths/${gravest.key}/chain`);
+  byId('chain').hidden = chain === undefined || chain.links.length === 0;
+  if (gravest === undefined || chain === undefined) return;
+  const link = (/** @type {Path} */ path, /** @type {string} */ name) =>
+    element(
+      'li',
+      { class: path.state },
+      element('strong', {}, name),
+      ` ${STATE_TEXT[path.state]}, ${lossText(path.interval?.lossRatio)}, ${rttText(path.interval?.meanRttSeconds)}`,
+    );
+  byId('chain-text').textContent = chain.text;
+  byId('chain-links').replaceChildren(
+    ...chain.links.map(({ site, segment, path }) => link(path, `${site} ${segment.replaceAll('-', ' ')}`)),
+    link(gravest, `${gravest.dstSite}/${gravest.dst} (${gravest.test}, ${gravest.family})`),
+  );
+}
+
 /** @param {string} id @param {readonly string[]} values @param {string} current @param {(value: string) => void} take */
 function fillSelect(id, values, current, take) {
   const select = /** @type {HTMLSelectElement} */ (byId(id));
@@ -238,6 +263,7 @@ async function refresh() {
           ? paths
           : paths.filter((path) => `${path.srcSite}/${path.src}` === src && `${path.dstSite}/${path.dst}` === dst);
       drawPaths(shown, chosen.pair);
+      await drawChain(shown);
     }
   } catch (error) {
     byId('summary').textContent = `The collector does not answer: ${String(error)}`;

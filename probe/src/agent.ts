@@ -28,6 +28,7 @@ import {
   type RejectCause,
   type Report,
   type SelfReport,
+  type Gateways,
 } from '@wanscope/shared';
 import type { Bus } from './bus.ts';
 import { IntervalClock, type IntervalSpan } from './interval.ts';
@@ -77,6 +78,8 @@ export interface AgentOptions {
   readonly makeTracer?: ((context: TracerContext) => RouteTracer) | undefined;
   /** Where the probe can be reached now; asked again at each connect. */
   readonly endpoints: () => Promise<readonly HelloEndpoint[]>;
+  /** The default gateways now; none when absent. */
+  readonly gateways?: () => Gateways;
   readonly reflectorCounts: () => ReflectorCounts;
   readonly processUsage: () => { readonly rssBytes: number; readonly cpuNs: number };
   readonly reportFormat: ReportFormat;
@@ -144,6 +147,7 @@ export class Agent {
   #loopDelay: LoopDelay = { maxNs: 0, sumNs: 0, count: 0 };
   #contaminated = 0;
   #endpoints: readonly HelloEndpoint[] = [];
+  #gateways: Gateways = {};
   #helloVersion = 0;
   #helloRetryMs = HELLO_RETRY_MS;
   #cancelHello: (() => void) | undefined;
@@ -225,8 +229,10 @@ export class Agent {
   /** Announces the endpoints again when they are not those of the last hello. */
   async refreshEndpoints(): Promise<void> {
     const endpoints = await this.#options.endpoints();
-    if (JSON.stringify(endpoints) === JSON.stringify(this.#endpoints)) return;
+    const gateways = this.#options.gateways?.() ?? {};
+    if (JSON.stringify([endpoints, gateways]) === JSON.stringify([this.#endpoints, this.#gateways])) return;
     this.#endpoints = endpoints;
+    this.#gateways = gateways;
     this.#sayHello();
   }
 
@@ -258,6 +264,7 @@ export class Agent {
   async #onConnect(): Promise<void> {
     const { bus, identity } = this.#options;
     this.#endpoints = await this.#options.endpoints();
+    this.#gateways = this.#options.gateways?.() ?? {};
     if (this.#stopped) return;
     this.#helloRetryMs = HELLO_RETRY_MS;
     this.#sayHello();
@@ -325,6 +332,7 @@ export class Agent {
       icmp: [...engine.icmpFamilies],
       planVersion: this.#plan?.version ?? 0,
       endpoints: [...this.#endpoints],
+      ...(Object.keys(this.#gateways).length === 0 ? {} : { gateways: this.#gateways }),
     });
     this.#countReportBytes(bytes.length);
     bus.publish(subjectOf('hello', identity), bytes).then(

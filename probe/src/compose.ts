@@ -7,12 +7,13 @@ import { createSocket } from 'node:dgram';
 import { lookup } from 'node:dns/promises';
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { networkInterfaces } from 'node:os';
-import { systemClock, type Clock, type Family } from '@wanscope/shared';
+import { endianness, networkInterfaces } from 'node:os';
+import { systemClock, type Clock, type Family, type Gateways } from '@wanscope/shared';
 import { detectAddresses, endpointsOf, type LocalAddress } from './addresses.ts';
 import { Agent } from './agent.ts';
 import { NatsBus, type Bus, type BusCredentials } from './bus.ts';
 import type { Settings } from './config.ts';
+import { defaultGateways } from './gateways.ts';
 import type { Log } from './log.ts';
 import { TargetResolver, type Lookup } from './net/destination.ts';
 import { KernelEngine } from './net/kernel-engine.ts';
@@ -165,6 +166,7 @@ export async function startProbe(
     watch,
     makeTracer: followsRoutes ? (context) => new RouteTracer({ engine, resolver }, context) : undefined,
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts),
+    gateways: readGateways,
     reflectorCounts: () => reflectors.counts,
     processUsage: () => {
       const { user, system } = process.cpuUsage();
@@ -216,6 +218,17 @@ export function credentialsOf(
   const colon = text.indexOf(':');
   if (colon > 0) return { kind: 'password', user: text.slice(0, colon), password: text.slice(colon + 1) };
   return { kind: 'token', token: text };
+}
+
+function readGateways(): Gateways {
+  const read = (path: string): string => {
+    try {
+      return readFileSync(path, 'utf8');
+    } catch {
+      return '';
+    }
+  };
+  return defaultGateways(read('/proc/net/route'), read('/proc/net/ipv6_route'), endianness() === 'LE');
 }
 
 const systemLookup: Lookup = async (host, family) => {

@@ -35,6 +35,8 @@ const helloEndpointSchema = z.strictObject({
   reflect: z.strictObject({ udp: port.optional(), tcp: port.optional(), http: port.optional() }),
 });
 
+const gatewaysSchema = z.strictObject({ ipv4: ipAddress.optional(), ipv6: ipAddress.optional() });
+
 const common = {
   v: z.literal(HELLO_VERSION),
   site: token,
@@ -59,6 +61,8 @@ const helloSchema = z.discriminatedUnion('kind', [
     /** Version of the plan it is running; 0 when it has none. */
     planVersion: z.int().min(0),
     endpoints: z.array(helloEndpointSchema).max(64),
+    /** Default gateways by the probe's routing table, where it has some. */
+    gateways: gatewaysSchema.optional(),
   }),
   z.strictObject({ ...common, kind: z.literal('goodbye') }),
 ]);
@@ -66,6 +70,7 @@ const helloSchema = z.discriminatedUnion('kind', [
 export type HelloAddress = z.infer<typeof helloAddressSchema>;
 export type HelloEndpoint = z.infer<typeof helloEndpointSchema>;
 export type Hello = z.infer<typeof helloSchema>;
+export type Gateways = z.infer<typeof gatewaysSchema>;
 export type FullHello = Extract<Hello, { kind: 'full' }>;
 
 export function encodeHello(hello: Hello): Uint8Array {

@@ -21,6 +21,13 @@ export type EndpointKind = (typeof ENDPOINT_KINDS)[number];
 /** The site label of everything that has no site of its own. A configured site may not have this name. */
 export const EXTERNAL_SITE = 'external';
 
+/**
+ * The way out of a site, nearest first. A configured address of one is measured by its site as an external endpoint of
+ * this name, with a test of this name.
+ */
+export const SEGMENTS = ['lan-gateway', 'wan-next-hop', 'provider-edge'] as const;
+export type Segment = (typeof SEGMENTS)[number];
+
 /** What identifies a path; the fields are the path's labels. Uplinks are '' when none is declared. */
 export interface PathParts {
   readonly network: string;

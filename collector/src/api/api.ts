@@ -4,6 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifySchema } from 'fastify';
 import { formatIdentity, isToken, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
 import { STATES } from '../path-state.ts';
+import { chainOf, plansBySite } from './chain.ts';
 import { pathView, type PathFilter, pathPage } from './paths.ts';
 import { meshOf } from './mesh.ts';
 import * as schemas from './schemas.ts';
@@ -150,6 +151,30 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       return slot === undefined
         ? fail(reply, 404, 'not_found', 'there is no such path')
         : pathView(state, slot, Date.now());
+    },
+  );
+
+  app.get<{ Params: { key: string } }>(
+    '/api/v1/paths/:key/chain',
+    {
+      schema: {
+        ...describeRoute(
+          'The segments of the two sites of a path, from the source on, and where they say that a fault is.',
+          schemas.chain,
+        ),
+        params: { type: 'object', properties: { key: { type: 'string', pattern: '^[0-9a-f]{32}$' } } },
+      },
+    },
+    (request, reply) => {
+      const slot = state.paths.find(request.params.key);
+      if (slot === undefined) return fail(reply, 404, 'not_found', 'there is no such path');
+      const fleet = registry.probes().map(({ identity }) => identity);
+      return chainOf(
+        state,
+        slot,
+        plansBySite(fleet, (identity) => plans.planOf(identity)?.plan),
+        Date.now(),
+      );
     },
   );
 

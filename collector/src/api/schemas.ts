@@ -134,6 +134,12 @@ export const path = object({
   tlsFailure: optional(text),
 });
 
+export const chain = object({
+  place: text,
+  text,
+  links: list(object({ site: text, segment: text, path })),
+});
+
 export const paths = object({ paths: list(path), next: optional(text) });
 
 export const mesh = object({

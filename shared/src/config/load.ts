@@ -3,12 +3,13 @@
  *
  * A bad file is refused whole, with every problem named as `file:line: path: what is wrong; what is allowed`.
  */
+import { isIP } from 'node:net';
 import { IANAZone } from 'luxon';
 import { isAlias, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument, type Document } from 'yaml';
 import { z } from 'zod';
 import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion, type DnsType } from '../dns.ts';
 import { InvalidConfiguration } from '../errors.ts';
-import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, type Family, type Protocol } from '../path.ts';
+import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, SEGMENTS, type Family, type Protocol } from '../path.ts';
 import { isToken } from '../subjects.ts';
 import {
   DSCP_BY_CLASS,
@@ -24,6 +25,7 @@ import type {
   MeshConfig,
   ObjectiveConfig,
   OperatorConfig,
+  SegmentsConfig,
   SiteConfig,
   TargetConfig,
   TestConfig,
@@ -109,6 +111,21 @@ const location = z.tuple([z.number().min(-90).max(90), z.number().min(-180).max(
   error: 'must be [latitude, longitude] in degrees',
 });
 
+const address = text((value) => (isIP(value) === 0 ? undefined : value), 'must be an IP address');
+const addressOrAuto = text(
+  (value) => (value === 'auto' || isIP(value) !== 0 ? value : undefined),
+  'must be an IP address, or auto',
+);
+
+const segmentsSchema = strict({
+  network: name.default('default').describe('Address space they are measured from.'),
+  'lan-gateway': addressOrAuto
+    .optional()
+    .describe("The router that the site's LAN uses; `auto`: the default gateway of each probe."),
+  'wan-next-hop': address.optional().describe("The first router beyond the site's own: the access line's other end."),
+  'provider-edge': address.optional().describe("A router where the provider's network begins."),
+});
+
 const siteSchema = strict({
   location: location.optional().describe('Latitude and longitude in degrees north and east.'),
   timezone: timezone
@@ -124,6 +141,9 @@ const siteSchema = strict({
     )
     .default([])
     .describe('Windows in which alerts about the site stay silent.'),
+  segments: segmentsSchema
+    .optional()
+    .describe('The way out of the site, by address: tells LAN faults from WAN faults.'),
 });
 
 const uplinkSchema = strict({
@@ -253,6 +273,7 @@ export function configurationJsonSchema(): object {
 }
 
 type Parsed = z.output<typeof configSchema>;
+type ParsedSite = z.output<typeof siteSchema>;
 type Path = readonly (string | number)[];
 
 interface Problem {
@@ -338,31 +359,35 @@ function build(parsed: Parsed): OperatorConfig {
       timezone: site.timezone,
       role: site.role,
       maintenance: site.maintenance.map((window) => ({ cron: window.cron, durationNs: window.for })),
+      segments: segmentsOf(site.segments),
     })),
     uplinks: entries(parsed.uplinks, (key, uplink): UplinkConfig => {
       const [site, uplinkName] = key.split('/') as [string, string];
       return { ...uplink, site, name: uplinkName, monthlyBytes: uplink.monthlyBytes };
     }),
-    tests: entries(parsed.tests, (testName, test): TestConfig => {
-      const families: readonly Family[] = test.family === 'both' ? FAMILIES : [test.family];
-      const defaults = test.voice === undefined ? TEST_DEFAULTS[test.protocol] : VOICE_DEFAULTS;
-      return {
-        name: testName,
-        protocol: test.protocol,
-        class: test.class ?? defaults.class,
-        sizeBytes: test.size ?? defaults.sizeBytes,
-        intervalNs: test.rate ?? defaults.intervalNs,
-        timeoutNs: test.timeout ?? DEFAULT_TIMEOUT_NS[test.protocol],
-        families,
-        keepAlive: test.keepAlive,
-        voice: test.voice && {
-          jitterBufferNs: test.voice.jitterBuffer,
-          concealment: test.voice.concealment,
-        },
-        proxy: test.proxy,
-        question: questionOf(test),
-      };
-    }),
+    tests: withSegmentTests(
+      parsed,
+      entries(parsed.tests, (testName, test): TestConfig => {
+        const families: readonly Family[] = test.family === 'both' ? FAMILIES : [test.family];
+        const defaults = test.voice === undefined ? TEST_DEFAULTS[test.protocol] : VOICE_DEFAULTS;
+        return {
+          name: testName,
+          protocol: test.protocol,
+          class: test.class ?? defaults.class,
+          sizeBytes: test.size ?? defaults.sizeBytes,
+          intervalNs: test.rate ?? defaults.intervalNs,
+          timeoutNs: test.timeout ?? DEFAULT_TIMEOUT_NS[test.protocol],
+          families,
+          keepAlive: test.keepAlive,
+          voice: test.voice && {
+            jitterBufferNs: test.voice.jitterBuffer,
+            concealment: test.voice.concealment,
+          },
+          proxy: test.proxy,
+          question: questionOf(test),
+        };
+      }),
+    ),
     meshes: parsed.meshes satisfies readonly MeshConfig[],
     targets: entries(parsed.targets, (targetName, target): TargetConfig => ({
       ...target,
@@ -387,6 +412,36 @@ function build(parsed: Parsed): OperatorConfig {
     leaveAfterMs: parsed.leaveAfter / NS_PER_MS,
     planExpiryMs: parsed.planExpiry / NS_PER_MS,
   };
+}
+
+function segmentsOf(segments: ParsedSite['segments']): SegmentsConfig | undefined {
+  if (segments === undefined) return undefined;
+  const { network, ...addresses } = segments;
+  return { network, addresses };
+}
+
+/** The tests with one for each segment that some site names and that no test of that name measures. */
+function withSegmentTests(parsed: Parsed, tests: ReadonlyMap<string, TestConfig>): ReadonlyMap<string, TestConfig> {
+  const { auto: _auto, ...sites } = parsed.sites;
+  const named = SEGMENTS.filter((segment) => Object.values(sites).some(({ segments }) => segments?.[segment]));
+  const missing = named.filter((segment) => !tests.has(segment));
+  return new Map([
+    ...tests,
+    ...missing.map((segment): [string, TestConfig] => [
+      segment,
+      {
+        name: segment,
+        protocol: 'icmp',
+        ...TEST_DEFAULTS.icmp,
+        timeoutNs: DEFAULT_TIMEOUT_NS.icmp,
+        families: FAMILIES,
+        keepAlive: false,
+        voice: undefined,
+        proxy: undefined,
+        question: undefined,
+      },
+    ]),
+  ]);
 }
 
 function questionOf({
@@ -436,6 +491,20 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (test.proxy !== undefined && test.keepAlive) add([...path, 'keepAlive'], 'does not go through a proxy');
     if (test.protocol === 'dns' && test.class !== 'BE') add([...path, 'class'], 'is for protocols icmp and udp');
     if (test.protocol === 'udp' && test.sizeBytes < 44) add([...path, 'size'], 'must be 44 or more for STAMP');
+  }
+  for (const site of config.sites.values()) {
+    if (site.segments === undefined) continue;
+    if (Object.keys(site.segments.addresses).length === 0) {
+      add(['sites', site.name, 'segments'], `names no segment; allowed: ${SEGMENTS.join(', ')}`);
+    }
+  }
+  for (const segment of SEGMENTS) {
+    if (![...config.sites.values()].some(({ segments }) => segments?.addresses[segment] !== undefined)) continue;
+    const test = config.tests.get(segment);
+    if (test !== undefined && (test.protocol !== 'icmp' || test.class !== 'BE')) {
+      add(['tests', segment], 'measures the segment of this name: protocol icmp, class BE');
+    }
+    if (config.targets.has(segment)) add(['targets', segment], 'is the name of a segment; choose another');
   }
   config.meshes.forEach((mesh, i) => {
     const path = ['meshes', i];

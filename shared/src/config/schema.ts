@@ -3,7 +3,7 @@
  * filled in. `load.ts` makes it from YAML.
  */
 import type { DnsQuestion } from '../dns.ts';
-import type { EndpointKind, Family, Protocol } from '../path.ts';
+import type { EndpointKind, Family, Protocol, Segment } from '../path.ts';
 
 export interface MaintenanceWindow {
   /** Five-field cron expression of its start, in the site's local time. */
@@ -19,6 +19,14 @@ export interface SiteConfig {
   readonly timezone: string;
   readonly role: 'hub' | 'branch';
   readonly maintenance: readonly MaintenanceWindow[];
+  /** The way out of the site; undefined when none of it is named. */
+  readonly segments: SegmentsConfig | undefined;
+}
+
+export interface SegmentsConfig {
+  readonly network: string;
+  /** IP addresses; `auto`: the default gateway that each probe announces. */
+  readonly addresses: Readonly<Partial<Record<Segment, string | undefined>>>;
 }
 
 export interface UplinkConfig {
