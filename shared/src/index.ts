@@ -15,6 +15,7 @@ export * from './stats/burst-gap.ts';
 export * from './stats/clock-offset.ts';
 export * from './stats/e-model.ts';
 export * from './stats/interarrival-jitter.ts';
+export * from './stats/one-way-delay.ts';
 export * from './stats/one-way-loss.ts';
 export * from './stats/reordering.ts';
 export * from './subjects.ts';

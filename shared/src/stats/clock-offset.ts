@@ -1,6 +1,5 @@
 /**
- * Two clocks seen through the delays between them: offset with its error bound, skew, and what remains of one-way delay
- * once both are taken out.
+ * Two clocks seen through the delays between them: offset with its error bound, and skew.
  *
  * Timestamps T1 (sent) and T4 (back) are the sender's clock, T2 (arrived) and T3 (answered) the reflector's. The
  * asymmetry of a path cannot be told from an offset: absolute one-way delay needs clocks that are synchronised. What can
@@ -27,16 +26,6 @@ export interface ClockOffset {
 export function clockOffset({ t1Ns, t2Ns, t3Ns, t4Ns }: FourTimestamps): ClockOffset {
   const delayNs = t4Ns - t1Ns - (t3Ns - t2Ns);
   return { offsetNs: (t2Ns - t1Ns + (t3Ns - t4Ns)) / 2, delayNs, errorNs: delayNs / 2 };
-}
-
-/** The best of several: that of the least delay, whose error bound is the narrowest. Undefined of none. */
-export function bestClockOffset(samples: readonly FourTimestamps[]): ClockOffset | undefined {
-  let best: ClockOffset | undefined;
-  for (const sample of samples) {
-    const offset = clockOffset(sample);
-    if (best === undefined || offset.delayNs < best.delayNs) best = offset;
-  }
-  return best;
 }
 
 /** A straight line under one-way delays: delay = interceptNs + slope * time. */
@@ -71,9 +60,4 @@ export function skewLine(timesNs: readonly number[], delaysNs: readonly number[]
     return { slope, interceptNs: delaysNs[from]! - slope * timesNs[from]! };
   }
   return undefined;
-}
-
-/** One-way delay above the line: what queues and routes added. */
-export function delayAboveLine({ slope, interceptNs }: SkewLine, timeNs: number, delayNs: number): number {
-  return delayNs - (interceptNs + slope * timeNs);
 }
