@@ -130,6 +130,7 @@ describe.skipIf(unavailable !== undefined)(`what the product says equals the tru
       writeFileSync(mesh.configFile, config(false));
       const measured = await settled(mesh);
       expect(await lab.emulator.stopCapture()).toMatchObject({ missed: 0 });
+      const hiccupUs = await largestHiccupUs(lab);
       const packets = readCapture(capture);
       const checks = PROBES.flatMap((source, at) =>
         PROTOCOLS.flatMap((protocol) =>
@@ -146,7 +147,7 @@ describe.skipIf(unavailable !== undefined)(`what the product says equals the tru
           }),
         ),
       );
-      print(name, checks);
+      print(`${name} (the machine's largest hiccup: ${Math.round(hiccupUs)} us)`, checks);
       for (const { path, protocol, says, is } of checks) {
         const where = `${name}: ${path}`;
         expect(says.sent, `${where}: sent`).toBe(is.sent);
@@ -163,8 +164,8 @@ describe.skipIf(unavailable !== undefined)(`what the product says equals the tru
         expect(says.duplicates, `${where}: duplicates`).toBe(is.duplicates);
         expect(says.reordered, `${where}: reordered`).toBe(is.reordered);
         close('mean', { us: MEAN_WITHIN_US, ratio: 0 });
-        close('min', { us: EXTREMES_WITHIN_US, ratio: 0 });
-        close('max', { us: EXTREMES_WITHIN_US, ratio: 0 });
+        close('min', { us: EXTREMES_WITHIN_US + hiccupUs, ratio: 0 });
+        close('max', { us: EXTREMES_WITHIN_US + hiccupUs, ratio: 0 });
         close('p50', QUANTILE_WITHIN);
         close('p99', QUANTILE_WITHIN);
         if (protocol !== 'udp') continue;
@@ -176,6 +177,19 @@ describe.skipIf(unavailable !== undefined)(`what the product says equals the tru
     240_000,
   );
 });
+
+/**
+ * How long the machine kept the emulator waiting at worst. As long may a packet have waited between the emulator's stamp
+ * and the kernel's, in one of thousands of samples: the extremes are as uncertain.
+ */
+async function largestHiccupUs(lab: Lab): Promise<number> {
+  let largest = 0;
+  for (const link of await lab.emulator.links()) {
+    const { a2b, b2a } = await lab.emulator.linkTruth(link);
+    largest = Math.max(largest, a2b.lateUs?.max ?? 0, b2a.lateUs?.max ?? 0);
+  }
+  return largest;
+}
 
 /** In the star every site has one link, whose end a it is. */
 const edgesOf = (source: string, destination: string): PathEdges => ({

@@ -42,7 +42,11 @@ export const COUNTER = {
   pdvBuckets: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + CLASSIC_BUCKETS,
   ipdvBuckets: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + 2 * CLASSIC_BUCKETS,
   contaminated: 20 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
-  end: 21 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
+  /** One-way delay variation: samples, and their sums by direction. */
+  oneWayCount: 21 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
+  forwardPdvSumNs: 22 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
+  reversePdvSumNs: 23 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
+  end: 24 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
 } as const;
 
 /** Columns that say how a series is now. NaN stands for "none" inside the table and never leaves it. */
@@ -95,7 +99,16 @@ export const GAUGE = {
   seenDscp: COUNTER.end + 37,
   /** Position in TLS_FAILURES; none when the latest handshake went well. */
   tlsFailure: COUNTER.end + 38,
-  end: COUNTER.end + 39,
+  /** Paths whose answerer says when probes arrived: one-way delay of the latest interval. */
+  forwardChangeNs: COUNTER.end + 39,
+  reverseChangeNs: COUNTER.end + 40,
+  forwardPdvNs: COUNTER.end + 41,
+  reversePdvNs: COUNTER.end + 42,
+  forwardMeanNs: COUNTER.end + 43,
+  reverseMeanNs: COUNTER.end + 44,
+  clockOffsetNs: COUNTER.end + 45,
+  clockErrorNs: COUNTER.end + 46,
+  end: COUNTER.end + 47,
 } as const;
 
 export const STRIDE = GAUGE.end;
@@ -118,6 +131,14 @@ const GAUGES_WITHOUT_VALUE = [
   GAUGE.mos,
   GAUGE.jitterBufferNs,
   GAUGE.seenDscp,
+  GAUGE.forwardChangeNs,
+  GAUGE.reverseChangeNs,
+  GAUGE.forwardPdvNs,
+  GAUGE.reversePdvNs,
+  GAUGE.forwardMeanNs,
+  GAUGE.reverseMeanNs,
+  GAUGE.clockOffsetNs,
+  GAUGE.clockErrorNs,
 ] as const;
 
 /** The label values of a series: a path's, of which a rollup leaves those it merges over empty. */

@@ -1,6 +1,7 @@
 import { Buckets, OUTCOMES, pathKey, type Outcome, type PathParts, type PathRecord } from '@wanscope/shared';
 import { pathOf, recordOf } from '@wanscope/shared/testing';
 import { beforeEach, describe, expect, test } from 'vitest';
+import { pathView } from './api/paths.ts';
 import { COUNTER, GAUGE, type SeriesTable } from './series-table.ts';
 import { MeasurementState, rollupState } from './state.ts';
 
@@ -93,6 +94,34 @@ test('the class seen is the latest live interval’s, and unknown when that has 
   expect(state.paths.gauge(slot, GAUGE.seenDscp)).toBe(0);
   apply(slot, { ...recordOf(0, []), sent: 1, lost: 1 }, 3);
   expect(state.paths.gauge(slot, GAUGE.seenDscp)).toBeUndefined();
+});
+
+test('one-way delay counts for path and pair of sites, and the path shows its latest interval', () => {
+  const slot = state.acquirePath(partsOf({ protocol: 'udp' }), START_MS);
+  const oneWayDelay = {
+    count: 2,
+    forwardPdvSumNs: 4e6,
+    reversePdvSumNs: 1e6,
+    forwardChangeNs: 20e6,
+    reverseChangeNs: -1e6,
+    clockOffsetNs: 5e9,
+    clockErrorNs: 1e6,
+  };
+  apply(slot, { ...recordOf(0, [10e6, 12e6]), oneWayDelay });
+  expect(state.sites.get(state.paths.get(slot, GAUGE.siteSlot), COUNTER.forwardPdvSumNs)).toBe(4e6);
+  expect(pathView(state, slot, START_MS).oneWayDelay).toEqual({
+    changeSeconds: { forward: 0.02, reverse: -0.001 },
+    pdvSeconds: { forward: 0.002, reverse: 0.0005 },
+    delaySeconds: null,
+    clockOffsetSeconds: 5,
+    clockErrorSeconds: 0.001,
+  });
+  // Between synchronised clocks the way back is what is left of the mean round trip of 11 ms.
+  apply(slot, { ...recordOf(0, [10e6, 12e6]), oneWayDelay: { ...oneWayDelay, forwardMeanNs: 4e6 } }, 1);
+  expect(pathView(state, slot, START_MS).oneWayDelay?.delaySeconds).toEqual({ forward: 0.004, reverse: 0.007 });
+  apply(slot, recordOf(0, [10e6]), 2);
+  expect(pathView(state, slot, START_MS).oneWayDelay).toBeNull();
+  expect(state.paths.get(slot, COUNTER.oneWayCount)).toBe(4);
 });
 
 describe('one record', () => {

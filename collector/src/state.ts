@@ -352,6 +352,12 @@ function addRecord(page: Float64Array, base: number, record: PathRecord): void {
     page[base + COUNTER.lostReverse]! += oneWay.reverse;
     page[base + COUNTER.lostUnknown]! += oneWay.unknown;
   }
+  const delay = record.oneWayDelay;
+  if (delay !== undefined) {
+    page[base + COUNTER.oneWayCount]! += delay.count;
+    page[base + COUNTER.forwardPdvSumNs]! += delay.forwardPdvSumNs;
+    page[base + COUNTER.reversePdvSumNs]! += delay.reversePdvSumNs;
+  }
   const burstGap = record.burstGap;
   if (burstGap !== undefined) {
     page[base + COUNTER.bursts]! += burstGap.bursts;
@@ -427,4 +433,14 @@ function showInterval(page: Float64Array, base: number, record: PathRecord, star
   if (record.tlsExpiryS !== undefined) page[base + GAUGE.tlsExpiryS] = record.tlsExpiryS;
   if (record.tlsFailure !== undefined) page[base + GAUGE.tlsFailure] = TLS_FAILURES.indexOf(record.tlsFailure);
   else if (record.sent > 0) page[base + GAUGE.tlsFailure] = Number.NaN;
+  const delay = record.oneWayDelay;
+  const forwardNs = delay?.forwardMeanNs ?? Number.NaN;
+  page[base + GAUGE.forwardChangeNs] = delay?.forwardChangeNs ?? Number.NaN;
+  page[base + GAUGE.reverseChangeNs] = delay?.reverseChangeNs ?? Number.NaN;
+  page[base + GAUGE.forwardPdvNs] = delay === undefined ? Number.NaN : delay.forwardPdvSumNs / delay.count;
+  page[base + GAUGE.reversePdvNs] = delay === undefined ? Number.NaN : delay.reversePdvSumNs / delay.count;
+  page[base + GAUGE.forwardMeanNs] = forwardNs;
+  page[base + GAUGE.reverseMeanNs] = rtt === undefined ? Number.NaN : rtt.sumNs / rtt.count - forwardNs;
+  page[base + GAUGE.clockOffsetNs] = delay?.clockOffsetNs ?? Number.NaN;
+  page[base + GAUGE.clockErrorNs] = delay?.clockErrorNs ?? Number.NaN;
 }

@@ -11,7 +11,8 @@
  *   family: string, state: State, reason: string, since: string,
  *   interval: { sent: number, lost: number, lossRatio: number | null, minRttSeconds: number | null,
  *     meanRttSeconds: number | null, maxRttSeconds: number | null } | null,
- *   recentRtt: { quantileSeconds: { p50: number, p99: number } } | null, mos: number | null, tlsFailure: string | null }} Path
+ *   recentRtt: { quantileSeconds: { p50: number, p99: number } } | null, mos: number | null, tlsFailure: string | null,
+ *   oneWayDelay: { changeSeconds: { forward: number, reverse: number } } | null }} Path
  */
 
 const REFRESH_MS = 5_000;
@@ -145,6 +146,12 @@ function drawProblems(mesh) {
   list.replaceChildren(...(lines.length > 0 ? lines : [nothing]));
 }
 
+/** @param {number | undefined} seconds one-way delay more than it was */
+function changeText(seconds) {
+  if (seconds === undefined) return '';
+  return `${seconds < 0 ? '−' : '+'}${(Math.abs(seconds) * 1_000).toFixed(1)} ms`;
+}
+
 /** @param {Path[]} paths @param {{ src: string, dst: string }} pair */
 function drawPaths(paths, pair) {
   const columns = [
@@ -159,6 +166,8 @@ function drawPaths(paths, pair) {
     'max',
     'median',
     'p99',
+    'change there',
+    'change back',
     'MOS',
     '',
   ];
@@ -177,6 +186,8 @@ function drawPaths(paths, pair) {
       rttText(interval?.maxRttSeconds),
       rttText(path.recentRtt?.quantileSeconds.p50),
       rttText(path.recentRtt?.quantileSeconds.p99),
+      changeText(path.oneWayDelay?.changeSeconds.forward),
+      changeText(path.oneWayDelay?.changeSeconds.reverse),
       path.mos === null ? '' : path.mos.toFixed(1),
       `${reasonText(path.reason)}${path.tlsFailure === null ? '' : `, TLS: ${reasonText(path.tlsFailure)}`}, ${sinceText(path.since)}`,
     ];

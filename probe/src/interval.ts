@@ -13,16 +13,19 @@ import {
   HTTP_PHASES,
   NS_PER_MS,
   NS_PER_S,
+  NS_PER_US,
   OUTCOMES,
   TICK_NS,
   type Clock,
   type HttpPhase,
   type HttpPhaseSum,
+  type OneWayDelay,
   type OneWayLost,
   type Outcome,
   type TlsFailure,
   type PathRecord,
   type ReflectedProbes,
+  type ReflectedTimes,
 } from '@wanscope/shared';
 
 /** Wall steps up to this are drift and timestamp noise, not a new epoch. */
@@ -116,7 +119,7 @@ const PLAIN_OUTCOMES: ReadonlySet<Outcome> = new Set<Outcome>(['answered', 'lost
 export const MAX_POSITIONS = 2 ** 20;
 
 /** One session's counts in one open interval. Two of them take turns for the life of a session. */
-export class IntervalCounts implements ReflectedProbes {
+export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   /** Which interval this is of; undefined before the first. */
   number: number | undefined;
   #firstSeq = 0;
@@ -124,6 +127,12 @@ export class IntervalCounts implements ReflectedProbes {
   readonly #results: Int32Array;
   /** The reflector's numbers by position, -1 for none; made when the first one comes. */
   #reflectorSeqs: Float64Array | undefined;
+  /** Times of sending and apparent forward delays, by position, NaN for none; made when the first one comes. */
+  #sentNs: Float64Array | undefined;
+  #forwardNs: Float64Array | undefined;
+  hasArrivals = false;
+  /** Both clocks together, NaN unless both ends were synchronised throughout. */
+  clockErrorNs = Number.NaN;
   late = 0;
   duplicates = 0;
   reordered = 0;
@@ -151,6 +160,9 @@ export class IntervalCounts implements ReflectedProbes {
     this.number = number;
     this.#results.fill(NOT_COUNTED, 0, this.#used);
     this.#reflectorSeqs?.fill(-1, 0, this.#used);
+    this.#forwardNs?.fill(Number.NaN, 0, this.#used);
+    this.hasArrivals = false;
+    this.clockErrorNs = Number.NaN;
     this.#used = 0;
     this.late = this.duplicates = this.reordered = this.spoofed = this.replayed = 0;
     this.notSent = this.contaminated = 0;
@@ -184,6 +196,33 @@ export class IntervalCounts implements ReflectedProbes {
     if (position < 0 || position >= this.#used) return;
     this.#reflectorSeqs ??= new Float64Array(this.#results.length).fill(-1);
     this.#reflectorSeqs[position] = reflectorSeq;
+  }
+
+  /** When the reflector says that a probe arrived, and how far both clocks may be off (NaN: not known). */
+  arrived(seq: number, sentNs: number, arrivedNs: number, clockErrorNs: number): void {
+    const position = seq - this.#firstSeq;
+    if (position < 0 || position >= this.#used || Number.isNaN(arrivedNs)) return;
+    this.#sentNs ??= new Float64Array(this.#results.length);
+    this.#forwardNs ??= new Float64Array(this.#results.length).fill(Number.NaN);
+    this.#sentNs[position] = sentNs;
+    this.#forwardNs[position] = arrivedNs - sentNs;
+    // One that is not synchronised makes the interval so, by staying NaN.
+    this.clockErrorNs = this.hasArrivals ? Math.max(this.clockErrorNs, clockErrorNs) : clockErrorNs;
+    this.hasArrivals = true;
+  }
+
+  timeNsAt(position: number): number {
+    return this.#sentNs![position]!;
+  }
+
+  rttNsAt(position: number): number | undefined {
+    const result = this.#results[position]!;
+    return result > 0 ? result * TICK_NS : undefined;
+  }
+
+  apparentForwardNsAt(position: number): number | undefined {
+    const forwardNs = this.#forwardNs?.[position];
+    return forwardNs === undefined || Number.isNaN(forwardNs) ? undefined : forwardNs;
   }
 
   get firstSeq(): number {
@@ -335,11 +374,27 @@ export function withCarried(
   record: PathRecord,
   jitterNs: number | undefined,
   oneWayLost: OneWayLost | undefined,
+  oneWayDelay: OneWayDelay | undefined,
 ): PathRecord {
-  if (jitterNs === undefined && oneWayLost === undefined) return record;
   return {
     ...record,
     ...(jitterNs === undefined ? {} : { interarrivalJitterNs: Math.round(jitterNs / TICK_NS) * TICK_NS }),
     ...(oneWayLost === undefined ? {} : { oneWayLost }),
+    ...(oneWayDelay === undefined ? {} : { oneWayDelay: inTicks(oneWayDelay) }),
+  };
+}
+
+/** As it travels: ticks, and whole microseconds of clock offset. */
+function inTicks(delay: OneWayDelay): OneWayDelay {
+  const ticks = (ns: number): number => Math.round(ns / TICK_NS) * TICK_NS;
+  return {
+    count: delay.count,
+    forwardPdvSumNs: ticks(delay.forwardPdvSumNs),
+    reversePdvSumNs: ticks(delay.reversePdvSumNs),
+    forwardChangeNs: ticks(delay.forwardChangeNs),
+    reverseChangeNs: ticks(delay.reverseChangeNs),
+    clockOffsetNs: Math.round(delay.clockOffsetNs / NS_PER_US) * NS_PER_US,
+    clockErrorNs: ticks(delay.clockErrorNs),
+    ...(delay.forwardMeanNs === undefined ? {} : { forwardMeanNs: ticks(delay.forwardMeanNs) }),
   };
 }

@@ -276,10 +276,33 @@ describe('a session', () => {
       if (seq === 6) return;
       clock.after(10, () => {
         events.reply(seq, 1, seq, clock.monoNs(), 0);
-        events.reflected(seq, number);
+        events.reflected(seq, number, Number.NaN, Number.NaN);
       });
     };
     expect(closeInterval()).toMatchObject({ sent: 10, lost: 2, oneWayLost: { forward: 1, reverse: 1, unknown: 0 } });
+  });
+
+  it('tells delay by direction, whatever the reflector’s clock shows', () => {
+    // 4 ms there and 6 back; every other probe waits 3 ms on the way there. The other clock is a minute ahead.
+    onSend = (seq) => {
+      send(seq);
+      const there = (seq % 2 === 0 ? 4 : 7) * NS_PER_MS;
+      const sentNs = clock.monoNs();
+      clock.after(there / NS_PER_MS + 6, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.reflected(seq, seq, sentNs + there + 60e9, Number.NaN);
+      });
+    };
+    expect(closeInterval().oneWayDelay).toEqual({
+      count: 10,
+      forwardPdvSumNs: 15 * NS_PER_MS,
+      reversePdvSumNs: 0,
+      forwardChangeNs: 0,
+      reverseChangeNs: 0,
+      // (4 - 6) / 2 ms beside a minute; the round trip allows for 5 ms either way.
+      clockOffsetNs: 60e9 - NS_PER_MS,
+      clockErrorNs: 5 * NS_PER_MS,
+    });
   });
 
   it('takes loss towards another’s responder for unknown until its numbers are not just ours', () => {
@@ -299,7 +322,7 @@ describe('a session', () => {
       if (seq === 4 || seq === 10 || seq === 15) return;
       clock.after(10, () => {
         events.reply(seq, 1, seq, clock.monoNs(), 0);
-        events.reflected(seq, seq > 15 ? seq - 2 : seq > 10 ? seq - 1 : seq);
+        events.reflected(seq, seq > 15 ? seq - 2 : seq > 10 ? seq - 1 : seq, Number.NaN, Number.NaN);
       });
     };
     const first = intervals.current;

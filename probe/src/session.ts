@@ -7,6 +7,7 @@ import {
   InterarrivalJitter,
   NS_PER_MS,
   NS_PER_S,
+  OneWayDelayEstimator,
   OneWayLossCounter,
   pathKey,
   ReorderingDetector,
@@ -75,6 +76,7 @@ export class Session implements ProbeEvents, Task {
   #lastInterval = Infinity;
   #jitterSamples = 0;
   readonly #oneWay = new OneWayLossCounter();
+  readonly #oneWayDelay = new OneWayDelayEstimator();
   #directional = false;
   /** The answerer counts by itself. Ours do; another's may only repeat our numbers (RFC 8762 section 4.3.1), which tell nothing. */
   #countsItself: boolean;
@@ -156,6 +158,7 @@ export class Session implements ProbeEvents, Task {
       record,
       this.#jitterSamples > 1 ? this.#jitter.valueNs : undefined,
       this.#directional ? oneWayLost : undefined,
+      counts.hasArrivals ? this.#oneWayDelay.settle(counts) : undefined,
     );
   }
 
@@ -234,13 +237,16 @@ export class Session implements ProbeEvents, Task {
     if (this.#inFlight.holds(seq, tokenHigh, tokenLow)) this.settle(seq, 'unreachable');
   }
 
-  reflected(wireSeq: number, reflectorSeq: number): void {
+  reflected(wireSeq: number, reflectorSeq: number, arrivedNs: number, clockErrorNs: number): void {
     this.#directional = true;
     this.#countsItself ||= reflectorSeq !== wireSeq;
-    if (!this.#countsItself) return;
     const seq = this.#inFlight.unwrap(wireSeq);
     // A late answer is a loss on the way back: its number stays a gap.
-    if (this.#inFlight.isAnswered(seq)) this.#countsOf(seq)?.reflected(seq, reflectorSeq);
+    if (!this.#inFlight.isAnswered(seq)) return;
+    const counts = this.#countsOf(seq);
+    const sentNs = this.#inFlight.sentNs(seq);
+    if (sentNs !== undefined) counts?.arrived(seq, sentNs, arrivedNs, clockErrorNs);
+    if (this.#countsItself) counts?.reflected(seq, reflectorSeq);
   }
 
   seenClass(wireSeq: number, dscp: number): void {

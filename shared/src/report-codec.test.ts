@@ -45,6 +45,16 @@ const rich: PathRecord = {
   spoofed: 1,
   replayed: 4,
   oneWayLost: { forward: 1, reverse: 1, unknown: 1 },
+  oneWayDelay: {
+    count: 3,
+    forwardPdvSumNs: 1_200_000,
+    reversePdvSumNs: 0,
+    forwardChangeNs: -300_000,
+    reverseChangeNs: 20_000_000,
+    clockOffsetNs: -1_760_000_000_000_000_000,
+    clockErrorNs: 5_000_000,
+    forwardMeanNs: -100,
+  },
   burstGap: { bursts: 1, burstPackets: 3, burstLost: 2, gapPackets: 4, gapLost: 1 },
   outcomes: { refused: 2, unresolved: 1 },
   httpPhases: { connect: { count: 4, sumNs: 1_000_000 }, transfer: { count: 4, sumNs: 500 } },
@@ -102,6 +112,21 @@ describe('a report', () => {
     const bytes = Buffer.from(encodeReport(reportOf([record])));
     // Index step 0; extensions only; nothing sent; no jitter; two: tag 4, an octet, 46; tag 5, two octets, 300; no signature.
     expect(bytes.subarray(-13).toString('hex')).toBe('00' + '80' + '00' + '00' + '02' + '04012e' + '0502ac02' + '00');
+  });
+
+  test('carries one-way delay as extension 7', () => {
+    const oneWayDelay = {
+      count: 1,
+      forwardPdvSumNs: 0,
+      reversePdvSumNs: 100,
+      forwardChangeNs: -200,
+      reverseChangeNs: 300,
+      clockOffsetNs: -1_000,
+      clockErrorNs: 400,
+    };
+    const bytes = Buffer.from(encodeReport(reportOf([{ ...recordOf(0, [5 * NS_PER_MS]), oneWayDelay }])));
+    // Tag, length, count, sums of 0 and 1 tick, -2 ticks as 3, 3 as 6, -1 us as 1, 4 ticks; no signature.
+    expect(bytes.subarray(-10).toString('hex')).toBe('0707' + '01' + '0001' + '0306' + '01' + '04' + '00');
   });
 
   test('says the same whatever was measured', () => {

@@ -38,7 +38,7 @@ import {
 } from './report.ts';
 import { addressOctets, addressText } from './ip.ts';
 import { isToken, MAX_MESSAGE_BYTES } from './subjects.ts';
-import { NS_PER_S } from './units.ts';
+import { NS_PER_S, NS_PER_US } from './units.ts';
 
 export const REPORT_VERSION = 1;
 /** Schemas in which RTTs may travel, finest first; the flags hold the position. */
@@ -68,6 +68,7 @@ const EXTENSION_TLS_EXPIRY = 3;
 const EXTENSION_SEEN_DSCP = 4;
 const EXTENSION_CONTAMINATED = 5;
 const EXTENSION_TLS_FAILURE = 6;
+const EXTENSION_ONE_WAY_DELAY = 7;
 const EXTENSION_ROUTE = 8;
 const EXTENSION_MTU = 9;
 
@@ -75,6 +76,10 @@ const ROUTE_IPV6 = 0x80;
 
 const ticks = (ns: number): number => Math.round(ns / TICK_NS);
 const toNs = (count: number): number => count * TICK_NS;
+const microseconds = (ns: number): number => Math.round(ns / NS_PER_US);
+/** Signed numbers as unsigned ones: 0, -1, 1, -2, 2 … */
+const folded = (value: number): number => (value < 0 ? -2 * value - 1 : 2 * value);
+const unfolded = (value: number): number => (value % 2 === 1 ? -(value + 1) / 2 : value / 2);
 const rttIndex = (ns: number, schema: number): number => bucketIndex(ns / NS_PER_S, schema);
 
 // ---------------------------------------------------------------------------------------------------------- encoding
@@ -241,7 +246,7 @@ function extensionsOf(record: PathRecord): Extension[] {
     write(out);
     extensions.push({ tag, bytes: out.finish() });
   };
-  const { outcomes, httpPhases, tlsExpiryS, tlsFailure, seenDscp, contaminated, route, mtu } = record;
+  const { outcomes, httpPhases, tlsExpiryS, tlsFailure, seenDscp, contaminated, route, mtu, oneWayDelay } = record;
   if (outcomes !== undefined) {
     add(EXTENSION_OUTCOMES, (out) => {
       for (const [at, outcome] of OUTCOMES.entries()) {
@@ -265,6 +270,19 @@ function extensionsOf(record: PathRecord): Extension[] {
   }
   if (tlsExpiryS !== undefined) add(EXTENSION_TLS_EXPIRY, (out) => out.varint(tlsExpiryS));
   if (seenDscp !== undefined) add(EXTENSION_SEEN_DSCP, (out) => out.varint(seenDscp));
+  if (oneWayDelay !== undefined) {
+    const { forwardMeanNs } = oneWayDelay;
+    add(EXTENSION_ONE_WAY_DELAY, (out) => {
+      out.varint(oneWayDelay.count);
+      out.varint(ticks(oneWayDelay.forwardPdvSumNs));
+      out.varint(ticks(oneWayDelay.reversePdvSumNs));
+      out.varint(folded(ticks(oneWayDelay.forwardChangeNs)));
+      out.varint(folded(ticks(oneWayDelay.reverseChangeNs)));
+      out.varint(folded(microseconds(oneWayDelay.clockOffsetNs)));
+      out.varint(ticks(oneWayDelay.clockErrorNs));
+      if (forwardMeanNs !== undefined) out.varint(folded(ticks(forwardMeanNs)));
+    });
+  }
   if (contaminated > 0) add(EXTENSION_CONTAMINATED, (out) => out.varint(contaminated));
   if (tlsFailure !== undefined) add(EXTENSION_TLS_FAILURE, (out) => out.varint(TLS_FAILURES.indexOf(tlsFailure)));
   if (route !== undefined) add(EXTENSION_ROUTE, (out) => writeRoute(out, route));
@@ -491,6 +509,17 @@ function readExtensions(input: ByteReader, record: { -readonly [K in keyof PathR
     } else if (tag === EXTENSION_MTU) {
       const value = body.varint();
       record.mtu = { bytes: Math.floor(value / 2), blackHole: value % 2 === 1 };
+    } else if (tag === EXTENSION_ONE_WAY_DELAY) {
+      record.oneWayDelay = {
+        count: body.varint(),
+        forwardPdvSumNs: toNs(body.varint()),
+        reversePdvSumNs: toNs(body.varint()),
+        forwardChangeNs: toNs(unfolded(body.varint())),
+        reverseChangeNs: toNs(unfolded(body.varint())),
+        clockOffsetNs: unfolded(body.varint()) * NS_PER_US,
+        clockErrorNs: toNs(body.varint()),
+        ...(body.remaining > 0 ? { forwardMeanNs: toNs(unfolded(body.varint())) } : {}),
+      };
     }
     // Anything else is of a later version: skipped.
   }
@@ -566,6 +595,18 @@ const recordSchema = z.strictObject({
   ipdv: z.strictObject({ count, sumAbsNs: count, buckets: classicBuckets }).optional(),
   interarrivalJitterNs: z.number().min(0).max(1e15).optional(),
   oneWayLost: z.strictObject({ forward: count, reverse: count, unknown: count }).optional(),
+  oneWayDelay: z
+    .strictObject({
+      count,
+      forwardPdvSumNs: count,
+      reversePdvSumNs: count,
+      forwardChangeNs: z.int(),
+      reverseChangeNs: z.int(),
+      clockOffsetNs: z.number(),
+      clockErrorNs: count,
+      forwardMeanNs: z.int().optional(),
+    })
+    .optional(),
   burstGap: z
     .strictObject({ bursts: count, burstPackets: count, burstLost: count, gapPackets: count, gapLost: count })
     .optional(),

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { RejectedMessage } from './errors.ts';
 import type { Buckets } from './histogram.ts';
+import type { OneWayDelay } from './stats/one-way-delay.ts';
 
 /** RTTs and their sums travel as multiples of this; samples are rounded to it, and to one at least, when recorded. */
 export const TICK_NS = 100;
@@ -153,6 +154,8 @@ export interface PathRecord {
   /** RFC 3550 section 6.4.1, at the end of the interval; carried across intervals. */
   readonly interarrivalJitterNs?: number;
   readonly oneWayLost?: OneWayLost;
+  /** Only where the answerer says when probes arrived. In ticks; the offset in whole microseconds. */
+  readonly oneWayDelay?: OneWayDelay;
   readonly burstGap?: BurstGap;
   /** Outcomes other than `answered`, `lost` and `not_sent`, which the counts above tell. */
   readonly outcomes?: Readonly<Partial<Record<Outcome, number>>>;
@@ -245,6 +248,8 @@ export const MAX_HOP_ADDRESSES = 15;
 const MAX_ROUTE_CHANGES = 1_000;
 const LEAST_MTU_BYTES = 68;
 const MOST_MTU_BYTES = 65_535;
+/** A hundred years: a peer without a clock of its own begins in 1970. */
+const MAX_CLOCK_OFFSET_NS = 3.2e18;
 
 /**
  * Refuses a report whose values no probe can have measured: sums outside their bounds, buckets that do not add up,
@@ -286,6 +291,8 @@ export function checkReport(report: Report): void {
     if (record.route !== undefined) checkRoute(record.route, (what) => refuse(`${where}: ${what}`));
     const mtu = record.mtu?.bytes;
     if (mtu !== undefined && (mtu < LEAST_MTU_BYTES || mtu > MOST_MTU_BYTES)) refuse(`${where}: MTU of ${mtu}`);
+    const delay = record.oneWayDelay;
+    if (delay !== undefined && !isPossible(delay, answered)) refuse(`${where}: one-way delay`);
     const burstGap = record.burstGap;
     if (
       burstGap !== undefined &&
@@ -318,4 +325,20 @@ function checkRoute({ flow, changes, hops }: RouteReport, refuse: (what: string)
 export function routeHash({ ending, hops }: Pick<RouteReport, 'ending' | 'hops'>): string {
   const text = [ending, ...hops.map(({ addresses }) => addresses[0] ?? '*')].join(' ');
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+function isPossible(delay: OneWayDelay, answered: number): boolean {
+  const { count, forwardPdvSumNs, reversePdvSumNs, clockErrorNs, clockOffsetNs, forwardMeanNs } = delay;
+  const within = (ns: number, most: number): boolean => Math.abs(ns) <= most;
+  return (
+    count >= 1 &&
+    count <= answered &&
+    within(forwardPdvSumNs, count * MAX_RTT_NS) &&
+    within(reversePdvSumNs, count * MAX_RTT_NS) &&
+    within(delay.forwardChangeNs, MAX_RTT_NS) &&
+    within(delay.reverseChangeNs, MAX_RTT_NS) &&
+    within(clockErrorNs, MAX_RTT_NS) &&
+    within(clockOffsetNs, MAX_CLOCK_OFFSET_NS) &&
+    within(forwardMeanNs ?? 0, MAX_RTT_NS)
+  );
 }

@@ -35,6 +35,23 @@ export interface RecentView {
   readonly quantileSeconds: Readonly<Record<'p50' | 'p90' | 'p95' | 'p99', number>>;
 }
 
+/** One-way delay of the latest interval, towards the destination and back; where the destination stamps probes. */
+export interface OneWayView {
+  /** Least delay less what it was when the path was first measured, or since a clock was set. */
+  readonly changeSeconds: ByDirection;
+  /** Mean delay above the least. */
+  readonly pdvSeconds: ByDirection;
+  /** Mean delay, only between synchronised clocks. */
+  readonly delaySeconds: ByDirection | null;
+  readonly clockOffsetSeconds: number;
+  readonly clockErrorSeconds: number;
+}
+
+interface ByDirection {
+  readonly forward: number;
+  readonly reverse: number;
+}
+
 export interface PathView extends SeriesParts {
   readonly key: string;
   readonly state: string;
@@ -44,6 +61,7 @@ export interface PathView extends SeriesParts {
   readonly totals: { readonly sent: number; readonly lost: number; readonly backfilled: number };
   readonly outcomes: Readonly<Record<string, number>>;
   readonly recentRtt: RecentView | null;
+  readonly oneWayDelay: OneWayView | null;
   /** Mean opinion score of the latest interval; voice tests only. */
   readonly mos: number | null;
   /** Class of the latest interval's last answer as it arrived, 0 to 63; tests of a class other than BE only. */
@@ -102,6 +120,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     },
     outcomes,
     recentRtt: recentView(state, slot, nowMs),
+    oneWayDelay: oneWayView(state, slot),
     mos: paths.gauge(slot, GAUGE.mos) ?? null,
     seenDscp: paths.gauge(slot, GAUGE.seenDscp) ?? null,
     tlsExpiry: tlsExpiryS === undefined ? null : new Date(tlsExpiryS * 1_000).toISOString(),
@@ -123,6 +142,21 @@ function recentView({ recentDelays }: MeasurementState, slot: number, nowMs: num
     maxSeconds: maxNs / 1e9,
     schema: buckets.schema,
     quantileSeconds: { p50: quantile(0.5), p90: quantile(0.9), p95: quantile(0.95), p99: quantile(0.99) },
+  };
+}
+
+function oneWayView({ paths }: MeasurementState, slot: number): OneWayView | null {
+  const seconds = (column: number): number => paths.get(slot, column) / 1e9;
+  if (paths.gauge(slot, GAUGE.forwardChangeNs) === undefined) return null;
+  const synchronised = paths.gauge(slot, GAUGE.forwardMeanNs) !== undefined;
+  return {
+    changeSeconds: { forward: seconds(GAUGE.forwardChangeNs), reverse: seconds(GAUGE.reverseChangeNs) },
+    pdvSeconds: { forward: seconds(GAUGE.forwardPdvNs), reverse: seconds(GAUGE.reversePdvNs) },
+    delaySeconds: synchronised
+      ? { forward: seconds(GAUGE.forwardMeanNs), reverse: seconds(GAUGE.reverseMeanNs) }
+      : null,
+    clockOffsetSeconds: seconds(GAUGE.clockOffsetNs),
+    clockErrorSeconds: seconds(GAUGE.clockErrorNs),
   };
 }
 

@@ -106,6 +106,19 @@ const recentRtt = {
   },
 };
 
+const byDirection = object({ forward: number, reverse: number });
+const oneWayDelay = {
+  type: ['object', 'null'],
+  required: ['changeSeconds', 'pdvSeconds', 'delaySeconds', 'clockOffsetSeconds', 'clockErrorSeconds'],
+  properties: {
+    changeSeconds: byDirection,
+    pdvSeconds: byDirection,
+    delaySeconds: optional(byDirection),
+    clockOffsetSeconds: number,
+    clockErrorSeconds: number,
+  },
+};
+
 export const path = object({
   key: text,
   network: text,
@@ -128,6 +141,7 @@ export const path = object({
   totals: object({ sent: integer, lost: integer, backfilled: integer }),
   outcomes: { type: 'object', additionalProperties: integer },
   recentRtt,
+  oneWayDelay,
   mos: optional(number),
   seenDscp: optional(integer),
   tlsExpiry: optional(time),

@@ -141,6 +141,33 @@ describe('the exposition of a path', () => {
     ]);
   });
 
+  test('has one-way delay by direction where the answerer tells it', async () => {
+    const collector = collectorWith('{ pathFamilies: full }');
+    const slot = collector.state.acquirePath(partsTo('q'), WALL_MS);
+    const oneWayDelay = {
+      count: 1,
+      forwardPdvSumNs: 2e6,
+      reversePdvSumNs: 0,
+      forwardChangeNs: 20e6,
+      reverseChangeNs: 0,
+      clockOffsetNs: -1e9,
+      clockErrorNs: 5e6,
+    };
+    const record = { ...recordOf(0, [10e6]), oneWayDelay };
+    collector.state.apply(slot, record, WALL_MS, WALL_MS + 10_000, 'live');
+    expect(await linesOf(collector, 'wan_path_one_way_delay_change_seconds')).toEqual([
+      `wan_path_one_way_delay_change_seconds{${LABELS},direction="forward"} 0.02`,
+      `wan_path_one_way_delay_change_seconds{${LABELS},direction="reverse"} 0`,
+    ]);
+    expect(await linesOf(collector, `wan_path_one_way_pdv_seconds_sum{${LABELS},direction="forward"}`)).toEqual([
+      `wan_path_one_way_pdv_seconds_sum{${LABELS},direction="forward"} 0.002`,
+    ]);
+    expect(await linesOf(collector, 'wan_path_clock_offset_seconds')).toEqual([
+      `wan_path_clock_offset_seconds{${LABELS}} -1`,
+    ]);
+    expect(await linesOf(collector, 'wan_path_one_way_delay_seconds')).toEqual([]);
+  });
+
   test('names the other network only where there is one', async () => {
     const collector = collectorWith('{ pathFamilies: minimal }');
     measure(collector, 'q', { dstNetwork: 'tenant' });

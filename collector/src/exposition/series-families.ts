@@ -171,6 +171,32 @@ function gauge(
   };
 }
 
+/** A gauge of seconds for each way, of paths whose answerer says when probes arrived. */
+function byDirection(
+  suffix: string,
+  columns: readonly (readonly [direction: string, column: number])[],
+  help: string,
+  source: string,
+): SeriesFamily {
+  return {
+    suffix,
+    type: 'gauge',
+    unit: 'seconds',
+    help,
+    source,
+    extraLabels: ['direction'],
+    levels: ['path'],
+    protocols: ['udp'],
+    series: () => columns.length,
+    write: ({ sink, name, labels, table, slot }) => {
+      for (const [direction, column] of columns) {
+        const ns = table.gauge(slot, column);
+        if (ns !== undefined) sink.sample(name, `${labels},direction="${direction}"`, ns / NS_PER_SECOND);
+      }
+    },
+  };
+}
+
 const DIRECTIONS = [
   ['forward', COUNTER.lostForward],
   ['reverse', COUNTER.lostReverse],
@@ -179,6 +205,19 @@ const DIRECTIONS = [
 const REJECTED_REPLIES = [
   ['spoofed', COUNTER.spoofed],
   ['replayed', COUNTER.replayed],
+] as const;
+
+const ONE_WAY_PDV = [
+  ['forward', COUNTER.forwardPdvSumNs],
+  ['reverse', COUNTER.reversePdvSumNs],
+] as const;
+const ONE_WAY_CHANGE = [
+  ['forward', GAUGE.forwardChangeNs],
+  ['reverse', GAUGE.reverseChangeNs],
+] as const;
+const ONE_WAY_DELAY = [
+  ['forward', GAUGE.forwardMeanNs],
+  ['reverse', GAUGE.reverseMeanNs],
 ] as const;
 
 const NEVER_ANSWERED_HELP = '1 while no probe of the path was ever answered: shown, never paged.';
@@ -350,6 +389,56 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     COUNTER.ipdvCount,
     'Absolute difference of the round-trip delays of consecutive probes.',
     'RFC 3393',
+  ),
+  {
+    suffix: 'one_way_pdv_seconds',
+    type: 'phases',
+    unit: 'seconds',
+    help: 'One-way delay above the minimum of the interval, by direction; the clocks and their skew are taken out.',
+    source: 'RFC 5481',
+    extraLabels: ['direction'],
+    levels: BOTH,
+    protocols: ['udp'],
+    series: () => 2 * ONE_WAY_PDV.length,
+    write: ({ sink, name, labels, table, slot }) => {
+      for (const [direction, column] of ONE_WAY_PDV) {
+        const sumNs = table.get(slot, column);
+        sink.summary(
+          name,
+          `${labels},direction="${direction}"`,
+          table.get(slot, COUNTER.oneWayCount),
+          sumNs / NS_PER_SECOND,
+        );
+      }
+    },
+  },
+  byDirection(
+    'one_way_delay_change_seconds',
+    ONE_WAY_CHANGE,
+    'Least one-way delay of the latest interval less what it was when the path was first measured, or since a clock was set.',
+    'RFC 7679',
+  ),
+  byDirection(
+    'one_way_delay_seconds',
+    ONE_WAY_DELAY,
+    'Mean one-way delay of the latest interval, off by the clock error at most; only between synchronised clocks.',
+    'RFC 7679',
+  ),
+  gauge(
+    'clock_offset_seconds',
+    GAUGE.clockOffsetNs,
+    'seconds',
+    "Destination's clock less the source's.",
+    'RFC 5905 section 8',
+    { protocols: ['udp'] },
+  ),
+  gauge(
+    'clock_error_seconds',
+    GAUGE.clockErrorNs,
+    'seconds',
+    'How far the clock offset may be off: half the least round trip, or less where both clocks are synchronised.',
+    'RFC 5905 section 8',
+    { protocols: ['udp'] },
   ),
   gauge(
     'interarrival_jitter_seconds',

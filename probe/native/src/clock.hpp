@@ -1,6 +1,8 @@
 /** Monotonic time, and the kernel's wall-clock stamps brought onto it. */
 #pragma once
 
+#include <sys/timex.h>
+
 #include <cstdint>
 #include <ctime>
 #include <optional>
@@ -78,6 +80,9 @@ class WallClock {
   /** Wall time of a monotonic moment, by the clock as it is set now. */
   int64_t toWall(int64_t mono) const { return mono + eras_[0].low + (eras_[0].high - eras_[0].low) / 2; }
 
+  /** Monotonic time of a wall time that is not of this machine, as if its clock were. */
+  int64_t asMono(int64_t wall) const { return wall - (eras_[0].low + (eras_[0].high - eras_[0].low) / 2); }
+
   /** How often the wall clock was set. */
   uint64_t steps() const { return steps_; }
 
@@ -99,6 +104,56 @@ class WallClock {
   Era eras_[kEras]{};
   int count_ = 0;
   uint64_t steps_ = 0;
+};
+
+/** Bits of STAMP's error estimate (RFC 8762 section 4.2.1): the clock is synchronised; timestamps are PTP's. */
+constexpr uint16_t kSynchronised = 0x8000;
+constexpr uint16_t kPtpFormat = 0x4000;
+/** Without a synchronised clock: 2^-12 s, about a quarter millisecond, which nobody may rely on. */
+constexpr uint16_t kUnsynchronised = 0x1401;
+
+/** What an error estimate says in nanoseconds: multiplier * 2^(scale - 32) s; none unless synchronised. */
+inline std::optional<int64_t> errorOfEstimate(uint16_t estimate) {
+  const int scale = estimate >> 8 & 0x3f;
+  const uint64_t multiplier = estimate & 0xff;
+  // More than some 4 s, or nothing, is no statement.
+  if ((estimate & kSynchronised) == 0 || multiplier == 0 || scale > 26) return std::nullopt;
+  return static_cast<int64_t>((multiplier << scale) * 1'000'000'000 >> 32);
+}
+
+/** The error estimate that states at least this error. */
+inline uint16_t estimateOfError(int64_t errorNs) {
+  uint64_t fraction = (static_cast<uint64_t>(errorNs) << 32) / 1'000'000'000 + 1;
+  uint16_t scale = 0;
+  while (fraction > 0xff) {
+    fraction = (fraction + 1) >> 1;
+    scale += 1;
+  }
+  return static_cast<uint16_t>(kSynchronised | scale << 8 | fraction);
+}
+
+/** Whether the system's clock is synchronised, as the kernel is told by whoever disciplines it (ntp_adjtime). */
+class ClockState {
+ public:
+  uint16_t estimate(int64_t now) {
+    refresh(now);
+    return estimate_;
+  }
+
+  std::optional<int64_t> errorNs(int64_t now) { return errorOfEstimate(estimate(now)); }
+
+ private:
+  void refresh(int64_t now) {
+    if (now < nextNs_) return;
+    nextNs_ = now + 1'000'000'000;
+    timex state{};
+    const bool known = ntp_adjtime(&state) >= 0 && (state.status & STA_UNSYNC) == 0;
+    estimate_ = known && state.maxerror < kMostUs ? estimateOfError(state.maxerror * 1'000) : kUnsynchronised;
+  }
+
+  static constexpr long kMostUs = 1'000'000;
+  uint16_t estimate_ = kUnsynchronised;
+  int64_t nextNs_ = INT64_MIN;
 };
 
 }  // namespace wanscope

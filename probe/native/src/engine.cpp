@@ -14,6 +14,7 @@
 #include <bitset>
 #include <cerrno>
 #include <chrono>
+#include <limits>
 
 namespace wanscope {
 
@@ -707,6 +708,8 @@ size_t Engine::freeRows() const {
 
 namespace {
 
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+
 void fill(double* row, double meta, uint32_t stream, uint32_t seq, int64_t time, Token token, double a, double b) {
   row[0] = meta;
   row[1] = stream;
@@ -716,6 +719,7 @@ void fill(double* row, double meta, uint32_t stream, uint32_t seq, int64_t time,
   row[5] = token.low;
   row[6] = a;
   row[7] = b;
+  row[8] = row[9] = kUnknown;
 }
 
 }  // namespace
@@ -762,7 +766,8 @@ void Engine::flush(Port& port, int64_t now) {
     size_t headBytes = kEchoBytes;
     if (port.kind == SocketKind::kUdp) {
       headBytes = kStampBytes;
-      port.tokens[i] = writeStamp(head, stream.id, stream.ssid, due.seq, readClock(CLOCK_REALTIME), cookie_);
+      port.tokens[i] = writeStamp(head, stream.id, stream.ssid, due.seq, readClock(CLOCK_REALTIME),
+                                  clockState_.estimate(time), cookie_);
     } else {
       port.tokens[i] = writeEcho(head, port.v6, options_.identifier, stream.id, due.seq, time - options_.baseNs,
                                  stream.checksum, cookie_);
@@ -992,13 +997,17 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     uint32_t kind = kReceived;
     Found found;
     int64_t dwellNs = 0;
+    int64_t arrivedWallNs = 0;
+    uint16_t estimate = 0;
     uint32_t reflectorSeq = 0;
     Quote quote;
     if (port.kind == SocketKind::kUdp) {
       if (length < kShortStampBytes) continue;
       found.seq = get32(bytes + 24);
       found.token = {get32(bytes + 28), get32(bytes + 32)};
-      dwellNs = ntpDifferenceNs(get64(bytes + 16), get64(bytes + 4));
+      estimate = get16(bytes + 12);
+      arrivedWallNs = wallNsOf(get64(bytes + 16), estimate);
+      dwellNs = wallNsOf(get64(bytes + 4), estimate) - arrivedWallNs;
       reflectorSeq = get32(bytes);
       const auto isOurs = [&](const Stream& candidate) {
         return markT1(candidate.id, found.seq, found.token.high, found.token.low, cookie_) == found.token.low;
@@ -1054,6 +1063,12 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
       fill(row, meta + detail * 4'294'967'296.0, stream->id, seq, when, {word(0), word(1)}, word(2), word(3));
     } else {
       fill(row, meta, stream->id, seq, when, found.token, static_cast<double>(dwellNs), reflectorSeq);
+      if (kind == kReceived && port.kind == SocketKind::kUdp) {
+        row[8] = static_cast<double>(wallClock_.asMono(arrivedWallNs) - options_.baseNs);
+        const auto ownErrorNs = clockState_.errorNs(now);
+        const auto farErrorNs = errorOfEstimate(estimate);
+        if (ownErrorNs && farErrorNs) row[9] = static_cast<double>(*ownErrorNs + *farErrorNs);
+      }
     }
     rowsWritten_.fetch_add(1, std::memory_order_release);
     counts_.received += 1;

@@ -26,8 +26,8 @@
 
 namespace wanscope {
 
-/** Eight numbers for the reader; `src/net/rows.ts` says which. */
-constexpr size_t kRowNumbers = 8;
+/** Ten numbers for the reader; `src/net/rows.ts` says which. */
+constexpr size_t kRowNumbers = 10;
 enum RowKind : uint32_t { kSent = 1, kFailed = 2, kReceived = 3, kUnreachable = 4, kQuoted = 5 };
 enum RowFlag : uint32_t { kKernelStamp = 1 << 4, kAuthentic = 1 << 5, kFromTarget = 1 << 6, kContaminated = 1 << 7 };
 
@@ -166,6 +166,7 @@ class Engine {
   std::unordered_map<uint32_t, std::unique_ptr<Stream>> streams_;
   std::vector<Due> heap_;
   WallClock wallClock_;
+  ClockState clockState_;
   EngineCounts counts_;
   std::atomic<uint64_t> rowsWritten_{0};
   std::atomic<uint64_t> rowsRead_{0};

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "clock.hpp"
+
 namespace wanscope {
 
 inline uint16_t get16(const uint8_t* at) { return static_cast<uint16_t>(at[0] << 8 | at[1]); }
@@ -79,8 +81,9 @@ constexpr size_t kShortStampBytes = 41;
 constexpr size_t kHeadBytes = 48;
 constexpr uint32_t kMagic = 0x57414e53;
 constexpr uint32_t kT1HashMask = 0xfff;
-constexpr uint16_t kErrorEstimate = 0x1401;
 constexpr int64_t kNtpUnixOffsetS = 2'208'988'800;
+/** TAI less UTC since 2017. */
+constexpr int64_t kTaiAheadS = 37;
 
 inline uint64_t ntpOf(int64_t wallNs) {
   const int64_t seconds = wallNs / 1'000'000'000;
@@ -88,8 +91,17 @@ inline uint64_t ntpOf(int64_t wallNs) {
   return static_cast<uint64_t>(seconds + kNtpUnixOffsetS) << 32 | fraction;
 }
 
-inline int64_t ntpDifferenceNs(uint64_t from, uint64_t to) {
-  return static_cast<int64_t>((static_cast<__int128>(static_cast<int64_t>(to - from)) * 1'000'000'000) >> 32);
+/**
+ * Nanoseconds since 1970 of a timestamp in the format that its error estimate names: NTP (seconds since 1900 and their
+ * fraction), or the truncated one of PTP (seconds since 1970 and nanoseconds), whose seconds are TAI's.
+ */
+inline int64_t wallNsOf(uint64_t timestamp, uint16_t errorEstimate) {
+  const auto seconds = static_cast<int64_t>(timestamp >> 32);
+  const auto rest = static_cast<uint32_t>(timestamp);
+  if ((errorEstimate & kPtpFormat) != 0) return (seconds - kTaiAheadS) * 1'000'000'000 + rest;
+  // NTP's seconds begin anew in 2036.
+  const int64_t era = seconds < kNtpUnixOffsetS ? int64_t{1} << 32 : 0;
+  return (seconds + era - kNtpUnixOffsetS) * 1'000'000'000 + static_cast<int64_t>((uint64_t{rest} * 1'000'000'000) >> 32);
 }
 
 inline uint32_t foldSum(uint32_t sum) {
@@ -142,14 +154,14 @@ inline uint32_t markT1(uint32_t session, uint32_t seq, uint32_t high, uint32_t l
 }
 
 inline Token writeStamp(uint8_t* head, uint32_t session, uint16_t ssid, uint32_t seq, int64_t wallNs,
-                        const Cookie& cookie) {
+                        uint16_t errorEstimate, const Cookie& cookie) {
   const uint64_t t1 = ntpOf(wallNs);
   const auto high = static_cast<uint32_t>(t1 >> 32);
   const uint32_t low = markT1(session, seq, high, static_cast<uint32_t>(t1), cookie);
   put32(head, seq);
   put32(head + 4, high);
   put32(head + 8, low);
-  put16(head + 12, kErrorEstimate);
+  put16(head + 12, errorEstimate);
   put16(head + 14, ssid);
   std::memset(head + 16, 0, kStampBytes - 16);
   return {high, low};

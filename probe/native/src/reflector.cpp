@@ -253,6 +253,7 @@ void Reflector::answer(size_t count) {
     const uint64_t t3 = ntpOf(wall + sendDelayNs_);
     put32(packet + 4, static_cast<uint32_t>(t3 >> 32));
     put32(packet + 8, static_cast<uint32_t>(t3));
+    put16(packet + 12, clockState_.estimate(monoNs()));
     const ssize_t sent = sendmsg(fd_, &message, MSG_DONTWAIT);
     numbers[0] = sent < 0 ? errno : 0;
     if (sampled && sent >= 0) sampleWallNs_ = wall;

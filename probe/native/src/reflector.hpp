@@ -82,6 +82,7 @@ class Reflector {
   bool wakePending_ = false;
   bool stopping_ = false;
   WallClock wallClock_;
+  ClockState clockState_;
   int64_t lastEmptyNs_ = 0;
   uint64_t receiveDropped_ = 0;
   uint32_t lastOverflow_ = 0;

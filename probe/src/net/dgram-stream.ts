@@ -34,6 +34,7 @@ export class DgramStream implements PacketStream {
   readonly #packet: Buffer;
   readonly #request: StampRequest;
   readonly #t1 = { high: 0, low: 0 };
+  readonly #now = { high: 0, low: 0 };
   readonly #reply: StampReply = {
     reflectorSeq: 0,
     t3High: 0,
@@ -52,6 +53,8 @@ export class DgramStream implements PacketStream {
     receivedNs: 0,
     dwellNs: 0,
     reflectorSeq: 0,
+    arrivedNs: Number.NaN,
+    clockErrorNs: Number.NaN,
     ttl: 0,
     dscp: 0,
     fromTarget: false,
@@ -143,6 +146,9 @@ export class DgramStream implements PacketStream {
     answer.receivedNs = receivedNs;
     answer.dwellNs = ntpDifferenceNs(reply.t2High, reply.t2Low, reply.t3High, reply.t3Low);
     answer.reflectorSeq = reply.reflectorSeq;
+    const now = this.#now;
+    this.#dependencies.ntpClock.read(now);
+    answer.arrivedNs = receivedNs - ntpDifferenceNs(reply.t2High, reply.t2Low, now.high, now.low);
     answer.fromTarget = ssidFits && from.port === port && sameAddress(from.address, destination);
     answer.authentic = this.#markT1(reply.senderSeq, reply.t1High, reply.t1Low) === reply.t1Low;
     answer.contaminated = this.#dependencies.watch.isLate(receivedNs);

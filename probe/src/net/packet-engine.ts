@@ -63,6 +63,13 @@ export interface Answer {
   /** How long the answerer says it took; 0 for ICMP. */
   dwellNs: number;
   reflectorSeq: number;
+  /**
+   * When the answerer says that the probe arrived: by its clock, told as if that were ours. NaN where it does not say, as
+   * with ICMP.
+   */
+  arrivedNs: number;
+  /** How far both clocks may be off together, as both ends state; NaN unless both are synchronised. */
+  clockErrorNs: number;
   /** As they arrived; 0 where that is not known. */
   ttl: number;
   dscp: number;

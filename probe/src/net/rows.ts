@@ -1,9 +1,10 @@
 /**
- * What an engine tells, as rows of eight numbers: kind and flags, stream, sequence number, time, token (two halves), and
+ * What an engine tells, as rows of ten numbers: kind and flags, stream, sequence number, time, token (two halves), and
  *
  *   sent          how late it left, and its time by the process's own clock
  *   failed        errno
- *   received      the answerer's dwell and its own sequence number
+ *   received      the answerer's dwell and its own sequence number, when it says that the probe arrived, and how far its clock
+ *                 and ours may be off (NaN where that is not known)
  *   unreachable   nothing
  *   quoted        in the place of token and these, the router's address; cause and value above the 32 bits of flags
  */
@@ -11,7 +12,7 @@ import { getSystemErrorName } from 'node:util';
 import { addressText, type Family } from '@wanscope/shared';
 import { LatenessSum, type Answer, type Lateness, type Quote, type StreamEvents } from './packet-engine.ts';
 
-export const ROW_NUMBERS = 8;
+export const ROW_NUMBERS = 10;
 
 const KIND = 0xf;
 export const ROW_SENT = 1;
@@ -50,6 +51,8 @@ export class StreamTable {
     receivedNs: 0,
     dwellNs: 0,
     reflectorSeq: 0,
+    arrivedNs: Number.NaN,
+    clockErrorNs: Number.NaN,
     ttl: 0,
     dscp: 0,
     fromTarget: false,
@@ -105,6 +108,8 @@ export class StreamTable {
         answer.tokenLow = rows[at + 5]!;
         answer.dwellNs = rows[at + 6]!;
         answer.reflectorSeq = rows[at + 7]!;
+        answer.arrivedNs = rows[at + 8]!;
+        answer.clockErrorNs = rows[at + 9]!;
         answer.ttl = (meta >>> 8) & 0xff;
         answer.dscp = (meta >>> 16) & 0x3f;
         answer.fromTarget = (meta & FROM_TARGET) !== 0;

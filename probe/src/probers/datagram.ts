@@ -136,7 +136,9 @@ export class DatagramChannel implements ProbeChannel {
     const verdict = events.reply(wireSeq, tokenHigh, tokenLow, receivedNs, dwellNs, contaminated);
     if (verdict === 'forgotten') events.forgotten(answer.authentic);
     if (verdict !== 'answered' && verdict !== 'late') return;
-    if (numbersAnswers) events.reflected(wireSeq, answer.reflectorSeq);
+    if (numbersAnswers) {
+      events.reflected(wireSeq, answer.reflectorSeq, answer.arrivedNs, answer.clockErrorNs);
+    }
     // No packet arrives with a TTL of 0: there the engine does not know its headers.
     if (this.#dscp !== 0 && answer.ttl !== 0) events.seenClass(wireSeq, answer.dscp);
   }

@@ -25,8 +25,11 @@ export interface ProbeEvents {
   ): ReplyVerdict;
   /** What `reply` called forgotten: with a token only this process can have made it was replayed, else forged. */
   forgotten(authentic: boolean): void;
-  /** The reflector's own sequence number, for loss by direction. After a `reply` that was `answered` or `late`. */
-  reflected(wireSeq: number, reflectorSeq: number): void;
+  /**
+   * The reflector's own sequence number, and when it says that the probe arrived (`Answer`), for loss and delay by
+   * direction. After a `reply` that was `answered` or `late`.
+   */
+  reflected(wireSeq: number, reflectorSeq: number, arrivedNs: number, clockErrorNs: number): void;
   /** The class (DSCP) in which an answer arrived. After a `reply` that was `answered` or `late`. */
   seenClass(wireSeq: number, dscp: number): void;
   /** The network says that the probe with this token could not be delivered. */

@@ -11,6 +11,7 @@ interface Truth {
   forwardNs(timeNs: number): number;
   reverseNs(timeNs: number): number;
   clockNs(timeNs: number): number;
+  readonly clockErrorNs?: number;
 }
 
 /** Interval `number` of 10 s, a probe each second. */
@@ -23,6 +24,7 @@ function interval(number: number, truth: Truth): ReflectedTimes {
     timeNsAt: (position) => times[position]!,
     rttNsAt: (position) => rtts[position],
     apparentForwardNsAt: (position) => forwards[position],
+    clockErrorNs: truth.clockErrorNs ?? Number.NaN,
   };
 }
 
@@ -112,6 +114,16 @@ describe('one-way delay between two clocks', () => {
     expect(all[39]!.clockOffsetNs).toBeCloseTo(60 * S - 1 * MS, 0);
   });
 
+  it('is absolute, within the stated error, where both clocks are synchronised', () => {
+    const truth = { forwardNs: () => 10 * MS, reverseNs: () => 30 * MS, clockNs: () => 0.2 * MS };
+    const [first] = run(1, { ...truth, clockErrorNs: 0.5 * MS });
+    expect(first!.forwardMeanNs).toBeCloseTo(10.2 * MS, 3);
+    expect(first!.clockErrorNs).toBe(0.5 * MS);
+    expect(run(1, truth)[0]!.forwardMeanNs).toBeUndefined();
+    // Half the round trip is the better bound of clocks that are barely so.
+    expect(run(1, { ...truth, clockErrorNs: 500 * MS })[0]!.clockErrorNs).toBe(20 * MS);
+  });
+
   it('is unknown without the stamps of a reflector', () => {
     const estimator = new OneWayDelayEstimator();
     const deaf: ReflectedTimes = {
@@ -119,6 +131,7 @@ describe('one-way delay between two clocks', () => {
       timeNsAt: () => 0,
       rttNsAt: () => MS,
       apparentForwardNsAt: () => undefined,
+      clockErrorNs: Number.NaN,
     };
     expect(estimator.settle(deaf)).toBeUndefined();
     expect(estimator.settle({ ...deaf, count: 0 })).toBeUndefined();

@@ -19,6 +19,8 @@ export interface ReflectedTimes {
   rttNsAt(position: number): number | undefined;
   /** Reflector's time of arrival less sender's time of sending, each by its own clock; undefined without one. */
   apparentForwardNsAt(position: number): number | undefined;
+  /** How far both clocks may be off together, as both ends state; NaN unless both are synchronised. */
+  readonly clockErrorNs: number;
 }
 
 /** One-way delay of one interval. Forward is towards the reflector. */
@@ -30,9 +32,12 @@ export interface OneWayDelay {
   /** Least delay less what it was when this path was first measured, or since a clock was set. */
   readonly forwardChangeNs: number;
   readonly reverseChangeNs: number;
-  /** Reflector's clock minus sender's; the truth lies within ± the error (half the least round trip). */
+  /** Reflector's clock minus sender's; the truth lies within ± the error. */
   readonly clockOffsetNs: number;
+  /** Half the least round trip, or what both ends state of their clocks where that is less. */
   readonly clockErrorNs: number;
+  /** Mean delay towards the reflector, off by `clockErrorNs` at most; only where both clocks are synchronised. */
+  readonly forwardMeanNs?: number;
 }
 
 /** Intervals whose minima tell the drift. */
@@ -94,6 +99,7 @@ export class OneWayDelayEstimator {
     let reverseMinNs = Infinity;
     let forwardSumNs = 0;
     let reverseSumNs = 0;
+    let apparentSumNs = 0;
     for (let at = 0; at < interval.count; at += 1) {
       const apparentNs = interval.apparentForwardNsAt(at);
       const rttNs = interval.rttNsAt(at);
@@ -101,6 +107,7 @@ export class OneWayDelayEstimator {
       const forwardNs = apparentNs - offsetNs - slope * (interval.timeNsAt(at) - timeNs);
       const reverseNs = rttNs - forwardNs;
       count += 1;
+      apparentSumNs += apparentNs;
       forwardSumNs += forwardNs;
       reverseSumNs += reverseNs;
       forwardMinNs = Math.min(forwardMinNs, forwardNs);
@@ -108,6 +115,7 @@ export class OneWayDelayEstimator {
     }
     const forwardChangeNs = forwardMinNs - this.#halfNs;
     const reverseChangeNs = reverseMinNs - this.#halfNs;
+    const synchronised = !Number.isNaN(interval.clockErrorNs);
     this.#learn(minima, forwardChangeNs, reverseChangeNs);
     return {
       count,
@@ -116,7 +124,8 @@ export class OneWayDelayEstimator {
       forwardChangeNs,
       reverseChangeNs,
       clockOffsetNs: minima.offsetNs,
-      clockErrorNs: minima.rttNs / 2,
+      clockErrorNs: synchronised ? Math.min(minima.rttNs / 2, interval.clockErrorNs) : minima.rttNs / 2,
+      ...(synchronised ? { forwardMeanNs: apparentSumNs / count } : {}),
     };
   }
 
