@@ -11,7 +11,10 @@ const PROBES = [
 ];
 const CONFIG = `
 interval: 2s
-sites: { hq: { role: hub }, branch: {} }
+sites:
+  # The centre of the switched network, which has the broker and answers pings.
+  hq: { role: hub, segments: { lan-gateway: 198.18.0.1 } }
+  branch: {}
 tests:
   icmp: { protocol: icmp, rate: 5/s }
   udp:  { protocol: udp, rate: 5/s }
@@ -39,7 +42,7 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
     await mesh.until('the mesh to measure', async () => {
       const answer = await mesh.get('/api/v1/mesh?by=host');
       const { cells } = JSON.parse(answer.body) as { cells: { state: string }[] };
-      return cells.length === 6 * 2 && cells.every((cell) => cell.state === 'ok');
+      return cells.length === 6 * 2 + 2 && cells.every((cell) => cell.state === 'ok');
     });
     browser = await chromium.launch({
       executablePath: '/usr/bin/chromium',
@@ -60,20 +63,20 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
   });
 
   test('says that every probe is live and nothing is wrong', async () => {
-    expect(await page.textContent('#summary')).toContain('3 of 3 probes live, 24 paths');
+    expect(await page.textContent('#summary')).toContain('3 of 3 probes live, 26 paths');
     expect(await page.textContent('#problems')).toContain('Nothing');
   });
 
   test('shows the sites as a matrix, and hosts when asked', async () => {
-    // hq -> hq (its two probes), hq -> branch, branch -> hq
-    expect(await page.locator('#mesh td.ok').count()).toBe(3);
+    // hq -> hq (its two probes), hq -> branch, branch -> hq, hq -> its LAN gateway
+    expect(await page.locator('#mesh td.ok').count()).toBe(4);
     await page.selectOption('#by', 'host');
-    await page.waitForFunction(() => document.querySelectorAll('#mesh td.ok').length === 6);
+    await page.waitForFunction(() => document.querySelectorAll('#mesh td.ok').length === 8);
   });
 
   test('lists the paths behind a cell with their delays', async () => {
     await page.selectOption('#by', 'site');
-    await page.waitForFunction(() => document.querySelectorAll('#mesh td.ok').length === 3);
+    await page.waitForFunction(() => document.querySelectorAll('#mesh td.ok').length === 4);
     await page.getByTitle(/^hq → branch/).click();
     await page.waitForSelector('#paths tbody tr');
     // Two sources x icmp and udp x IPv4 and IPv6
@@ -86,12 +89,26 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
     }
   });
 
+  test('shows the segments of a path before its far end', async () => {
+    await page.waitForSelector('#chain-links li');
+    const links = await page.locator('#chain-links li.ok').allTextContents();
+    expect(links).toHaveLength(2);
+    expect(links[0]).toMatch(/^hq lan gateway ok, 0 %, \d/);
+    expect(links[1]).toMatch(/^branch\/a /);
+    expect(await page.textContent('#chain-text')).toBe('Nothing is wrong with this path.');
+  });
+
   test('names the pair, the protocol and the time when something goes down', async () => {
     await mesh.probes.get('branch/a')!.stop('SIGKILL');
     await page.waitForSelector('#problems li.down', { timeout: PATIENCE_MS });
     const problems = await page.locator('#problems li.down').allTextContents();
     expect(problems.join('\n')).toMatch(/hq → branch udp is down: .*since/);
     expect(problems.join('\n')).not.toContain('branch → hq'); // silent is not down
+    await page.waitForFunction(
+      (text) => document.querySelector('#chain-text')?.textContent === text,
+      'The fault is not there: hq is good as far as its LAN gateway.',
+      { timeout: PATIENCE_MS },
+    );
   });
 
   test('complains about nothing in the console', () => {
