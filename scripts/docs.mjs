@@ -5,6 +5,7 @@
  *   node scripts/docs.mjs
  *
  * @typedef {{ name: string, type: string, unit?: string, help: string, labels: readonly string[], source?: string }} Metric
+ * @typedef {{ about: string, host?: string, url?: string, test: { name: string, protocol: string } }} Template
  * @typedef {{ type?: string, description?: string, default?: unknown, enum?: string[], properties?: Record<string, Schema>,
  *   additionalProperties?: Schema | false, items?: Schema, anyOf?: Schema[], required?: string[] }} Schema
  */
@@ -83,8 +84,8 @@ ${table(head, rows(probe))}
 `;
 }
 
-/** @param {Schema} schema */
-export function configurationPage(schema) {
+/** @param {Schema} schema @param {Readonly<Record<string, Template>>} templates */
+export function configurationPage(schema, templates) {
   /** @type {string[][]} */
   const rows = [];
   /** @param {string} path @param {Schema} node @param {boolean} required */
@@ -114,6 +115,21 @@ the load it will make. Durations are written \`900ms\`, \`10s\`, \`2h\`; rates \
 \`0.5%\`. An example is [deploy/compose/wanscope.yaml](../deploy/compose/wanscope.yaml).
 
 ${table(['key', 'type', 'default', 'what it is'], rows)}
+
+## Templates of targets
+
+A target with \`template: NAME\` takes what it does not say itself from here. Where it names no tests, it is measured by the test
+of the name below; where no such test is defined, one is made with the defaults of its protocol, asking for \`example.com\`.
+
+${table(
+  ['template', 'what it is', 'address', 'test'],
+  Object.entries(templates).map(([name, { about, host, url, test }]) => [
+    `\`${name}\``,
+    about,
+    `\`${host ?? url}\``,
+    `\`${test.name}\`, protocol ${test.protocol}`,
+  ]),
+)}
 `;
 }
 
@@ -166,13 +182,16 @@ export function programHelp() {
 /**
  * @param {{ familyDefinitions: () => readonly Metric[] }} collector
  * @param {{ SELF_METRICS: readonly Metric[] }} probe
- * @param {{ configurationJsonSchema: () => object }} shared
+ * @param {{ configurationJsonSchema: () => object, TARGET_TEMPLATES: Readonly<Record<string, Template>> }} shared
  * @returns {Record<string, string>} by file name below docs/
  */
 export function pages(collector, probe, shared) {
   return {
     'metrics.md': metricsPage(collector.familyDefinitions(), probe.SELF_METRICS),
-    'configuration.md': configurationPage(/** @type {Schema} */ (shared.configurationJsonSchema())),
+    'configuration.md': configurationPage(
+      /** @type {Schema} */ (shared.configurationJsonSchema()),
+      shared.TARGET_TEMPLATES,
+    ),
     'cli.md': cliPage(programHelp()),
   };
 }

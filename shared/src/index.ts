@@ -2,6 +2,7 @@ export * from './ask.ts';
 export * from './clock.ts';
 export * from './config/load.ts';
 export * from './config/schema.ts';
+export * from './config/templates.ts';
 export * from './dns.ts';
 export * from './errors.ts';
 export * from './hello.ts';

@@ -1,8 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { InvalidConfiguration } from '../errors.ts';
 import { NS_PER_MS, NS_PER_S } from '../units.ts';
 import { parseOperatorConfig } from './load.ts';
+import { TEMPLATE_NAMES } from './templates.ts';
 
 const fixtures = new URL('./fixtures/', import.meta.url);
 const invalid = readdirSync(fixtures)
@@ -106,6 +108,42 @@ targets:
     expect(tests.get('b')!.question).toEqual({ name: 'example.com', type: 'AAAA' });
     expect(targets.get('resolver')!.question).toBeUndefined();
     expect(targets.get('other')!.question).toEqual({ name: '.', type: 'NS' });
+  });
+
+  test('fills a target from its template, and makes the test that it names', () => {
+    const { tests, targets } = parseOperatorConfig(
+      `interval: 3s
+tests: { slow: { protocol: icmp } }
+targets:
+  meetings: { template: zoom }
+  resolver: { template: dns-quad9, host: 192.0.2.53, query: host.example, tests: [slow, dns] }
+  other: { template: dns-google, from: ["*"] }`,
+      'f',
+    );
+    expect(targets.get('meetings')).toMatchObject({ kind: 'external', url: 'https://zoom.us/', tests: ['web'] });
+    expect(targets.get('resolver')).toMatchObject({ host: '192.0.2.53', tests: ['slow', 'dns'] });
+    expect(targets.get('resolver')!.question).toEqual({ name: 'host.example', type: 'A' });
+    expect(targets.get('other')).toMatchObject({ host: '8.8.8.8', tests: ['dns'], question: undefined });
+    expect(tests.get('dns')).toMatchObject({ protocol: 'dns', question: { name: 'example.com', type: 'A' } });
+    // An HTTP exchange may take 5 s, but no longer than the interval.
+    expect(tests.get('web')).toMatchObject({ protocol: 'http', timeoutNs: 3 * NS_PER_S });
+  });
+
+  test('keeps the test of a name that a template would make', () => {
+    const { tests } = parseOperatorConfig(
+      'tests: { web: { protocol: http, rate: 1/5m } }\ntargets: { hub: { template: github } }',
+      'f',
+    );
+    expect([...tests.keys()]).toEqual(['web']);
+    expect(tests.get('web')!.intervalNs).toBe(300 * NS_PER_S);
+  });
+
+  test.each(TEMPLATE_NAMES)('loads the template %s alone', (template) => {
+    const { targets, tests } = parseOperatorConfig(`tests: {}\ntargets: { it: { template: ${template} } }`, 'f');
+    const target = targets.get('it')!;
+    const { protocol } = tests.get(target.tests[0]!)!;
+    if (protocol === 'dns') expect(isIP(target.host!)).toBe(4);
+    else expect([protocol, new URL(target.url!).protocol]).toEqual(['http', 'https:']);
   });
 
   test('gets a site for an empty entry, in UTC', () => {

@@ -31,6 +31,7 @@ import type {
   TestConfig,
   UplinkConfig,
 } from './schema.ts';
+import { TARGET_TEMPLATES, TEMPLATE_NAMES, TEMPLATE_QUESTION, type TargetTemplate } from './templates.ts';
 
 interface TestDefaults {
   readonly intervalNs: number;
@@ -195,7 +196,14 @@ const meshSchema = strict({
 });
 
 const targetSchema = strict({
-  kind: z.enum(['external', 'responder']).describe('`external`: no probe. `responder`: a router that speaks STAMP.'),
+  template: z
+    .enum(TEMPLATE_NAMES, { error: `must be one of ${TEMPLATE_NAMES.join(', ')}` })
+    .optional()
+    .describe('A common target: its address and its test, where nothing else is said here.'),
+  kind: z
+    .enum(['external', 'responder'])
+    .default('external')
+    .describe('`external`: no probe. `responder`: a router that speaks STAMP.'),
   site: name.optional().describe('Site of a responder.'),
   network: name.default('default').describe('Address space it is measured from.'),
   url: z
@@ -211,7 +219,7 @@ const targetSchema = strict({
   proxy: proxy.optional().describe("HTTP: proxy to reach the URL through, instead of the test's."),
   query: dnsName.optional().describe("DNS: the name to ask it for, instead of the test's."),
   type: dnsType.optional().describe('DNS: the type of record to ask for with `query`; A when absent.'),
-  tests: z.array(name).min(1).describe('Names of tests.'),
+  tests: z.array(name).min(1).optional().describe("Names of tests; the template's when absent."),
   from: z.array(pattern).min(1).default(['*']).describe('Sites that measure it, or `*`.'),
 });
 
@@ -274,6 +282,7 @@ export function configurationJsonSchema(): object {
 
 type Parsed = z.output<typeof configSchema>;
 type ParsedSite = z.output<typeof siteSchema>;
+type ParsedTarget = z.output<typeof targetSchema>;
 type Path = readonly (string | number)[];
 
 interface Problem {
@@ -365,7 +374,7 @@ function build(parsed: Parsed): OperatorConfig {
       const [site, uplinkName] = key.split('/') as [string, string];
       return { ...uplink, site, name: uplinkName, monthlyBytes: uplink.monthlyBytes };
     }),
-    tests: withSegmentTests(
+    tests: withBroughtTests(
       parsed,
       entries(parsed.tests, (testName, test): TestConfig => {
         const families: readonly Family[] = test.family === 'both' ? FAMILIES : [test.family];
@@ -389,16 +398,22 @@ function build(parsed: Parsed): OperatorConfig {
       }),
     ),
     meshes: parsed.meshes satisfies readonly MeshConfig[],
-    targets: entries(parsed.targets, (targetName, target): TargetConfig => ({
-      ...target,
-      name: targetName,
-      site: target.site,
-      url: target.url,
-      host: target.host,
-      port: target.port,
-      proxy: target.proxy,
-      question: questionOf(target),
-    })),
+    targets: entries(parsed.targets, (targetName, target): TargetConfig => {
+      const template = templateOf(target);
+      return {
+        name: targetName,
+        kind: target.kind,
+        site: target.site,
+        network: target.network,
+        url: target.url ?? template?.url,
+        host: target.host ?? template?.host,
+        port: target.port,
+        proxy: target.proxy,
+        question: questionOf(target),
+        tests: target.tests ?? (template === undefined ? [] : [template.test.name]),
+        from: target.from,
+      };
+    }),
     objectives: parsed.objectives.map(({ from, to, test, rtt, loss }): ObjectiveConfig => ({
       from,
       to,
@@ -420,28 +435,39 @@ function segmentsOf(segments: ParsedSite['segments']): SegmentsConfig | undefine
   return { network, addresses };
 }
 
-/** The tests with one for each segment that some site names and that no test of that name measures. */
-function withSegmentTests(parsed: Parsed, tests: ReadonlyMap<string, TestConfig>): ReadonlyMap<string, TestConfig> {
+/** The tests, and those that segments and templates bring where no test of that name is defined. */
+function withBroughtTests(parsed: Parsed, tests: ReadonlyMap<string, TestConfig>): ReadonlyMap<string, TestConfig> {
   const { auto: _auto, ...sites } = parsed.sites;
-  const named = SEGMENTS.filter((segment) => Object.values(sites).some(({ segments }) => segments?.[segment]));
-  const missing = named.filter((segment) => !tests.has(segment));
+  const brought = new Map<string, Protocol>();
+  for (const segment of SEGMENTS) {
+    if (Object.values(sites).some(({ segments }) => segments?.[segment])) brought.set(segment, 'icmp');
+  }
+  for (const target of Object.values(parsed.targets)) {
+    const test = target.tests === undefined ? templateOf(target)?.test : undefined;
+    if (test !== undefined) brought.set(test.name, test.protocol);
+  }
+  const made = [...brought].filter(([testName]) => !tests.has(testName));
   return new Map([
     ...tests,
-    ...missing.map((segment): [string, TestConfig] => [
-      segment,
+    ...made.map(([testName, protocol]): [string, TestConfig] => [
+      testName,
       {
-        name: segment,
-        protocol: 'icmp',
-        ...TEST_DEFAULTS.icmp,
-        timeoutNs: DEFAULT_TIMEOUT_NS.icmp,
+        name: testName,
+        protocol,
+        ...TEST_DEFAULTS[protocol],
+        timeoutNs: Math.min(DEFAULT_TIMEOUT_NS[protocol], parsed.interval),
         families: FAMILIES,
         keepAlive: false,
         voice: undefined,
         proxy: undefined,
-        question: undefined,
+        question: protocol === 'dns' ? TEMPLATE_QUESTION : undefined,
       },
     ]),
   ]);
+}
+
+function templateOf({ template }: ParsedTarget): TargetTemplate | undefined {
+  return template === undefined ? undefined : TARGET_TEMPLATES[template];
 }
 
 function questionOf({
@@ -524,6 +550,17 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
   for (const [key, target] of config.targets) {
     const path = ['targets', key];
     checkTests([...path, 'tests'], target.tests);
+    const { template: templateName, tests: ownTests } = parsed.targets[key]!;
+    const template = templateName === undefined ? undefined : TARGET_TEMPLATES[templateName];
+    if (template === undefined && ownTests === undefined) add([...path, 'tests'], 'needs tests, or a template');
+    if (template !== undefined && target.kind === 'responder') add([...path, 'template'], 'is for kind external');
+    if (template !== undefined && ownTests === undefined) {
+      const { name: testName, protocol } = template.test;
+      if (config.tests.get(testName)?.protocol !== protocol) {
+        add([...path, 'template'], `is measured by test ${testName} of protocol ${protocol}; give tests`);
+        continue;
+      }
+    }
     target.from.forEach((site, at) => checkSite([...path, 'from', at], site));
     if (target.kind === 'responder' && target.site === undefined) add([...path, 'site'], 'a responder needs its site');
     if (target.kind === 'external' && target.site !== undefined)
