@@ -451,8 +451,37 @@ export function pathDetail() {
       ),
       panel(
         'timeseries',
+        'One-way delay, change by direction, container to container',
+        { h: 8, w: 12, x: 0, y: 40 },
+        [
+          {
+            expr: `wan_path_one_way_delay_change_seconds{${PAIR}}`,
+            legend: '{{direction}} {{src}} → {{dst}} {{test}} {{family}}',
+          },
+        ],
+        {
+          unit: 's',
+          description:
+            'Least one-way delay of an interval, less what it was when the path was first measured or since a clock was set. UDP.',
+          options: TOOLTIP_ALL,
+        },
+      ),
+      panel(
+        'timeseries',
+        'One-way delay variation (PDV, RFC 5481) by direction, UDP',
+        { h: 8, w: 12, x: 12, y: 40 },
+        [
+          {
+            expr: `sum by (direction, test, family) (rate(wan_site_one_way_pdv_seconds_sum{${PAIR}}[$__rate_interval])) / sum by (direction, test, family) (rate(wan_site_one_way_pdv_seconds_count{${PAIR}}[$__rate_interval]))`,
+            legend: '{{direction}} {{test}} {{family}}',
+          },
+        ],
+        { unit: 's', defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
         'HTTP: network or service',
-        { h: 8, w: 24, x: 0, y: 40 },
+        { h: 8, w: 24, x: 0, y: 48 },
         [
           {
             expr:
