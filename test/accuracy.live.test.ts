@@ -42,8 +42,8 @@ const config = (measuring: boolean): string => `
 interval: ${INTERVAL_S}s
 sites: { site-1: {}, site-2: {}, site-3: {} }
 tests:
-  icmp: { protocol: icmp, rate: ${full ? 50 : 25}/s }
-  udp:  { protocol: udp, rate: ${full ? 50 : 25}/s }
+  icmp: { protocol: icmp, rate: ${full ? 50 : 25}/s, routes: off }
+  udp:  { protocol: udp, rate: ${full ? 50 : 25}/s, routes: off }
   tcp:  { protocol: tcp, rate: 10/s }
   http: { protocol: http, rate: 4/s, timeout: 2s }
 meshes:

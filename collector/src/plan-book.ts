@@ -163,7 +163,16 @@ function hashOf(body: PlanBody): string {
   // Field order differs between a plan made here and one read from the bus, so the fields are named.
   const { v, site, probe, intervalMs, paused, tests, sources, destinations, sessions } = body;
   const tables = [
-    tests.map((t) => [t.name, t.protocol, t.class, t.sizeBytes, t.intervalNs, t.timeoutNs, t.keepAlive]),
+    tests.map((t) => [
+      t.name,
+      t.protocol,
+      t.class,
+      t.sizeBytes,
+      t.intervalNs,
+      t.timeoutNs,
+      t.keepAlive,
+      t.routeIntervalNs,
+    ]),
     sources.map((s) => [s.network, s.uplink, s.ipv4, s.ipv6, s.interface]),
     destinations.map((d) => [
       [d.kind, d.site, d.name, d.network, d.uplink, d.ipv4, d.ipv6, d.host, d.url],

@@ -302,9 +302,10 @@ class PlanBuilder {
   #indexOfTest(test: TestConfig): number {
     const known = this.#testIndex.get(test.name);
     if (known !== undefined) return known;
-    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive, proxy, question } = test;
+    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive, routeIntervalNs, proxy, question } = test;
     this.#tests.push({
       ...{ name, protocol, class: test.class, sizeBytes, intervalNs, timeoutNs, keepAlive },
+      ...(routeIntervalNs === undefined ? {} : { routeIntervalNs }),
       ...(proxy === undefined ? {} : { proxy }),
       ...(question === undefined ? {} : { question }),
     });

@@ -46,7 +46,8 @@ export const COUNTER = {
   oneWayCount: 21 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
   forwardPdvSumNs: 22 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
   reversePdvSumNs: 23 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
-  end: 24 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
+  routeChanges: 24 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
+  end: 25 + OUTCOMES.length + 2 * HTTP_PHASES.length + 3 * CLASSIC_BUCKETS,
 } as const;
 
 /** Columns that say how a series is now. NaN stands for "none" inside the table and never leaves it. */
@@ -108,7 +109,11 @@ export const GAUGE = {
   reverseMeanNs: COUNTER.end + 44,
   clockOffsetNs: COUNTER.end + 45,
   clockErrorNs: COUNTER.end + 46,
-  end: COUNTER.end + 47,
+  /** Hops of the route, and the path MTU; whether larger packets vanish. */
+  routeHops: COUNTER.end + 47,
+  mtuBytes: COUNTER.end + 48,
+  mtuBlackHole: COUNTER.end + 49,
+  end: COUNTER.end + 50,
 } as const;
 
 export const STRIDE = GAUGE.end;
@@ -139,6 +144,9 @@ const GAUGES_WITHOUT_VALUE = [
   GAUGE.reverseMeanNs,
   GAUGE.clockOffsetNs,
   GAUGE.clockErrorNs,
+  GAUGE.routeHops,
+  GAUGE.mtuBytes,
+  GAUGE.mtuBlackHole,
 ] as const;
 
 /** The label values of a series: a path's, of which a rollup leaves those it merges over empty. */

@@ -35,6 +35,7 @@ import {
   type Verdict,
 } from './path-state.ts';
 import { RecentDelaysTable } from './recent-delays.ts';
+import { RouteBook } from './route-book.ts';
 import { COUNTER, GAUGE, SeriesTable, TextPool, type SeriesParts } from './series-table.ts';
 
 /** What configuration says of an ordered pair of sites and a test. */
@@ -81,6 +82,7 @@ export class MeasurementState {
   readonly sites = new SeriesTable(this.pool);
   /** By path slot. */
   readonly recentDelays = new RecentDelaysTable();
+  readonly routes = new RouteBook();
   readonly #history = newHistory();
   #policy: PolicyLookup;
 
@@ -113,6 +115,7 @@ export class MeasurementState {
       if (table.get(rollup, GAUGE.members) === 0) table.release(rollup);
     }
     this.recentDelays.release(slot);
+    this.routes.release(slot);
     this.paths.release(slot);
   }
 
@@ -123,6 +126,8 @@ export class MeasurementState {
     const base = paths.baseOf(slot);
     const host = page[base + GAUGE.hostSlot]!;
     const site = page[base + GAUGE.siteSlot]!;
+    // What is said once and holds is taken from late reports, too.
+    if (record.route !== undefined) this.routes.take(slot, record.route, endMs);
     if (standing === 'backfilled') {
       page[base + COUNTER.backfilled]! += record.sent;
       addTo(hosts, host, COUNTER.backfilled, record.sent);
@@ -346,6 +351,7 @@ function addRecord(page: Float64Array, base: number, record: PathRecord): void {
   page[base + COUNTER.contaminated]! += record.contaminated;
   page[base + COUNTER.spoofed]! += record.spoofed;
   page[base + COUNTER.replayed]! += record.replayed;
+  page[base + COUNTER.routeChanges]! += record.route?.changes ?? 0;
   const oneWay = record.oneWayLost;
   if (oneWay !== undefined) {
     page[base + COUNTER.lostForward]! += oneWay.forward;
@@ -430,6 +436,11 @@ function showInterval(page: Float64Array, base: number, record: PathRecord, star
     rtt === undefined ? Number.NaN : (rtt.buckets.quantile(0.5) ?? Number.NaN) * 1e9;
   page[base + GAUGE.jitterNs] = record.interarrivalJitterNs ?? Number.NaN;
   page[base + GAUGE.seenDscp] = record.seenDscp ?? Number.NaN;
+  if (record.route !== undefined) page[base + GAUGE.routeHops] = record.route.hops.length;
+  if (record.mtu !== undefined) {
+    page[base + GAUGE.mtuBytes] = record.mtu.bytes;
+    page[base + GAUGE.mtuBlackHole] = record.mtu.blackHole ? 1 : 0;
+  }
   if (record.tlsExpiryS !== undefined) page[base + GAUGE.tlsExpiryS] = record.tlsExpiryS;
   if (record.tlsFailure !== undefined) page[base + GAUGE.tlsFailure] = TLS_FAILURES.indexOf(record.tlsFailure);
   else if (record.sent > 0) page[base + GAUGE.tlsFailure] = Number.NaN;

@@ -5,8 +5,11 @@ import { formatIdentity, isToken, PROTOCOLS, type Identity, type Plan } from '@w
 import type { Collector } from '../collector.ts';
 import { STATES } from '../path-state.ts';
 import { chainOf, plansBySite } from './chain.ts';
+import type { Registry } from '../registry.ts';
+import { COUNTER } from '../series-table.ts';
 import { pathView, type PathFilter, pathPage } from './paths.ts';
 import { meshOf } from './mesh.ts';
+import { routesView } from './route-view.ts';
 import * as schemas from './schemas.ts';
 
 const MAX_PAGE = 1_000;
@@ -155,6 +158,27 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
   );
 
   app.get<{ Params: { key: string } }>(
+    '/api/v1/paths/:key/route',
+    {
+      schema: {
+        ...describeRoute(
+          'The route of a path, hop by hop, since when, and the one before. `others` are routers that other flows pass.',
+          schemas.routes,
+        ),
+        params: { type: 'object', properties: { key: { type: 'string', pattern: '^[0-9a-f]{32}$' } } },
+      },
+    },
+    (request, reply) => {
+      const slot = state.paths.find(request.params.key);
+      const routes = slot === undefined ? undefined : state.routes.of(slot);
+      if (slot === undefined || routes === undefined) return fail(reply, 404, 'not_found', 'no route of it is known');
+      const network = state.paths.part(slot, 'network');
+      const changes = state.paths.get(slot, COUNTER.routeChanges);
+      return routesView(routes, changes, collector.config.hops, endpointNames(registry, network));
+    },
+  );
+
+  app.get<{ Params: { key: string } }>(
     '/api/v1/paths/:key/chain',
     {
       schema: {
@@ -220,6 +244,21 @@ export function withoutSecrets(plan: Plan): Plan {
   const shown = <T extends { readonly proxy?: string | undefined }>(entry: T): T =>
     entry.proxy === undefined ? entry : { ...entry, proxy: new URL(entry.proxy).origin };
   return { ...plan, tests: plan.tests.map(shown), destinations: plan.destinations.map(shown) };
+}
+
+/** Names of the addresses that the fleet has told in one network. */
+function endpointNames(registry: Registry, network: string): Map<string, string> {
+  const names = new Map<string, string>();
+  for (const { identity, hello } of registry.probes()) {
+    for (const endpoint of hello?.endpoints ?? []) {
+      if (endpoint.network !== network) continue;
+      for (const { bound, advertised } of endpoint.addresses) {
+        names.set(bound, formatIdentity(identity));
+        names.set(advertised, formatIdentity(identity));
+      }
+    }
+  }
+  return names;
 }
 
 function describeRoute(summary: string, response: object): FastifySchema {

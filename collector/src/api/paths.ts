@@ -66,6 +66,11 @@ export interface PathView extends SeriesParts {
   readonly mos: number | null;
   /** Class of the latest interval's last answer as it arrived, 0 to 63; tests of a class other than BE only. */
   readonly seenDscp: number | null;
+  /** Hops of the route, where it is followed; `/paths/{key}/route` has them. */
+  readonly routeHops: number | null;
+  readonly mtuBytes: number | null;
+  /** Larger packets vanish without a word. */
+  readonly mtuBlackHole: boolean | null;
   /** When the server's certificate ends. */
   readonly tlsExpiry: string | null;
   /** Why the latest handshake failed; null when it went well. */
@@ -106,6 +111,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     if (count > 0) outcomes[outcome] = count;
   });
   const tlsExpiryS = paths.gauge(slot, GAUGE.tlsExpiryS);
+  const blackHole = paths.gauge(slot, GAUGE.mtuBlackHole);
   const tlsFailure = paths.gauge(slot, GAUGE.tlsFailure);
   return {
     key: paths.keyOf(slot)!,
@@ -123,6 +129,9 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     oneWayDelay: oneWayView(state, slot),
     mos: paths.gauge(slot, GAUGE.mos) ?? null,
     seenDscp: paths.gauge(slot, GAUGE.seenDscp) ?? null,
+    routeHops: state.routes.of(slot)?.current.hops.length ?? null,
+    mtuBytes: paths.gauge(slot, GAUGE.mtuBytes) ?? null,
+    mtuBlackHole: blackHole === undefined ? null : blackHole === 1,
     tlsExpiry: tlsExpiryS === undefined ? null : new Date(tlsExpiryS * 1_000).toISOString(),
     tlsFailure: tlsFailure === undefined ? null : TLS_FAILURES[tlsFailure]!,
   };

@@ -144,6 +144,9 @@ export const path = object({
   oneWayDelay,
   mos: optional(number),
   seenDscp: optional(integer),
+  routeHops: optional(integer),
+  mtuBytes: optional(integer),
+  mtuBlackHole: optional(flag),
   tlsExpiry: optional(time),
   tlsFailure: optional(text),
 });
@@ -153,6 +156,29 @@ export const chain = object({
   text,
   links: list(object({ site: text, segment: text, path })),
 });
+
+const router = object({ address: text, name: optional(text), as: optional(integer) });
+const route: Schema = object({
+  hash: text,
+  flow: integer,
+  since: time,
+  heard: time,
+  ending: text,
+  hops: list(
+    object({
+      distance: integer,
+      routers: list(router),
+      others: list(router),
+      answers: text,
+      sent: integer,
+      answered: integer,
+      minRttSeconds: optional(number),
+      medianRttSeconds: optional(number),
+    }),
+  ),
+});
+
+export const routes = object({ changes: integer, current: route, previous: optional(route) });
 
 export const paths = object({ paths: list(path), next: optional(text) });
 

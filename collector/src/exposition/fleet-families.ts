@@ -372,6 +372,12 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
     self('wan_probe_spool_in_memory', '1', '1 when the spool cannot be written to disk.', 'spoolInMemory'),
     self('wan_probe_plan_in_memory', '1', '1 when the plan cannot be written to disk.', 'planInMemory'),
     self('wan_probe_icmp_unavailable', '1', '1 when the probe may not send ICMP.', 'icmpUnavailable'),
+    self(
+      'wan_probe_routes_unavailable',
+      '1',
+      '1 when the probe cannot follow routes: that needs the kernel engine and CAP_NET_RAW.',
+      'routesUnavailable',
+    ),
     self('wan_probe_paused', '1', '1 while the probe is paused.', 'paused'),
     counter(
       'wan_uplink_used_bytes_total',
@@ -501,6 +507,8 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
     ),
     now('folded_series', '1', 'Path series that the budget keeps out of the exposition.', () => view.folded().series),
     now('folded_paths', '1', 'Paths exposed in rollups only.', () => view.folded().paths),
+    now('routes', '1', 'Paths whose route is held.', () => state.routes.size),
+    count('routes_refused_total', 'Reported routes that found no room.', () => state.routes.refused),
     now('ingest_lag_seconds', 'seconds', 'From broker to state, for the latest report.', () => counters.lagSeconds),
     now('bus_connected', '1', '1 while the broker is connected.', () => Number(view.health().connected)),
     count('disconnections_total', 'Times the broker was lost.', () => view.health().disconnections),

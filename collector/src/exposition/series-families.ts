@@ -463,6 +463,27 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     'RFC 2474',
     { protocols: ['icmp', 'udp'] },
   ),
+  counter(
+    'route_changes_total',
+    COUNTER.routeChanges,
+    'Times the route of the flow changed; a hop that falls silent is no change.',
+    'docs/glossary.md',
+    { protocols: ['icmp', 'udp'] },
+  ),
+  gauge('route_hops', GAUGE.routeHops, '1', 'Hops of the route, the destination included.', 'docs/glossary.md', {
+    protocols: ['icmp', 'udp'],
+  }),
+  gauge('mtu_bytes', GAUGE.mtuBytes, 'bytes', 'Largest IP packet that is answered.', 'RFC 8899', {
+    protocols: ['icmp', 'udp'],
+  }),
+  gauge(
+    'mtu_black_hole',
+    GAUGE.mtuBlackHole,
+    '1',
+    '1 while packets larger than the path MTU vanish and no router says so.',
+    'RFC 8899',
+    { protocols: ['icmp', 'udp'] },
+  ),
   {
     suffix: 'http_phase_seconds',
     type: 'phases',

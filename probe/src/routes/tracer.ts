@@ -94,6 +94,8 @@ export class RouteTracer {
   readonly #waiting: Traced[] = [];
   /** Destinations that are being asked about. */
   readonly #active = new Set<string>();
+  /** Whose path MTU is looked for. */
+  readonly #sizing = new Set<Traced>();
   readonly #explorers = new Set<Explorer>();
   readonly #gapNs: number;
   #isSending = false;
@@ -251,10 +253,13 @@ export class RouteTracer {
           this.#isSearching = false;
         }
       }
-      if (traced.route?.ending === 'reached') await this.#findMtu(traced, address);
     } finally {
       this.#close(own);
     }
+    // A search takes long where packets vanish; rounds go on meanwhile.
+    if (traced.route?.ending !== 'reached' || this.#sizing.has(traced) || this.#sizing.size >= AT_ONCE) return;
+    this.#sizing.add(traced);
+    void this.#findMtu(traced, address).finally(() => this.#sizing.delete(traced));
   }
 
   async #trace(traced: Traced, own: Explorer): Promise<void> {

@@ -65,6 +65,7 @@ objectives:
       families: ['ipv4'],
       keepAlive: false,
       voice: undefined,
+      routeIntervalNs: 60 * NS_PER_S,
     });
     expect(config.uplinks.get('branch-3/isp-b')).toMatchObject({ site: 'branch-3', name: 'isp-b', monthlyBytes: 2e9 });
     expect(config.objectives).toEqual([{ from: '*', to: 'hq', test: 'icmp', rttNs: 40 * NS_PER_MS, lossRatio: 0.005 }]);
@@ -77,6 +78,25 @@ objectives:
       'f',
     );
     expect([...defaults.tests.values()].map((test) => test.intervalNs / NS_PER_S)).toEqual([1, 1, 10, 60, 10]);
+  });
+
+  test('follows the routes of ICMP and UDP tests every minute, unless told otherwise', () => {
+    const { tests, hops } = parseOperatorConfig(
+      `tests: { a: { protocol: icmp }, b: { protocol: udp, routes: 5m }, c: { protocol: udp, routes: off }, d: { protocol: tcp } }
+hops: { 10.0.0.0/8: { name: core, as: 64500 }, 10.1.0.0/16: { name: berlin }, "2001:db8::1": { as: 64501 } }`,
+      'f',
+    );
+    expect([...tests.values()].map((test) => test.routeIntervalNs)).toEqual([
+      60 * NS_PER_S,
+      300 * NS_PER_S,
+      undefined,
+      undefined,
+    ]);
+    expect(hops.map(({ prefix, name, as }) => [prefix.bits, name, as])).toEqual([
+      [128, undefined, 64_501],
+      [16, 'berlin', undefined],
+      [8, 'core', 64_500],
+    ]);
   });
 
   test('makes a call of a voice test: 20 ms frames of G.711 in EF', () => {

@@ -10,6 +10,7 @@ import { z } from 'zod';
 import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion, type DnsType } from '../dns.ts';
 import { InvalidConfiguration } from '../errors.ts';
 import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, SEGMENTS, type Family, type Protocol } from '../path.ts';
+import { parsePrefix } from '../ip.ts';
 import { isToken } from '../subjects.ts';
 import {
   DSCP_BY_CLASS,
@@ -22,6 +23,7 @@ import {
 } from '../units.ts';
 import type {
   ExpectationConfig,
+  HopConfig,
   MeshConfig,
   ObjectiveConfig,
   OperatorConfig,
@@ -77,6 +79,11 @@ const name = text((value) => (isToken(value) ? value : undefined), NAME_RULE);
 const pattern = text((value) => (value === '*' || isToken(value) ? value : undefined), `${NAME_RULE}, or *`);
 const duration = text(parseDurationNs, 'must be a duration such as 900ms, 10s or 2h');
 const rate = text(parseRateIntervalNs, 'must be a rate such as 1/s, 50/s or 1/10s');
+const routes = text((value) => {
+  if (value === 'off') return value;
+  const ns = parseDurationNs(value);
+  return ns !== undefined && ns >= 5 * NS_PER_S ? ns : undefined;
+}, 'must be off or a duration of 5s or more such as 60s');
 const bytes = text(parseBytes, 'must be a size such as 2GB or 512MB');
 const percent = text(parsePercentRatio, 'must be a percentage such as 0.5%');
 const timezone = text(
@@ -177,6 +184,9 @@ const testSchema = strict({
   proxy: proxy.optional().describe('HTTP: proxy of every target that names none, such as http://proxy.example:3128.'),
   query: dnsName.optional().describe('DNS: the name to ask for, unless the target names one.'),
   type: dnsType.optional().describe('DNS: the type of record to ask for; A when absent.'),
+  routes: routes
+    .optional()
+    .describe('ICMP and UDP: how often the route and the path MTU of each session are looked at, or `off`; 60s.'),
   voice: strict({
     jitterBuffer: duration.default(40 * NS_PER_MS).describe("Delay of the listener's buffer: 40ms."),
     concealment: z.boolean().default(true).describe('Whether the listener fills gaps (G.711 appendix I).'),
@@ -251,8 +261,24 @@ const expositionSchema = strict({
   pathHistograms: z.boolean().default(false).describe('Path-level delays as histograms.'),
 });
 
+const hopSchema = strict({
+  name: z
+    .string()
+    .min(1)
+    .max(63)
+    .optional()
+    .describe('What routers of this prefix are called, for example by their site.'),
+  as: z.int().min(1).max(4_294_967_295).optional().describe('Number of the autonomous system.'),
+});
+
 /** Map keys: names, and names with one slash for uplinks. */
 const nameKey = z.string().regex(/^[a-z0-9_-]{1,63}$/, NAME_RULE);
+const prefixKey = z
+  .string()
+  .refine(
+    (key) => parsePrefix(key) !== undefined,
+    'must be an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32',
+  );
 const uplinkKey = z.string().regex(/^[a-z0-9_-]{1,63}\/[a-z0-9_-]{1,63}$/, 'must be written site/uplink');
 
 const configSchema = strict({
@@ -267,6 +293,10 @@ const configSchema = strict({
   targets: z.record(nameKey, targetSchema).default({}).describe('What has no probe, by name.'),
   objectives: z.array(objectiveSchema).default([]).describe('What was promised.'),
   expectations: z.array(expectationSchema).default([]).describe('Pairs for which no answer is right.'),
+  hops: z
+    .record(prefixKey, hopSchema)
+    .default({})
+    .describe('Names and autonomous systems of routers on the way, by address or prefix; the longest one wins.'),
   exposition: expositionSchema.prefault({}).describe('What `/metrics` shows of single paths.'),
   interval: duration.default(10 * NS_PER_S).describe('Aggregation interval of every probe: 10s; 1s to 5m.'),
   leaveAfter: duration.default(15 * 60 * NS_PER_S).describe('A probe silent for this long has left: 15m.'),
@@ -392,6 +422,7 @@ function build(parsed: Parsed): OperatorConfig {
             jitterBufferNs: test.voice.jitterBuffer,
             concealment: test.voice.concealment,
           },
+          routeIntervalNs: routeIntervalOf(test),
           proxy: test.proxy,
           question: questionOf(test),
         };
@@ -422,6 +453,9 @@ function build(parsed: Parsed): OperatorConfig {
       lossRatio: loss,
     })),
     expectations: parsed.expectations satisfies readonly ExpectationConfig[],
+    hops: Object.entries(parsed.hops)
+      .map(([key, hop]): HopConfig => ({ prefix: parsePrefix(key)!, name: hop.name, as: hop.as }))
+      .sort((a, b) => b.prefix.bits - a.prefix.bits),
     exposition: parsed.exposition,
     intervalMs: parsed.interval / NS_PER_MS,
     leaveAfterMs: parsed.leaveAfter / NS_PER_MS,
@@ -459,6 +493,7 @@ function withBroughtTests(parsed: Parsed, tests: ReadonlyMap<string, TestConfig>
         families: FAMILIES,
         keepAlive: false,
         voice: undefined,
+        routeIntervalNs: undefined,
         proxy: undefined,
         question: protocol === 'dns' ? TEMPLATE_QUESTION : undefined,
       },
@@ -468,6 +503,21 @@ function withBroughtTests(parsed: Parsed, tests: ReadonlyMap<string, TestConfig>
 
 function templateOf({ template }: ParsedTarget): TargetTemplate | undefined {
   return template === undefined ? undefined : TARGET_TEMPLATES[template];
+}
+
+/** Routes are followed with packets that a router can be made to answer: echoes and datagrams. */
+const ROUTED: ReadonlySet<Protocol> = new Set(['icmp', 'udp']);
+const DEFAULT_ROUTE_INTERVAL_NS = 60 * NS_PER_S;
+
+function routeIntervalOf({
+  protocol,
+  routes: chosen,
+}: {
+  readonly protocol: Protocol;
+  readonly routes?: number | 'off' | undefined;
+}): number | undefined {
+  if (chosen === 'off' || !ROUTED.has(protocol)) return undefined;
+  return chosen ?? DEFAULT_ROUTE_INTERVAL_NS;
 }
 
 function questionOf({
@@ -516,6 +566,10 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (test.proxy !== undefined && test.protocol !== 'http') add([...path, 'proxy'], 'is for protocol http');
     if (test.proxy !== undefined && test.keepAlive) add([...path, 'keepAlive'], 'does not go through a proxy');
     if (test.protocol === 'dns' && test.class !== 'BE') add([...path, 'class'], 'is for protocols icmp and udp');
+    const chosenRoutes = parsed.tests[test.name]?.routes;
+    if (chosenRoutes !== undefined && chosenRoutes !== 'off' && !ROUTED.has(test.protocol)) {
+      add([...path, 'routes'], 'is for protocols icmp and udp');
+    }
     if (test.protocol === 'udp' && test.sizeBytes < 44) add([...path, 'size'], 'must be 44 or more for STAMP');
   }
   for (const site of config.sites.values()) {

@@ -2,6 +2,7 @@
  * The operator's configuration as the collector uses it: durations in nanoseconds, ratios, octets, every default
  * filled in. `load.ts` makes it from YAML.
  */
+import type { Prefix } from '../ip.ts';
 import type { DnsQuestion } from '../dns.ts';
 import type { EndpointKind, Family, Protocol, Segment } from '../path.ts';
 
@@ -51,6 +52,8 @@ export interface TestConfig {
   readonly keepAlive: boolean;
   /** Set for a voice-like test: its paths get a mean opinion score. */
   readonly voice: VoiceConfig | undefined;
+  /** Between two rounds that follow the route of a session; undefined: its route is not followed. */
+  readonly routeIntervalNs: number | undefined;
   /** HTTP: URL of a proxy for every target that names none. */
   readonly proxy: string | undefined;
   /** DNS: what to ask, unless the target says. */
@@ -116,6 +119,14 @@ export interface ExpectationConfig {
   readonly expect: 'reachable' | 'denied' | 'outbound_only';
 }
 
+/** What the operator calls the routers of a prefix. */
+export interface HopConfig {
+  readonly prefix: Prefix;
+  readonly name: string | undefined;
+  /** Number of the autonomous system. */
+  readonly as: number | undefined;
+}
+
 export interface ExpositionConfig {
   /** Bound on path-level series; paths beyond it are exposed in rollups only, and counted. */
   readonly pathSeriesBudget: number;
@@ -136,6 +147,8 @@ export interface OperatorConfig {
   readonly targets: ReadonlyMap<string, TargetConfig>;
   readonly objectives: readonly ObjectiveConfig[];
   readonly expectations: readonly ExpectationConfig[];
+  /** The longest prefix first. */
+  readonly hops: readonly HopConfig[];
   readonly exposition: ExpositionConfig;
   /** Aggregation interval of every probe. */
   readonly intervalMs: number;

@@ -1,0 +1,38 @@
+import { parsePrefix, type HopConfig } from '@wanscope/shared';
+import { describe, expect, it } from 'vitest';
+import { nameOf, routesView } from './route-view.ts';
+
+const hops: HopConfig[] = [
+  { prefix: parsePrefix('10.1.2.0/24')!, name: 'berlin', as: undefined },
+  { prefix: parsePrefix('10.0.0.0/8')!, name: 'core', as: 64_500 },
+];
+const endpoints = new Map([
+  ['10.1.2.9', 'hq/router'],
+  ['192.0.2.1', 'branch/router'],
+]);
+
+describe('a route as it is shown', () => {
+  it('names a hop by the longest prefix, and by the fleet where configuration has no name', () => {
+    expect(nameOf('10.1.2.9', hops, endpoints)).toEqual({ address: '10.1.2.9', name: 'berlin', as: 64_500 });
+    expect(nameOf('10.9.9.9', hops, endpoints)).toEqual({ address: '10.9.9.9', name: 'core', as: 64_500 });
+    expect(nameOf('192.0.2.1', hops, endpoints)).toEqual({ address: '192.0.2.1', name: 'branch/router', as: null });
+    expect(nameOf('2001:db8::1', hops, endpoints)).toEqual({ address: '2001:db8::1', name: null, as: null });
+  });
+
+  it('says how a hop answers, and nothing of loss', () => {
+    const hop = (sent: number, answered: number) => ({
+      ...{ addresses: answered > 0 ? ['10.9.9.9'] : [], others: [], sent, answered },
+      ...(answered > 0 ? { rtt: { minNs: 1_000_000, medianNs: 2_500_000 } } : {}),
+    });
+    const current = {
+      ...{ flow: 40_000, sinceMs: 0, changes: 0, ending: 'reached' as const, hash: 'h', heardMs: 60_000 },
+      hops: [hop(5, 5), hop(5, 2), hop(5, 0)],
+    };
+    const view = routesView({ current, previous: undefined }, 3, hops, endpoints);
+    expect(view.current.hops.map(({ answers }) => answers)).toEqual(['always', 'seldom', 'never']);
+    expect(view.current.hops[0]).toMatchObject({ distance: 1, minRttSeconds: 0.001, medianRttSeconds: 0.0025 });
+    expect({ changes: view.changes, since: view.current.since, previous: view.previous }).toEqual({
+      ...{ changes: 3, since: '1970-01-01T00:00:00.000Z', previous: null },
+    });
+  });
+});
