@@ -8,7 +8,7 @@ import * as collector from '@wanscope/collector';
 import * as probe from '@wanscope/probe';
 import { format, resolveConfig } from 'prettier';
 import { describe, expect, test } from 'vitest';
-import { parse } from 'yaml';
+import { parse, stringify } from 'yaml';
 import { DASHBOARDS, render } from '../grafana/build.mjs';
 import { pages } from '../scripts/docs.mjs';
 import { dashboardQueries } from './dashboards.ts';
@@ -123,6 +123,22 @@ describe('the rest of the documentation', () => {
 
   test('the example configuration loads', () => {
     expect(parseOperatorConfig(read('deploy/compose/wanscope.yaml'), 'wanscope.yaml').meshes.length).toBeGreaterThan(0);
+  });
+
+  test('the examples beyond the mesh load together', () => {
+    const blocks = [...read('docs/beyond-the-mesh.md').matchAll(/```yaml\n([^`]*)```/g)].map(
+      ([, text]) => parse(text!) as Record<string, object>,
+    );
+    const sections = new Set(blocks.flatMap((block) => Object.keys(block)));
+    const whole = Object.fromEntries(
+      [...sections].map((section) => {
+        const parts = blocks.map((block) => block[section]).filter((part) => part !== undefined);
+        return [section, Array.isArray(parts[0]) ? parts.flat() : (Object.assign({}, ...parts) as object)];
+      }),
+    );
+    const { targets, tests } = parseOperatorConfig(stringify(whole), 'beyond-the-mesh.md');
+    expect([...targets.keys()]).toEqual(['resolver-hq', 'resolver-isp', 'shop', 'portal', 'resolver', 'meetings']);
+    expect([...tests.keys()]).toEqual(['dns', 'web', 'lan-gateway', 'wan-next-hop', 'provider-edge']);
   });
 
   test('every workspace has the version of the changelog', () => {
