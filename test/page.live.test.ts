@@ -89,6 +89,23 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
     }
   });
 
+  test('shows the route of a path, and its MTU', async () => {
+    // Both ends are on one switch.
+    const button = page.getByTitle('Route of udp, ipv4').first();
+    await button.waitFor({ timeout: PATIENCE_MS });
+    expect(await button.textContent()).toBe('1 hop');
+    await button.click();
+    await page.waitForSelector('#route-hops li');
+    expect(await page.textContent('#route-title')).toMatch(/^Route hq\/[ab] → branch\/a, udp$/);
+    expect(await page.textContent('#route-hops')).toMatch(/^198\.18\.0\.\d \(branch\/a\) \d/);
+    expect(await page.textContent('#route-text')).toMatch(/^since .*, 0 changes\.$/);
+    await page.waitForFunction(
+      () => [...document.querySelectorAll('#paths tbody td')].some((cell) => cell.textContent === '1500'),
+      undefined,
+      { timeout: PATIENCE_MS },
+    );
+  });
+
   test('shows the segments of a path before its far end', async () => {
     await page.waitForSelector('#chain-links li');
     const links = await page.locator('#chain-links li.ok').allTextContents();

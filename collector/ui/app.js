@@ -12,7 +12,12 @@
  *   interval: { sent: number, lost: number, lossRatio: number | null, minRttSeconds: number | null,
  *     meanRttSeconds: number | null, maxRttSeconds: number | null } | null,
  *   recentRtt: { quantileSeconds: { p50: number, p99: number } } | null, mos: number | null, tlsFailure: string | null,
+ *   routeHops: number | null, mtuBytes: number | null, mtuBlackHole: boolean | null,
  *   oneWayDelay: { changeSeconds: { forward: number, reverse: number } } | null }} Path
+ * @typedef {{ address: string, name: string | null, as: number | null }} Router
+ * @typedef {{ routers: Router[], others: Router[], answers: 'always' | 'seldom' | 'never', sent: number, answered: number,
+ *   medianRttSeconds: number | null }} Hop
+ * @typedef {{ since: string, ending: 'reached' | 'unreachable' | 'silent' | 'loop', hops: Hop[] }} Route
  */
 
 const REFRESH_MS = 5_000;
@@ -23,9 +28,10 @@ const STATE_TEXT = { ok: 'ok', degraded: 'degraded', down: 'down', no_data: 'no 
 
 /**
  * What the person chose.
- * @type {{ by: string, protocol: string, pair: { src: string, dst: string } | undefined }}
+ * @type {{ by: string, protocol: string, pair: { src: string, dst: string } | undefined,
+ *   route: { key: string, title: string } | undefined }}
  */
-const chosen = { by: 'site', protocol: ALL, pair: undefined };
+const chosen = { by: 'site', protocol: ALL, pair: undefined, route: undefined };
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -118,6 +124,7 @@ function drawMesh(mesh) {
         button.append(rttText(cell.meanRttSeconds), element('small', {}, lossText(cell.lossRatio)));
         button.addEventListener('click', () => {
           chosen.pair = { src, dst };
+          chosen.route = undefined;
           void refresh();
         });
         return element('td', { class: cell.state }, button);
@@ -152,6 +159,63 @@ function changeText(seconds) {
   return `${seconds < 0 ? '−' : '+'}${(Math.abs(seconds) * 1_000).toFixed(1)} ms`;
 }
 
+/** Opens the route of a path, where it is followed. @param {Path} path @returns {Node | string} */
+function routeButton(path) {
+  if (path.routeHops === null) return '';
+  const button = element('button', { type: 'button', title: `Route of ${path.test}, ${path.family}` });
+  button.append(`${path.routeHops} hop${path.routeHops === 1 ? '' : 's'}`);
+  button.addEventListener('click', () => {
+    chosen.route = { key: path.key, title: `${path.srcSite}/${path.src} → ${path.dstSite}/${path.dst}, ${path.test}` };
+    void refresh();
+  });
+  return button;
+}
+
+/** @param {Path} path */
+function mtuText({ mtuBytes, mtuBlackHole }) {
+  if (mtuBytes === null) return '';
+  return mtuBlackHole ? `${mtuBytes}, larger vanish` : String(mtuBytes);
+}
+
+const ENDING_TEXT = {
+  reached: '',
+  unreachable: 'A router says that the destination cannot be reached.',
+  silent: 'Nothing answers beyond.',
+  loop: 'The packets go round in circles.',
+};
+
+/** @param {Router} router */
+function routerText({ address, name, as }) {
+  const more = [name, as === null ? null : `AS ${as}`].filter((part) => part !== null);
+  return more.length === 0 ? address : `${address} (${more.join(', ')})`;
+}
+
+/** @param {Hop} hop */
+function hopLine(hop) {
+  const routers = hop.routers.length === 0 ? 'silent' : hop.routers.map(routerText).join(' or ');
+  const seldom = hop.answers === 'seldom' ? `, answered ${hop.answered} of ${hop.sent}, which is no loss` : '';
+  const rtt = hop.medianRttSeconds === null ? '' : ` ${rttText(hop.medianRttSeconds)}`;
+  const others = hop.others.length === 0 ? '' : `; other flows: ${hop.others.map(routerText).join(', ')}`;
+  return element('li', hop.routers.length === 0 ? { class: 'quiet' } : {}, `${routers}${rtt}${seldom}${others}`);
+}
+
+/** The route that was asked for, and the one before. */
+async function drawRoute() {
+  const { route } = chosen;
+  /** @type {{ changes: number, current: Route, previous: Route | null } | undefined} */
+  const routes = route && (await load(`paths/${route.key}/route`).catch(() => undefined));
+  byId('route').hidden = routes === undefined;
+  if (route === undefined || routes === undefined) return;
+  const { changes, current, previous } = routes;
+  byId('route-title').textContent = `Route ${route.title}`;
+  const ending = ENDING_TEXT[current.ending];
+  byId('route-text').textContent =
+    `${sinceText(current.since)}, ${changes} change${changes === 1 ? '' : 's'}. ${ending}`.trim();
+  byId('route-hops').replaceChildren(...current.hops.map(hopLine));
+  const before = previous?.hops.map((hop) => hop.routers.map(({ address }) => address).join('/') || '*').join(' → ');
+  byId('route-before').textContent = before === undefined ? '' : `Before: ${before}`;
+}
+
 /** @param {Path[]} paths @param {{ src: string, dst: string }} pair */
 function drawPaths(paths, pair) {
   const columns = [
@@ -168,6 +232,8 @@ function drawPaths(paths, pair) {
     'p99',
     'change there',
     'change back',
+    'route',
+    'MTU',
     'MOS',
     '',
   ];
@@ -188,6 +254,8 @@ function drawPaths(paths, pair) {
       rttText(path.recentRtt?.quantileSeconds.p99),
       changeText(path.oneWayDelay?.changeSeconds.forward),
       changeText(path.oneWayDelay?.changeSeconds.reverse),
+      routeButton(path),
+      mtuText(path),
       path.mos === null ? '' : path.mos.toFixed(1),
       `${reasonText(path.reason)}${path.tlsFailure === null ? '' : `, TLS: ${reasonText(path.tlsFailure)}`}, ${sinceText(path.since)}`,
     ];
@@ -258,6 +326,7 @@ async function refresh() {
     fillSelect('by', ['site', 'host'], chosen.by, (value) => {
       chosen.by = value;
       chosen.pair = undefined;
+      chosen.route = undefined;
       byId('paths-section').hidden = true;
     });
     fillSelect('protocol', [ALL, ...protocols], chosen.protocol, (value) => (chosen.protocol = value));
@@ -274,6 +343,7 @@ async function refresh() {
           ? paths
           : paths.filter((path) => `${path.srcSite}/${path.src}` === src && `${path.dstSite}/${path.dst}` === dst);
       drawPaths(shown, chosen.pair);
+      await drawRoute();
       await drawChain(shown);
     }
   } catch (error) {
