@@ -71,7 +71,7 @@ export function metricsPage(collector, probe) {
 What the collector shows on \`/metrics\`, and what a probe shows on its own page where \`WAN_METRICS_LISTEN\` is set.
 Seconds, octets and ratios; counters end in \`_total\`. Delay distributions are classic histograms with the bounds 2^-12
 to 2^3 seconds at site level; at path level they are sum and count unless \`exposition.pathHistograms\` is on. With
-\`exposition.pathFamilies: minimal\` a path shows its probes sent and lost, its round-trip delay and its state only.
+\`exposition.pathFamilies: minimal\` a path shows its probes sent and lost, its round-trip delay, its state, and what an alert needs: black holes and ends of certificates.
 \`dst_network\` is a label only where a path crosses address spaces.
 
 ${[...labelSets].map(([title, set]) => `- **${title}**: ${names(set)}`).join('\n')}

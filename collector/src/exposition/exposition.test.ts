@@ -203,7 +203,7 @@ test('the exposition of a pair of sites has its histograms and one state of four
 });
 
 test('the series budget folds the paths beyond it into rollups, and says how many', async () => {
-  // Five series a path in the minimal set: 12 series are room for two.
+  // Six series a path of ICMP in the minimal set: 12 series are room for two.
   const collector = collectorWith('{ pathFamilies: minimal, pathSeriesBudget: 12 }');
   for (const dst of ['q', 'r', 's']) measure(collector, dst);
   expect(await linesOf(collector, 'wan_path_probes_sent_total')).toHaveLength(2);
@@ -211,7 +211,7 @@ test('the series budget folds the paths beyond it into rollups, and says how man
     `wan_site_probes_sent_total{${SITE_LABELS}} 6`,
   ]);
   expect(await linesOf(collector, 'wanscope_collector_folded_paths')).toEqual(['wanscope_collector_folded_paths 1']);
-  expect(await linesOf(collector, 'wanscope_collector_folded_series')).toEqual(['wanscope_collector_folded_series 5']);
+  expect(await linesOf(collector, 'wanscope_collector_folded_series')).toEqual(['wanscope_collector_folded_series 6']);
 });
 
 describe('the registry', () => {

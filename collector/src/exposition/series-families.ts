@@ -482,7 +482,7 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     '1',
     '1 while packets larger than the path MTU vanish and no router says so.',
     'RFC 8899',
-    { protocols: ['icmp', 'udp'] },
+    { protocols: ['icmp', 'udp'], minimal: true },
   ),
   {
     suffix: 'http_phase_seconds',

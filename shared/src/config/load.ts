@@ -257,7 +257,7 @@ const expositionSchema = strict({
   pathFamilies: z
     .enum(['minimal', 'full'])
     .default('minimal')
-    .describe('`minimal`: sent, lost, RTT sum and count, state.'),
+    .describe('`minimal`: sent, lost, RTT sum and count, state, black holes, ends of certificates.'),
   pathHistograms: z.boolean().default(false).describe('Path-level delays as histograms.'),
 });
 
