@@ -54,6 +54,7 @@ const TO_TEST = [
   { program: 'snmpwalk', package: 'snmp', why: "tests of the routers' SNMP agents" },
   { program: 'openssl', package: 'openssl', why: 'tests of HTTPS' },
   { program: 'dnsmasq', package: 'dnsmasq-base', why: 'tests of DNS' },
+  { program: 'scapy', package: 'python3-scapy', why: 'tests with another implementation of STAMP' },
   { program: 'chromium', package: 'chromium', why: 'tests of the page' },
 ];
 

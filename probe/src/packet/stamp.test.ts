@@ -83,6 +83,14 @@ describe('STAMP packets', () => {
     expect(readReply(answer.subarray(0, 40), reply)).toBe(false);
   });
 
+  it('are read with timestamps of PTP: seconds of TAI since 1970, and nanoseconds', () => {
+    // 36 s of TAI are 1970 less a second: 2208988799 = 83AA7E7F. Half a second; a quarter.
+    const answer = hex('00000007 00000025 0EE6B280 54010001 00000024 1DCD6500 00000001 0000000000000000 0000 0000 40');
+    const reply = emptyReply();
+    expect(readReply(answer, reply)).toBe(true);
+    expect(reply).toMatchObject({ t2High: 0x83aa7e7f, t2Low: 0x80000000, t3High: 0x83aa7e80, t3Low: 0x40000000 });
+  });
+
   it('are told apart: short, an answer, a request with any padding', () => {
     expect(judgeRequest(Buffer.alloc(40))).toBe('too_short');
     expect(judgeRequest(SENDER)).toBe('request');

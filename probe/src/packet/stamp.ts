@@ -47,6 +47,12 @@ export interface StampRequest {
   ssid: number;
 }
 
+/** The bit of an error estimate that says that timestamps are PTP's truncated ones (RFC 8186), not NTP's. */
+const PTP_FORMAT = 0x4000;
+/** Seconds from 1900 to 1970 (RFC 5905), and TAI less UTC since 2017: PTP counts TAI's seconds from 1970. */
+const NTP_AHEAD_OF_PTP_S = 2_208_988_800 - 37;
+
+/** T2 and T3 are NTP timestamps, whatever format they came in. */
 export interface StampReply {
   reflectorSeq: number;
   t3High: number;
@@ -118,7 +124,18 @@ export function readReply(packet: Buffer, into: StampReply): boolean {
   into.senderSeq = packet.readUInt32BE(24);
   into.t1High = packet.readUInt32BE(28);
   into.t1Low = packet.readUInt32BE(32);
+  if ((packet.readUInt16BE(12) & PTP_FORMAT) !== 0) ptpToNtp(into);
   return true;
+}
+
+/** Brings T2 and T3 from seconds since 1970 and nanoseconds to NTP's format. */
+function ptpToNtp(reply: StampReply): void {
+  const secondsOf = (high: number): number => (high + NTP_AHEAD_OF_PTP_S) >>> 0;
+  const fractionOf = (ns: number): number => Math.min(0xffffffff, Math.floor((ns / 1e9) * 2 ** 32));
+  reply.t2High = secondsOf(reply.t2High);
+  reply.t2Low = fractionOf(reply.t2Low);
+  reply.t3High = secondsOf(reply.t3High);
+  reply.t3Low = fractionOf(reply.t3Low);
 }
 
 /** Nanoseconds from one NTP timestamp to another; exact to a nanosecond for differences of days. */
