@@ -432,6 +432,7 @@ export class Collector {
     this.#position = head.position;
     this.plans.restore(head.plans);
     this.ingest.restore(head.intakes);
+    this.state.flows.restore(head.flows ?? [], (key) => this.state.paths.find(key));
     this.state.routes.restore(head.routes ?? [], (key) => this.state.paths.find(key));
     const { messages, rejected, missedMessages, ...totals } = head.counters;
     for (const [kind, count] of messages) this.ingest.counters.messages.set(kind as 'report', count);
@@ -474,6 +475,7 @@ export class Collector {
       position: position && { ...position, seq: this.ingest.resumeAfter(position.seq) },
       intakes: this.ingest.save(),
       plans: this.plans.save(),
+      flows: this.state.flows.save((slot) => this.state.paths.keyOf(slot)),
       routes: this.state.routes.save((slot) => this.state.paths.keyOf(slot)),
       counters: {
         ...totals,

@@ -302,9 +302,11 @@ class PlanBuilder {
   #indexOfTest(test: TestConfig): number {
     const known = this.#testIndex.get(test.name);
     if (known !== undefined) return known;
-    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive, routeIntervalNs, proxy, question } = test;
+    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive, flows, routeIntervalNs, proxy, question } =
+      test;
     this.#tests.push({
       ...{ name, protocol, class: test.class, sizeBytes, intervalNs, timeoutNs, keepAlive },
+      ...(flows > 1 ? { flows } : {}),
       ...(routeIntervalNs === undefined ? {} : { routeIntervalNs }),
       ...(proxy === undefined ? {} : { proxy }),
       ...(question === undefined ? {} : { question }),

@@ -50,7 +50,9 @@ export function predictLoad(config: OperatorConfig): PredictedLoad {
         packetsPerSecond: sent.packetsPerSecond,
         newSessionsPerSecond: isConnect ? 1e9 / test.intervalNs : 0,
         bytesPerSecond: sent.bitsPerSecond / 8,
-        series: seriesPerPath(test.protocol, full, config.exposition.pathHistograms) + seriesPerSitePair(test.protocol),
+        series:
+          seriesPerPath(test.protocol, full, config.exposition.pathHistograms, test.flows) +
+          seriesPerSitePair(test.protocol),
       };
       const targets = [load.total, at(load.bySite, body.site)];
       if (source.uplink !== '') targets.push(at(load.byUplink, `${body.site}/${source.uplink}`));

@@ -12,6 +12,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { PATH_FIELDS } from '@wanscope/shared';
 import type { SavedIntake } from './ingest.ts';
 import type { SavedPlan } from './plan-book.ts';
+import type { SavedFlows } from './flow-book.ts';
 import type { SavedRoutes } from './route-book.ts';
 import { STRIDE, type SeriesParts } from './series-table.ts';
 import type { MeasurementState } from './state.ts';
@@ -51,6 +52,8 @@ export interface SnapshotHead {
   readonly counters: SavedCounters;
   /** Absent in snapshots of collectors that knew no routes. */
   readonly routes?: readonly SavedRoutes[];
+  /** Absent in snapshots of collectors that knew no flows. */
+  readonly flows?: readonly SavedFlows[];
 }
 
 interface StoredHead extends SnapshotHead {

@@ -34,6 +34,7 @@ import {
   type State,
   type Verdict,
 } from './path-state.ts';
+import { FlowBook } from './flow-book.ts';
 import { RecentDelaysTable } from './recent-delays.ts';
 import { RouteBook } from './route-book.ts';
 import { COUNTER, GAUGE, SeriesTable, TextPool, type SeriesParts } from './series-table.ts';
@@ -83,6 +84,7 @@ export class MeasurementState {
   /** By path slot. */
   readonly recentDelays = new RecentDelaysTable();
   readonly routes = new RouteBook();
+  readonly flows = new FlowBook();
   readonly #history = newHistory();
   #policy: PolicyLookup;
 
@@ -116,6 +118,7 @@ export class MeasurementState {
     }
     this.recentDelays.release(slot);
     this.routes.release(slot);
+    this.flows.release(slot);
     this.paths.release(slot);
   }
 
@@ -137,8 +140,10 @@ export class MeasurementState {
     addRecord(page, base, record);
     addRecord(hosts.pageOf(host), hosts.baseOf(host), record);
     addRecord(sites.pageOf(site), sites.baseOf(site), record);
+    const isLatest = standing === 'live' && !(startMs < page[base + GAUGE.intervalStartMs]!);
+    if (record.flows !== undefined) this.flows.add(slot, record.flows, isLatest);
     // An interval older than the one on show counts, and changes nothing else.
-    if (standing === 'counted' || startMs < page[base + GAUGE.intervalStartMs]!) return;
+    if (!isLatest) return;
     showInterval(page, base, record, startMs, endMs);
     if (record.rtt !== undefined) this.recentDelays.add(slot, record.rtt, endMs);
     const jitterBufferNs = sites.gauge(site, GAUGE.jitterBufferNs);

@@ -394,14 +394,9 @@ export class Agent {
       }
       const prober = probers.get(planned.path.protocol);
       if (prober === undefined) throw new Error(`no prober for ${planned.path.protocol}`);
-      const session = new Session(
-        planned,
-        dictionary.hash,
-        this.#nextSessionId++,
-        plan.intervalMs,
-        prober,
-        this.#context,
-      );
+      const sessionId = this.#nextSessionId;
+      this.#nextSessionId += planned.test.flows ?? 1;
+      const session = new Session(planned, dictionary.hash, sessionId, plan.intervalMs, prober, this.#context);
       this.#since.set(session, interval);
       sessions.set(session.recipe, session);
     }

@@ -18,6 +18,7 @@ import {
   TICK_NS,
   type Clock,
   type HttpPhase,
+  type FlowRecord,
   type HttpPhaseSum,
   type OneWayDelay,
   type OneWayLost,
@@ -27,6 +28,7 @@ import {
   type ReflectedProbes,
   type ReflectedTimes,
 } from '@wanscope/shared';
+import { flowOf } from './flows.ts';
 
 /** Wall steps up to this are drift and timestamp noise, not a new epoch. */
 const MAX_WALL_STEP_MS = 1_000;
@@ -109,6 +111,7 @@ export class IntervalClock {
 /** Positions in the results of one interval: ticks of RTT above zero, or one of these. */
 const NOT_COUNTED = 0;
 const LOST = -1;
+const UNSENT = -2;
 
 const OUTCOME_INDEX = Object.fromEntries(OUTCOMES.map((outcome, index) => [outcome, index])) as Record<Outcome, number>;
 const PHASE_INDEX = Object.fromEntries(HTTP_PHASES.map((phase, index) => [phase, index])) as Record<HttpPhase, number>;
@@ -125,6 +128,7 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   #firstSeq = 0;
   #used = 0;
   readonly #results: Int32Array;
+  readonly #flows: number;
   /** The reflector's numbers by position, -1 for none; made when the first one comes. */
   #reflectorSeqs: Float64Array | undefined;
   /** Times of sending and apparent forward delays, by position, NaN for none; made when the first one comes. */
@@ -150,8 +154,12 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   readonly #pdvBuckets = new Buckets(0);
   readonly #ipdvBuckets = new Buckets(0);
 
-  /** @param positions how many probes the session sends in one interval at most. */
-  constructor(positions: number) {
+  /**
+   * @param positions how many probes the session sends in one interval at most.
+   * @param flows how many flows take turns.
+   */
+  constructor(positions: number, flows = 1) {
+    this.#flows = flows;
     this.#results = new Int32Array(Math.min(MAX_POSITIONS, positions));
   }
 
@@ -188,6 +196,11 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
 
   lost(seq: number): void {
     this.#set(seq, LOST);
+  }
+
+  /** The probe never left. */
+  unsent(seq: number): void {
+    this.#set(seq, UNSENT);
   }
 
   /** The reflector's number in the answer to a probe. */
@@ -242,6 +255,10 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     return this.#results[position] === LOST;
   }
 
+  isUnsentAt(position: number): boolean {
+    return this.#results[position] === UNSENT;
+  }
+
   outcome(outcome: Outcome): void {
     this.#outcomes[OUTCOME_INDEX[outcome]]! += 1;
   }
@@ -271,9 +288,14 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     let sumTicks = 0;
     let ipdvCount = 0;
     let ipdvSumTicks = 0;
-    let previous = this.#firstSeq === carried.nextSeq ? carried.lastResult : NOT_COUNTED;
+    const flows = this.#flows;
+    if (this.#used > 0 && this.#firstSeq !== carried.nextSeq) carried.lastResults.fill(NOT_COUNTED);
     for (let position = 0; position < this.#used; position += 1) {
       const result = results[position]!;
+      // Neighbours are of one flow: others may go ways of other lengths.
+      const flow = flowOf(this.#firstSeq + position, flows);
+      const previous = carried.lastResults[flow]!;
+      carried.lastResults[flow] = result;
       if (result > 0) {
         answered += 1;
         minTicks = Math.min(minTicks, result);
@@ -291,16 +313,12 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
         lost += 1;
         carried.bursts.add(true);
       }
-      previous = result;
     }
     for (let position = 0; position < this.#used; position += 1) {
       const result = results[position]!;
       if (result > 0) pdvBuckets.add(classicIndex(((result - minTicks) * TICK_NS) / NS_PER_S), 1);
     }
-    if (this.#used > 0) {
-      carried.lastResult = previous;
-      carried.nextSeq = this.#firstSeq + this.#used;
-    }
+    if (this.#used > 0) carried.nextSeq = this.#firstSeq + this.#used;
     const burstGap = carried.bursts.take();
     const outcomes = this.#outcomeCounts();
     const httpPhases = this.#phaseSums();
@@ -334,7 +352,30 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
       ...(this.tlsExpiryS === undefined ? {} : { tlsExpiryS: this.tlsExpiryS }),
       ...(this.tlsFailure === undefined ? {} : { tlsFailure: this.tlsFailure }),
       ...(this.seenDscp === undefined ? {} : { seenDscp: this.seenDscp }),
+      ...(flows > 1 ? { flows: this.#flowRecords() } : {}),
     };
+  }
+
+  #flowRecords(): FlowRecord[] {
+    const flows = this.#flows;
+    const counts = Array.from({ length: flows }, () => ({ sent: 0, lost: 0, minTicks: Infinity, sumTicks: 0 }));
+    for (let position = 0; position < this.#used; position += 1) {
+      const result = this.#results[position]!;
+      if (result <= 0 && result !== LOST) continue;
+      const flow = counts[flowOf(this.#firstSeq + position, flows)]!;
+      flow.sent += 1;
+      if (result === LOST) {
+        flow.lost += 1;
+        continue;
+      }
+      flow.minTicks = Math.min(flow.minTicks, result);
+      flow.sumTicks += result;
+    }
+    return counts.map(({ sent, lost, minTicks, sumTicks }) => ({
+      sent,
+      lost,
+      ...(sent > lost ? { rtt: { minNs: minTicks * TICK_NS, sumNs: sumTicks * TICK_NS } } : {}),
+    }));
   }
 
   #set(seq: number, result: number): void {
@@ -363,10 +404,14 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
 
 /** What a session carries from one interval to the next. */
 export class CarriedState {
-  /** Result of the last probe of the interval that closed last, and the number after it. */
-  lastResult = NOT_COUNTED;
+  /** By flow: result of its last probe in the intervals that have closed; and the number after the last of all. */
+  readonly lastResults: Int32Array;
   nextSeq = 0;
   readonly bursts = new BurstGapCounter();
+
+  constructor(flows = 1) {
+    this.lastResults = new Int32Array(flows);
+  }
 }
 
 /** A record with what is counted beside the interval's own results. */

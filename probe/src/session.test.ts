@@ -282,6 +282,56 @@ describe('a session', () => {
     expect(closeInterval()).toMatchObject({ sent: 10, lost: 2, oneWayLost: { forward: 1, reverse: 1, unknown: 0 } });
   });
 
+  it('counts by flow, and takes ways of different length neither for reordering nor for variation', () => {
+    schedule.clear();
+    const test = { ...PLANNED.test, intervalNs: ms(100), flows: 2 };
+    session = new Session({ ...PLANNED, test }, 'd1', 2, 10_000, prober(false), {
+      clock,
+      budget: new SendBudget(0),
+      intervalAt: () => intervals.current,
+      countBytes: () => undefined,
+      ...instrument,
+    });
+    schedule.add(session);
+    // Even probes take 250 ms, odd ones 10 ms and arrive before the even one before them. 20 is lost there, 31 back; 40 to 43
+    // never leave. The reflector numbers each flow for itself.
+    const reflected = [0, 0];
+    onSend = (seq) => {
+      if (seq >= 40 && seq < 44) {
+        events.settle(seq, 'not_sent');
+        return;
+      }
+      send(seq);
+      if (seq === 20) return;
+      const number = reflected[seq % 2]!++;
+      if (seq === 31) return;
+      clock.after(seq % 2 === 0 ? 250 : 10, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.reflected(seq, number, clock.monoNs(), Number.NaN);
+      });
+    };
+    clock.advance(9_000);
+    schedule.remove(session);
+    clock.advance(950);
+    const record = session.close(intervals.current);
+    expect(record).toMatchObject({
+      sent: 86,
+      lost: 2,
+      reordered: 0,
+      notSent: 4,
+      oneWayLost: { forward: 1, reverse: 1, unknown: 0 },
+      // 43 of each flow were sent.
+      flows: [
+        { sent: 43, lost: 1, rtt: { minNs: ms(250), sumNs: ms(42 * 250) } },
+        { sent: 43, lost: 1, rtt: { minNs: ms(10), sumNs: ms(42 * 10) } },
+      ],
+      ipdv: { sumAbsNs: 0 },
+      interarrivalJitterNs: 0,
+      // Of flow 0 only.
+      oneWayDelay: { count: 42, forwardPdvSumNs: 0 },
+    });
+  });
+
   it('tells delay by direction, whatever the reflector’s clock shows', () => {
     // 4 ms there and 6 back; every other probe waits 3 ms on the way there. The other clock is a minute ahead.
     onSend = (seq) => {

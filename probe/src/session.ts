@@ -14,11 +14,15 @@ import {
   sessionLoad,
   type Clock,
   type HttpPhase,
+  type OneWayLost,
   type Outcome,
   type PathRecord,
   type PlannedSession,
+  type ReflectedProbes,
+  type ReflectedTimes,
   type TlsFailure,
 } from '@wanscope/shared';
+import { flowOf, FlowView, seqInFlow } from './flows.ts';
 import { InFlight, type Expired, type ReplyVerdict } from './in-flight.ts';
 import { CarriedState, IntervalCounts, MAX_POSITIONS, withCarried, type IntervalSpan } from './interval.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './probers/prober.ts';
@@ -46,6 +50,16 @@ export interface SessionContext {
   countContaminated(): void;
 }
 
+/** One flow of a session: its part of both intervals, and what goes on across them. */
+interface Flow {
+  readonly even: ReflectedProbes & ReflectedTimes;
+  readonly odd: ReflectedProbes & ReflectedTimes;
+  readonly loss: OneWayLossCounter;
+  readonly reordering: ReorderingDetector;
+  readonly jitter: InterarrivalJitter;
+  jitterSamples: number;
+}
+
 /** What makes two planned sessions the same running one: the path and everything that its packets depend on. */
 export function recipeOf(planned: PlannedSession): string {
   const { test, source, target } = planned;
@@ -71,16 +85,13 @@ export class Session implements ProbeEvents, Task {
   readonly #inFlight: InFlight;
   readonly #even: IntervalCounts;
   readonly #odd: IntervalCounts;
-  readonly #carried = new CarriedState();
-  readonly #jitter = new InterarrivalJitter();
+  readonly #carried: CarriedState;
   #lastInterval = Infinity;
-  #jitterSamples = 0;
-  readonly #oneWay = new OneWayLossCounter();
+  readonly #flows: readonly Flow[];
   readonly #oneWayDelay = new OneWayDelayEstimator();
   #directional = false;
   /** The answerer counts by itself. Ours do; another's may only repeat our numbers (RFC 8762 section 4.3.1), which tell nothing. */
   #countsItself: boolean;
-  readonly #reordering = new ReorderingDetector();
   readonly #onExpired = (seq: number, how: Expired): void => this.#expired(seq, how);
 
   constructor(
@@ -112,10 +123,26 @@ export class Session implements ProbeEvents, Task {
     const remembered = Math.ceil((2 * intervalNs) / this.intervalNs) + 2;
     this.#inFlight = new InFlight(Math.min(MAX_IN_FLIGHT, remembered));
     const positions = Math.min(MAX_POSITIONS, Math.ceil(intervalNs / this.intervalNs) + 2);
-    this.#even = new IntervalCounts(positions);
-    this.#odd = new IntervalCounts(positions);
+    const flows = planned.test.flows ?? 1;
+    const [even, odd] = [new IntervalCounts(positions, flows), new IntervalCounts(positions, flows)];
+    this.#even = even;
+    this.#odd = odd;
+    this.#carried = new CarriedState(flows);
+    this.#flows = Array.from({ length: flows }, (_, flow) => ({
+      even: flows === 1 ? even : new FlowView(even, flow, flows),
+      odd: flows === 1 ? odd : new FlowView(odd, flow, flows),
+      loss: new OneWayLossCounter(),
+      reordering: new ReorderingDetector(),
+      jitter: new InterarrivalJitter(),
+      jitterSamples: 0,
+    }));
     const request: ChannelRequest = { sessionId, planned, timeoutNs: this.timeoutNs };
     this.#channel = prober.open(request, this);
+  }
+
+  /** Source ports of its flows, where they are its own; filled in as they are opened. */
+  get sourcePorts(): readonly number[] | undefined {
+    return this.#channel.sourcePorts;
   }
 
   get pending(): number {
@@ -151,15 +178,41 @@ export class Session implements ProbeEvents, Task {
     const other = counts === this.#even ? this.#odd : this.#even;
     const following = other.number === span.number + 1 ? other : undefined;
     const record = counts.toRecord(this.index, this.#carried);
+    const isEven = counts === this.#even;
     const oneWayLost = this.#countsItself
-      ? this.#oneWay.settle(counts, following)
+      ? this.#oneWayLost(isEven, following !== undefined)
       : { forward: 0, reverse: 0, unknown: record.lost };
+    // Flows may go ways of different lengths: the first one's delay is told.
+    const first = this.#flows[0]!;
     return withCarried(
       record,
-      this.#jitterSamples > 1 ? this.#jitter.valueNs : undefined,
+      this.#jitterNs(),
       this.#directional ? oneWayLost : undefined,
-      counts.hasArrivals ? this.#oneWayDelay.settle(counts) : undefined,
+      counts.hasArrivals ? this.#oneWayDelay.settle(isEven ? first.even : first.odd) : undefined,
     );
+  }
+
+  #oneWayLost(isEven: boolean, hasFollowing: boolean): OneWayLost {
+    let [forward, reverse, unknown] = [0, 0, 0];
+    for (const { even, odd, loss } of this.#flows) {
+      const lost = loss.settle(isEven ? even : odd, hasFollowing ? (isEven ? odd : even) : undefined);
+      forward += lost.forward;
+      reverse += lost.reverse;
+      unknown += lost.unknown;
+    }
+    return { forward, reverse, unknown };
+  }
+
+  /** The mean of the flows. */
+  #jitterNs(): number | undefined {
+    let sumNs = 0;
+    let count = 0;
+    for (const { jitter, jitterSamples } of this.#flows) {
+      if (jitterSamples < 2) continue;
+      sumNs += jitter.valueNs;
+      count += 1;
+    }
+    return count === 0 ? undefined : sumNs / count;
   }
 
   /** Forgets what is in flight without calling it lost: the probe is leaving. */
@@ -200,7 +253,7 @@ export class Session implements ProbeEvents, Task {
         const rttNs = plausible ? elapsedNs - dwellNs : elapsedNs;
         if (contaminated) this.#contaminated(seq);
         else this.#answered(seq, rttNs);
-        if (this.#reordering.arrive(seq)) this.#arrivals().reordered += 1;
+        if (this.#flowOf(seq).reordering.arrive(seq)) this.#arrivals().reordered += 1;
         break;
       }
       case 'late': {
@@ -212,7 +265,7 @@ export class Session implements ProbeEvents, Task {
         if (pending) this.#countsOf(seq)?.lost(seq);
         const arrivals = this.#arrivals();
         arrivals.late += 1;
-        if (this.#reordering.arrive(seq)) arrivals.reordered += 1;
+        if (this.#flowOf(seq).reordering.arrive(seq)) arrivals.reordered += 1;
         break;
       }
       case 'duplicate':
@@ -239,8 +292,8 @@ export class Session implements ProbeEvents, Task {
 
   reflected(wireSeq: number, reflectorSeq: number, arrivedNs: number, clockErrorNs: number): void {
     this.#directional = true;
-    this.#countsItself ||= reflectorSeq !== wireSeq;
     const seq = this.#inFlight.unwrap(wireSeq);
+    this.#countsItself ||= reflectorSeq !== seqInFlow(seq, this.#flows.length) >>> 0;
     // A late answer is a loss on the way back: its number stays a gap.
     if (!this.#inFlight.isAnswered(seq)) return;
     const counts = this.#countsOf(seq);
@@ -292,9 +345,12 @@ export class Session implements ProbeEvents, Task {
       case 'unresolved':
         if (!this.#inFlight.settle(seq, 'never_sent')) return;
         counts?.outcome(outcome);
+        counts?.unsent(seq);
         return;
       case 'not_sent':
-        if (this.#inFlight.settle(seq, 'never_sent') && counts !== undefined) counts.notSent += 1;
+        if (!this.#inFlight.settle(seq, 'never_sent') || counts === undefined) return;
+        counts.notSent += 1;
+        counts.unsent(seq);
         return;
     }
   }
@@ -317,8 +373,9 @@ export class Session implements ProbeEvents, Task {
 
   #answered(seq: number, rttNs: number): void {
     this.#countsOf(seq)?.answered(seq, rttNs);
-    this.#jitter.update(rttNs);
-    this.#jitterSamples += 1;
+    const flow = this.#flowOf(seq);
+    flow.jitter.update(rttNs);
+    flow.jitterSamples += 1;
   }
 
   /** A probe that was sent and says nothing of the network: neither answered nor lost. */
@@ -343,7 +400,12 @@ export class Session implements ProbeEvents, Task {
       else counts?.lost(seq);
     } else if (counts !== undefined) {
       counts.notSent += 1;
+      counts.unsent(seq);
     }
+  }
+
+  #flowOf(seq: number): Flow {
+    return this.#flows[flowOf(seq, this.#flows.length)]!;
   }
 
   /** Where arrivals that belong to no probe's interval are counted: the interval that is open now, up to the last one. */

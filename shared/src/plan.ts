@@ -9,6 +9,7 @@ import { RejectedMessage } from './errors.ts';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { dictionaryOf, ENDPOINT_KINDS, PROTOCOLS, type Dictionary, type Family, type PathParts } from './path.ts';
 import { isToken, type Identity } from './subjects.ts';
+import { MAX_FLOWS } from './report.ts';
 import { DSCP_BY_CLASS, NS_PER_MS, NS_PER_S } from './units.ts';
 
 export const PLAN_VERSION = 1;
@@ -53,6 +54,8 @@ const planTestSchema = z.strictObject({
   proxy: proxyUrl.optional(),
   /** DNS: what to ask, unless the destination says. */
   question: questionSchema.optional(),
+  /** UDP: source ports that take turns; absent: one, which all such sessions share. */
+  flows: z.int().min(2).max(MAX_FLOWS).optional(),
   /** Between two rounds that follow the session's route; absent: its route is not followed. */
   routeIntervalNs: z.int().min(NS_PER_S).optional(),
 });

@@ -61,6 +61,12 @@ const rich: PathRecord = {
   tlsExpiryS: 1_800_000_000,
   tlsFailure: 'expired',
   seenDscp: 0,
+  // Answers 1, 3 and 4; answer 2; none.
+  flows: [
+    { sent: 4, lost: 1, rtt: { minNs: 10.1 * NS_PER_MS, sumNs: 103.2 * NS_PER_MS } },
+    { sent: 1, lost: 0, rtt: { minNs: 10.4 * NS_PER_MS, sumNs: 10.4 * NS_PER_MS } },
+    { sent: 2, lost: 2 },
+  ],
   route: {
     flow: 40_000,
     sinceMs: Date.UTC(2026, 0, 5, 11),
@@ -220,6 +226,11 @@ describe('an impossible report is refused before it is sent', () => {
     ['buckets that do not add up', { ...rich, rtt: { ...rich.rtt!, buckets: new Buckets(5) } }],
     ['a class above 63', { ...rich, seenDscp: 64 }],
     ['more contaminated samples than probes can be', { ...rich, contaminated: 2 ** 31 + 1 }],
+    ['flows that do not add up', { ...rich, flows: rich.flows!.slice(0, 2) }],
+    [
+      'one flow only',
+      { ...recordOf(0, [NS_PER_MS]), flows: [{ sent: 1, lost: 0, rtt: { minNs: NS_PER_MS, sumNs: NS_PER_MS } }] },
+    ],
     ['a burst with more losses than packets', { ...rich, burstGap: { ...rich.burstGap!, burstLost: 9 } }],
   ])('%s', (_name, record) => {
     expect(() => encodeReport(reportOf([record]))).toThrow(RejectedMessage);

@@ -14,6 +14,7 @@ import { bucketIndex, Buckets, CLASSIC_FIRST_INDEX, CLASSIC_LAST_INDEX, classicI
 import {
   checkReport,
   HTTP_PHASES,
+  MAX_FLOWS,
   MAX_ROUTE_HOPS,
   OUTCOMES,
   ROUTE_ENDINGS,
@@ -22,6 +23,7 @@ import {
   TLS_FAILURES,
   USAGE_PURPOSES,
   type BurstGap,
+  type FlowRecord,
   type HttpPhase,
   type HttpPhaseSum,
   type IpdvSummary,
@@ -71,6 +73,7 @@ const EXTENSION_TLS_FAILURE = 6;
 const EXTENSION_ONE_WAY_DELAY = 7;
 const EXTENSION_ROUTE = 8;
 const EXTENSION_MTU = 9;
+const EXTENSION_FLOWS = 10;
 
 const ROUTE_IPV6 = 0x80;
 
@@ -246,7 +249,8 @@ function extensionsOf(record: PathRecord): Extension[] {
     write(out);
     extensions.push({ tag, bytes: out.finish() });
   };
-  const { outcomes, httpPhases, tlsExpiryS, tlsFailure, seenDscp, contaminated, route, mtu, oneWayDelay } = record;
+  const { outcomes, httpPhases, tlsExpiryS, tlsFailure, seenDscp, contaminated, route, mtu, oneWayDelay, flows } =
+    record;
   if (outcomes !== undefined) {
     add(EXTENSION_OUTCOMES, (out) => {
       for (const [at, outcome] of OUTCOMES.entries()) {
@@ -287,7 +291,18 @@ function extensionsOf(record: PathRecord): Extension[] {
   if (tlsFailure !== undefined) add(EXTENSION_TLS_FAILURE, (out) => out.varint(TLS_FAILURES.indexOf(tlsFailure)));
   if (route !== undefined) add(EXTENSION_ROUTE, (out) => writeRoute(out, route));
   if (mtu !== undefined) add(EXTENSION_MTU, (out) => out.varint(2 * mtu.bytes + (mtu.blackHole ? 1 : 0)));
+  if (flows !== undefined) add(EXTENSION_FLOWS, (out) => writeFlows(out, flows));
   return extensions;
+}
+
+function writeFlows(out: ByteWriter, flows: readonly FlowRecord[]): void {
+  for (const { sent, lost, rtt } of flows) {
+    out.varint(sent);
+    out.varint(lost);
+    if (rtt === undefined) continue;
+    out.varint(ticks(rtt.minNs));
+    out.varint(ticks(rtt.sumNs) - ticks(rtt.minNs) * (sent - lost));
+  }
 }
 
 function writeRoute(out: ByteWriter, { flow, sinceMs, changes, ending, hops }: RouteReport): void {
@@ -509,6 +524,8 @@ function readExtensions(input: ByteReader, record: { -readonly [K in keyof PathR
     } else if (tag === EXTENSION_MTU) {
       const value = body.varint();
       record.mtu = { bytes: Math.floor(value / 2), blackHole: value % 2 === 1 };
+    } else if (tag === EXTENSION_FLOWS) {
+      record.flows = readFlows(body);
     } else if (tag === EXTENSION_ONE_WAY_DELAY) {
       record.oneWayDelay = {
         count: body.varint(),
@@ -523,6 +540,21 @@ function readExtensions(input: ByteReader, record: { -readonly [K in keyof PathR
     }
     // Anything else is of a later version: skipped.
   }
+}
+
+function readFlows(input: ByteReader): FlowRecord[] {
+  const flows: FlowRecord[] = [];
+  while (input.remaining > 0) {
+    bounded('flows', flows.length + 1, MAX_FLOWS);
+    const [sent, lost] = [input.varint(), input.varint()];
+    if (sent <= lost) {
+      flows.push({ sent, lost });
+      continue;
+    }
+    const minNs = toNs(input.varint());
+    flows.push({ sent, lost, rtt: { minNs, sumNs: minNs * (sent - lost) + toNs(input.varint()) } });
+  }
+  return flows;
 }
 
 function readRoute(input: ByteReader): RouteReport {
@@ -635,6 +667,10 @@ const recordSchema = z.strictObject({
     })
     .optional(),
   mtu: z.strictObject({ bytes: count, blackHole: z.boolean() }).optional(),
+  flows: z
+    .array(z.strictObject({ sent: count, lost: count, rtt: z.strictObject({ minNs: count, sumNs: count }).optional() }))
+    .max(MAX_FLOWS)
+    .optional(),
 });
 
 const reportSchema = z.strictObject({

@@ -132,6 +132,17 @@ export interface MtuReport {
   readonly blackHole: boolean;
 }
 
+/** Source ports that one session uses at most. */
+export const MAX_FLOWS = 16;
+
+/** One flow of a session in one interval: its part of what the record says. Probe `n` is of flow `n` modulo their number. */
+export interface FlowRecord {
+  readonly sent: number;
+  readonly lost: number;
+  /** Of the answered ones; there are none without. */
+  readonly rtt?: { readonly minNs: number; readonly sumNs: number };
+}
+
 /** One session in one interval. `sent` = answered with an RTT + `lost`; everything else is beside it. */
 export interface PathRecord {
   readonly index: number;
@@ -172,6 +183,8 @@ export interface PathRecord {
   readonly seenDscp?: number;
   readonly route?: RouteReport;
   readonly mtu?: MtuReport;
+  /** By number; only where there are several. One-way delay and the route are those of the first. */
+  readonly flows?: readonly FlowRecord[];
 }
 
 export const USAGE_PURPOSES = ['probes', 'reflections', 'reports', 'drain', 'routes'] as const;
@@ -288,6 +301,7 @@ export function checkReport(report: Report): void {
     if (oneWay !== undefined && oneWay.forward + oneWay.reverse + oneWay.unknown > MAX_COUNT) {
       refuse(`${where}: one-way loss`);
     }
+    if (record.flows !== undefined && !addsUp(record, record.flows)) refuse(`${where}: flows`);
     if (record.route !== undefined) checkRoute(record.route, (what) => refuse(`${where}: ${what}`));
     const mtu = record.mtu?.bytes;
     if (mtu !== undefined && (mtu < LEAST_MTU_BYTES || mtu > MOST_MTU_BYTES)) refuse(`${where}: MTU of ${mtu}`);
@@ -303,6 +317,23 @@ export function checkReport(report: Report): void {
       refuse(`${where}: bursts and gaps`);
     }
   }
+}
+
+/** True when the flows are what the record says of all of them. */
+function addsUp(record: PathRecord, flows: readonly FlowRecord[]): boolean {
+  const sum = (of: (flow: FlowRecord) => number): number => flows.reduce((total, flow) => total + of(flow), 0);
+  return (
+    flows.length > 1 &&
+    flows.length <= MAX_FLOWS &&
+    sum(({ sent }) => sent) === record.sent &&
+    sum(({ lost }) => lost) === record.lost &&
+    sum(({ rtt }) => rtt?.sumNs ?? 0) === (record.rtt?.sumNs ?? 0) &&
+    flows.every(({ sent, lost, rtt }) => {
+      const answered = sent - lost;
+      if (rtt === undefined) return answered === 0;
+      return answered > 0 && rtt.minNs >= record.rtt!.minNs && rtt.sumNs >= answered * rtt.minNs;
+    })
+  );
 }
 
 function checkRoute({ flow, changes, hops }: RouteReport, refuse: (what: string) => never): void {

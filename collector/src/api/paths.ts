@@ -52,6 +52,18 @@ interface ByDirection {
   readonly reverse: number;
 }
 
+export interface FlowView {
+  readonly sent: number;
+  readonly lost: number;
+  readonly meanRttSeconds: number | null;
+  readonly interval: {
+    readonly sent: number;
+    readonly lost: number;
+    readonly minRttSeconds: number | null;
+    readonly meanRttSeconds: number | null;
+  };
+}
+
 export interface PathView extends SeriesParts {
   readonly key: string;
   readonly state: string;
@@ -69,6 +81,8 @@ export interface PathView extends SeriesParts {
   /** Hops of the route, where it is followed; `/paths/{key}/route` has them. */
   readonly routeHops: number | null;
   readonly mtuBytes: number | null;
+  /** By flow, where the test has several: totals, and the latest interval. */
+  readonly flows: readonly FlowView[] | null;
   /** Larger packets vanish without a word. */
   readonly mtuBlackHole: boolean | null;
   /** When the server's certificate ends. */
@@ -130,6 +144,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     mos: paths.gauge(slot, GAUGE.mos) ?? null,
     seenDscp: paths.gauge(slot, GAUGE.seenDscp) ?? null,
     routeHops: state.routes.of(slot)?.current.hops.length ?? null,
+    flows: flowViews(state, slot),
     mtuBytes: paths.gauge(slot, GAUGE.mtuBytes) ?? null,
     mtuBlackHole: blackHole === undefined ? null : blackHole === 1,
     tlsExpiry: tlsExpiryS === undefined ? null : new Date(tlsExpiryS * 1_000).toISOString(),
@@ -167,6 +182,23 @@ function oneWayView({ paths }: MeasurementState, slot: number): OneWayView | nul
     clockOffsetSeconds: seconds(GAUGE.clockOffsetNs),
     clockErrorSeconds: seconds(GAUGE.clockErrorNs),
   };
+}
+
+function flowViews({ flows }: MeasurementState, slot: number): FlowView[] | null {
+  const seconds = (ns: number | undefined): number | null => (ns === undefined ? null : ns / 1e9);
+  return (
+    flows.of(slot)?.map(({ sent, lost, rttSumNs, interval }) => ({
+      sent,
+      lost,
+      meanRttSeconds: sent > lost ? rttSumNs / (sent - lost) / 1e9 : null,
+      interval: {
+        sent: interval.sent,
+        lost: interval.lost,
+        minRttSeconds: seconds(interval.minNs),
+        meanRttSeconds: seconds(interval.meanNs),
+      },
+    })) ?? null
+  );
 }
 
 function intervalView({ paths }: MeasurementState, slot: number): IntervalView | null {

@@ -119,6 +119,21 @@ const oneWayDelay = {
   },
 };
 
+const flows: Schema = {
+  type: ['array', 'null'],
+  items: object({
+    sent: integer,
+    lost: integer,
+    meanRttSeconds: optional(number),
+    interval: object({
+      sent: integer,
+      lost: integer,
+      minRttSeconds: optional(number),
+      meanRttSeconds: optional(number),
+    }),
+  }),
+};
+
 export const path = object({
   key: text,
   network: text,
@@ -145,6 +160,7 @@ export const path = object({
   mos: optional(number),
   seenDscp: optional(integer),
   routeHops: optional(integer),
+  flows,
   mtuBytes: optional(integer),
   mtuBlackHole: optional(flag),
   tlsExpiry: optional(time),

@@ -12,6 +12,7 @@ import { pathView } from '../api/paths.ts';
 import { Collector } from '../collector.ts';
 import { silentLogger } from '../log.ts';
 import { configOf } from '../testing/fleet.ts';
+import { seriesPerPath } from './series-families.ts';
 import { MemoryBroker, MemoryBus } from '../testing/memory-bus.ts';
 
 const CONFIG = (exposition: string): OperatorConfig =>
@@ -74,6 +75,32 @@ describe('the exposition of a path', () => {
       `wan_path_state{${LABELS}} 0`,
     ]);
     expect(await collector.exposition.registry.metrics()).toContain('# TYPE wan_path_rtt_seconds summary\n');
+  });
+
+  test('has flows where the test has several, counted in the budget', async () => {
+    const collector = collectorWith('{ pathFamilies: full }');
+    const slot = collector.state.acquirePath(partsTo('q'), WALL_MS);
+    const flows = [
+      { sent: 1, lost: 0, rtt: { minNs: 10e6, sumNs: 10e6 } },
+      { sent: 1, lost: 0, rtt: { minNs: 20e6, sumNs: 20e6 } },
+    ];
+    collector.state.apply(slot, { ...recordOf(0, [10e6, 20e6]), flows }, WALL_MS, WALL_MS + 10_000, 'live');
+    expect(await linesOf(collector, 'wan_path_flow_')).toEqual([
+      `wan_path_flow_probes_sent_total{${LABELS},flow="0"} 1`,
+      `wan_path_flow_probes_sent_total{${LABELS},flow="1"} 1`,
+      `wan_path_flow_probes_lost_total{${LABELS},flow="0"} 0`,
+      `wan_path_flow_probes_lost_total{${LABELS},flow="1"} 0`,
+      `wan_path_flow_rtt_seconds_sum{${LABELS},flow="0"} 0.01`,
+      `wan_path_flow_rtt_seconds_count{${LABELS},flow="0"} 1`,
+      `wan_path_flow_rtt_seconds_sum{${LABELS},flow="1"} 0.02`,
+      `wan_path_flow_rtt_seconds_count{${LABELS},flow="1"} 1`,
+    ]);
+    expect(pathView(collector.state, slot, WALL_MS).flows).toMatchObject([
+      { sent: 1, lost: 0, meanRttSeconds: 0.01 },
+      { sent: 1, lost: 0, interval: { sent: 1, minRttSeconds: 0.02 } },
+    ]);
+    // Sent, lost, sum and count of the round trip.
+    expect(seriesPerPath('udp', true, false, 2) - seriesPerPath('udp', true, false)).toBe(2 * 4);
   });
 
   test('has classic histograms where they are asked for', async () => {

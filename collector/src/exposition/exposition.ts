@@ -36,6 +36,7 @@ export class PathBudget {
 
   #use({ pathSeriesBudget, pathFamilies, pathHistograms }: ExpositionConfig): BudgetUse {
     const { paths } = this.#state;
+    const { tests } = this.#config();
     const cost = new Map<string, number>();
     let left = pathSeriesBudget;
     let endSlot = paths.limit;
@@ -44,10 +45,12 @@ export class PathBudget {
     for (let slot = 0; slot < paths.limit; slot += 1) {
       if (paths.keyOf(slot) === undefined) continue;
       const protocol = paths.part(slot, 'protocol') as Protocol;
-      let perPath = cost.get(protocol);
+      const test = paths.part(slot, 'test');
+      const key = `${protocol} ${test}`;
+      let perPath = cost.get(key);
       if (perPath === undefined) {
-        perPath = seriesPerPath(protocol, pathFamilies === 'full', pathHistograms);
-        cost.set(protocol, perPath);
+        perPath = seriesPerPath(protocol, pathFamilies === 'full', pathHistograms, tests.get(test)?.flows);
+        cost.set(key, perPath);
       }
       if (folded === 0 && left >= perPath) {
         left -= perPath;
@@ -76,6 +79,7 @@ export function createExposition(view: Omit<MetricView, 'folded'>): Exposition {
       endSlot: () => budget.measure().endSlot,
       full: () => config().exposition.pathFamilies === 'full',
       histograms: () => config().exposition.pathHistograms,
+      flows: (slot) => state.flows.of(slot),
     }),
     ...seriesFamilies('site', {
       table: state.sites,

@@ -3,6 +3,7 @@ import { HTTP_PHASES, OUTCOMES, type Outcome, type Protocol } from '@wanscope/sh
 import { STATES } from '../path-state.ts';
 import { COUNTER, GAUGE, type SeriesParts, type SeriesTable } from '../series-table.ts';
 import { rollupState } from '../state.ts';
+import type { FlowTotals } from '../flow-book.ts';
 import type { Family, FamilyDefinition } from './registry.ts';
 import { labelText, type MetricType, type TextSink } from './text.ts';
 
@@ -15,6 +16,8 @@ export interface LevelView {
   readonly endSlot: () => number;
   readonly full: () => boolean;
   readonly histograms: () => boolean;
+  /** What a path counted by flow, where it has several. */
+  readonly flows?: (slot: number) => readonly FlowTotals[] | undefined;
 }
 
 interface SeriesFamily {
@@ -30,7 +33,7 @@ interface SeriesFamily {
   /** Protocols it says something about; all when absent. */
   readonly protocols?: readonly Protocol[];
   /** Series per path, for the budget. */
-  readonly series: (protocol: Protocol, histograms: boolean) => number;
+  readonly series: (protocol: Protocol, histograms: boolean, flows: number) => number;
   readonly write: (target: Target) => void;
 }
 
@@ -42,6 +45,7 @@ interface Target {
   slot: number;
   labels: string;
   protocol: Protocol;
+  readonly flows: NonNullable<LevelView['flows']>;
 }
 
 export const PATH_LABELS = [
@@ -197,6 +201,31 @@ function byDirection(
   };
 }
 
+/** A family of each flow, of paths that have several. */
+function byFlow(
+  suffix: string,
+  type: 'counter' | 'phases',
+  unit: FamilyDefinition['unit'],
+  help: string,
+  source: string,
+  write: (sink: TextSink, name: string, labels: string, flow: FlowTotals) => void,
+): SeriesFamily {
+  return {
+    suffix,
+    type,
+    unit,
+    help,
+    source,
+    extraLabels: ['flow'],
+    levels: ['path'],
+    protocols: ['udp'],
+    series: (_protocol, _histograms, flows) => (flows > 1 ? flows * (type === 'phases' ? 2 : 1) : 0),
+    write: ({ sink, name, labels, slot, flows }) => {
+      flows(slot)?.forEach((flow, number) => write(sink, name, `${labels},flow="${number}"`, flow));
+    },
+  };
+}
+
 const DIRECTIONS = [
   ['forward', COUNTER.lostForward],
   ['reverse', COUNTER.lostReverse],
@@ -314,6 +343,30 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
       }
     },
   },
+  byFlow(
+    'flow_probes_sent_total',
+    'counter',
+    '1',
+    'Probes sent by flow; only tests with several flows.',
+    'RFC 2681',
+    (sink, name, labels, { sent }) => sink.sample(name, labels, sent),
+  ),
+  byFlow(
+    'flow_probes_lost_total',
+    'counter',
+    '1',
+    'Probes without an answer by flow; only tests with several flows.',
+    'RFC 6673',
+    (sink, name, labels, { lost }) => sink.sample(name, labels, lost),
+  ),
+  byFlow(
+    'flow_rtt_seconds',
+    'phases',
+    'seconds',
+    'Round-trip delay by flow; only tests with several flows.',
+    'RFC 2681',
+    (sink, name, labels, { sent, lost, rttSumNs }) => sink.summary(name, labels, sent - lost, rttSumNs / NS_PER_SECOND),
+  ),
   counter('late_total', COUNTER.late, 'Replies that came after the wait; their probes count as lost too.', 'RFC 6673'),
   counter('duplicates_total', COUNTER.duplicates, 'Replies beyond the first to one probe.', 'RFC 5560'),
   counter('reordered_total', COUNTER.reordered, 'Replies that arrived out of order.', 'RFC 4737'),
@@ -531,12 +584,12 @@ export function seriesFamilies(level: Level, view: LevelView): Family[] {
 }
 
 /** Series that one path of a protocol has at most, for the budget. */
-export function seriesPerPath(protocol: Protocol, full: boolean, histograms: boolean): number {
+export function seriesPerPath(protocol: Protocol, full: boolean, histograms: boolean, flows = 1): number {
   let count = 0;
   for (const family of SERIES_FAMILIES) {
     if (!family.levels.includes('path') || (!full && family.minimal !== true)) continue;
     if (family.protocols?.includes(protocol) === false) continue;
-    count += family.series(protocol, histograms);
+    count += family.series(protocol, histograms, flows);
   }
   return count;
 }
@@ -546,7 +599,7 @@ export function seriesPerSitePair(protocol: Protocol): number {
   let count = 0;
   for (const family of SERIES_FAMILIES) {
     if (!family.levels.includes('site') || family.protocols?.includes(protocol) === false) continue;
-    count += family.series(protocol, true);
+    count += family.series(protocol, true, 1);
   }
   return count;
 }
@@ -572,7 +625,8 @@ function* renderSeries(
 ): Generator<void> {
   if (!view.full() && family.minimal !== true) return;
   const { table } = view;
-  const target: Target = { sink, name, type, table, slot: 0, labels: '', protocol: 'icmp' };
+  const flows = view.flows ?? (() => undefined);
+  const target: Target = { sink, name, type, table, slot: 0, labels: '', protocol: 'icmp', flows };
   const end = view.endSlot();
   for (let slot = 0; slot < end; slot += 1) {
     if (table.keyOf(slot) === undefined) continue;

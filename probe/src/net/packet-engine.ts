@@ -27,7 +27,8 @@ export interface StreamOptions {
   readonly timeoutNs: number;
   /**
    * What routers choose among equal ways by: the source port of UDP, of ICMP the checksum of every echo (1 to 65534).
-   * Undefined: the port that all such streams share; whatever the checksum comes to.
+   * Undefined: the port that all such streams share; whatever the checksum comes to. Without kernel timestamps a UDP stream has
+   * a port of its own, which the system chooses.
    */
   readonly flow?: number | undefined;
   /**

@@ -1,11 +1,19 @@
 /** What probers of single packets share: a stream of the packet engine, and what its rows mean to a session. */
-import { DSCP_BY_CLASS } from '@wanscope/shared';
+import { DSCP_BY_CLASS, MAX_FLOWS } from '@wanscope/shared';
 import type { TargetResolver } from '../net/destination.ts';
+import { flowOf, seqInFlow, wireSeqOf } from '../flows.ts';
 import { SocketError, type Answer, type PacketEngine, type PacketStream } from '../net/packet-engine.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents } from './prober.ts';
 
 /** How long to leave a stream alone that could not be opened: its source address may come, or come back. */
 const REOPEN_NS = 1e9;
+/**
+ * Source port of the first of several flows. Sessions to different ends share the ports, so that a probe has few sockets; the
+ * same after each start, so that routers choose the same ways. Above the ports that Linux chooses from by itself.
+ */
+const FIRST_FLOW_PORT = 61_000;
+/** Where another process has a port, the next one of the same flow is tried, so often. */
+const PORT_ATTEMPTS = 8;
 
 export interface DatagramDependencies {
   readonly engine: PacketEngine;
@@ -33,9 +41,11 @@ export class DatagramChannel implements ProbeChannel {
   readonly #recipe: DatagramRecipe;
   readonly #checksSource: boolean;
   readonly #dscp: number;
-  #stream: PacketStream | undefined;
+  /** By flow. */
+  readonly #streams: (PacketStream | undefined)[];
+  readonly #refusedNs: number[];
+  readonly #ports: number[] = [];
   #destination = '';
-  #refusedNs = -Infinity;
   #closed = false;
 
   constructor(
@@ -51,9 +61,19 @@ export class DatagramChannel implements ProbeChannel {
     this.#recipe = recipe;
     this.#checksSource = request.planned.target.address !== undefined;
     this.#dscp = DSCP_BY_CLASS[request.planned.test.class] ?? 0;
+    const flows = request.planned.test.flows ?? 1;
+    this.#streams = Array.from({ length: flows }, () => undefined);
+    this.#refusedNs = Array.from({ length: flows }, () => -Infinity);
     // Now and not with the first probe: a socket may take a moment to be bound.
     const literal = dependencies.resolver.literal(request.planned);
-    if (literal !== undefined && 'address' in literal) this.#open(literal.address, 0);
+    if (literal !== undefined && 'address' in literal) {
+      this.#destination = literal.address;
+      for (let flow = 0; flow < flows; flow += 1) this.#open(flow, 0);
+    }
+  }
+
+  get sourcePorts(): readonly number[] | undefined {
+    return this.#streams.length > 1 ? this.#ports : undefined;
   }
 
   send(seq: number, dueNs: number): void {
@@ -77,62 +97,93 @@ export class DatagramChannel implements ProbeChannel {
 
   close(): void {
     this.#closed = true;
-    this.#stream?.close();
-    this.#stream = undefined;
+    this.#closeStreams();
+  }
+
+  #closeStreams(): void {
+    this.#streams.forEach((stream, flow) => {
+      stream?.close();
+      this.#streams[flow] = undefined;
+    });
   }
 
   #sendTo(seq: number, dueNs: number, destination: string): void {
-    if (this.#stream === undefined || destination !== this.#destination) this.#open(destination, dueNs);
-    if (this.#stream === undefined) this.#events.settle(seq, 'not_sent');
-    else this.#stream.send(seq, dueNs);
+    if (destination !== this.#destination) {
+      this.#closeStreams();
+      this.#refusedNs.fill(-Infinity);
+      this.#destination = destination;
+    }
+    const flows = this.#streams.length;
+    const flow = flowOf(seq, flows);
+    const stream = this.#streams[flow] ?? this.#open(flow, dueNs);
+    if (stream === undefined) this.#events.settle(seq, 'not_sent');
+    else stream.send(seqInFlow(seq, flows), dueNs);
   }
 
-  #open(destination: string, nowNs: number): void {
-    if (destination === this.#destination && nowNs - this.#refusedNs < REOPEN_NS) return;
+  #open(flow: number, nowNs: number): PacketStream | undefined {
+    if (nowNs - this.#refusedNs[flow]! < REOPEN_NS) return undefined;
+    let stream: PacketStream | undefined;
+    if (this.#streams.length === 1) stream = this.#openOn(flow, this.#recipe.flow);
+    else {
+      const kept = this.#ports[flow];
+      const [first, step] = kept === undefined ? [FIRST_FLOW_PORT + flow, MAX_FLOWS] : [kept, 0];
+      for (let attempt = 0; attempt < PORT_ATTEMPTS && stream === undefined; attempt += 1) {
+        const port = first + attempt * step;
+        stream = this.#openOn(flow, port);
+        if (stream !== undefined) this.#ports[flow] = port;
+        if (step === 0) break;
+      }
+    }
+    this.#streams[flow] = stream;
+    if (stream === undefined) this.#refusedNs[flow] = nowNs;
+    return stream;
+  }
+
+  /** @returns undefined where there is no socket for it now. */
+  #openOn(flow: number, sourcePort: number | undefined): PacketStream | undefined {
     const { planned, sessionId, timeoutNs } = this.#request;
-    const { protocol, port, sizeBytes, wireBytes, numbersAnswers, flow } = this.#recipe;
-    this.#stream?.close();
-    this.#stream = undefined;
-    this.#destination = destination;
+    const { protocol, port, sizeBytes, wireBytes, numbersAnswers } = this.#recipe;
+    const flows = this.#streams.length;
     const events = this.#events;
+    const seqOf = (wireSeq: number): number => wireSeqOf(wireSeq, flow, flows);
     try {
-      this.#stream = this.#engine.open(
+      return this.#engine.open(
         {
           protocol,
-          id: sessionId,
+          id: sessionId + flow,
           family: planned.path.family,
-          destination,
+          destination: this.#destination,
           ...(port === undefined ? {} : { port }),
           source: planned.source.address,
           interface: planned.source.interface,
           dscp: this.#dscp,
           sizeBytes,
           timeoutNs,
-          flow,
+          flow: sourcePort,
         },
         {
           sent: (wireSeq, sentNs, tokenHigh, tokenLow) => {
-            events.sent(wireSeq, sentNs, tokenHigh, tokenLow);
+            events.sent(seqOf(wireSeq), sentNs, tokenHigh, tokenLow);
             events.wireBytes(wireBytes);
           },
-          failed: (wireSeq, unreachable) => events.settle(wireSeq, unreachable ? 'unreachable' : 'not_sent'),
-          received: (answer) => this.#receive(answer, numbersAnswers),
-          unreachable: (wireSeq, tokenHigh, tokenLow) => events.unreachable(wireSeq, tokenHigh, tokenLow),
+          failed: (wireSeq, unreachable) => events.settle(seqOf(wireSeq), unreachable ? 'unreachable' : 'not_sent'),
+          received: (answer) => this.#receive(answer, seqOf(answer.wireSeq), numbersAnswers),
+          unreachable: (wireSeq, tokenHigh, tokenLow) => events.unreachable(seqOf(wireSeq), tokenHigh, tokenLow),
         },
       );
     } catch (error) {
-      if (!(error instanceof SocketError)) throw error;
-      this.#refusedNs = nowNs;
+      if (error instanceof SocketError) return undefined;
+      throw error;
     }
   }
 
-  #receive(answer: Answer, numbersAnswers: boolean): void {
+  #receive(answer: Answer, wireSeq: number, numbersAnswers: boolean): void {
     const events = this.#events;
     if (this.#checksSource && !answer.fromTarget) {
       events.forgotten(false);
       return;
     }
-    const { wireSeq, tokenHigh, tokenLow, receivedNs, dwellNs, contaminated } = answer;
+    const { tokenHigh, tokenLow, receivedNs, dwellNs, contaminated } = answer;
     const verdict = events.reply(wireSeq, tokenHigh, tokenLow, receivedNs, dwellNs, contaminated);
     if (verdict === 'forgotten') events.forgotten(answer.authentic);
     if (verdict !== 'answered' && verdict !== 'late') return;

@@ -49,6 +49,8 @@ export interface ProbeEvents {
 
 /** One session's way to the network. */
 export interface ProbeChannel {
+  /** Source ports by flow, where the session has several; filled in as they are opened. */
+  readonly sourcePorts?: readonly number[] | undefined;
   /**
    * Sends probe `seq`, at `dueNs` where the prober has a lead, else at once. Never throws: what goes wrong is settled. A
    * closed channel settles `not_sent`.
@@ -60,7 +62,7 @@ export interface ProbeChannel {
 
 /** What a channel needs to know of its session. */
 export interface ChannelRequest {
-  /** Distinct among the running sessions of this process, 1 to 2^32 - 1. */
+  /** Distinct among the running sessions of this process, 1 to 2^32 - 1; so are the next ones, one for each flow. */
   readonly sessionId: number;
   readonly planned: PlannedSession;
   /** How long an answer is waited for, already bounded by the interval. */

@@ -62,6 +62,8 @@ export interface TracerDependencies {
 export interface TracedSession {
   readonly recipe: string;
   readonly planned: PlannedSession;
+  /** Of its flows, where it has several. The route is that of the first. */
+  readonly sourcePorts?: readonly number[] | undefined;
 }
 
 /** What there is to report of a session. */
@@ -112,11 +114,11 @@ export class RouteTracer {
   /** Keeps the routes of these sessions from now on. Whose recipe stays, stays known. */
   use(sessions: readonly TracedSession[]): void {
     const gone = new Set(this.#traced.values());
-    for (const { recipe, planned } of sessions) {
-      if (!this.#canTrace(planned)) continue;
-      const known = this.#traced.get(recipe);
+    for (const session of sessions) {
+      if (!this.#canTrace(session.planned)) continue;
+      const known = this.#traced.get(session.recipe);
       if (known !== undefined) gone.delete(known);
-      else this.#add(recipe, planned);
+      else this.#add(session);
     }
     for (const traced of gone) {
       traced.isGone = true;
@@ -178,11 +180,12 @@ export class RouteTracer {
     return this.#dependencies.engine.exploredFamilies.includes(path.family);
   }
 
-  #add(recipe: string, planned: PlannedSession): void {
+  #add({ recipe, planned, sourcePorts }: TracedSession): void {
     const intervalNs = planned.test.routeIntervalNs!;
     const traced: Traced = {
       recipe,
       planned,
+      sourcePorts,
       intervalNs,
       phaseNs: Math.floor(hashOf(planned) * intervalNs),
       route: undefined,
@@ -237,7 +240,9 @@ export class RouteTracer {
     const destination = await this.#dependencies.resolver.resolve(traced.planned);
     if (!('address' in destination)) return;
     const { address } = destination;
-    const own = this.#open(traced, address, 'hops', traceBytes(traced.planned), ownFlow(traced.planned));
+    // Its ports are not open yet.
+    if (traced.sourcePorts !== undefined && traced.sourcePorts[0] === undefined) return;
+    const own = this.#open(traced, address, 'hops', traceBytes(traced.planned), ownFlow(traced));
     if (own === undefined) return;
     try {
       // The way of another flow is no change of this one's.
@@ -313,7 +318,7 @@ export class RouteTracer {
     const { family } = traced.planned.path;
     const search = new MtuSearch({ family, known: traced.mtu, raise: traced.rounds % ROUNDS_PER_SEARCH === 0 });
     for (let size = search.size; size !== undefined && this.#isLive(traced); size = search.size) {
-      const explorer = this.#open(traced, address, 'mtu', size - headerBytes(traced.planned), ownFlow(traced.planned));
+      const explorer = this.#open(traced, address, 'mtu', size - headerBytes(traced.planned), ownFlow(traced));
       if (explorer === undefined) return;
       const heard = await this.#ask(traced, explorer, 0, size);
       this.#close(explorer);
@@ -375,9 +380,12 @@ export class RouteTracer {
   #openOther(traced: Traced, address: string, number: number): Explorer | undefined {
     const bytes = traceBytes(traced.planned);
     if (traced.planned.path.protocol === 'icmp') {
-      const flow = ((ownFlow(traced.planned)! + 257 * number) % 65_534) + 1;
+      const flow = ((ownFlow(traced)! + 257 * number) % 65_534) + 1;
       return this.#open(traced, address, 'hops', bytes, flow);
     }
+    // The session's other flows first.
+    const ownPort = traced.sourcePorts?.[number];
+    if (ownPort !== undefined) return this.#open(traced, address, 'hops', bytes, ownPort);
     for (let attempt = 0; attempt < PORT_ATTEMPTS; attempt += 1) {
       const port = FIRST_FLOW_PORT + Math.floor(Math.random() * FLOW_PORTS);
       const explorer = this.#open(traced, address, 'hops', bytes, port);
@@ -437,9 +445,9 @@ function destinationOf({ path, target }: PlannedSession): string {
   return `${path.family} ${target.address ?? target.host ?? ''}`;
 }
 
-/** The session's own: undefined is the port that UDP sessions share. */
-function ownFlow({ path }: PlannedSession): number | undefined {
-  return path.protocol === 'icmp' ? echoChecksum(pathKey(path)) : undefined;
+/** The session's own, the first of several: undefined is the port that UDP sessions share. */
+function ownFlow({ planned, sourcePorts }: TracedSession): number | undefined {
+  return planned.path.protocol === 'icmp' ? echoChecksum(pathKey(planned.path)) : sourcePorts?.[0];
 }
 
 function headerBytes({ path }: PlannedSession): number {

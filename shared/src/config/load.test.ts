@@ -64,6 +64,7 @@ objectives:
       timeoutNs: 900 * NS_PER_MS,
       families: ['ipv4'],
       keepAlive: false,
+      flows: 1,
       voice: undefined,
       routeIntervalNs: 60 * NS_PER_S,
     });

@@ -11,6 +11,7 @@ import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion, type DnsType } from '../dn
 import { InvalidConfiguration } from '../errors.ts';
 import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, SEGMENTS, type Family, type Protocol } from '../path.ts';
 import { parsePrefix } from '../ip.ts';
+import { MAX_FLOWS } from '../report.ts';
 import { isToken } from '../subjects.ts';
 import {
   DSCP_BY_CLASS,
@@ -59,6 +60,8 @@ const DEFAULT_TIMEOUT_NS: Readonly<Record<Protocol, number>> = {
 };
 
 const NAME_RULE = 'must be 1 to 63 of a-z, 0-9, - and _';
+
+const FLOWS_RULE = `must be a number of flows from 1 to ${MAX_FLOWS}`;
 
 const PROXY_RULE = 'must be a proxy such as http://proxy.example:3128';
 
@@ -184,6 +187,12 @@ const testSchema = strict({
   proxy: proxy.optional().describe('HTTP: proxy of every target that names none, such as http://proxy.example:3128.'),
   query: dnsName.optional().describe('DNS: the name to ask for, unless the target names one.'),
   type: dnsType.optional().describe('DNS: the type of record to ask for; A when absent.'),
+  flows: z
+    .int({ error: FLOWS_RULE })
+    .min(1, FLOWS_RULE)
+    .max(MAX_FLOWS, FLOWS_RULE)
+    .default(1)
+    .describe('UDP: source ports that probes take in turn, so that equal ways are all measured: 1, at most 16.'),
   routes: routes
     .optional()
     .describe('ICMP and UDP: how often the route and the path MTU of each session are looked at, or `off`; 60s.'),
@@ -418,6 +427,7 @@ function build(parsed: Parsed): OperatorConfig {
           timeoutNs: test.timeout ?? DEFAULT_TIMEOUT_NS[test.protocol],
           families,
           keepAlive: test.keepAlive,
+          flows: test.flows,
           voice: test.voice && {
             jitterBufferNs: test.voice.jitterBuffer,
             concealment: test.voice.concealment,
@@ -492,6 +502,7 @@ function withBroughtTests(parsed: Parsed, tests: ReadonlyMap<string, TestConfig>
         timeoutNs: Math.min(DEFAULT_TIMEOUT_NS[protocol], parsed.interval),
         families: FAMILIES,
         keepAlive: false,
+        flows: 1,
         voice: undefined,
         routeIntervalNs: undefined,
         proxy: undefined,
@@ -563,6 +574,7 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (test.timeoutNs < NS_PER_MS) add([...path, 'timeout'], 'must be 1ms or more');
     if (test.intervalNs < NS_PER_MS) add([...path, 'rate'], 'must be 1000/s or less');
     if (test.voice !== undefined && test.protocol !== 'udp') add([...path, 'voice'], 'is for protocol udp');
+    if (test.flows > 1 && test.protocol !== 'udp') add([...path, 'flows'], 'is for protocol udp');
     if (test.proxy !== undefined && test.protocol !== 'http') add([...path, 'proxy'], 'is for protocol http');
     if (test.proxy !== undefined && test.keepAlive) add([...path, 'keepAlive'], 'does not go through a proxy');
     if (test.protocol === 'dns' && test.class !== 'BE') add([...path, 'class'], 'is for protocols icmp and udp');

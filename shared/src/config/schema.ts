@@ -50,6 +50,8 @@ export interface TestConfig {
   readonly timeoutNs: number;
   readonly families: readonly Family[];
   readonly keepAlive: boolean;
+  /** UDP: source ports that the probes of a session take in turn, each a flow that routers may send another way. */
+  readonly flows: number;
   /** Set for a voice-like test: its paths get a mean opinion score. */
   readonly voice: VoiceConfig | undefined;
   /** Between two rounds that follow the route of a session; undefined: its route is not followed. */

@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest';
 import { OneWayLossCounter, type ReflectedProbes } from './one-way-loss.ts';
 
-/** Each probe: the reflector's number in its answer, or `x` when it was lost. */
-function probes(firstSeq: number, results: readonly (number | 'x')[]): ReflectedProbes {
+/** Each probe: the reflector's number in its answer, `x` when it was lost, `-` when it never left. */
+function probes(firstSeq: number, results: readonly (number | 'x' | '-')[]): ReflectedProbes {
   return {
     firstSeq,
     count: results.length,
@@ -11,6 +11,7 @@ function probes(firstSeq: number, results: readonly (number | 'x')[]): Reflected
       return typeof result === 'number' ? result : undefined;
     },
     isLostAt: (position) => results[position] === 'x',
+    isUnsentAt: (position) => results[position] === '-',
   };
 }
 
@@ -61,6 +62,18 @@ test('losses before the first reply, and around a restart of the reflector, are 
     { ...none, unknown: 2 },
     { ...none, forward: 1 },
   ]);
+});
+
+test('numbers that never left are not losses, wherever they are', () => {
+  // Of 0 to 9 five never left, number 4 was lost on the way there and 7 on the way back.
+  const interval = probes(0, ['-', 0, '-', 1, 'x', '-', 2, 'x', 4, '-']);
+  expect(settle(interval, probes(10, ['-', '-']), probes(12, ['-', 5, 'x', '-', 6]))).toEqual([
+    { forward: 1, reverse: 1, unknown: 0 },
+    none,
+    { forward: 1, reverse: 0, unknown: 0 },
+  ]);
+  // A reflector that starts anew begins a new count of them.
+  expect(settle(probes(0, [0, '-', 1]), probes(3, ['-', 0, '-', 1]))).toEqual([none, none]);
 });
 
 test('answers that overtake each other are not losses', () => {

@@ -1,8 +1,8 @@
 /**
  * Loss by direction from the sequence numbers of a stateful Session-Reflector (RFC 8762 section 4.3.1, RFC 7680).
  *
- * The reflector numbers the distinct packets that reach it. So what the sender's numbers advanced and the reflector's did
- * not was lost on the way there, and what the reflector's advanced and did not arrive was lost on the way back. Both
+ * The reflector numbers the distinct packets that reach it. So what the sender's numbers advanced, less those that never
+ * left, and the reflector's did not was lost on the way there, and what the reflector's advanced and did not arrive was lost on the way back. Both
  * are sums over everything since the first reply, settled when an interval closes and every reply that is in time is
  * there: reordering does not disturb them.
  */
@@ -25,6 +25,8 @@ export interface ReflectedProbes {
   reflectorSeqAt(position: number): number | undefined;
   /** True when the probe at `position` was sent and lost. */
   isLostAt(position: number): boolean;
+  /** True when the probe at `position` never left. */
+  isUnsentAt(position: number): boolean;
 }
 
 export class OneWayLossCounter {
@@ -39,6 +41,9 @@ export class OneWayLossCounter {
   #reportedReverse = 0;
   /** Lost since the last reply: in no direction until the next one. */
   #trailing = 0;
+  /** Numbers between the first and the last reply that never left, and those since the last one. */
+  #unsent = 0;
+  #unsentSince = 0;
 
   /**
    * Settles one closed interval. Intervals come in order.
@@ -55,9 +60,16 @@ export class OneWayLossCounter {
     let replies = 0;
     let lostBefore = 0;
     let lostAfter = 0;
+    let unsentBefore = 0;
+    let unsent = 0;
+    let unsentAfter = 0;
     for (let position = 0; position < interval.count; position += 1) {
       const seq = interval.reflectorSeqAt(position);
       if (seq === undefined) {
+        if (interval.isUnsentAt(position)) {
+          if (first === undefined) unsentBefore += 1;
+          else unsentAfter += 1;
+        }
         if (!interval.isLostAt(position)) continue;
         if (first === undefined) lostBefore += 1;
         lostAfter += 1;
@@ -70,9 +82,12 @@ export class OneWayLossCounter {
       highest = Math.max(highest, unwrapped);
       replies += 1;
       lostAfter = 0;
+      unsent += unsentAfter;
+      unsentAfter = 0;
     }
     if (first === undefined) {
       this.#trailing += lostBefore;
+      this.#unsentSince += unsentBefore;
       return { forward: 0, reverse: 0, unknown: 0 };
     }
     let unknown = 0;
@@ -84,7 +99,12 @@ export class OneWayLossCounter {
       this.#replies = 0;
       this.#reportedForward = 0;
       this.#reportedReverse = 0;
+      this.#unsent = 0;
+    } else {
+      this.#unsent += this.#unsentSince + unsentBefore;
     }
+    this.#unsent += unsent;
+    this.#unsentSince = unsentAfter;
     const floor = this.#replies === 0 ? lowest : this.#lastReflector;
     this.#trailing = lostAfter;
     this.#replies += replies;
@@ -92,7 +112,8 @@ export class OneWayLossCounter {
     this.#lastReflector = highest;
     const early = following === undefined ? 0 : this.#numberedBetween(following, floor, highest);
     const numbered = this.#lastReflector - this.#firstReflector + 1 - early;
-    const forward = Math.max(0, this.#lastSender - this.#firstSender + 1 - numbered - this.#reportedForward);
+    const sent = this.#lastSender - this.#firstSender + 1 - this.#unsent;
+    const forward = Math.max(0, sent - numbered - this.#reportedForward);
     const reverse = Math.max(0, numbered - this.#replies - this.#reportedReverse);
     this.#reportedForward += forward;
     this.#reportedReverse += reverse;
