@@ -5,7 +5,7 @@
  *   node --expose-gc bench/scale.mjs [paths]
  */
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
-import { parseOperatorConfig } from '@wanscope/shared';
+import { parseOperatorConfig } from '@wanscope/shared/config';
 import { pathOf, recordOf } from '@wanscope/shared/testing';
 import { Gauge, Registry } from 'prom-client';
 import { PathBudget } from '../collector/dist/exposition/exposition.js';

@@ -200,7 +200,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [collector, probe, shared, prettier] = await Promise.all([
     import('@wanscope/collector'),
     import('@wanscope/probe'),
-    import('@wanscope/shared'),
+    import('@wanscope/shared/config'),
     import('prettier'),
   ]);
   for (const [name, text] of Object.entries(pages(collector, probe, shared))) {

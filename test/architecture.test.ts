@@ -61,6 +61,10 @@ describe('workspaces', () => {
     ).toEqual([]);
   });
 
+  test('a probe does without the configuration and what reads it', () => {
+    expect(offenders(sources.probe, (imported) => imported === '@wanscope/shared/config')).toEqual([]);
+  });
+
   test('no file reaches into another workspace by path', () => {
     for (const name of WORKSPACES) {
       expect(
@@ -116,12 +120,14 @@ describe('the probe', () => {
   });
 });
 
-test('names one index per workspace and exports by name only', () => {
+test('names one index per entry of a workspace and exports by name only', () => {
+  const ENTRIES = ['src/index.ts', 'src/testing/index.ts', 'src/config/index.ts'];
   for (const name of WORKSPACES) {
     const indexes = sources[name]
       .filter(({ path }) => path.endsWith('index.ts'))
       .map(({ path }) => relative(name, path));
-    expect(indexes.filter((path) => path !== 'src/testing/index.ts')).toEqual(['src/index.ts']);
+    expect(indexes).toContain('src/index.ts');
+    expect(ENTRIES).toEqual(expect.arrayContaining(indexes));
     for (const { path, text } of sources[name]) expect(text, path).not.toMatch(/^export default/m);
   }
 });

@@ -2,8 +2,9 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { OUTCOMES, parseOperatorConfig, REJECT_CAUSES } from '@wanscope/shared';
-import * as shared from '@wanscope/shared';
+import { OUTCOMES, REJECT_CAUSES } from '@wanscope/shared';
+import { parseOperatorConfig } from '@wanscope/shared/config';
+import * as shared from '@wanscope/shared/config';
 import * as collector from '@wanscope/collector';
 import * as probe from '@wanscope/probe';
 import { format, resolveConfig } from 'prettier';

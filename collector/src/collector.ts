@@ -11,8 +11,8 @@ import {
   RejectedMessage,
   type Clock,
   type Identity,
-  type OperatorConfig,
 } from '@wanscope/shared';
+import type { OperatorConfig } from '@wanscope/shared/config';
 import type { Bus, BusHandlers, BusMessage, StreamFacts } from './bus.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
 import type { CollectorHealth } from './exposition/fleet-families.ts';

@@ -1,6 +1,7 @@
 /** Maintenance windows: cron expressions in the site's own time zone, across its changes of clock. */
 import { CronExpressionParser } from 'cron-parser';
-import { NS_PER_MS, type SiteConfig } from '@wanscope/shared';
+import { NS_PER_MS } from '@wanscope/shared';
+import type { SiteConfig } from '@wanscope/shared/config';
 
 /**
  * True when `atMs` (since the epoch) lies in a window of the site. A window is as long as it says in elapsed time: one

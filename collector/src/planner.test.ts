@@ -9,10 +9,10 @@ import {
   SEND_CAP,
   sessionsOf,
   type FullHello,
-  type OperatorConfig,
   type Plan,
   type PlannedSession,
 } from '@wanscope/shared';
+import type { OperatorConfig } from '@wanscope/shared/config';
 import { describe, expect, test } from 'vitest';
 import { withoutSecrets } from './api/api.ts';
 import { planFleet, PolicyIndex } from './planner.ts';

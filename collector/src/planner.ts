@@ -11,21 +11,17 @@ import {
   SEGMENTS,
   SEND_CAP,
   sessionLoad,
-  type ExpectationConfig,
   type Family,
   type FullHello,
   type Gateways,
   type HelloEndpoint,
-  type MeshConfig,
-  type OperatorConfig,
   type Plan,
   type PlanDestination,
   type PlanSource,
   type PlanTest,
   type Segment,
-  type TargetConfig,
-  type TestConfig,
 } from '@wanscope/shared';
+import type { ExpectationConfig, MeshConfig, OperatorConfig, TargetConfig, TestConfig } from '@wanscope/shared/config';
 import type { PairPolicy } from './state.ts';
 
 /** A plan without what changes from issue to issue. */

@@ -2,7 +2,8 @@
  * What a configuration will send and expose before any probe is there: the planner itself, run over a fleet of one
  * probe per configured site, with every uplink the site names.
  */
-import { SEND_CAP, sessionLoad, type FullHello, type HelloEndpoint, type OperatorConfig } from '@wanscope/shared';
+import { SEND_CAP, sessionLoad, type FullHello, type HelloEndpoint } from '@wanscope/shared';
+import type { OperatorConfig } from '@wanscope/shared/config';
 import { seriesPerPath, seriesPerSitePair } from './exposition/series-families.ts';
 import { planFleet } from './planner.ts';
 

@@ -19,8 +19,8 @@ import {
   type Outcome,
   type PathParts,
   type PathRecord,
-  type VoiceConfig,
 } from '@wanscope/shared';
+import type { VoiceConfig } from '@wanscope/shared/config';
 import {
   judge,
   newHistory,

@@ -1,4 +1,5 @@
-import { parsePrefix, type HopConfig } from '@wanscope/shared';
+import { parsePrefix } from '@wanscope/shared';
+import type { HopConfig } from '@wanscope/shared/config';
 import { describe, expect, it } from 'vitest';
 import { nameOf, routesView } from './route-view.ts';
 

@@ -1,5 +1,6 @@
 /** Routes as the API shows them: hops with the names that configuration and fleet give their addresses. */
-import { addressOctets, isInPrefix, type HopConfig, type RouteHop } from '@wanscope/shared';
+import { addressOctets, isInPrefix, type RouteHop } from '@wanscope/shared';
+import type { HopConfig } from '@wanscope/shared/config';
 import type { HeldRoute, PathRoutes } from '../route-book.ts';
 
 export interface NamedAddress {

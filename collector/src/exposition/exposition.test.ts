@@ -1,11 +1,5 @@
-import {
-  decodeReport,
-  encodeReport,
-  pathKey,
-  type OperatorConfig,
-  type PathParts,
-  type PathRecord,
-} from '@wanscope/shared';
+import { decodeReport, encodeReport, pathKey, type PathParts, type PathRecord } from '@wanscope/shared';
+import type { OperatorConfig } from '@wanscope/shared/config';
 import { FakeClock, recordOf, reportOf } from '@wanscope/shared/testing';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { pathView } from '../api/paths.ts';

@@ -1,5 +1,6 @@
 /** The whole exposition: every family over one view of the collector. */
-import type { ExpositionConfig, OperatorConfig, Protocol } from '@wanscope/shared';
+import type { Protocol } from '@wanscope/shared';
+import type { ExpositionConfig, OperatorConfig } from '@wanscope/shared/config';
 import type { MeasurementState } from '../state.ts';
 import { fleetFamilies, type MetricView } from './fleet-families.ts';
 import { StateRegistry, type FamilyDefinition } from './registry.ts';

@@ -1,5 +1,6 @@
 /** Families about sites, uplinks, tests, probes and the collector itself. */
-import { parseIdentity, REJECT_CAUSES, type OperatorConfig } from '@wanscope/shared';
+import { parseIdentity, REJECT_CAUSES } from '@wanscope/shared';
+import type { OperatorConfig } from '@wanscope/shared/config';
 import type { Ingest, Intake } from '../ingest.ts';
 import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';

@@ -1,12 +1,6 @@
 /** Hellos and configurations for tests. */
-import {
-  parseIdentity,
-  parseOperatorConfig,
-  SEND_CAP,
-  type FullHello,
-  type HelloEndpoint,
-  type OperatorConfig,
-} from '@wanscope/shared';
+import { parseIdentity, SEND_CAP, type FullHello, type HelloEndpoint } from '@wanscope/shared';
+import { parseOperatorConfig, type OperatorConfig } from '@wanscope/shared/config';
 
 /** The hello of `site/probe`, with one dual-stack endpoint and every reflector unless said otherwise. */
 export function helloOf(name: string, fields: Partial<FullHello> = {}): FullHello {
