@@ -139,7 +139,8 @@ describe.skipIf(unavailable !== undefined)(`what the product says equals the tru
           FAMILIES.map((family) => {
             const [from, to] = [lab.nodeOf(source), lab.nodeOf(PROBES[1 - at]!)];
             const address = (node: typeof from): string => wireAddress(family === 'ipv4' ? node.ipv4 : node.ipv6);
-            const path = { protocol, family, from: address(from), to: address(to) };
+            const warmsUp = protocol !== 'http';
+            const path = { protocol, family, from: address(from), to: address(to), warmsUp };
             return {
               path: `${from.name} ${protocol} ${family}`,
               protocol,

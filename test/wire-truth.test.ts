@@ -159,6 +159,7 @@ describe('the truth of a path', () => {
       at('returning', 90_000, stamp(true, 1)),
     ];
     expect(wireTruthOf(packets, udp, EDGES)).toMatchObject({ sent: 3, duplicates: 1, reordered: 1 });
+    expect(wireTruthOf(packets, { ...udp, warmsUp: true }, EDGES)).toMatchObject({ sent: 2 });
   });
 
   it('calls a connect lost when any packet of its handshake was', () => {

@@ -153,7 +153,14 @@ interface Sightings {
  */
 export function wireTruthOf(
   packets: readonly CapturedPacket[],
-  path: { readonly protocol: WireProtocol; readonly family: WireFamily; readonly from: string; readonly to: string },
+  path: {
+    readonly protocol: WireProtocol;
+    readonly family: WireFamily;
+    readonly from: string;
+    readonly to: string;
+    /** The first probe resolves neighbours and counts nowhere. */
+    readonly warmsUp?: boolean;
+  },
   edges: PathEdges,
 ): WireTruth {
   const probes = new Map<string, Sightings>();
@@ -175,7 +182,9 @@ export function wireTruthOf(
     }
   }
   const isConnect = path.protocol === 'tcp' || path.protocol === 'http';
-  const sent = [...probes.values()].filter(({ left }) => left.length > 0);
+  const left = [...probes.values()].filter((probe) => probe.left.length > 0);
+  const firstNs = path.warmsUp === true ? Math.min(...left.map((probe) => probe.left[0]!)) : undefined;
+  const sent = left.filter((probe) => probe.left[0] !== firstNs);
   // A connect is lost when any of its packets was: what is sent again a second later is no round trip.
   const isLostForward = ({ left, arrived }: Sightings): boolean =>
     isConnect ? arrived.length < left.length : arrived.length === 0;

@@ -30,6 +30,27 @@ describe('the schedule', () => {
     expect(task.runs.at(-1)).toEqual({ deadlineMs: 1_023, skipped: 0 });
   });
 
+  it('warms a task up once, before a first deadline that is far enough away', () => {
+    const clock = new FakeClock({ monoNs: 25 * NS_PER_MS });
+    const schedule = new Schedule(clock);
+    const warmUps: number[][] = [];
+    const task = {
+      ...recorder(10, 3),
+      warmUpNs: 12 * NS_PER_MS,
+      warmUp: (dueNs: number) => warmUps.push([dueNs / NS_PER_MS, clock.monoNs() / NS_PER_MS]),
+    };
+    schedule.add(task);
+    clock.advance(1_000);
+    // 33 would be the first deadline, and 12 before it is past.
+    expect(warmUps).toEqual([[31, 31]]);
+    expect(task.runs[0]).toEqual({ deadlineMs: 43, skipped: 0 });
+    expect(task.runs[1]).toEqual({ deadlineMs: 53, skipped: 0 });
+    schedule.remove(task);
+    schedule.add(task);
+    clock.advance(10);
+    expect(warmUps).toHaveLength(2);
+  });
+
   it('runs many tasks each at its own time, with one timer, in order', () => {
     const clock = new FakeClock();
     const schedule = new Schedule(clock);

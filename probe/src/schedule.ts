@@ -14,6 +14,9 @@ export interface Task {
   readonly phaseNs: number;
   /** How long before its deadline a run may take place, because somebody else waits for the deadline. */
   readonly leadNs?: number;
+  /** How long before its first deadline a task is warmed up, once; the first deadline is then at least so far away. */
+  readonly warmUpNs?: number;
+  warmUp?(dueNs: number): void;
   /**
    * @param deadlineNs when this run was or is due.
    * @param skipped earlier deadlines that passed without a run since the last one.
@@ -31,6 +34,8 @@ export interface TimerError {
 interface Entry {
   readonly task: Task;
   nextNs: number;
+  /** Undefined once it is warm. */
+  warmUpDueNs: number | undefined;
   /** When to run: the deadline less the lead. */
   wakeNs: number;
   position: number;
@@ -68,9 +73,12 @@ export class Schedule {
   add(task: Task): void {
     if (this.#entries.has(task)) return;
     const nowNs = this.#clock.monoNs();
-    const passed = Math.floor((nowNs - task.phaseNs) / task.intervalNs);
+    const { warmUpNs = 0, leadNs = 0 } = task;
+    const passed = Math.floor((nowNs + warmUpNs - task.phaseNs) / task.intervalNs);
     const nextNs = task.phaseNs + (passed + 1) * task.intervalNs;
-    const entry: Entry = { task, nextNs, wakeNs: nextNs - (task.leadNs ?? 0), position: this.#heap.length };
+    const warmUpDueNs = task.warmUp === undefined ? undefined : nextNs - warmUpNs;
+    const wakeNs = (warmUpDueNs ?? nextNs) - leadNs;
+    const entry: Entry = { task, nextNs, warmUpDueNs, wakeNs, position: this.#heap.length };
     this.#entries.set(task, entry);
     this.#heap.push(entry);
     this.#up(entry.position);
@@ -115,6 +123,14 @@ export class Schedule {
         const nowNs = this.#clock.monoNs();
         if (entry.wakeNs > nowNs) return;
         const { intervalNs, leadNs = 0 } = entry.task;
+        if (entry.warmUpDueNs !== undefined) {
+          const dueNs = entry.warmUpDueNs;
+          entry.warmUpDueNs = undefined;
+          entry.wakeNs = entry.nextNs - leadNs;
+          this.#down(0);
+          entry.task.warmUp?.(dueNs);
+          continue;
+        }
         const horizonNs = this.#horizonNs();
         if (entry.nextNs >= horizonNs && horizonNs > nowNs) {
           entry.wakeNs = horizonNs;

@@ -59,9 +59,10 @@ describe('a session', () => {
     },
   };
 
-  const prober = (timesOut: boolean): Prober => ({
+  const prober = (timesOut: boolean, warmsUp = false): Prober => ({
     protocol: 'udp',
     timesOut,
+    warmsUp,
     leadNs: 0,
     open: (_request, given) => {
       events = given;
@@ -75,7 +76,9 @@ describe('a session', () => {
     clock.after(delayMs, () => events.reply(seq, 1, seq, clock.monoNs(), 0));
   };
 
-  function make(options: { cap?: { packetsPerSecond: number; bitsPerSecond: number }; timesOut?: boolean } = {}): void {
+  function make(
+    options: { cap?: { packetsPerSecond: number; bitsPerSecond: number }; timesOut?: boolean; warmsUp?: boolean } = {},
+  ): void {
     clock = new FakeClock();
     intervals = new IntervalClock(clock, 10_000);
     closing = undefined;
@@ -83,7 +86,7 @@ describe('a session', () => {
     onDrain = () => undefined;
     missed = () => false;
     contaminated = 0;
-    session = new Session(PLANNED, 'd1', 1, 10_000, prober(options.timesOut ?? false), {
+    session = new Session(PLANNED, 'd1', 1, 10_000, prober(options.timesOut ?? false, options.warmsUp ?? false), {
       clock,
       budget: new SendBudget(clock.monoNs(), options.cap),
       intervalAt: (deadlineNs) => {
@@ -107,6 +110,33 @@ describe('a session', () => {
   beforeEach(() => {
     onSend = send;
     make();
+  });
+
+  it('does not count its first probe, which waits for neighbours to be resolved, but its octets', () => {
+    onSend = (seq) => {
+      send(seq);
+      events.wireBytes(128);
+      // The first answer is slow, comes after that to the second probe, and twice.
+      answerAfter(seq, seq === 0 ? 700 : 40);
+      if (seq === 0) answerAfter(seq, 720);
+    };
+    make({ warmsUp: true });
+    const first = closeInterval();
+    expect(first).toMatchObject({ lost: 0, late: 0, duplicates: 0, reordered: 0, replayed: 0, spoofed: 0, notSent: 0 });
+    expect(first.rtt).toMatchObject({ minNs: ms(40), maxNs: ms(40) });
+    const second = closeInterval();
+    expect(bytes.length).toBeGreaterThanOrEqual(20);
+    expect(first.sent + second.sent).toBeLessThan(bytes.length);
+    expect(first.interarrivalJitterNs).toBe(0);
+  });
+
+  it('neither loses its first probe nor calls it late when nothing answers it in time', () => {
+    onSend = (seq) => {
+      send(seq);
+      answerAfter(seq, seq === 0 ? 5_000 : 40);
+    };
+    make({ warmsUp: true });
+    expect(closeInterval()).toMatchObject({ lost: 0, late: 0, contaminated: 0 });
   });
 
   it('counts an answer to each probe with its round trip', () => {

@@ -31,6 +31,10 @@ import type { SendBudget } from './usage.ts';
 
 /** An answer that was stamped in time may be told this much later. */
 const SWEEP_GRACE_NS = 50 * NS_PER_MS;
+/** How long before the first probe that counts one is sent that resolves the neighbours on the way. */
+const WARM_UP_NS = 500 * NS_PER_MS;
+/** Of probes that count nowhere: closed with the first interval. */
+const NO_INTERVAL = -Infinity;
 /** Most probes that one session remembers. */
 const MAX_IN_FLIGHT = 65_536;
 
@@ -72,6 +76,8 @@ export class Session implements ProbeEvents, Task {
   readonly intervalNs: number;
   readonly phaseNs: number;
   readonly leadNs: number;
+  readonly warmUpNs: number;
+  readonly warmUp?: (dueNs: number) => void;
   readonly timeoutNs: number;
   /** Position in the plan that names this session, and that plan's dictionary. */
   index: number;
@@ -117,6 +123,8 @@ export class Session implements ProbeEvents, Task {
     this.#countsItself = planned.path.dstKind !== 'responder';
     this.#timesOut = prober.timesOut;
     this.leadNs = prober.leadNs;
+    this.warmUpNs = prober.warmsUp === true ? WARM_UP_NS : 0;
+    if (prober.warmsUp === true) this.warmUp = (dueNs) => this.#warmUp(dueNs);
     const load = sessionLoad(planned.test, planned.path.family);
     this.#packetsPerSend = (load.packetsPerSecond * this.intervalNs) / NS_PER_S;
     this.#bytesPerSend = (load.bitsPerSecond * this.intervalNs) / NS_PER_S / 8;
@@ -166,6 +174,16 @@ export class Session implements ProbeEvents, Task {
       return;
     }
     this.#channel.send(this.#inFlight.open(span.number), deadlineNs);
+  }
+
+  /** One probe that is counted in octets only: the first packet of a path waits for every neighbour that is not resolved. */
+  #warmUp(dueNs: number): void {
+    if (!this.#context.budget.take(this.#packetsPerSend, this.#bytesPerSend, this.#context.clock.monoNs())) return;
+    if (!this.#inFlight.full) this.#channel.send(this.#inFlight.open(NO_INTERVAL), dueNs);
+  }
+
+  #isWarmUp(seq: number): boolean {
+    return this.#inFlight.intervalOf(seq) === NO_INTERVAL;
   }
 
   /**
@@ -247,6 +265,7 @@ export class Session implements ProbeEvents, Task {
     const elapsedNs = receivedNs - sentNs;
     const pending = this.#inFlight.isPending(seq);
     const verdict = this.#inFlight.reply(seq, tokenHigh, tokenLow, elapsedNs <= this.timeoutNs);
+    if (verdict !== 'wrong' && this.#isWarmUp(seq)) return verdict;
     switch (verdict) {
       case 'answered': {
         const plausible = dwellNs >= 0 && dwellNs <= elapsedNs;
@@ -372,6 +391,7 @@ export class Session implements ProbeEvents, Task {
   }
 
   #answered(seq: number, rttNs: number): void {
+    if (this.#isWarmUp(seq)) return;
     this.#countsOf(seq)?.answered(seq, rttNs);
     const flow = this.#flowOf(seq);
     flow.jitter.update(rttNs);
@@ -380,6 +400,7 @@ export class Session implements ProbeEvents, Task {
 
   /** A probe that was sent and says nothing of the network: neither answered nor lost. */
   #contaminated(seq: number): void {
+    if (this.#isWarmUp(seq)) return;
     this.#context.countContaminated();
     const counts = this.#countsOf(seq);
     if (counts !== undefined) counts.contaminated += 1;

@@ -13,6 +13,7 @@ export function icmpProber(dependencies: DatagramDependencies): Prober {
   return {
     protocol: 'icmp',
     timesOut: false,
+    warmsUp: true,
     leadNs: engine.leadNs,
     open: (request, events) => {
       const { test, path } = request.planned;

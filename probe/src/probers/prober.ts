@@ -75,6 +75,8 @@ export interface Prober {
   readonly timesOut: boolean;
   /** How long before they are due probes may be handed to a channel. */
   readonly leadNs: number;
+  /** A session's first probe is not counted: it waits for neighbours to be resolved, which says nothing of the path. */
+  readonly warmsUp?: boolean;
   open(request: ChannelRequest, events: ProbeEvents): ProbeChannel;
 }
 

@@ -14,6 +14,7 @@ export function tcpProber(dependencies: ConnectDependencies): Prober {
   return {
     protocol: 'tcp',
     timesOut: true,
+    warmsUp: true,
     leadNs: 0,
     open: (request, events) => new TcpChannel(dependencies, request, events),
   };

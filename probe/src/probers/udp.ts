@@ -15,6 +15,7 @@ export function udpProber(dependencies: DatagramDependencies): Prober {
   return {
     protocol: 'udp',
     timesOut: false,
+    warmsUp: true,
     leadNs: engine.sendsUdp ? engine.leadNs : 0,
     open: (request, events) => {
       const { test, path, target } = request.planned;
