@@ -44,7 +44,7 @@ sites: { site-1: {}, site-2: {}, site-3: {} }
 tests:
   icmp: { protocol: icmp, rate: ${full ? 50 : 25}/s, routes: off }
   udp:  { protocol: udp, rate: ${full ? 50 : 25}/s, routes: off }
-  tcp:  { protocol: tcp, rate: 10/s }
+  tcp:  { protocol: tcp, rate: 10/s, routes: off }
   http: { protocol: http, rate: 4/s, timeout: 2s }
 meshes:
   ${measuring ? '- { shape: full, tests: [icmp, udp, tcp, http] }' : '[]'}

@@ -55,18 +55,20 @@ sites: { site-1: {}, site-2: {}, site-3: {}, site-4: {} }
 tests:
   icmp: { protocol: icmp, rate: 4/s, routes: ${ROUND_S}s }
   udp:  { protocol: udp, rate: 4/s, routes: ${ROUND_S}s }
-meshes: [{ shape: full, tests: [icmp, udp] }]
+  tcp:  { protocol: tcp, rate: 1/s, family: ipv4, routes: ${ROUND_S}s }
+meshes: [{ shape: full, tests: [icmp, udp, tcp] }]
 hops: { 198.18.1.0/24: { name: west, as: 64500 } }
 exposition: { pathFamilies: full }
 `;
-/** Ordered pairs of sites, protocols, families. */
-const PATHS = 4 * 3 * 2 * 2;
+/** Ordered pairs of sites; echoes and datagrams in two families, connects in one. */
+const PAIRS = 4 * 3;
+const PATHS = PAIRS * (2 * 2 + 1);
 
 interface Path {
   readonly key: string;
   readonly srcSite: string;
   readonly dstSite: string;
-  readonly protocol: 'icmp' | 'udp';
+  readonly protocol: 'icmp' | 'udp' | 'tcp';
   readonly family: 'ipv4' | 'ipv6';
   readonly totals: { readonly sent: number; readonly lost: number };
   readonly mtuBytes: number | null;
@@ -147,7 +149,7 @@ describe.skipIf(unavailable !== undefined)(`routes equal the truth${why}`, () =>
     )!;
     const isRequest = (icmpType: number | null): boolean => icmpType === 8 || icmpType === 128;
     return group.flows
-      .filter(({ srcPort, icmpType }) => (path.protocol === 'udp' ? srcPort === flow : isRequest(icmpType)))
+      .filter(({ srcPort, icmpType }) => (path.protocol === 'icmp' ? isRequest(icmpType) : srcPort === flow))
       .flatMap(({ ways }) => ways);
   }
 
@@ -176,24 +178,26 @@ describe.skipIf(unavailable !== undefined)(`routes equal the truth${why}`, () =>
     return wrong;
   }
 
-  test('for every flow over equal ways, echoes and datagrams, both families', async () => {
+  test('for every flow over equal ways: echoes, datagrams and connects', async () => {
     expect(await wrongRoutes()).toEqual([]);
     const routes = await allRoutes();
-    const [path, { current }] = [...routes].find(
+    const [, { current }] = [...routes].find(
       ([{ srcSite, dstSite, protocol, family }]) =>
         srcSite === 'site-1' && dstSite === 'site-3' && protocol === 'udp' && family === 'ipv4',
     )!;
     expect(current.hops[0]!.routers).toEqual([{ address: lab.plans.get('core-west')!.ipv4, name: 'west', as: 64_500 }]);
     expect(current.hops.at(-1)!.routers[0]).toMatchObject({ name: 'site-3/router' });
-    await mesh.until(
-      'the other ways to be found',
-      async () => {
-        const found = JSON.parse((await mesh.get(`/api/v1/paths/${path.key}/route`)).body) as Routes;
-        const { routers, others } = found.current.hops[1]!;
-        return new Set([...routers, ...others].map(({ address }) => address)).size === 4;
-      },
-      60_000,
-    );
+    const widest = async (protocol: Path['protocol']): Promise<number> => {
+      const found = [...(await allRoutes())].filter(([path]) => path.protocol === protocol);
+      const widths = found.flatMap(([, routesOf]) =>
+        routesOf.current.hops.map(
+          ({ routers, others }) => new Set([...routers, ...others].map((hop) => hop.address)).size,
+        ),
+      );
+      return Math.max(...widths);
+    };
+    await mesh.until('all equal ways to be found', async () => (await widest('udp')) === 4, 60_000);
+    await mesh.until('all of connects, too', async () => (await widest('tcp')) === 4, 60_000);
   });
 
   test('a policed and a hidden router are no loss and no change of route', async () => {
@@ -244,12 +248,13 @@ describe.skipIf(unavailable !== undefined)(`routes equal the truth${why}`, () =>
   });
 
   test('a black hole for large packets is found, to the octet', async () => {
+    const sized = async (): Promise<Path[]> => (await allPaths()).filter(({ protocol }) => protocol !== 'tcp');
     await mesh.until(
       'the path MTU of every path',
-      async () => (await allPaths()).every(({ mtuBytes }) => mtuBytes !== null),
+      async () => (await sized()).every(({ mtuBytes }) => mtuBytes !== null),
       90_000,
     );
-    for (const path of await allPaths()) {
+    for (const path of await sized()) {
       const isNarrow = path.srcSite === 'site-4' || path.dstSite === 'site-4';
       const { mtuBytes, mtuBlackHole } = path;
       expect({ mtuBytes, mtuBlackHole }, nameOf(path)).toEqual({

@@ -141,7 +141,7 @@ export async function startProbe(
     settings.addresses ??
     (await detectAddresses(async (family) => routeSource(settings.natsUrls, family), interfaceAddresses()));
   const resolver = new TargetResolver(systemLookup);
-  const followsRoutes = engine.exploredFamilies.length > 0;
+  const followsRoutes = native !== undefined && engine.exploredFamilies.length > 0;
   if (!followsRoutes)
     log.warn({ engine: engine.name }, 'routes are not followed: that needs the kernel engine and CAP_NET_RAW');
   const agent = new Agent({
@@ -164,7 +164,7 @@ export async function startProbe(
     }),
     engine,
     watch,
-    makeTracer: followsRoutes ? (context) => new RouteTracer({ engine, resolver }, context) : undefined,
+    makeTracer: followsRoutes ? (context) => new RouteTracer({ engine, resolver, tcp: native }, context) : undefined,
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts),
     gateways: readGateways,
     reflectorCounts: () => reflectors.counts,

@@ -6,7 +6,7 @@ export const IP_HEADER_BYTES: Readonly<Record<Family, number>> = { ipv4: 20, ipv
 export const UDP_HEADER_BYTES = 8;
 /** TCP header with the timestamp option, as Linux sends it. */
 const TCP_HEADER_BYTES = 32;
-const TCP_SYN_HEADER_BYTES = 40;
+export const TCP_SYN_HEADER_BYTES = 40;
 const TCP_SEGMENT_BYTES = 1_440;
 
 /**

@@ -521,10 +521,10 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     COUNTER.routeChanges,
     'Times the route of the flow changed; a hop that falls silent is no change.',
     'docs/glossary.md',
-    { protocols: ['icmp', 'udp'] },
+    { protocols: ['icmp', 'udp', 'tcp'] },
   ),
   gauge('route_hops', GAUGE.routeHops, '1', 'Hops of the route, the destination included.', 'docs/glossary.md', {
-    protocols: ['icmp', 'udp'],
+    protocols: ['icmp', 'udp', 'tcp'],
   }),
   gauge('mtu_bytes', GAUGE.mtuBytes, 'bytes', 'Largest IP packet that is answered.', 'RFC 8899', {
     protocols: ['icmp', 'udp'],

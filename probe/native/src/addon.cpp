@@ -15,6 +15,7 @@
 #include "clock.hpp"
 #include "engine.hpp"
 #include "reflector.hpp"
+#include "tcp-hop.hpp"
 
 namespace {
 
@@ -283,6 +284,56 @@ napi_value engineCounts(napi_env env, napi_callback_info info) {
   return result;
 }
 
+/** A descriptor, its port and when it was sent, by the wall clock; or an errno alone. */
+napi_value openTcpHop(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  const auto read = [&](const char* name) { return toNumber(env, member(env, arguments.at[0], name)); };
+  const auto text = [&](const char* name) { return toText(env, member(env, arguments.at[0], name)); };
+  TcpHopOptions options;
+  options.v6 = toBoolean(env, member(env, arguments.at[0], "v6"));
+  options.source = text("source");
+  options.device = text("device");
+  options.sourcePort = static_cast<uint16_t>(read("sourcePort"));
+  options.destination = text("destination");
+  options.port = static_cast<uint16_t>(read("port"));
+  options.ttl = static_cast<uint8_t>(read("ttl"));
+  options.dscp = static_cast<uint8_t>(read("dscp"));
+  int64_t sentWallNs = 0;
+  const int fd = wanscope::openTcpHop(options, sentWallNs);
+  napi_value result = nullptr;
+  napi_create_object(env, &result);
+  put(env, result, "error", fd < 0 ? -fd : 0);
+  put(env, result, "fd", fd);
+  put(env, result, "port", fd < 0 ? 0 : tcpHopPort(fd));
+  napi_value sent = nullptr;
+  napi_create_bigint_int64(env, sentWallNs, &sent);
+  napi_set_named_property(env, result, "sentWallNs", sent);
+  return result;
+}
+
+napi_value readTcpHop(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  int64_t sentWallNs = 0;
+  bool exact = false;
+  napi_get_value_bigint_int64(env, arguments.at[1], &sentWallNs, &exact);
+  const TcpHopState state = wanscope::readTcpHop(static_cast<int>(toNumber(env, arguments.at[0])), sentWallNs);
+  napi_value result = nullptr;
+  napi_create_object(env, &result);
+  put(env, result, "kind", state.kind);
+  put(env, result, "cause", state.cause);
+  put(env, result, "rttNs", static_cast<double>(state.rttNs));
+  napi_value address = nullptr;
+  napi_create_buffer_copy(env, sizeof state.address, state.address, nullptr, &address);
+  napi_set_named_property(env, result, "address", address);
+  return result;
+}
+
+napi_value closeTcpHop(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  wanscope::closeTcpHop(static_cast<int>(toNumber(env, arguments.at[0])));
+  return undefined(env);
+}
+
 napi_value createReflector(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
   size_t packetBytes = 0;
@@ -399,6 +450,9 @@ NAPI_MODULE_INIT() {
       FUNCTION("icmpIsRaw", icmpIsRaw),
       FUNCTION("openStream", openStream),
       FUNCTION("streamFlow", streamFlow),
+      FUNCTION("openTcpHop", openTcpHop),
+      FUNCTION("readTcpHop", readTcpHop),
+      FUNCTION("closeTcpHop", closeTcpHop),
       FUNCTION("closeStream", closeStream),
       FUNCTION("submit", submit),
       FUNCTION("submitBatch", submitBatch),

@@ -92,6 +92,23 @@ export interface NativeModule {
   releaseRequests(reflector: ReflectorHandle, count: number): void;
   closeReflector(reflector: ReflectorHandle): void;
   tcpInfo(fd: number): TcpInfo | undefined;
+  /** Begins a connect with a hop limit; `error` is 0 or an errno. */
+  openTcpHop(options: {
+    readonly v6: boolean;
+    readonly source: string;
+    readonly device: string;
+    readonly sourcePort: number;
+    readonly destination: string;
+    readonly port: number;
+    readonly ttl: number;
+    readonly dscp: number;
+  }): { readonly error: number; readonly fd: number; readonly port: number; readonly sentWallNs: bigint };
+  /** `kind`: 0 nothing yet, 1 a complaint of `address` (`cause` as of a quote), 2 an answer, 3 the system gave up. */
+  readTcpHop(
+    fd: number,
+    sentWallNs: bigint,
+  ): { readonly kind: number; readonly cause: number; readonly rttNs: number; readonly address: Uint8Array };
+  closeTcpHop(fd: number): void;
   /** See the native source: quadruples of readings of both clocks and of stamps to bring onto the monotonic one. */
   convertStamps(steps: Float64Array): (number | undefined)[];
 }

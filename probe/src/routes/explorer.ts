@@ -18,6 +18,14 @@ export type Heard =
   | { readonly kind: 'silence' }
   | { readonly kind: 'not_sent'; readonly tooLarge: boolean };
 
+/** A flow that can be asked about the way. */
+export interface Asker {
+  /** Source port, or the checksum of echoes; 0 while that is not known. */
+  readonly flow: number;
+  ask(hopLimit: number, dueNs: number): Promise<Heard>;
+  close(): void;
+}
+
 const NOT_SENT: Heard = { kind: 'not_sent', tooLarge: false };
 
 interface Asked {
@@ -25,7 +33,7 @@ interface Asked {
   readonly settle: (heard: Heard) => void;
 }
 
-export class Explorer {
+export class Explorer implements Asker {
   readonly #clock: Clock;
   readonly #stream: PacketStream;
   readonly #destination: string;
@@ -107,7 +115,8 @@ export class Explorer {
   }
 }
 
-function canonical(address: string): string {
+/** The one text of an address, without its zone. */
+export function canonical(address: string): string {
   const octets = addressOctets(address.replace(/%.*$/, ''));
   return octets === undefined ? address : addressText(octets);
 }

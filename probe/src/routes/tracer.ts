@@ -22,11 +22,12 @@ import { SocketError, type PacketEngine, type StreamOptions } from '../net/packe
 import { echoChecksum, ECHO_PAYLOAD_BYTES, ICMP_HEADER_BYTES } from '../packet/icmp.ts';
 import { STAMP_BYTES } from '../packet/stamp.ts';
 import { Schedule, type Task } from '../schedule.ts';
-import { IP_HEADER_BYTES, UDP_HEADER_BYTES, type SendBudget } from '../usage.ts';
-import { Explorer, type Heard } from './explorer.ts';
+import { IP_HEADER_BYTES, TCP_SYN_HEADER_BYTES, UDP_HEADER_BYTES, type SendBudget } from '../usage.ts';
+import { canonical, Explorer, type Asker, type Heard } from './explorer.ts';
 import { MultipathSearch } from './multipath.ts';
 import { MtuSearch, type PathMtu } from './path-mtu.ts';
 import { hopsOf, observe, type KnownRoute } from './route.ts';
+import { TcpExplorer, type TcpHops } from './tcp-explorer.ts';
 import { TraceRound } from './trace.ts';
 
 /** Together, for all sessions. */
@@ -54,6 +55,7 @@ export interface TracerContext {
 export interface TracerDependencies {
   readonly engine: Pick<PacketEngine, 'open' | 'exploredFamilies' | 'sendsUdp'>;
   readonly resolver: TargetResolver;
+  readonly tcp: TcpHops;
   /** Packets of all traces together; for tests. */
   readonly packetsPerS?: number;
 }
@@ -98,7 +100,7 @@ export class RouteTracer {
   readonly #active = new Set<string>();
   /** Whose path MTU is looked for. */
   readonly #sizing = new Set<Traced>();
-  readonly #explorers = new Set<Explorer>();
+  readonly #explorers = new Set<Asker>();
   readonly #gapNs: number;
   #isSending = false;
   #nextNs = 0;
@@ -176,6 +178,7 @@ export class RouteTracer {
 
   #canTrace({ test, path }: PlannedSession): boolean {
     if (test.routeIntervalNs === undefined) return false;
+    if (path.protocol === 'tcp') return true;
     if (path.protocol !== 'icmp' && path.protocol !== 'udp') return false;
     return this.#dependencies.engine.exploredFamilies.includes(path.family);
   }
@@ -245,9 +248,6 @@ export class RouteTracer {
     const own = this.#open(traced, address, 'hops', traceBytes(traced.planned), ownFlow(traced));
     if (own === undefined) return;
     try {
-      // The way of another flow is no change of this one's.
-      if (traced.flow !== own.flow) traced.route = undefined;
-      traced.flow = own.flow;
       traced.rounds += 1;
       await this.#trace(traced, own);
       if (traced.rounds >= traced.searchInRound && !this.#isSearching) {
@@ -262,12 +262,13 @@ export class RouteTracer {
       this.#close(own);
     }
     // A search takes long where packets vanish; rounds go on meanwhile.
-    if (traced.route?.ending !== 'reached' || this.#sizing.has(traced) || this.#sizing.size >= AT_ONCE) return;
+    if (traced.planned.path.protocol === 'tcp' || traced.route?.ending !== 'reached') return;
+    if (this.#sizing.has(traced) || this.#sizing.size >= AT_ONCE) return;
     this.#sizing.add(traced);
     void this.#findMtu(traced, address).finally(() => this.#sizing.delete(traced));
   }
 
-  async #trace(traced: Traced, own: Explorer): Promise<void> {
+  async #trace(traced: Traced, own: Asker): Promise<void> {
     const known = traced.route;
     const round = new TraceRound(known && { hops: known.hops.map(({ addresses }) => addresses) });
     await drive(
@@ -280,7 +281,10 @@ export class RouteTracer {
       },
     );
     // What was broken off says nothing.
-    if (!this.#isLive(traced)) return;
+    if (!this.#isLive(traced) || own.flow === 0) return;
+    // The way of another flow is no change of this one's.
+    if (traced.flow !== own.flow) traced.route = undefined;
+    traced.flow = own.flow;
     const { route, changed } = observe(traced.route, round.result(), Math.round(this.#context.clock.wallMs()));
     traced.route = route;
     if (!changed) return;
@@ -289,9 +293,9 @@ export class RouteTracer {
     traced.searchInRound = traced.rounds + 1;
   }
 
-  async #searchWays(traced: Traced, address: string, own: Explorer): Promise<void> {
+  async #searchWays(traced: Traced, address: string, own: Asker): Promise<void> {
     const search = new MultipathSearch();
-    const explorers = new Map<number, Explorer>([[0, own]]);
+    const explorers = new Map<number, Asker>([[0, own]]);
     const bytes = traceBytes(traced.planned);
     await drive(
       () => (this.#isLive(traced) ? search.next() : undefined),
@@ -350,8 +354,23 @@ export class RouteTracer {
     explores: 'hops' | 'mtu',
     sizeBytes: number,
     flow: number | undefined,
-  ): Explorer | undefined {
+  ): Asker | undefined {
     const { path, source, target } = planned;
+    const dscp = DSCP_BY_CLASS[path.class] ?? 0;
+    if (path.protocol === 'tcp') {
+      if (target.port === undefined) return undefined;
+      const explorer = new TcpExplorer(this.#dependencies.tcp, this.#context.clock, {
+        family: path.family,
+        source: source.address,
+        interface: source.interface,
+        destination: canonical(address),
+        port: target.port,
+        dscp,
+        flow,
+      });
+      this.#explorers.add(explorer);
+      return explorer;
+    }
     const options: StreamOptions = {
       protocol: path.protocol === 'icmp' ? 'icmp' : 'udp',
       id: this.#context.nextStreamId(),
@@ -360,7 +379,7 @@ export class RouteTracer {
       ...(path.protocol === 'udp' && target.port !== undefined ? { port: target.port } : {}),
       source: source.address,
       interface: source.interface,
-      dscp: DSCP_BY_CLASS[path.class] ?? 0,
+      dscp,
       sizeBytes: explores === 'mtu' ? sizeBytes : sizeBytes - headerBytes(planned),
       timeoutNs: NS_PER_S,
       flow,
@@ -377,10 +396,10 @@ export class RouteTracer {
   }
 
   /** A flow that differs from the session's own. */
-  #openOther(traced: Traced, address: string, number: number): Explorer | undefined {
+  #openOther(traced: Traced, address: string, number: number): Asker | undefined {
     const bytes = traceBytes(traced.planned);
     if (traced.planned.path.protocol === 'icmp') {
-      const flow = ((ownFlow(traced)! + 257 * number) % 65_534) + 1;
+      const flow = ((traced.flow + 257 * number) % 65_534) + 1;
       return this.#open(traced, address, 'hops', bytes, flow);
     }
     // The session's other flows first.
@@ -394,7 +413,7 @@ export class RouteTracer {
     return undefined;
   }
 
-  #close(explorer: Explorer): void {
+  #close(explorer: Asker): void {
     explorer.close();
     this.#explorers.delete(explorer);
   }
@@ -409,7 +428,7 @@ export class RouteTracer {
   }
 
   /** Sends one probe when its turn comes. */
-  async #ask(traced: Traced, explorer: Explorer, ttl: number, bytes: number): Promise<Heard> {
+  async #ask(traced: Traced, explorer: Asker, ttl: number, bytes: number): Promise<Heard> {
     const { clock, budget, countBytes } = this.#context;
     while (!budget.take(1, bytes, clock.monoNs())) {
       await new Promise<void>((resolve) => clock.after(BUDGET_RETRY_MS, resolve));
@@ -445,9 +464,14 @@ function destinationOf({ path, target }: PlannedSession): string {
   return `${path.family} ${target.address ?? target.host ?? ''}`;
 }
 
-/** The session's own, the first of several: undefined is the port that UDP sessions share. */
-function ownFlow({ planned, sourcePorts }: TracedSession): number | undefined {
-  return planned.path.protocol === 'icmp' ? echoChecksum(pathKey(planned.path)) : sourcePorts?.[0];
+/**
+ * The session's own, the first of several: undefined is the port that UDP sessions share. TCP: the port of the first
+ * round.
+ */
+function ownFlow({ planned: { path }, sourcePorts, flow }: Traced): number | undefined {
+  if (path.protocol === 'icmp') return echoChecksum(pathKey(path));
+  if (path.protocol === 'tcp') return flow === 0 ? undefined : flow;
+  return sourcePorts?.[0];
 }
 
 function headerBytes({ path }: PlannedSession): number {
@@ -457,6 +481,7 @@ function headerBytes({ path }: PlannedSession): number {
 /** Octets of a probe that asks for a hop: as small as its protocol allows, but an echo is as long as the session's own. */
 function traceBytes(planned: PlannedSession): number {
   const { path, test } = planned;
+  if (path.protocol === 'tcp') return IP_HEADER_BYTES[path.family] + TCP_SYN_HEADER_BYTES;
   const message =
     path.protocol === 'udp' ? STAMP_BYTES : ICMP_HEADER_BYTES + Math.max(ECHO_PAYLOAD_BYTES, test.sizeBytes);
   return message + headerBytes(planned);

@@ -81,9 +81,9 @@ objectives:
     expect([...defaults.tests.values()].map((test) => test.intervalNs / NS_PER_S)).toEqual([1, 1, 10, 60, 10]);
   });
 
-  test('follows the routes of ICMP and UDP tests every minute, unless told otherwise', () => {
+  test('follows the routes of ICMP, UDP and TCP tests every minute, unless told otherwise', () => {
     const { tests, hops } = parseOperatorConfig(
-      `tests: { a: { protocol: icmp }, b: { protocol: udp, routes: 5m }, c: { protocol: udp, routes: off }, d: { protocol: tcp } }
+      `tests: { a: { protocol: icmp }, b: { protocol: udp, routes: 5m }, c: { protocol: udp, routes: off }, d: { protocol: tcp }, e: { protocol: http } }
 hops: { 10.0.0.0/8: { name: core, as: 64500 }, 10.1.0.0/16: { name: berlin }, "2001:db8::1": { as: 64501 } }`,
       'f',
     );
@@ -91,6 +91,7 @@ hops: { 10.0.0.0/8: { name: core, as: 64500 }, 10.1.0.0/16: { name: berlin }, "2
       60 * NS_PER_S,
       300 * NS_PER_S,
       undefined,
+      60 * NS_PER_S,
       undefined,
     ]);
     expect(hops.map(({ prefix, name, as }) => [prefix.bits, name, as])).toEqual([

@@ -195,7 +195,9 @@ const testSchema = strict({
     .describe('UDP: source ports that probes take in turn, so that equal ways are all measured: 1, at most 16.'),
   routes: routes
     .optional()
-    .describe('ICMP and UDP: how often the route and the path MTU of each session are looked at, or `off`; 60s.'),
+    .describe(
+      'ICMP, UDP and TCP: how often the route of each session is looked at (and but for TCP its path MTU), or `off`; 60s.',
+    ),
   voice: strict({
     jitterBuffer: duration.default(40 * NS_PER_MS).describe("Delay of the listener's buffer: 40ms."),
     concealment: z.boolean().default(true).describe('Whether the listener fills gaps (G.711 appendix I).'),
@@ -516,8 +518,8 @@ function templateOf({ template }: ParsedTarget): TargetTemplate | undefined {
   return template === undefined ? undefined : TARGET_TEMPLATES[template];
 }
 
-/** Routes are followed with packets that a router can be made to answer: echoes and datagrams. */
-const ROUTED: ReadonlySet<Protocol> = new Set(['icmp', 'udp']);
+/** Routes are followed with a test's own packets and a small hop limit: echoes, datagrams and SYNs. */
+const ROUTED: ReadonlySet<Protocol> = new Set(['icmp', 'udp', 'tcp']);
 const DEFAULT_ROUTE_INTERVAL_NS = 60 * NS_PER_S;
 
 function routeIntervalOf({
@@ -580,7 +582,7 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (test.protocol === 'dns' && test.class !== 'BE') add([...path, 'class'], 'is for protocols icmp and udp');
     const chosenRoutes = parsed.tests[test.name]?.routes;
     if (chosenRoutes !== undefined && chosenRoutes !== 'off' && !ROUTED.has(test.protocol)) {
-      add([...path, 'routes'], 'is for protocols icmp and udp');
+      add([...path, 'routes'], 'is for protocols icmp, udp and tcp');
     }
     if (test.protocol === 'udp' && test.sizeBytes < 44) add([...path, 'size'], 'must be 44 or more for STAMP');
   }
