@@ -16,6 +16,7 @@ import type { Settings } from './config.ts';
 import { defaultGateways } from './gateways.ts';
 import type { Log } from './log.ts';
 import { TargetResolver, type Lookup } from './net/destination.ts';
+import { Egress } from './net/egress.ts';
 import { KernelEngine } from './net/kernel-engine.ts';
 import { LoopWatch } from './net/loop-watch.ts';
 import { handshakeReader, loadNative, type NativeModule } from './net/native.ts';
@@ -140,7 +141,11 @@ export async function startProbe(
   const addresses = async (): Promise<readonly LocalAddress[]> =>
     settings.addresses ??
     (await detectAddresses(async (family) => routeSource(settings.natsUrls, family), interfaceAddresses()));
-  const resolver = new TargetResolver(systemLookup);
+  const egress = native === undefined ? undefined : new Egress((from, to) => native.egressInterface(from, to), clock);
+  if (egress === undefined && settings.addresses?.some((address) => address.interface !== undefined) === true) {
+    log.warn({}, 'interfaces of WAN_ADDRESSES are neither bound to nor verified: that needs the native module');
+  }
+  const resolver = new TargetResolver(systemLookup, egress);
   const followsRoutes = native !== undefined && engine.exploredFamilies.length > 0;
   if (!followsRoutes)
     log.warn({ engine: engine.name }, 'routes are not followed: that needs the kernel engine and CAP_NET_RAW');

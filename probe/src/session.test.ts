@@ -255,6 +255,18 @@ describe('a session', () => {
     expect(closeInterval()).toMatchObject({ sent: 0, lost: 0, notSent: 5, outcomes: { unresolved: 5 } });
   });
 
+  it('counts what would have left by another interface as misrouted, neither sent nor lost', () => {
+    onSend = (seq) => {
+      if (seq < 4) {
+        events.settle(seq, 'misrouted');
+        return;
+      }
+      send(seq);
+      answerAfter(seq, 5);
+    };
+    expect(closeInterval()).toMatchObject({ sent: 6, lost: 0, notSent: 0, outcomes: { misrouted: 4 } });
+  });
+
   it('takes what a resolver says of a name for an answer with an RTT', () => {
     make({ timesOut: true });
     onSend = (seq) => {

@@ -362,6 +362,7 @@ export class Session implements ProbeEvents, Task {
         counts?.lost(seq);
         return;
       case 'unresolved':
+      case 'misrouted':
         if (!this.#inFlight.settle(seq, 'never_sent')) return;
         counts?.outcome(outcome);
         counts?.unsent(seq);

@@ -72,9 +72,9 @@ const distributionSeries = (_protocol: Protocol, histograms: boolean): number =>
 
 /** Outcomes that a protocol can have; their counters exist, at zero, from the first scrape. */
 export const OUTCOMES_OF: Readonly<Record<Protocol, readonly Outcome[]>> = {
-  icmp: ['answered', 'lost', 'unreachable', 'unresolved', 'not_sent'],
-  udp: ['answered', 'lost', 'unreachable', 'unresolved', 'not_sent'],
-  tcp: ['answered', 'refused', 'lost', 'unreachable', 'retransmitted', 'unresolved', 'not_sent', 'reset'],
+  icmp: ['answered', 'lost', 'unreachable', 'unresolved', 'misrouted', 'not_sent'],
+  udp: ['answered', 'lost', 'unreachable', 'unresolved', 'misrouted', 'not_sent'],
+  tcp: ['answered', 'refused', 'lost', 'unreachable', 'retransmitted', 'unresolved', 'misrouted', 'not_sent', 'reset'],
   http: [
     'answered',
     'refused',
@@ -82,6 +82,7 @@ export const OUTCOMES_OF: Readonly<Record<Protocol, readonly Outcome[]>> = {
     'unreachable',
     'retransmitted',
     'unresolved',
+    'misrouted',
     'not_sent',
     'reset',
     'tls_failed',
@@ -94,6 +95,7 @@ export const OUTCOMES_OF: Readonly<Record<Protocol, readonly Outcome[]>> = {
     'lost',
     'unreachable',
     'unresolved',
+    'misrouted',
     'not_sent',
     'nxdomain',
     'servfail',

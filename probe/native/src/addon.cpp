@@ -15,6 +15,7 @@
 #include "clock.hpp"
 #include "engine.hpp"
 #include "reflector.hpp"
+#include "routes.hpp"
 #include "tcp-hop.hpp"
 
 namespace {
@@ -415,6 +416,16 @@ napi_value tcpInfo(napi_env env, napi_callback_info info) {
   return result;
 }
 
+/** Name of the interface, or nothing where there is no route. */
+napi_value egressInterface(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  const std::string name = wanscope::egressInterface(toText(env, arguments.at[0]), toText(env, arguments.at[1]));
+  napi_value result = nullptr;
+  if (name.empty()) return undefined(env);
+  napi_create_string_utf8(env, name.c_str(), name.size(), &result);
+  return result;
+}
+
 /**
  * Brings stamps onto the monotonic clock as the engine does, for tests of what happens when the wall clock is set:
  * `steps` holds (mono before, wall, mono after) or (stamp, not before, not after) by turns of kind 0 and 1.
@@ -468,6 +479,7 @@ NAPI_MODULE_INIT() {
       FUNCTION("answerRequests", answerRequests),
       FUNCTION("releaseRequests", releaseRequests),
       FUNCTION("tcpInfo", tcpInfo),
+      FUNCTION("egressInterface", egressInterface),
       FUNCTION("convertStamps", convertStamps),
 #undef FUNCTION
   };

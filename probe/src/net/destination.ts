@@ -4,6 +4,7 @@
  */
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net';
 import type { Family, PlannedSession } from '@wanscope/shared';
+import type { Egress } from './egress.ts';
 
 /** Looks a name up in one family; rejects when there is none. */
 export type Lookup = (host: string, family: Family) => Promise<readonly string[]>;
@@ -71,7 +72,7 @@ export function mayProbe(address: string, external: boolean, namedByOperator: bo
 }
 
 /** Where a session's probe goes: a checked address, or why there is none. */
-export type Destination = { readonly address: string } | { readonly refused: 'unresolved' | 'not_sent' };
+export type Destination = { readonly address: string } | { readonly refused: 'unresolved' | 'not_sent' | 'misrouted' };
 
 /** Host name to connect to: of the target's proxy, its URL, or its own; undefined when the plan gave an address alone. */
 export function hostOf(planned: PlannedSession): string | undefined {
@@ -82,9 +83,12 @@ export function hostOf(planned: PlannedSession): string | undefined {
 
 export class TargetResolver {
   readonly #lookup: Lookup;
+  readonly #egress: Egress | undefined;
 
-  constructor(lookup: Lookup) {
+  /** @param egress for what cannot be bound to an interface; undefined: what leaves is not checked. */
+  constructor(lookup: Lookup, egress?: Egress) {
     this.#lookup = lookup;
+    this.#egress = egress;
   }
 
   /** True when the plan's own address may be sent to. */
@@ -98,7 +102,7 @@ export class TargetResolver {
     if (address === undefined) return { refused: 'unresolved' };
     if (isIP(address) === 0) return undefined;
     if (isIPv6(address) !== (planned.path.family === 'ipv6')) return { refused: 'unresolved' };
-    return this.allows(address, planned) ? { address } : { refused: 'not_sent' };
+    return this.allows(address, planned) ? this.#routed(address, planned) : { refused: 'not_sent' };
   }
 
   /** Looks the target's name up. One bad address among its addresses refuses them all. */
@@ -115,7 +119,11 @@ export class TargetResolver {
     if (first === undefined) return { refused: 'unresolved' };
     const external = planned.path.dstKind === 'external';
     return addresses.every((address) => mayProbe(address, external, false))
-      ? { address: first }
+      ? this.#routed(first, planned)
       : { refused: 'not_sent' };
+  }
+
+  #routed(address: string, planned: PlannedSession): Destination {
+    return this.#egress?.isMisrouted(planned, address) === true ? { refused: 'misrouted' } : { address };
   }
 }

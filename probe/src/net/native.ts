@@ -92,6 +92,8 @@ export interface NativeModule {
   releaseRequests(reflector: ReflectorHandle, count: number): void;
   closeReflector(reflector: ReflectorHandle): void;
   tcpInfo(fd: number): TcpInfo | undefined;
+  /** Through which a packet between these addresses would leave, by the system's routing. */
+  egressInterface(source: string, destination: string): string | undefined;
   /** Begins a connect with a hop limit; `error` is 0 or an errno. */
   openTcpHop(options: {
     readonly v6: boolean;

@@ -1,0 +1,48 @@
+/**
+ * Egress: whether what a session sends leaves by the interface that its source names. Packet engines bind their sockets to it;
+ * a connect cannot be bound, so the system's routing is asked first, and what would leave by another interface is not sent.
+ */
+import { NS_PER_S, type Clock, type PlannedSession } from '@wanscope/shared';
+
+/** Routes change seldom; what was asked holds so long. */
+const KEPT_NS = 5 * NS_PER_S;
+const MAX_KEPT = 4_096;
+
+/** Name of the interface for packets between these addresses; undefined where there is no route. */
+export type RouteLookup = (source: string, destination: string) => string | undefined;
+
+export class Egress {
+  readonly #lookup: RouteLookup;
+  readonly #clock: Clock;
+  readonly #kept = new Map<string, { readonly name: string | undefined; readonly askedNs: number }>();
+
+  constructor(lookup: RouteLookup, clock: Clock) {
+    this.#lookup = lookup;
+    this.#clock = clock;
+  }
+
+  /** True when there is a way to `destination`, and not by the interface that the source of the session names. */
+  isMisrouted({ path, source }: PlannedSession, destination: string): boolean {
+    // Bound to it by the packet engine.
+    if (path.protocol === 'icmp' || path.protocol === 'udp') return false;
+    if (source.address === undefined || source.interface === undefined) return false;
+    const name = this.#interfaceTowards(source.address, destination);
+    return name !== undefined && name !== source.interface;
+  }
+
+  /** Asks anew from now on: routes may have changed. */
+  forget(): void {
+    this.#kept.clear();
+  }
+
+  #interfaceTowards(source: string, destination: string): string | undefined {
+    const key = `${source} ${destination}`;
+    const nowNs = this.#clock.monoNs();
+    const kept = this.#kept.get(key);
+    if (kept !== undefined && nowNs - kept.askedNs < KEPT_NS) return kept.name;
+    if (this.#kept.size >= MAX_KEPT) this.#kept.clear();
+    const name = this.#lookup(source, destination);
+    this.#kept.set(key, { name, askedNs: nowNs });
+    return name;
+  }
+}
