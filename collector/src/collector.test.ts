@@ -149,7 +149,7 @@ describe('planning', () => {
     expect(after.version).toBe(2);
     expect(after.expiresAtMs).toBeGreaterThan(before.expiresAtMs);
     expect(after.sessions).toEqual(before.sessions);
-  });
+  }, 20_000);
 
   test('gives the same versions after a restart, with and without its snapshot', async () => {
     say(helloOf('a/p'));
