@@ -29,6 +29,8 @@ export interface MeshOptions {
   readonly config: string;
   /** Where it runs; the mesh removes it at its end. Undefined: on loopback addresses of this machine. */
   readonly network: BranchNetwork | undefined;
+  /** Probes are not told their addresses and find them out. */
+  readonly detectAddresses?: boolean;
   /** Set where user ids other than 0 cannot be taken (unprivileged user namespaces). */
   readonly keepRoot?: boolean;
 }
@@ -92,7 +94,7 @@ export class Mesh {
     this.probes = new Map(
       options.probes.map((identity, number) => [
         formatIdentity(identity),
-        this.#probe(identity, number, options.keepRoot ?? false),
+        this.#probe(identity, number, options.keepRoot ?? false, options.detectAddresses ?? false),
       ]),
     );
   }
@@ -184,7 +186,7 @@ export class Mesh {
     });
   }
 
-  #probe(identity: Identity, number: number, keepRoot: boolean): Service {
+  #probe(identity: Identity, number: number, keepRoot: boolean, detectAddresses: boolean): Service {
     const name = `${identity.site}-${identity.probe}`;
     const node = this.#network?.nodeOf(identity);
     const stateDirectory = join(this.#directory, 'probe', name);
@@ -195,8 +197,9 @@ export class Mesh {
       WAN_SITE: identity.site,
       WAN_PROBE: identity.probe,
       WAN_STATE_DIR: stateDirectory,
-      WAN_ADDRESSES:
-        node === undefined ? `default=127.18.${number >> 8}.${(number & 0xff) + 1},default=[::1]` : node.wanAddresses,
+      WAN_ADDRESSES: detectAddresses
+        ? ''
+        : (node?.wanAddresses ?? `default=127.18.${number >> 8}.${(number & 0xff) + 1},default=[::1]`),
       WAN_REFLECT:
         node === undefined
           ? `udp:${firstPort},tcp:${firstPort + 1},http:${firstPort + 2}`

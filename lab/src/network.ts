@@ -56,6 +56,10 @@ export class SwitchedNetwork implements BranchNetwork {
     return node;
   }
 
+  namespaceOf({ name }: LabNode): string {
+    return this.#namespaces.fullName(name);
+  }
+
   addNode(name: string): LabNode {
     const namespace = this.#namespaces.add(name);
     const number = this.#nodes.size + 1;

@@ -166,7 +166,7 @@ describe('the agent', () => {
     takeLateness: () => ({ maxNs: 0, sumNs: 0, count: 0 }),
   };
 
-  function make(): void {
+  function make(change: Partial<AgentOptions> = {}): void {
     agent = new Agent({
       identity: IDENTITY,
       bootId: '00000000000000b1',
@@ -185,6 +185,7 @@ describe('the agent', () => {
       processUsage: () => ({ rssBytes: 1, cpuNs: 1 }),
       reportFormat: 'binary',
       printReport: (line) => printed.push(line),
+      ...change,
     });
     agent.start();
   }
@@ -235,6 +236,68 @@ describe('the agent', () => {
     const [first] = bus.onReportSubject;
     expect(decodeDictionary(first!, IDENTITY).hash).toBe(bus.reports[0]!.dictionaryHash);
     expect(printed.length).toBe(2);
+  });
+
+  it('stops sessions whose address has gone at once, without loss, and begins them anew when it is back', async () => {
+    await agent.stop(0);
+    clock = new FakeClock({ wallMs: NOON });
+    bus = new FakeBus();
+    let addresses = ['192.0.2.1', '198.51.100.1'];
+    let sends = 0;
+    const silent: Prober = {
+      ...prober,
+      open: (_request, events) => ({
+        send: (seq) => {
+          sends += 1;
+          events.sent(seq, clock.monoNs(), 0, seq);
+        },
+        close: () => {
+          closed += 1;
+        },
+      }),
+    };
+    const noted: number[] = [];
+    make({
+      clock,
+      bus,
+      probers: new Map([['udp', silent]]),
+      localAddresses: () => addresses,
+      endpoints: () =>
+        Promise.resolve([
+          {
+            network: 'default',
+            uplink: '',
+            addresses: addresses.map((bound) => ({ family: 'ipv4' as const, bound, advertised: bound })),
+            reflect: {},
+          },
+        ]),
+      onAddressChange: () => noted.push(clock.monoNs() / NS_PER_MS),
+    });
+    bus.setConnected(true);
+    await settle();
+    // A probe each half second, never answered: when the address goes all of them are still waited for.
+    const [recipe] = plan(1).tests;
+    give(plan(1, ['q'], { tests: [{ ...recipe!, timeoutNs: 5_000 * NS_PER_MS }] }));
+    await advance(1_000);
+    const [sentBefore, hellos] = [sends, bus.hellos.length];
+    expect(sentBefore).toBeGreaterThan(0);
+    addresses = ['198.51.100.1', '198.51.100.2'];
+    await advance(500);
+    const sentUntilNoticed = sends;
+    await advance(4_000);
+    expect(sends).toBe(sentUntilNoticed);
+    expect(noted).toEqual([1_500]);
+    expect(bus.hellos.slice(hellos)).toMatchObject([
+      { endpoints: [{ addresses: [{ bound: '198.51.100.1' }, { bound: '198.51.100.2' }] }] },
+    ]);
+    addresses = ['192.0.2.1'];
+    await advance(3_000);
+    expect(sends).toBeGreaterThan(sentUntilNoticed);
+    await advance(22_000);
+    const records = bus.reports.filter(({ intervalStartMs }) => intervalStartMs === NOON).flatMap((r) => r.records);
+    // Of the session that began, whose probes are never answered either, and of the one that ended.
+    expect(records).toMatchObject([{ contaminated: 0 }, { sent: 0, lost: 0, contaminated: sentUntilNoticed }]);
+    expect(bus.reports.at(-1)!.self.addressChanges).toBe(2);
   });
 
   it('measures by the plan, and every probe is in the interval of its scheduled send', async () => {

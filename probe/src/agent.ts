@@ -24,6 +24,7 @@ import {
   type Identity,
   type PathRecord,
   type Plan,
+  type PlannedSession,
   type Protocol,
   type RejectCause,
   type Report,
@@ -31,8 +32,10 @@ import {
   type Gateways,
 } from '@wanscope/shared';
 import type { Bus } from './bus.ts';
+import { AddressWatch, type AddressChange } from './address-watch.ts';
 import { IntervalClock, type IntervalSpan } from './interval.ts';
 import { OncePerCause, type Log } from './log.ts';
+import { sameAddress } from './net/destination.ts';
 import type { LoopDelay, LoopWatch } from './net/loop-watch.ts';
 import type { EngineCounts, EngineName, PacketEngine } from './net/packet-engine.ts';
 import type { PlanStore } from './plan-store.ts';
@@ -49,6 +52,9 @@ import { SendBudget, tcpStreamBytes, type UsageLedger } from './usage.ts';
 const DEFAULT_INTERVAL_MS = 10_000;
 /** Answers that come within their timeout may be handled this much after it. */
 const CLOSE_GRACE_MS = 100;
+/** How often the machine's addresses are looked at. Under the usual timeout, so that no probe is lost by then. */
+const ADDRESSES_EVERY_MS = 500;
+const GOING_KEPT_NS = 20 * NS_PER_MS;
 const HELLO_RETRY_MS = 1_000;
 const HELLO_LAST_RETRY_MS = 15_000;
 
@@ -80,6 +86,10 @@ export interface AgentOptions {
   readonly endpoints: () => Promise<readonly HelloEndpoint[]>;
   /** The default gateways now; none when absent. */
   readonly gateways?: () => Gateways;
+  /** Every address of this machine now; absent: a change of them is not noticed. */
+  readonly localAddresses?: () => readonly string[];
+  /** An address that the probe uses is not what it was. */
+  readonly onAddressChange?: () => void;
   readonly reflectorCounts: () => ReflectorCounts;
   readonly processUsage: () => { readonly rssBytes: number; readonly cpuNs: number };
   readonly reportFormat: ReportFormat;
@@ -107,6 +117,8 @@ export interface AgentState {
   readonly engineCounts: EngineCounts;
   /** Samples kept out of the statistics since boot, because the probe itself was late. */
   readonly contaminated: number;
+  /** How often addresses that the probe uses changed since boot. */
+  readonly addressChanges: number;
   /** Delay of the event loop in the interval that closed last. */
   readonly loopDelay: LoopDelay;
 }
@@ -146,6 +158,10 @@ export class Agent {
   #timerError: TimerError = { maxNs: 0, sumNs: 0, count: 0 };
   #loopDelay: LoopDelay = { maxNs: 0, sumNs: 0, count: 0 };
   #contaminated = 0;
+  readonly #addresses: AddressWatch | undefined;
+  #addressChanges = 0;
+  #cancelAddresses: (() => void) | undefined;
+  readonly #going = new Map<string, { readonly isGoing: boolean; readonly askedNs: number }>();
   #endpoints: readonly HelloEndpoint[] = [];
   #gateways: Gateways = {};
   #helloVersion = 0;
@@ -157,6 +173,7 @@ export class Agent {
     const { clock } = options;
     this.#options = options;
     this.#startedAtMs = clock.wallMs();
+    this.#addresses = options.localAddresses && new AddressWatch(options.localAddresses);
     this.#budget = new SendBudget(clock.monoNs());
     this.#plan = options.planStore.load();
     this.#intervals = new IntervalClock(clock, this.#plan?.intervalMs ?? DEFAULT_INTERVAL_MS);
@@ -172,6 +189,7 @@ export class Agent {
       countContaminated: () => {
         this.#contaminated += 1;
       },
+      isSourceGone: (planned) => this.#isSourceGone(planned) || this.#isSourceGoing(planned),
     };
     this.#tracer = options.makeTracer?.({
       clock,
@@ -200,6 +218,7 @@ export class Agent {
     if (this.#plan !== undefined) this.#run(this.#plan);
     else this.#publisher.useDictionary(this.#dictionary);
     this.#armBoundary();
+    this.#watchAddresses();
     bus.subscribe(subjectOf('plan', identity), (bytes) => this.#onPlan(bytes));
     bus.subscribe(subjectOf('ask', identity), (bytes) => this.#onAsk(bytes));
     bus.onStatus((connected) => {
@@ -215,6 +234,7 @@ export class Agent {
     this.#cancelBoundary?.();
     this.#cancelClose?.();
     this.#cancelHello?.();
+    this.#cancelAddresses?.();
     this.#schedule.clear();
     this.#tracer?.stop();
     const all = [...this.#sessions.values(), ...this.#draining.map(({ session }) => session)];
@@ -226,14 +246,15 @@ export class Agent {
     await Promise.race([this.#sayGoodbye(flushMs), this.#sleep(flushMs)]);
   }
 
-  /** Announces the endpoints again when they are not those of the last hello. */
-  async refreshEndpoints(): Promise<void> {
+  /** Announces the endpoints again when they are not those of the last hello. True when they were others. */
+  async refreshEndpoints(): Promise<boolean> {
     const endpoints = await this.#options.endpoints();
     const gateways = this.#options.gateways?.() ?? {};
-    if (JSON.stringify([endpoints, gateways]) === JSON.stringify([this.#endpoints, this.#gateways])) return;
+    if (JSON.stringify([endpoints, gateways]) === JSON.stringify([this.#endpoints, this.#gateways])) return false;
     this.#endpoints = endpoints;
     this.#gateways = gateways;
     this.#sayHello();
+    return true;
   }
 
   state(): AgentState {
@@ -255,6 +276,7 @@ export class Agent {
       engine: options.engine.name,
       engineCounts: options.engine.counts(),
       contaminated: this.#contaminated,
+      addressChanges: this.#addressChanges,
       loopDelay: this.#loopDelay,
     };
   }
@@ -384,6 +406,7 @@ export class Agent {
     const sessions = new Map<string, Session>();
     const removed = new Set(old.values());
     for (const planned of sessionsOf(plan)) {
+      if (this.#isSourceGone(planned)) continue;
       const kept = reusable ? old.get(recipeOf(planned)) : undefined;
       if (kept !== undefined) {
         kept.index = planned.index;
@@ -402,6 +425,7 @@ export class Agent {
     }
     for (const session of removed) {
       this.#schedule.remove(session);
+      if (this.#isSourceGone(session.planned)) session.sourceGone();
       session.endsWith(lastInterval);
       this.#draining.push({ session, lastInterval });
     }
@@ -412,6 +436,61 @@ export class Agent {
     this.#publisher.useDictionary(dictionary);
     this.#sending = false;
     this.#updateSending();
+  }
+
+  // ------------------------------------------------------------------------------------------------------ addresses
+
+  #isSourceGone({ source }: PlannedSession): boolean {
+    return source.address !== undefined && this.#addresses?.isGone(source.address) === true;
+  }
+
+  /** The system says no, and the next look is to come. Looks no more often than that is worth. */
+  #isSourceGoing({ source: { address } }: PlannedSession): boolean {
+    const nowNs = this.#options.clock.monoNs();
+    if (address === undefined || this.#addresses === undefined) return false;
+    const known = this.#going.get(address);
+    if (known !== undefined && nowNs - known.askedNs < GOING_KEPT_NS) return known.isGoing;
+    const isGoing = this.#addresses.isGoing(address);
+    this.#going.set(address, { isGoing, askedNs: nowNs });
+    return isGoing;
+  }
+
+  #watchAddresses(): void {
+    if (this.#addresses === undefined) return;
+    this.#cancelAddresses = this.#options.clock.after(ADDRESSES_EVERY_MS, () => {
+      this.#lookAtAddresses(this.#addresses!);
+      this.#watchAddresses();
+    });
+  }
+
+  /** Sessions stop at once when their address goes, and are begun anew when it comes back or a plan names another. */
+  #lookAtAddresses(watch: AddressWatch): void {
+    const change = watch.look();
+    this.#going.clear();
+    if (change === undefined) return;
+    const used = new Set([
+      ...(this.#plan?.sources ?? []).flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6]),
+      ...this.#endpoints.flatMap(({ addresses }) => addresses.map(({ bound }) => bound)),
+    ]);
+    const isUsed = (address: string): boolean =>
+      [...used].some((one) => one !== undefined && sameAddress(one, address));
+    const concerns = [...change.gone, ...change.come].some(isUsed);
+    if (concerns) {
+      this.#tellAddressChange(change);
+      if (this.#plan !== undefined) this.#run(this.#plan);
+    }
+    this.refreshEndpoints().then(
+      (isOther) => {
+        if (isOther && !concerns) this.#tellAddressChange(change);
+      },
+      (error: unknown) => this.#options.log.warn({ error: String(error) }, 'cannot tell the addresses of this machine'),
+    );
+  }
+
+  #tellAddressChange({ gone, come }: AddressChange): void {
+    this.#addressChanges += 1;
+    this.#options.log.info({ gone, come }, 'addresses changed');
+    this.#options.onAddressChange?.();
   }
 
   #expired(): boolean {
@@ -585,6 +664,7 @@ export class Agent {
       engineRingDropped: rowsDropped,
       engineKernelDropped: receiveDropped,
       kernelEngine: engine.name === 'kernel' ? 1 : 0,
+      addressChanges: this.#addressChanges,
       routesUnavailable: this.#tracer === undefined ? 1 : 0,
     };
   }

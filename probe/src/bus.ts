@@ -39,6 +39,8 @@ export interface Bus {
   lastState(subject: string): Promise<Uint8Array | undefined>;
   /** Called at each connect and reconnect (true) and at each loss of the connection (false). */
   onStatus(listener: (connected: boolean) => void): void;
+  /** Finds out whether the connection is alive, and connects anew if it is not; absent where it cannot die unnoticed. */
+  verify?(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -57,6 +59,8 @@ export interface NatsBusOptions {
 }
 
 const PUBLISH_TIMEOUT_MS = 5_000;
+/** How long the broker may take to show that a connection is alive. */
+const VERIFY_MS = 2_000;
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 10_000;
 
@@ -121,6 +125,18 @@ export class NatsBus implements Bus {
 
   onStatus(listener: (connected: boolean) => void): void {
     this.#listeners.push(listener);
+  }
+
+  /** Connects anew unless the broker answers soon: a connection from an address that has gone is silent for long. */
+  async verify(): Promise<void> {
+    const connection = this.#connection;
+    if (connection === undefined || !this.#connected) return;
+    const answered = connection.flush().then(
+      () => true,
+      () => false,
+    );
+    if (await Promise.race([answered, this.#sleep(VERIFY_MS).then(() => false)])) return;
+    await connection.reconnect().catch(() => undefined);
   }
 
   async close(): Promise<void> {

@@ -172,6 +172,11 @@ export async function startProbe(
     makeTracer: followsRoutes ? (context) => new RouteTracer({ engine, resolver, tcp: native }, context) : undefined,
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts),
     gateways: readGateways,
+    localAddresses: () => interfaceAddresses().map(({ address }) => address),
+    onAddressChange: () => {
+      egress?.forget();
+      void bus.verify?.();
+    },
     reflectorCounts: () => reflectors.counts,
     processUsage: () => {
       const { user, system } = process.cpuUsage();

@@ -23,6 +23,7 @@ const STATE: AgentState = {
     receiveDropped: 5,
     wallSteps: 1,
   },
+  addressChanges: 4,
   contaminated: 4,
   loopDelay: { maxNs: 4_000_000, sumNs: 5_000_000, count: 5 },
 };

@@ -181,6 +181,13 @@ const DEFINITIONS: readonly Definition[] = [
     },
   },
   {
+    name: 'wan_probe_address_changes_total',
+    type: 'counter',
+    help: 'Times that addresses which the probe announces or sends from went, came back or were replaced.',
+    labels: [],
+    values: ({ state }) => one(state().addressChanges),
+  },
+  {
     name: 'wan_probe_contaminated_samples_total',
     type: 'counter',
     help: 'Samples kept out of the statistics because the probe itself was late or missed answers.',

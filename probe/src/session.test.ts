@@ -255,6 +255,26 @@ describe('a session', () => {
     expect(closeInterval()).toMatchObject({ sent: 0, lost: 0, notSent: 5, outcomes: { unresolved: 5 } });
   });
 
+  it('calls a way out that is missing loss, and a source address that is missing a local error', () => {
+    let isGone = false;
+    schedule.clear();
+    session = new Session(PLANNED, 'd1', 2, 10_000, prober(false), {
+      clock,
+      budget: new SendBudget(0),
+      intervalAt: () => intervals.current,
+      countBytes: () => undefined,
+      isSourceGone: () => isGone,
+      ...instrument,
+    });
+    schedule.add(session);
+    onSend = (seq) => {
+      isGone = seq >= 4;
+      events.settle(seq, 'unreachable');
+    };
+    clock.advance(9_950);
+    expect(session.close(intervals.current)).toMatchObject({ sent: 4, lost: 4, notSent: 6 });
+  });
+
   it('counts what would have left by another interface as misrouted, neither sent nor lost', () => {
     onSend = (seq) => {
       if (seq < 4) {

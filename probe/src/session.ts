@@ -52,6 +52,8 @@ export interface SessionContext {
   missed(sentNs: number, deadlineNs: number): boolean;
   /** Counts a sample that says nothing of the network, because the probe itself was late. */
   countContaminated(): void;
+  /** True when the source address of a session is no longer this machine's; absent where that is not watched. */
+  isSourceGone?(planned: PlannedSession): boolean;
 }
 
 /** One flow of a session: its part of both intervals, and what goes on across them. */
@@ -238,6 +240,17 @@ export class Session implements ProbeEvents, Task {
     this.#inFlight.expireInterval(Infinity, () => undefined);
   }
 
+  /** The source address is gone: what is in flight cannot be answered any more, and that is no loss. Nothing else is heard. */
+  sourceGone(): void {
+    this.#context.drain();
+    this.#inFlight.expireInterval(Infinity, (seq, how) => {
+      if (this.#isWarmUp(seq)) return;
+      if (how === 'lost') this.#contaminated(seq);
+      else this.#expired(seq, how);
+    });
+    this.#channel.close();
+  }
+
   /** Sends no more: `number` is the last interval that is reported, and what still arrives counts there. */
   endsWith(number: number): void {
     this.#lastInterval = number;
@@ -326,8 +339,11 @@ export class Session implements ProbeEvents, Task {
     if (counts !== undefined) counts.seenDscp = dscp;
   }
 
-  settle(wireSeq: number, outcome: Outcome, rttNs?: number, contaminated = false): void {
+  settle(wireSeq: number, ended: Outcome, rttNs?: number, contaminated = false): void {
     const seq = this.#inFlight.unwrap(wireSeq);
+    // Without its address the machine has no way out: that is no answer of the network.
+    const isLocal = ended === 'unreachable' && this.#context.isSourceGone?.(this.planned) === true;
+    const outcome = isLocal ? 'not_sent' : ended;
     const counts = this.#countsOf(seq);
     switch (outcome) {
       case 'answered':

@@ -227,6 +227,7 @@ export const SELF_FIELDS = [
   'engineKernelDropped',
   'kernelEngine',
   'routesUnavailable',
+  'addressChanges',
 ] as const;
 export type SelfField = (typeof SELF_FIELDS)[number];
 /**

@@ -379,6 +379,11 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
       '1 when the probe cannot follow routes: that needs the kernel engine and CAP_NET_RAW.',
       'routesUnavailable',
     ),
+    selfTotal(
+      'wan_probe_address_changes_total',
+      'Times that addresses which the probe announces or sends from went, came back or were replaced.',
+      'addressChanges',
+    ),
     self('wan_probe_paused', '1', '1 while the probe is paused.', 'paused'),
     counter(
       'wan_uplink_used_bytes_total',
