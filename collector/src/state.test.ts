@@ -2,7 +2,7 @@ import { Buckets, OUTCOMES, pathKey, type Outcome, type PathParts, type PathReco
 import { pathOf, recordOf } from '@wanscope/shared/testing';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { pathView } from './api/paths.ts';
-import { COUNTER, GAUGE, type SeriesTable } from './series-table.ts';
+import { COUNTER, GAUGE, STRIDE, type SeriesTable } from './series-table.ts';
 import { MeasurementState, rollupState } from './state.ts';
 
 const START_MS = Date.UTC(2026, 0, 5, 12);
@@ -82,6 +82,29 @@ describe('a voice test', () => {
     apply(slot, recordOf(0, [10e6]), 1);
     expect(state.paths.gauge(slot, GAUGE.mos)).toBeUndefined();
   });
+});
+
+test('an external target has objectives of its own, also when they change and after a restart', () => {
+  const policy = (lossRatio: number | undefined) => (_src: string, dst: string) => ({
+    objective: { rttNs: undefined, lossRatio: dst === 'crm' ? lossRatio : undefined },
+    denied: false,
+    voice: undefined,
+  });
+  const external = { dstSite: 'external', dstKind: 'external' as const };
+  state.setPolicy(policy(0.1));
+  const crm = state.acquirePath(partsOf({ ...external, dst: 'crm' }), START_MS);
+  const other = state.acquirePath(partsOf({ ...external, dst: 'other' }), START_MS);
+  const half = { ...recordOf(0, [10e6]), sent: 2, lost: 1 };
+  for (let i = 0; i < 3; i += 1) for (const slot of [crm, other]) apply(slot, half, i);
+  expect(state.stateOf(crm)).toEqual({ state: 'degraded', reason: 'loss_objective' });
+  expect(state.stateOf(other).state).toBe('ok');
+  const restored = new MeasurementState(policy(undefined));
+  const saved = new Float64Array(STRIDE);
+  state.paths.copyRow(crm, saved, 0);
+  const slot = restored.restorePath(state.paths.partsOf(crm), saved);
+  expect(restored.paths.gauge(slot, GAUGE.objectiveLossRatio)).toBeUndefined();
+  restored.setPolicy(policy(0.2));
+  expect(restored.paths.gauge(slot, GAUGE.objectiveLossRatio)).toBe(0.2);
 });
 
 test('the class seen is the latest live interval’s, and unknown when that has none', () => {

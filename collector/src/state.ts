@@ -39,14 +39,14 @@ import { RecentDelaysTable } from './recent-delays.ts';
 import { RouteBook } from './route-book.ts';
 import { COUNTER, GAUGE, SeriesTable, TextPool, type SeriesParts } from './series-table.ts';
 
-/** What configuration says of an ordered pair of sites and a test. */
+/** What configuration says of an ordered pair of sites (or of a site and an external target) and a test. */
 export interface PairPolicy {
   readonly objective: Objective;
   readonly denied: boolean;
   /** The test is a call. */
   readonly voice: VoiceConfig | undefined;
 }
-export type PolicyLookup = (srcSite: string, dstSite: string, test: string) => PairPolicy;
+export type PolicyLookup = (srcSite: string, dst: string, test: string) => PairPolicy;
 
 /**
  * How far a record is believed: `live` counts and says how the path is; `counted` counts only (its stamp lies in the
@@ -175,6 +175,7 @@ export class MeasurementState {
   setPolicy(policy: PolicyLookup): void {
     this.#policy = policy;
     this.sites.forEach((slot) => this.#writePolicy(slot));
+    this.paths.forEach((slot) => this.#writeTargetPolicy(slot));
   }
 
   /** Gives a restored path its place in the rollups; the rollups' counters are restored by their own rows. */
@@ -188,6 +189,7 @@ export class MeasurementState {
     const unverified = this.paths.get(slot, GAUGE.reason) === NEVER_ANSWERED;
     this.paths.set(slot, GAUGE.hostSlot, hostSlot);
     this.paths.set(slot, GAUGE.siteSlot, siteSlot);
+    this.#writeTargetPolicy(slot);
     for (const [table, column] of this.#rollups()) {
       const rollup = this.paths.get(slot, column);
       addTo(table, rollup, GAUGE.membersByState + NO_DATA, -1);
@@ -219,6 +221,7 @@ export class MeasurementState {
     this.paths.set(slot, GAUGE.state, NO_DATA);
     this.paths.set(slot, GAUGE.reason, NOT_MEASURED_REASON);
     this.paths.set(slot, GAUGE.sinceMs, nowMs);
+    this.#writeTargetPolicy(slot);
     for (const [table, rollup] of [
       [this.hosts, hostSlot],
       [this.sites, siteSlot],
@@ -230,7 +233,10 @@ export class MeasurementState {
   }
 
   #observe(slot: number, record: PathRecord, site: number, endMs: number): void {
-    const { paths, sites } = this;
+    const { paths } = this;
+    // Targets share the site `external`, and have objectives of their own.
+    const [ruled, rule] = this.#isTarget(slot) ? [paths, slot] : [this.sites, site];
+    const isDenied = ruled.get(rule, GAUGE.denied) === 1;
     const page = paths.pageOf(slot);
     const base = paths.baseOf(slot);
     const history = this.#history;
@@ -249,7 +255,10 @@ export class MeasurementState {
         refused: record.outcomes?.refused ?? 0,
         meanRttNs: record.rtt === undefined ? undefined : record.rtt.sumNs / record.rtt.count,
       },
-      { rttNs: sites.gauge(site, GAUGE.objectiveRttNs), lossRatio: sites.gauge(site, GAUGE.objectiveLossRatio) },
+      {
+        rttNs: ruled.gauge(rule, GAUGE.objectiveRttNs),
+        lossRatio: ruled.gauge(rule, GAUGE.objectiveLossRatio),
+      },
     );
     page[base + GAUGE.rttBreaches] = history.rttBreaches;
     page[base + GAUGE.lossBreaches] = history.lossBreaches;
@@ -261,10 +270,10 @@ export class MeasurementState {
     if (record.sent > 0) {
       page[base + GAUGE.sentEndMs] = endMs;
       if (record.lost < record.sent) page[base + GAUGE.answerEndMs] = endMs;
-      this.#setVerdict(slot, judge(history, sites.get(site, GAUGE.denied) === 1), endMs);
+      this.#setVerdict(slot, judge(history, isDenied), endMs);
     } else if (page[base + GAUGE.state] === NO_DATA) {
       // The source is back, or the path is new: what is known of it stands until it is measured again.
-      this.#setVerdict(slot, judge(history, sites.get(site, GAUGE.denied) === 1), endMs);
+      this.#setVerdict(slot, judge(history, isDenied), endMs);
     }
   }
 
@@ -284,6 +293,19 @@ export class MeasurementState {
       addTo(table, rollup, GAUGE.membersByState + state, 1);
       addTo(table, rollup, GAUGE.unverifiedMembers, unverifiedBy);
     }
+  }
+
+  #isTarget(slot: number): boolean {
+    return this.paths.part(slot, 'dstKind') === 'external';
+  }
+
+  #writeTargetPolicy(slot: number): void {
+    if (!this.#isTarget(slot)) return;
+    const part = (field: 'srcSite' | 'dst' | 'test'): string => this.paths.part(slot, field);
+    const { objective, denied } = this.#policy(part('srcSite'), part('dst'), part('test'));
+    this.paths.set(slot, GAUGE.objectiveRttNs, objective.rttNs ?? Number.NaN);
+    this.paths.set(slot, GAUGE.objectiveLossRatio, objective.lossRatio ?? Number.NaN);
+    this.paths.set(slot, GAUGE.denied, denied ? 1 : 0);
   }
 
   #writePolicy(site: number): void {
