@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, watch } from 'node:fs';
 import { request } from 'node:http';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { basename, dirname } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { pino } from 'pino';
@@ -77,7 +77,7 @@ function readConfig(file: string): OperatorConfig {
       `${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`,
     ]);
   }
-  return parseOperatorConfig(text, file);
+  return parseOperatorConfig(text, file, (path) => readFileSync(resolve(dirname(file), path), 'utf8'));
 }
 
 function listenAddresses(flags: Flags): ListenAddress[] {

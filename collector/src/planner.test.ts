@@ -256,6 +256,39 @@ targets:
   });
 });
 
+describe('a key of STAMP', () => {
+  const [ofTest, ofTarget] = ['000102030405060708090a0b0c0d0e0f', 'ffeeddccbbaa99887766554433221100'];
+  const config = configOf(`${sitesOf(['a', 'b'])}
+tests:
+  open:   { protocol: udp }
+  secret: { protocol: udp, stampKey: ${ofTest} }
+meshes: [{ shape: full, tests: [open, secret] }]
+targets:
+  router: { kind: responder, site: b, host: 192.0.2.99, stampKey: ${ofTarget}, tests: [secret] }
+  other:  { kind: responder, site: b, host: 192.0.2.98, tests: [secret] }
+`);
+  const plan = plansOf(config, [helloOf('a/p'), helloOf('b/q')]).get('a/p')!;
+
+  test("is the target's or else the test's, and makes packets of 112 octets", () => {
+    const found = sessionsOf(plan)
+      .filter(({ path }) => path.family === 'ipv4')
+      .map(({ path, test, target }) => [path.test, path.dst, test.sizeBytes, target.stampKey]);
+    expect(found).toEqual([
+      ['open', 'q', 44, undefined],
+      ['secret', 'q', 112, ofTest],
+      ['secret', 'router', 112, ofTarget],
+      ['secret', 'other', 112, ofTest],
+    ]);
+    expect(decodePlan(encodePlan(plan), plan)).toEqual(plan);
+  });
+
+  test('is never shown', () => {
+    const shown = JSON.stringify(withoutSecrets(plan));
+    expect(shown).not.toContain(ofTest);
+    expect(shown).not.toContain(ofTarget);
+  });
+});
+
 describe('a DNS test', () => {
   const config = configOf(`${sitesOf(['a'])}
 tests:

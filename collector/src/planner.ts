@@ -306,6 +306,7 @@ class PlanBuilder {
       ...(routeIntervalNs === undefined ? {} : { routeIntervalNs }),
       ...(proxy === undefined ? {} : { proxy }),
       ...(question === undefined ? {} : { question }),
+      ...(test.stampKey === undefined ? {} : { stampKey: test.stampKey }),
     });
     this.#testIndex.set(name, this.#tests.length - 1);
     return this.#tests.length - 1;
@@ -400,12 +401,18 @@ function targetDestination(target: TargetConfig, side: 'url' | 'host'): PlanDest
   if (side === 'url') {
     return { ...common, url: target.url!, ports: {}, ...(target.proxy === undefined ? {} : { proxy: target.proxy }) };
   }
-  const { port, question } = target;
+  const { port, question, stampKey } = target;
   const ports =
     target.kind === 'responder'
       ? { udp: port ?? STAMP_PORT }
       : { ...(port === undefined ? {} : { tcp: port }), dns: port ?? DNS_PORT };
-  return { ...common, ...hostOf(target.host!), ports, ...(question === undefined ? {} : { question }) };
+  return {
+    ...common,
+    ...hostOf(target.host!),
+    ports,
+    ...(question === undefined ? {} : { question }),
+    ...(stampKey === undefined ? {} : { stampKey }),
+  };
 }
 
 function hostOf(host: string): { ipv4?: string; ipv6?: string; host?: string } {

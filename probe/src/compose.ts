@@ -82,11 +82,19 @@ export async function openPrivileged(settings: Settings, edges: ProbeEdges): Pro
     addresses: settings.addresses,
     clock,
     native,
+    stampKey: settings.stampKeyFile === '' ? undefined : readStampKey(settings.stampKeyFile),
     usage,
     log,
   });
   await reflectors.open();
   return { engine, native, watch, reflectors, usage };
+}
+
+/** @throws Error when there is no key: reflecting without it would answer anybody. */
+function readStampKey(file: string): Uint8Array {
+  const text = readFileSync(file, 'utf8').trim();
+  if (!/^(?:[0-9a-fA-F]{2}){16,64}$/.test(text)) throw new Error(`${file}: must hold 32 to 128 hexadecimal digits`);
+  return Buffer.from(text, 'hex');
 }
 
 /** The native module, unless it is not wanted or not there. */

@@ -21,6 +21,8 @@ export interface Settings {
   /** Undefined: detect. */
   readonly addresses: readonly LocalAddress[] | undefined;
   readonly reflect: ReflectPorts;
+  /** Path of a file; '' for none. */
+  readonly stampKeyFile: string;
   readonly engine: 'auto' | EngineName;
   readonly stateDirectory: string;
   readonly logLevel: LogLevel;
@@ -74,6 +76,13 @@ export const SETTINGS = [
     value: 'list',
     standard: 'udp:862,tcp:8620,http:8621',
     help: 'ports to answer peers on',
+  },
+  {
+    env: 'WAN_STAMP_KEY_FILE',
+    flag: 'stamp-key-file',
+    value: 'file',
+    standard: '',
+    help: 'key of the STAMP reflector, hexadecimal: only what is authenticated with it is answered (default: none)',
   },
   {
     env: 'WAN_ENGINE',
@@ -175,6 +184,7 @@ export function readSettings(
         ? undefined
         : read.parsed('WAN_ADDRESSES', parseAddresses(valueOf('WAN_ADDRESSES')), []),
     reflect: read.parsed('WAN_REFLECT', parseReflect(reflectText), {}),
+    stampKeyFile: valueOf('WAN_STAMP_KEY_FILE'),
     engine: read.oneOf('WAN_ENGINE', valueOf('WAN_ENGINE'), ENGINE_CHOICES),
     stateDirectory: valueOf('WAN_STATE_DIR'),
     logLevel: read.oneOf('WAN_LOG_LEVEL', valueOf('WAN_LOG_LEVEL'), LOG_LEVELS),

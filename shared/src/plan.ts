@@ -35,6 +35,9 @@ const questionSchema = z.strictObject({
 /** A proxy that speaks plain HTTP. Its user name and password are in the URL. */
 const proxyUrl = z.url({ protocol: /^http$/ }).max(512);
 
+/** SECRET: the key of STAMP's authenticated mode, in hexadecimal digits. Never shown, never logged. */
+const stampKey = z.string().regex(/^(?:[0-9a-f]{2}){16,64}$/, 'must be a key of 16 to 64 octets');
+
 const planTestSchema = z.strictObject({
   name: token,
   protocol: z.enum(PROTOCOLS),
@@ -54,6 +57,8 @@ const planTestSchema = z.strictObject({
   proxy: proxyUrl.optional(),
   /** DNS: what to ask, unless the destination says. */
   question: questionSchema.optional(),
+  /** UDP: STAMP is authenticated with this key, unless the destination has one. */
+  stampKey: stampKey.optional(),
   /** UDP: source ports that take turns; absent: one, which all such sessions share. */
   flows: z.int().min(2).max(MAX_FLOWS).optional(),
   /** Between two rounds that follow the session's route; absent: its route is not followed. */
@@ -92,6 +97,8 @@ const planDestinationSchema = z.strictObject({
   proxy: proxyUrl.optional(),
   /** What DNS tests ask here. */
   question: questionSchema.optional(),
+  /** STAMP is authenticated with this key. */
+  stampKey: stampKey.optional(),
 });
 
 const familyNumber = z.union([z.literal(4), z.literal(6)]);
@@ -137,6 +144,8 @@ export interface PlannedSession {
     readonly proxy?: string;
     /** DNS: what to ask. */
     readonly question?: DnsQuestion;
+    /** UDP, SECRET: the key of the authenticated mode. */
+    readonly stampKey?: string;
   };
 }
 
@@ -170,6 +179,7 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
     if (test.protocol === 'dns' && question === undefined) {
       throw new RejectedMessage('impossible_value', `session ${position} has no question`);
     }
+    const key = test.protocol === 'udp' ? (destination.stampKey ?? test.stampKey) : undefined;
     const proxy = destination.url === undefined ? undefined : (destination.proxy ?? test.proxy);
     return {
       index: position,
@@ -197,6 +207,7 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
         port: targetPort,
         ...(question && { question }),
         ...(proxy && { proxy }),
+        ...(key && { stampKey: key }),
       },
     };
   });

@@ -239,9 +239,14 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
   );
 }
 
-/** A plan as it may be shown: proxies without user name and password. */
+interface Secretive {
+  readonly proxy?: string | undefined;
+  readonly stampKey?: string | undefined;
+}
+
+/** A plan as it may be shown: proxies without user name and password, no keys. */
 export function withoutSecrets(plan: Plan): Plan {
-  const shown = <T extends { readonly proxy?: string | undefined }>(entry: T): T =>
+  const shown = <T extends Secretive>({ stampKey: _stampKey, ...entry }: T): Omit<T, 'stampKey'> =>
     entry.proxy === undefined ? entry : { ...entry, proxy: new URL(entry.proxy).origin };
   return { ...plan, tests: plan.tests.map(shown), destinations: plan.destinations.map(shown) };
 }

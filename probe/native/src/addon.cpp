@@ -206,6 +206,9 @@ napi_value openStream(napi_env env, napi_callback_info info) {
   options.probesMtu = toBoolean(env, member(env, arguments.at[1], "probesMtu"));
   options.length = static_cast<uint16_t>(read("length"));
   options.timeoutNs = static_cast<int64_t>(read("timeoutNs"));
+  size_t keyBytes = 0;
+  const auto* key = memoryOf<char>(env, member(env, arguments.at[1], "key"), keyBytes);
+  if (keyBytes > 0) options.key.assign(key, keyBytes);
   return number(env, handle->object->openStream(options));
 }
 
@@ -362,9 +365,12 @@ napi_value openReflector(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
   auto* handle = handleOf<Reflector>(env, arguments.at[0]);
   if (handle == nullptr) return number(env, EBADF);
+  size_t keyBytes = 0;
+  const auto* key = memoryOf<char>(env, arguments.at[5], keyBytes);
   return number(env, handle->object->open(toText(env, arguments.at[1]),
                                           static_cast<uint16_t>(toNumber(env, arguments.at[2])),
-                                          toBoolean(env, arguments.at[3]), toBoolean(env, arguments.at[4])));
+                                          toBoolean(env, arguments.at[3]), toBoolean(env, arguments.at[4]),
+                                          keyBytes == 0 ? std::string() : std::string(key, keyBytes)));
 }
 
 napi_value reflectorPort(napi_env env, napi_callback_info info) {

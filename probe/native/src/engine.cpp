@@ -255,6 +255,7 @@ struct Engine::Stream {
   /** The latest probe of each hop limit, plus 1: what a short quote is about. */
   uint32_t latest[kMaxHops];
   int64_t timeoutNs;
+  std::unique_ptr<Hmac> hmac;
   alignas(cmsghdr) uint8_t control[96];
   size_t controlLength;
   /** By sequence number: it waits for its first answer; its transmit stamp is not the kernel's. */
@@ -269,6 +270,8 @@ struct Engine::Port {
   std::string source;
   std::string device;
   uint16_t sourcePort = 0;
+  /** All its streams are of the authenticated mode: their fields are elsewhere. */
+  bool authenticated = false;
   /** The port it is bound to. */
   uint16_t boundPort = 0;
   int fd = -1;
@@ -484,6 +487,7 @@ Engine::Port* Engine::portFor(const StreamOptions& options, uint16_t ssid, int& 
     if (!options.udp) return port.get();
     const auto taken = port->bySsid.find(ssid);
     if (port->source == options.source && port->device == options.device && port->sourcePort == options.sourcePort &&
+        port->authenticated == !options.key.empty() &&
         (taken == port->bySsid.end() || taken->second->id == options.id)) {
       return port.get();
     }
@@ -497,6 +501,7 @@ Engine::Port* Engine::portFor(const StreamOptions& options, uint16_t ssid, int& 
   port->source = options.source;
   port->device = options.device;
   port->sourcePort = options.sourcePort;
+  port->authenticated = !options.key.empty();
   error = openPort(*port);
   if (error != 0) return nullptr;
   ports_.push_back(std::move(port));
@@ -513,7 +518,8 @@ int Engine::openStream(const StreamOptions& options) {
   stream->traces = options.traces;
   stream->probesMtu = options.probesMtu;
   std::memset(stream->latest, 0, sizeof stream->latest);
-  const size_t least = options.udp ? kStampBytes : kEchoBytes;
+  if (!options.key.empty()) stream->hmac = std::make_unique<Hmac>(options.key);
+  const size_t least = stream->hmac ? kAuthenticatedBytes : options.udp ? kStampBytes : kEchoBytes;
   stream->length = static_cast<uint16_t>(std::min(kMaxPacketBytes, std::max<size_t>(least, options.length)));
   stream->checksum = !options.udp && stream->length >= kBalancedEchoBytes ? options.checksum : 0;
   if (!parseAddress(options.destination, options.v6, options.udp ? options.port : 0, stream->destination,
@@ -764,7 +770,11 @@ void Engine::flush(Port& port, int64_t now) {
     uint8_t* head = port.heads[i];
     const int64_t time = monoNs();
     size_t headBytes = kEchoBytes;
-    if (port.kind == SocketKind::kUdp) {
+    if (port.kind == SocketKind::kUdp && stream.hmac) {
+      headBytes = kAuthenticatedBytes;
+      port.tokens[i] = writeAuthenticatedStamp(head, stream.id, stream.ssid, due.seq, readClock(CLOCK_REALTIME),
+                                               clockState_.estimate(time), cookie_, *stream.hmac);
+    } else if (port.kind == SocketKind::kUdp) {
       headBytes = kStampBytes;
       port.tokens[i] = writeStamp(head, stream.id, stream.ssid, due.seq, readClock(CLOCK_REALTIME),
                                   clockState_.estimate(time), cookie_);
@@ -1002,17 +1012,18 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     uint32_t reflectorSeq = 0;
     Quote quote;
     if (port.kind == SocketKind::kUdp) {
-      if (length < kShortStampBytes) continue;
-      found.seq = get32(bytes + 24);
-      found.token = {get32(bytes + 28), get32(bytes + 32)};
-      estimate = get16(bytes + 12);
-      arrivedWallNs = wallNsOf(get64(bytes + 16), estimate);
-      dwellNs = wallNsOf(get64(bytes + 4), estimate) - arrivedWallNs;
+      const StampLayout& at = port.authenticated ? kAuthenticatedLayout : kOpenLayout;
+      if (length < at.least) continue;
+      found.seq = get32(bytes + at.senderSeq);
+      found.token = {get32(bytes + at.t1), get32(bytes + at.t1 + 4)};
+      estimate = get16(bytes + at.estimate);
+      arrivedWallNs = wallNsOf(get64(bytes + at.t2), estimate);
+      dwellNs = wallNsOf(get64(bytes + at.t3), estimate) - arrivedWallNs;
       reflectorSeq = get32(bytes);
       const auto isOurs = [&](const Stream& candidate) {
         return markT1(candidate.id, found.seq, found.token.high, found.token.low, cookie_) == found.token.low;
       };
-      const uint16_t ssid = get16(bytes + 14);
+      const uint16_t ssid = get16(bytes + at.ssid);
       if (ssid != 0) {
         const auto known = port.bySsid.find(ssid);
         if (known != port.bySsid.end()) found.stream = known->second;
@@ -1026,6 +1037,11 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
       }
       if (found.stream == nullptr) continue;
       found.authentic = isOurs(*found.stream);
+      if (found.stream->hmac && !found.stream->hmac->verify(bytes, kHmacAt, bytes + kHmacAt)) {
+        // No token is the one that was sent: it will be called forged.
+        found.token = {~found.token.high, ~found.token.low};
+        found.authentic = false;
+      }
     } else if (isEchoReply(bytes, length, port.v6)) {
       Echo echo;
       if (!readEcho(bytes, length, echo) || !findEcho(port, echo, found)) continue;
@@ -1127,8 +1143,9 @@ bool Engine::findQuoted(const Port& port, const Quote& quote, Found& found) {
       if (portOf(stream->destination) != get16(quote.bytes + 2)) continue;
       if (quote.length >= kUdpBytes + 16) {
         const uint8_t* stamp = quote.bytes + kUdpBytes;
-        if (get16(stamp + 14) != ssid) continue;
-        const Token token{get32(stamp + 4), get32(stamp + 8)};
+        const size_t before = candidate->authenticated ? 12 : 0;
+        if (quote.length < kUdpBytes + before + 16 || get16(stamp + before + 14) != ssid) continue;
+        const Token token{get32(stamp + before + 4), get32(stamp + before + 8)};
         if (markT1(stream->id, get32(stamp), token.high, token.low, cookie_) != token.low) return false;
         found = {stream, get32(stamp), token, true};
         return true;

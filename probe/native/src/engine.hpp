@@ -65,6 +65,8 @@ struct StreamOptions {
   bool probesMtu = false;
   uint16_t length = 0;
   int64_t timeoutNs = 0;
+  /** STAMP: the key of its authenticated mode; empty for the other one. */
+  std::string key;
 };
 
 struct EngineCounts {

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "clock.hpp"
+#include "hmac.hpp"
 
 namespace wanscope {
 
@@ -78,7 +79,10 @@ constexpr size_t kEchoBytes = 36;
 constexpr size_t kStampBytes = 44;
 /** The answer of a TWAMP-Light reflector. */
 constexpr size_t kShortStampBytes = 41;
-constexpr size_t kHeadBytes = 48;
+/** With an HMAC over all of it before. */
+constexpr size_t kAuthenticatedBytes = 112;
+constexpr size_t kHmacAt = kAuthenticatedBytes - Hmac::kBytes;
+constexpr size_t kHeadBytes = kAuthenticatedBytes;
 constexpr uint32_t kMagic = 0x57414e53;
 constexpr uint32_t kT1HashMask = 0xfff;
 constexpr int64_t kNtpUnixOffsetS = 2'208'988'800;
@@ -166,6 +170,29 @@ inline Token writeStamp(uint8_t* head, uint32_t session, uint16_t ssid, uint32_t
   std::memset(head + 16, 0, kStampBytes - 16);
   return {high, low};
 }
+
+/** The same in the authenticated mode, as in `src/packet/stamp-auth.ts`. */
+inline Token writeAuthenticatedStamp(uint8_t* head, uint32_t session, uint16_t ssid, uint32_t seq, int64_t wallNs,
+                                     uint16_t errorEstimate, const Cookie& cookie, const Hmac& hmac) {
+  const uint64_t t1 = ntpOf(wallNs);
+  const auto high = static_cast<uint32_t>(t1 >> 32);
+  const uint32_t low = markT1(session, seq, high, static_cast<uint32_t>(t1), cookie);
+  std::memset(head, 0, kAuthenticatedBytes);
+  put32(head, seq);
+  put32(head + 16, high);
+  put32(head + 20, low);
+  put16(head + 24, errorEstimate);
+  put16(head + 26, ssid);
+  hmac.sign(head, kHmacAt, head + kHmacAt);
+  return {high, low};
+}
+
+/** Where the fields of a reflector's packet are in each mode. */
+struct StampLayout {
+  size_t least, t3, estimate, ssid, t2, senderSeq, t1;
+};
+constexpr StampLayout kOpenLayout{kShortStampBytes, 4, 12, 14, 16, 24, 28};
+constexpr StampLayout kAuthenticatedLayout{kAuthenticatedBytes, 16, 24, 26, 32, 48, 64};
 
 struct Echo {
   uint16_t identifier = 0;

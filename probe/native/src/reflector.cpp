@@ -47,8 +47,9 @@ Reflector::~Reflector() {
   if (stopFd_ >= 0) close(stopFd_);
 }
 
-int Reflector::open(const std::string& address, uint16_t port, bool v6, bool onlyV6) {
+int Reflector::open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const std::string& key) {
   v6_ = v6;
+  if (!key.empty()) hmac_ = std::make_unique<Hmac>(key);
   fd_ = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd_ < 0) return errno;
   if (setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes) != 0) {
@@ -251,9 +252,11 @@ void Reflector::answer(size_t count) {
     // Wall time by the distance from T2, so that setting the clock in between cannot make a wrong dwell.
     const int64_t wall = slot.receivedWallNs + (monoNs() - slot.receivedNs);
     const uint64_t t3 = ntpOf(wall + sendDelayNs_);
-    put32(packet + 4, static_cast<uint32_t>(t3 >> 32));
-    put32(packet + 8, static_cast<uint32_t>(t3));
-    put16(packet + 12, clockState_.estimate(monoNs()));
+    const StampLayout& at = hmac_ ? kAuthenticatedLayout : kOpenLayout;
+    put32(packet + at.t3, static_cast<uint32_t>(t3 >> 32));
+    put32(packet + at.t3 + 4, static_cast<uint32_t>(t3));
+    put16(packet + at.estimate, clockState_.estimate(monoNs()));
+    if (hmac_ && length >= kAuthenticatedBytes) hmac_->sign(packet, kHmacAt, packet + kHmacAt);
     const ssize_t sent = sendmsg(fd_, &message, MSG_DONTWAIT);
     numbers[0] = sent < 0 ? errno : 0;
     if (sampled && sent >= 0) sampleWallNs_ = wall;

@@ -9,12 +9,14 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "clock.hpp"
+#include "hmac.hpp"
 
 namespace wanscope {
 
@@ -37,8 +39,8 @@ class Reflector {
   Reflector(const Reflector&) = delete;
   Reflector& operator=(const Reflector&) = delete;
 
-  /** Binds and starts. Returns 0 or an errno. */
-  int open(const std::string& address, uint16_t port, bool v6, bool onlyV6);
+  /** Binds and starts. With a `key`, answers are of the authenticated mode. Returns 0 or an errno. */
+  int open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const std::string& key);
   uint16_t port() const { return port_; }
   /** Requests that wait to be judged; they are in slots `first` and on, modulo kReflectorSlots. */
   size_t take(size_t& first);
@@ -72,6 +74,7 @@ class Reflector {
   int fd_ = -1;
   int stopFd_ = -1;
   bool v6_ = false;
+  std::unique_ptr<Hmac> hmac_;
   uint16_t port_ = 0;
   std::vector<Slot> slots_;
 

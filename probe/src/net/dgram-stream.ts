@@ -6,6 +6,7 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { isIPv6 } from 'node:net';
 import type { Clock } from '@wanscope/shared';
 import type { Cookie } from '../packet/cookie.ts';
+import { AUTHENTICATED_BYTES, readAuthenticatedReply, writeAuthenticatedRequest } from '../packet/stamp-auth.ts';
 import { ERROR_ESTIMATE, ntpDifferenceNs, readReply, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
 import type { StampReply, StampRequest } from '../packet/stamp.ts';
 import { sameAddress } from './destination.ts';
@@ -69,7 +70,9 @@ export class DgramStream implements PacketStream {
     this.#dependencies = dependencies;
     this.#options = options;
     this.#events = events;
-    this.#packet = Buffer.alloc(Math.max(STAMP_BYTES, options.sizeBytes));
+    this.#packet = Buffer.alloc(
+      Math.max(options.key === undefined ? STAMP_BYTES : AUTHENTICATED_BYTES, options.sizeBytes),
+    );
     this.#request = { seq: 0, t1High: 0, t1Low: 0, errorEstimate: ERROR_ESTIMATE, ssid: (options.id % 0xffff) + 1 };
     this.#open();
   }
@@ -90,7 +93,9 @@ export class DgramStream implements PacketStream {
     request.seq = wireSeq;
     request.t1High = t1.high;
     request.t1Low = this.#markT1(wireSeq, t1.high, t1.low);
-    writeRequest(this.#packet, request);
+    const { key } = this.#options;
+    if (key === undefined) writeRequest(this.#packet, request);
+    else writeAuthenticatedRequest(this.#packet, request, key);
     const sentNs = clock.monoNs();
     onSent(sentNs - dueNs);
     this.#events.sent(wireSeq, sentNs, request.t1High, request.t1Low);
@@ -135,8 +140,9 @@ export class DgramStream implements PacketStream {
   #onMessage(data: Buffer, from: RemoteInfo): void {
     const receivedNs = this.#dependencies.clock.monoNs();
     const reply = this.#reply;
-    if (this.#state !== 'bound' || !readReply(data, reply)) return;
-    const { destination, port } = this.#options;
+    const { destination, port, key } = this.#options;
+    if (this.#state !== 'bound') return;
+    if (!(key === undefined ? readReply(data, reply) : readAuthenticatedReply(data, key, reply))) return;
     // A TWAMP-Light reflector has no SSID and leaves zero there.
     const ssidFits = reply.ssid === this.#request.ssid || reply.ssid === 0;
     const answer = this.#answer;

@@ -103,6 +103,7 @@ export class KernelEngine implements PacketEngine {
       probesMtu: options.explores === 'mtu',
       length: options.sizeBytes,
       timeoutNs: options.timeoutNs,
+      ...(options.key === undefined ? {} : { key: options.key }),
     });
     if (error !== 0) throw new SocketError(errorName(error), `no socket towards ${options.destination}`);
     this.#streams.set(id, events, options.family);

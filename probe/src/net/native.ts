@@ -30,6 +30,8 @@ export interface NativeStream {
   readonly probesMtu: boolean;
   readonly length: number;
   readonly timeoutNs: number;
+  /** STAMP: the key of its authenticated mode. */
+  readonly key?: Uint8Array;
 }
 
 export interface NativeCounts {
@@ -82,7 +84,14 @@ export interface NativeModule {
     addresses: Uint8Array,
     onRequests: () => void,
   ): ReflectorHandle;
-  openReflector(reflector: ReflectorHandle, address: string, port: number, v6: boolean, onlyV6: boolean): number;
+  openReflector(
+    reflector: ReflectorHandle,
+    address: string,
+    port: number,
+    v6: boolean,
+    onlyV6: boolean,
+    key?: Uint8Array,
+  ): number;
   reflectorPort(reflector: ReflectorHandle): number;
   /** First slot + number of requests * REFLECTOR_SLOTS. */
   takeRequests(reflector: ReflectorHandle): number;

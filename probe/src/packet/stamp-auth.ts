@@ -30,7 +30,7 @@
  * The HMAC is the first 16 octets of HMAC-SHA-256 over octets 0 to 95.
  */
 import { createHmac, timingSafeEqual } from 'node:crypto';
-import { ERROR_ESTIMATE, type NtpTimestamp, type StampReply, type StampRequest } from './stamp.ts';
+import { ERROR_ESTIMATE, normalise, type NtpTimestamp, type StampReply, type StampRequest } from './stamp.ts';
 
 export const AUTHENTICATED_BYTES = 112;
 const HMAC_AT = 96;
@@ -99,5 +99,6 @@ export function readAuthenticatedReply(packet: Buffer, key: Uint8Array, into: St
   into.senderSeq = packet.readUInt32BE(48);
   into.t1High = packet.readUInt32BE(64);
   into.t1Low = packet.readUInt32BE(68);
+  normalise(into, packet.readUInt16BE(24));
   return true;
 }

@@ -124,12 +124,13 @@ export function readReply(packet: Buffer, into: StampReply): boolean {
   into.senderSeq = packet.readUInt32BE(24);
   into.t1High = packet.readUInt32BE(28);
   into.t1Low = packet.readUInt32BE(32);
-  if ((packet.readUInt16BE(12) & PTP_FORMAT) !== 0) ptpToNtp(into);
+  normalise(into, packet.readUInt16BE(12));
   return true;
 }
 
-/** Brings T2 and T3 from seconds since 1970 and nanoseconds to NTP's format. */
-function ptpToNtp(reply: StampReply): void {
+/** Brings T2 and T3 to NTP's format where the error estimate says that they are PTP's. */
+export function normalise(reply: StampReply, errorEstimate: number): void {
+  if ((errorEstimate & PTP_FORMAT) === 0) return;
   const secondsOf = (high: number): number => (high + NTP_AHEAD_OF_PTP_S) >>> 0;
   const fractionOf = (ns: number): number => Math.min(0xffffffff, Math.floor((ns / 1e9) * 2 ** 32));
   reply.t2High = secondsOf(reply.t2High);

@@ -31,6 +31,7 @@ export interface DatagramRecipe {
   readonly numbersAnswers: boolean;
   /** See `StreamOptions`. */
   readonly flow?: number;
+  readonly key?: Uint8Array | undefined;
 }
 
 export class DatagramChannel implements ProbeChannel {
@@ -142,7 +143,7 @@ export class DatagramChannel implements ProbeChannel {
   /** @returns undefined where there is no socket for it now. */
   #openOn(flow: number, sourcePort: number | undefined): PacketStream | undefined {
     const { planned, sessionId, timeoutNs } = this.#request;
-    const { protocol, port, sizeBytes, wireBytes, numbersAnswers } = this.#recipe;
+    const { protocol, port, sizeBytes, wireBytes, numbersAnswers, key } = this.#recipe;
     const flows = this.#streams.length;
     const events = this.#events;
     const seqOf = (wireSeq: number): number => wireSeqOf(wireSeq, flow, flows);
@@ -160,6 +161,7 @@ export class DatagramChannel implements ProbeChannel {
           sizeBytes,
           timeoutNs,
           flow: sourcePort,
+          key,
         },
         {
           sent: (wireSeq, sentNs, tokenHigh, tokenLow) => {

@@ -19,6 +19,8 @@ export interface ReflectorContext {
   readonly clock: Clock;
   /** For kernel timestamps, where the module is there. */
   readonly native?: NativeModule | undefined;
+  /** STAMP: what is not authenticated with it is not answered. Undefined: nothing has to be. */
+  readonly stampKey?: Uint8Array | undefined;
   /** One request was answered with this many octets, IP headers included. */
   reflected(wireBytes: number): void;
   /** One request was not answered: it was malformed, an answer, or too much. */

@@ -31,6 +31,8 @@ export interface ReflectorsOptions {
   readonly addresses: readonly LocalAddress[] | undefined;
   readonly clock: Clock;
   readonly native: NativeModule | undefined;
+  /** See `ReflectorContext`. */
+  readonly stampKey?: Uint8Array | undefined;
   readonly usage: UsageLedger;
   readonly log: Log;
 }
@@ -87,6 +89,7 @@ export class Reflectors {
     const context: ReflectorContext = {
       clock: this.#options.clock,
       native: this.#options.native,
+      stampKey: this.#options.stampKey,
       reflected: (wireBytes) => {
         this.#reflected += 1;
         count(wireBytes);

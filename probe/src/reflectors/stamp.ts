@@ -1,5 +1,5 @@
 /**
- * STAMP Session-Reflector (RFC 8762, stateful, unauthenticated).
+ * STAMP Session-Reflector (RFC 8762, stateful). With a key it is authenticated, and what does not verify stays unanswered.
  *
  * Never sends more octets than it received, never answers an answer, and limits each source address. Numbers *distinct*
  * packets of each session: a duplicate gets the number of its first copy, so that the sender can tell the direction of
@@ -21,6 +21,12 @@ import { NtpClock } from '../net/ntp-clock.ts';
 import { SocketError } from '../net/packet-engine.ts';
 import { errorName } from '../net/rows.ts';
 import { hasTlvs, reflectTlvs } from '../packet/stamp-tlv.ts';
+import {
+  AUTHENTICATED_BYTES,
+  judgeAuthenticatedRequest,
+  stampAuthenticatedReply,
+  turnIntoAuthenticatedReply,
+} from '../packet/stamp-auth.ts';
 import { judgeRequest, STAMP_BYTES, stampReply, turnIntoReply, type NtpTimestamp } from '../packet/stamp.ts';
 import { IP_HEADER_BYTES, UDP_HEADER_BYTES } from '../usage.ts';
 import { MAX_SOURCES, SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
@@ -117,8 +123,11 @@ export class StampResponder {
   readonly #ntpClock: NtpClock;
   readonly #t2 = { high: 0, low: 0 };
   readonly #t3 = { high: 0, low: 0 };
+  readonly #key: Uint8Array | undefined;
 
-  constructor(clock: Clock) {
+  /** @param key of the authenticated mode; undefined: the other one. */
+  constructor(clock: Clock, key?: Uint8Array) {
+    this.#key = key;
     this.#limiter = new SourceLimiter(clock, RATE_LIMIT);
     this.#sessions = new ReflectorSessions(clock);
     this.#ntpClock = new NtpClock(clock);
@@ -137,29 +146,44 @@ export class StampResponder {
    */
   respond(packet: Buffer, address: string, port: number, ownPort: number, arrival?: Arrival): number {
     if (arrival === undefined) this.#ntpClock.read(this.#t2);
-    if (port === ownPort || port === 0 || judgeRequest(packet) !== 'request' || !this.#limiter.allow(address)) return 0;
-    const ssid = packet.readUInt16BE(14);
+    if (port === ownPort || port === 0) return 0;
+    const secret = this.#key;
+    const verdict = secret === undefined ? judgeRequest(packet) : judgeAuthenticatedRequest(packet, secret);
+    // What somebody else sends in a source's name does not use up what it may ask.
+    if (verdict !== 'request' || !this.#limiter.allow(address)) return 0;
+    const ssid = packet.readUInt16BE(secret === undefined ? 14 : 26);
     const key = `${address} ${port} ${ssid}`;
     const senderSeq = packet.readUInt32BE(0);
     const reflectorSeq = this.#sessions.number(key, senderSeq);
-    const length = turnIntoReply(packet, reflectorSeq, arrival?.t2 ?? this.#t2, arrival?.ttl ?? 0);
-    if (hasTlvs(packet, STAMP_BYTES)) this.#answerExtensions(packet, key, senderSeq, arrival?.dscp);
+    const [t2, ttl] = [arrival?.t2 ?? this.#t2, arrival?.ttl ?? 0];
+    let length = packet.length;
+    if (secret === undefined) length = turnIntoReply(packet, reflectorSeq, t2, ttl);
+    else turnIntoAuthenticatedReply(packet, reflectorSeq, t2, ttl);
+    const base = secret === undefined ? STAMP_BYTES : AUTHENTICATED_BYTES;
+    if (hasTlvs(packet, base)) this.#answerExtensions(packet, base, key, senderSeq, arrival?.dscp);
     if (arrival === undefined) {
       this.#ntpClock.read(this.#t3);
-      stampReply(packet, this.#t3);
+      if (secret === undefined) stampReply(packet, this.#t3);
+      else stampAuthenticatedReply(packet, this.#t3, secret);
     }
     return length;
   }
 
-  #answerExtensions(packet: Buffer, key: string, senderSeq: number, receivedDscp: number | undefined): void {
+  #answerExtensions(
+    packet: Buffer,
+    base: number,
+    key: string,
+    senderSeq: number,
+    receivedDscp: number | undefined,
+  ): void {
     const answered = this.#sessions.answered(key);
-    reflectTlvs(packet, STAMP_BYTES, senderSeq, {
+    reflectTlvs(packet, base, senderSeq, {
       receivedDscp,
       receivedEcn: undefined,
       answerDscp: receivedDscp ?? 0,
       // Whoever is over the rate limit is neither received nor answered.
       counts: answered === undefined ? undefined : { received: answered, answered },
-      key: undefined,
+      key: this.#key,
     });
   }
 }
@@ -178,7 +202,7 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
     packets.subarray(slot * REFLECTOR_SLOT_BYTES, (slot + 1) * REFLECTOR_SLOT_BYTES),
   );
   const lengths = new Uint16Array(REFLECTOR_SLOTS);
-  const responder = new StampResponder(context.clock);
+  const responder = new StampResponder(context.clock, context.stampKey);
   const arrival = { t2: { high: 0, low: 0 }, ttl: 0, dscp: 0 };
 
   const judge = (slot: number): void => {
@@ -209,7 +233,14 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
     native.releaseRequests(handle, count);
   });
   const v6 = isIPv6(listen.address);
-  const error = native.openReflector(handle, listen.address, listen.port, v6, listen.address !== '::');
+  const error = native.openReflector(
+    handle,
+    listen.address,
+    listen.port,
+    v6,
+    listen.address !== '::',
+    context.stampKey,
+  );
   if (error !== 0) {
     native.closeReflector(handle);
     throw new SocketError(errorName(error), `cannot listen on ${listen.address} port ${listen.port}`);
@@ -239,7 +270,7 @@ async function openInEventLoop(listen: ListenOptions, context: ReflectorContext)
     });
   });
   const { port } = socket.address();
-  const responder = new StampResponder(context.clock);
+  const responder = new StampResponder(context.clock, context.stampKey);
   // An error on a bound datagram socket concerns one datagram.
   socket.on('error', () => context.dropped());
   socket.on('message', (packet: Buffer, from: RemoteInfo) => {

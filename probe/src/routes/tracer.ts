@@ -20,6 +20,7 @@ import {
 import type { TargetResolver } from '../net/destination.ts';
 import { SocketError, type PacketEngine, type StreamOptions } from '../net/packet-engine.ts';
 import { echoChecksum, ECHO_PAYLOAD_BYTES, ICMP_HEADER_BYTES } from '../packet/icmp.ts';
+import { AUTHENTICATED_BYTES } from '../packet/stamp-auth.ts';
 import { STAMP_BYTES } from '../packet/stamp.ts';
 import { Schedule, type Task } from '../schedule.ts';
 import { IP_HEADER_BYTES, TCP_SYN_HEADER_BYTES, UDP_HEADER_BYTES, type SendBudget } from '../usage.ts';
@@ -383,6 +384,7 @@ export class RouteTracer {
       sizeBytes: explores === 'mtu' ? sizeBytes : sizeBytes - headerBytes(planned),
       timeoutNs: NS_PER_S,
       flow,
+      key: target.stampKey === undefined ? undefined : Buffer.from(target.stampKey, 'hex'),
       explores,
     };
     try {
@@ -480,9 +482,10 @@ function headerBytes({ path }: PlannedSession): number {
 
 /** Octets of a probe that asks for a hop: as small as its protocol allows, but an echo is as long as the session's own. */
 function traceBytes(planned: PlannedSession): number {
-  const { path, test } = planned;
+  const { path, test, target } = planned;
   if (path.protocol === 'tcp') return IP_HEADER_BYTES[path.family] + TCP_SYN_HEADER_BYTES;
+  const stampBytes = target.stampKey === undefined ? STAMP_BYTES : AUTHENTICATED_BYTES;
   const message =
-    path.protocol === 'udp' ? STAMP_BYTES : ICMP_HEADER_BYTES + Math.max(ECHO_PAYLOAD_BYTES, test.sizeBytes);
+    path.protocol === 'udp' ? stampBytes : ICMP_HEADER_BYTES + Math.max(ECHO_PAYLOAD_BYTES, test.sizeBytes);
   return message + headerBytes(planned);
 }

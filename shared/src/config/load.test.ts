@@ -30,6 +30,15 @@ describe('a bad configuration is refused with exactly these problems', () => {
 });
 
 describe('a good configuration', () => {
+  test('takes keys of STAMP from files, relative to whatever reads them', () => {
+    const read = (path: string): string => `  ${path === 'stamp.key' ? 'AB'.repeat(20) : ''}\n`;
+    const text = 'tests: { t: { protocol: udp, stampKey: { file: stamp.key } } }';
+    expect(parseOperatorConfig(text, 'x', read).tests.get('t')).toMatchObject({
+      stampKey: 'ab'.repeat(20),
+      sizeBytes: 112,
+    });
+  });
+
   const config = parseOperatorConfig(
     `
 sites:

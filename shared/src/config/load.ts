@@ -105,6 +105,17 @@ const className = text(
 const dnsName = text((value) => (isDnsName(value) ? value : undefined), 'must be a DNS name such as example.com');
 const dnsType = z.enum(DNS_TYPE_NAMES, { error: `must be one of ${DNS_TYPE_NAMES.join(', ')}` });
 
+const KEY_RULE = 'must be 32 to 128 hexadecimal digits, or { file: path } of a file that holds them';
+
+/** Never repeated in an error: it is a secret. */
+const stampKey = z.union(
+  [
+    z.string(),
+    z.strictObject({ file: z.string().min(1).describe('File that holds the digits, relative to this one.') }),
+  ],
+  { error: KEY_RULE },
+);
+
 /** Never repeated in an error: it may hold a password. */
 const proxy = z.string({ error: PROXY_RULE }).refine(isProxyUrl, PROXY_RULE);
 
@@ -193,6 +204,9 @@ const testSchema = strict({
     .max(MAX_FLOWS, FLOWS_RULE)
     .default(1)
     .describe('UDP: source ports that probes take in turn, so that equal ways are all measured: 1, at most 16.'),
+  stampKey: stampKey
+    .optional()
+    .describe("UDP: STAMP's authenticated mode with this key of 32 to 128 hexadecimal digits, or of a file."),
   routes: routes
     .optional()
     .describe(
@@ -240,6 +254,7 @@ const targetSchema = strict({
   proxy: proxy.optional().describe("HTTP: proxy to reach the URL through, instead of the test's."),
   query: dnsName.optional().describe("DNS: the name to ask it for, instead of the test's."),
   type: dnsType.optional().describe('DNS: the type of record to ask for with `query`; A when absent.'),
+  stampKey: stampKey.optional().describe("Responders: key of STAMP's authenticated mode, instead of the test's."),
   tests: z.array(name).min(1).optional().describe("Names of tests; the template's when absent."),
   from: z.array(pattern).min(1).default(['*']).describe('Sites that measure it, or `*`.'),
 });
@@ -337,9 +352,14 @@ interface Problem {
  * Parses and checks a configuration file.
  *
  * @param fileName named in every problem.
+ * @param readSecret reads a file that holds a secret; throws when it cannot.
  * @throws InvalidConfiguration with every problem found.
  */
-export function parseOperatorConfig(text: string, fileName: string): OperatorConfig {
+export function parseOperatorConfig(
+  text: string,
+  fileName: string,
+  readSecret: ReadSecret = noSecrets,
+): OperatorConfig {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
   if (document.errors.length > 0) {
@@ -364,8 +384,9 @@ export function parseOperatorConfig(text: string, fileName: string): OperatorCon
       })),
     );
   }
-  const config = build(parsed.data);
-  const problems = crossCheck(parsed.data, config);
+  const keys = new SecretKeys(readSecret);
+  const config = build(parsed.data, keys);
+  const problems = [...keys.problems, ...crossCheck(parsed.data, config)];
   return problems.length > 0 ? report(problems) : config;
 }
 
@@ -397,7 +418,42 @@ function lineOf(document: Document, lines: LineCounter, problem: Problem): numbe
   return lines.linePos(offset).line;
 }
 
-function build(parsed: Parsed): OperatorConfig {
+export type ReadSecret = (path: string) => string;
+
+function noSecrets(): never {
+  throw new Error('no files are read here');
+}
+
+/** Octets of an authenticated STAMP packet. */
+const AUTHENTICATED_BYTES = 112;
+
+/** The keys that the configuration holds or names, and what is wrong with them. No problem repeats one. */
+class SecretKeys {
+  readonly problems: Problem[] = [];
+  readonly #read: ReadSecret;
+
+  constructor(read: ReadSecret) {
+    this.#read = read;
+  }
+
+  of(path: Path, given: string | { readonly file: string } | undefined): string | undefined {
+    if (given === undefined) return undefined;
+    let key: string;
+    try {
+      key = (typeof given === 'string' ? given : this.#read(given.file)).trim().toLowerCase();
+    } catch (error) {
+      this.problems.push({
+        path,
+        message: `cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+      });
+      return undefined;
+    }
+    if (!/^(?:[0-9a-f]{2}){16,64}$/.test(key)) this.problems.push({ path, message: KEY_RULE });
+    return key;
+  }
+}
+
+function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
   const { auto, ...namedSites } = parsed.sites;
   const entries = <V, R>(record: Record<string, V>, make: (key: string, value: V) => R): ReadonlyMap<string, R> =>
     new Map(Object.entries(record).map(([key, value]) => [key, make(key, value)]));
@@ -424,7 +480,7 @@ function build(parsed: Parsed): OperatorConfig {
           name: testName,
           protocol: test.protocol,
           class: test.class ?? defaults.class,
-          sizeBytes: test.size ?? defaults.sizeBytes,
+          sizeBytes: test.size ?? Math.max(defaults.sizeBytes, test.stampKey === undefined ? 0 : AUTHENTICATED_BYTES),
           intervalNs: test.rate ?? defaults.intervalNs,
           timeoutNs: test.timeout ?? DEFAULT_TIMEOUT_NS[test.protocol],
           families,
@@ -437,6 +493,7 @@ function build(parsed: Parsed): OperatorConfig {
           routeIntervalNs: routeIntervalOf(test),
           proxy: test.proxy,
           question: questionOf(test),
+          stampKey: keys.of(['tests', testName, 'stampKey'], test.stampKey),
         };
       }),
     ),
@@ -453,6 +510,7 @@ function build(parsed: Parsed): OperatorConfig {
         port: target.port,
         proxy: target.proxy,
         question: questionOf(target),
+        stampKey: keys.of(['targets', targetName, 'stampKey'], target.stampKey),
         tests: target.tests ?? (template === undefined ? [] : [template.test.name]),
         from: target.from,
       };
@@ -509,6 +567,7 @@ function withBroughtTests(parsed: Parsed, tests: ReadonlyMap<string, TestConfig>
         routeIntervalNs: undefined,
         proxy: undefined,
         question: protocol === 'dns' ? TEMPLATE_QUESTION : undefined,
+        stampKey: undefined,
       },
     ]),
   ]);
@@ -584,6 +643,10 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (chosenRoutes !== undefined && chosenRoutes !== 'off' && !ROUTED.has(test.protocol)) {
       add([...path, 'routes'], 'is for protocols icmp, udp and tcp');
     }
+    if (test.stampKey !== undefined && test.protocol !== 'udp') add([...path, 'stampKey'], 'is for protocol udp');
+    if (test.stampKey !== undefined && test.sizeBytes < AUTHENTICATED_BYTES) {
+      add([...path, 'size'], 'must be 112 or more for authenticated STAMP');
+    }
     if (test.protocol === 'udp' && test.sizeBytes < 44) add([...path, 'size'], 'must be 44 or more for STAMP');
   }
   for (const site of config.sites.values()) {
@@ -634,6 +697,15 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (target.kind === 'external' && target.site !== undefined)
       add([...path, 'site'], 'an external target has no site');
     if (target.site !== undefined) checkSite([...path, 'site'], target.site);
+    if (target.stampKey !== undefined && target.kind !== 'responder') {
+      add([...path, 'stampKey'], 'is for kind responder');
+    }
+    for (const testName of target.stampKey === undefined ? [] : target.tests) {
+      const test = config.tests.get(testName);
+      if (test?.protocol === 'udp' && test.sizeBytes < AUTHENTICATED_BYTES) {
+        add([...path, 'stampKey'], `test ${testName} needs a size of 112 or more for authenticated STAMP`);
+      }
+    }
     if (target.proxy !== undefined && target.url === undefined) add([...path, 'proxy'], 'goes with a url');
     for (const testName of target.tests) {
       if (target.proxy !== undefined && config.tests.get(testName)?.keepAlive === true) {

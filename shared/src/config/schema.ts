@@ -60,6 +60,8 @@ export interface TestConfig {
   readonly proxy: string | undefined;
   /** DNS: what to ask, unless the target says. */
   readonly question: DnsQuestion | undefined;
+  /** UDP, SECRET: key of STAMP's authenticated mode in hexadecimal digits, unless the target has one. */
+  readonly stampKey: string | undefined;
 }
 
 /** The listener's end of a call. */
@@ -96,6 +98,8 @@ export interface TargetConfig {
   readonly proxy: string | undefined;
   /** What DNS tests ask it; undefined: what the test says. */
   readonly question: DnsQuestion | undefined;
+  /** Responders, SECRET: its key of STAMP's authenticated mode in hexadecimal digits. */
+  readonly stampKey: string | undefined;
   readonly tests: readonly string[];
   /** Site names or `*`. */
   readonly from: readonly string[];
