@@ -131,7 +131,7 @@ export class DatagramChannel implements ProbeChannel {
       for (let attempt = 0; attempt < PORT_ATTEMPTS && stream === undefined; attempt += 1) {
         const port = first + attempt * step;
         stream = this.#openOn(flow, port);
-        if (stream !== undefined) this.#ports[flow] = port;
+        if (stream !== undefined && stream.flow !== 0) this.#ports[flow] = port;
         if (step === 0) break;
       }
     }
