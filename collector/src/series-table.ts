@@ -113,7 +113,9 @@ export const GAUGE = {
   routeHops: COUNTER.end + 47,
   mtuBytes: COUNTER.end + 48,
   mtuBlackHole: COUNTER.end + 49,
-  end: COUNTER.end + 50,
+  /** Paths whose reflector tells: the class of the latest interval's last probe as it arrived there. */
+  farSeenDscp: COUNTER.end + 50,
+  end: COUNTER.end + 51,
 } as const;
 
 export const STRIDE = GAUGE.end;
@@ -136,6 +138,7 @@ const GAUGES_WITHOUT_VALUE = [
   GAUGE.mos,
   GAUGE.jitterBufferNs,
   GAUGE.seenDscp,
+  GAUGE.farSeenDscp,
   GAUGE.forwardChangeNs,
   GAUGE.reverseChangeNs,
   GAUGE.forwardPdvNs,

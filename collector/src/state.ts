@@ -463,6 +463,7 @@ function showInterval(page: Float64Array, base: number, record: PathRecord, star
     rtt === undefined ? Number.NaN : (rtt.buckets.quantile(0.5) ?? Number.NaN) * 1e9;
   page[base + GAUGE.jitterNs] = record.interarrivalJitterNs ?? Number.NaN;
   page[base + GAUGE.seenDscp] = record.seenDscp ?? Number.NaN;
+  page[base + GAUGE.farSeenDscp] = record.farSeenDscp ?? Number.NaN;
   if (record.route !== undefined) page[base + GAUGE.routeHops] = record.route.hops.length;
   if (record.mtu !== undefined) {
     page[base + GAUGE.mtuBytes] = record.mtu.bytes;

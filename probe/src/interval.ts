@@ -147,6 +147,8 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   tlsExpiryS: number | undefined;
   tlsFailure: TlsFailure | undefined;
   seenDscp: number | undefined;
+  /** Class of the last probe as it arrived at the far end. */
+  farSeenDscp: number | undefined;
   readonly #outcomes = new Uint32Array(OUTCOMES.length);
   readonly #phaseCount = new Uint32Array(HTTP_PHASES.length);
   readonly #phaseSumNs = new Float64Array(HTTP_PHASES.length);
@@ -174,7 +176,7 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     this.#used = 0;
     this.late = this.duplicates = this.reordered = this.spoofed = this.replayed = 0;
     this.notSent = this.contaminated = 0;
-    this.tlsExpiryS = this.tlsFailure = this.seenDscp = undefined;
+    this.tlsExpiryS = this.tlsFailure = this.seenDscp = this.farSeenDscp = undefined;
     this.#outcomes.fill(0);
     this.#phaseCount.fill(0);
     this.#phaseSumNs.fill(0);
@@ -352,6 +354,7 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
       ...(this.tlsExpiryS === undefined ? {} : { tlsExpiryS: this.tlsExpiryS }),
       ...(this.tlsFailure === undefined ? {} : { tlsFailure: this.tlsFailure }),
       ...(this.seenDscp === undefined ? {} : { seenDscp: this.seenDscp }),
+      ...(this.farSeenDscp === undefined ? {} : { farSeenDscp: this.farSeenDscp }),
       ...(flows > 1 ? { flows: this.#flowRecords() } : {}),
     };
   }

@@ -334,9 +334,11 @@ export class Session implements ProbeEvents, Task {
     if (this.#countsItself) counts?.reflected(seq, reflectorSeq);
   }
 
-  seenClass(wireSeq: number, dscp: number): void {
+  seenClass(wireSeq: number, dscp: number, farDscp?: number): void {
     const counts = this.#countsOf(this.#inFlight.unwrap(wireSeq));
-    if (counts !== undefined) counts.seenDscp = dscp;
+    if (counts === undefined) return;
+    counts.seenDscp = dscp;
+    counts.farSeenDscp = farDscp ?? counts.farSeenDscp;
   }
 
   settle(wireSeq: number, ended: Outcome, rttNs?: number, contaminated = false): void {

@@ -113,11 +113,13 @@ describe('a report', () => {
     expect(decodeReport(Buffer.from(text)).records.map(({ contaminated }) => contaminated)).toEqual([0, 0, 0]);
   });
 
-  test('carries the class seen and the contaminated samples as extensions 4 and 5', () => {
-    const record = { ...recordOf(0, []), seenDscp: 46, contaminated: 300 };
+  test('carries the classes seen and the contaminated samples as extensions 4, 11 and 5', () => {
+    const record = { ...recordOf(0, []), seenDscp: 46, farSeenDscp: 34, contaminated: 300 };
     const bytes = Buffer.from(encodeReport(reportOf([record])));
-    // Index step 0; extensions only; nothing sent; no jitter; two: tag 4, an octet, 46; tag 5, two octets, 300; no signature.
-    expect(bytes.subarray(-13).toString('hex')).toBe('00' + '80' + '00' + '00' + '02' + '04012e' + '0502ac02' + '00');
+    // Index step 0; extensions only; nothing sent; no jitter; three: tag 4, an octet, 46; tag 11, an octet, 34; tag 5, two
+    // octets, 300; no signature.
+    expect(bytes.subarray(-16).toString('hex')).toBe('0080000003' + '04012e' + '0b0122' + '0502ac02' + '00');
+    expect(decodeReport(bytes).records[0]).toMatchObject({ seenDscp: 46, farSeenDscp: 34, contaminated: 300 });
   });
 
   test('carries one-way delay as extension 7', () => {
@@ -225,6 +227,7 @@ describe('an impossible report is refused before it is sent', () => {
     ['a sum below count times minimum', { ...rich, rtt: { ...rich.rtt!, sumNs: 1 } }],
     ['buckets that do not add up', { ...rich, rtt: { ...rich.rtt!, buckets: new Buckets(5) } }],
     ['a class above 63', { ...rich, seenDscp: 64 }],
+    ['a class above 63 at the far end', { ...rich, farSeenDscp: 64 }],
     ['more contaminated samples than probes can be', { ...rich, contaminated: 2 ** 31 + 1 }],
     ['flows that do not add up', { ...rich, flows: rich.flows!.slice(0, 2) }],
     [

@@ -74,6 +74,7 @@ const EXTENSION_ONE_WAY_DELAY = 7;
 const EXTENSION_ROUTE = 8;
 const EXTENSION_MTU = 9;
 const EXTENSION_FLOWS = 10;
+const EXTENSION_FAR_SEEN_DSCP = 11;
 
 const ROUTE_IPV6 = 0x80;
 
@@ -274,6 +275,8 @@ function extensionsOf(record: PathRecord): Extension[] {
   }
   if (tlsExpiryS !== undefined) add(EXTENSION_TLS_EXPIRY, (out) => out.varint(tlsExpiryS));
   if (seenDscp !== undefined) add(EXTENSION_SEEN_DSCP, (out) => out.varint(seenDscp));
+  const { farSeenDscp } = record;
+  if (farSeenDscp !== undefined) add(EXTENSION_FAR_SEEN_DSCP, (out) => out.varint(farSeenDscp));
   if (oneWayDelay !== undefined) {
     const { forwardMeanNs } = oneWayDelay;
     add(EXTENSION_ONE_WAY_DELAY, (out) => {
@@ -514,6 +517,8 @@ function readExtensions(input: ByteReader, record: { -readonly [K in keyof PathR
       record.tlsExpiryS = body.varint();
     } else if (tag === EXTENSION_SEEN_DSCP) {
       record.seenDscp = body.varint();
+    } else if (tag === EXTENSION_FAR_SEEN_DSCP) {
+      record.farSeenDscp = body.varint();
     } else if (tag === EXTENSION_CONTAMINATED) {
       record.contaminated = body.varint();
     } else if (tag === EXTENSION_TLS_FAILURE) {
@@ -647,6 +652,7 @@ const recordSchema = z.strictObject({
   tlsExpiryS: count.optional(),
   tlsFailure: z.enum(TLS_FAILURES).optional(),
   seenDscp: count.optional(),
+  farSeenDscp: count.optional(),
   route: z
     .strictObject({
       flow: count,

@@ -182,6 +182,8 @@ export interface PathRecord {
    * echo) makes it what was sent, unless somebody on the way there or back rewrote it.
    */
   readonly seenDscp?: number;
+  /** Class of the last probe as it arrived at the reflector, where that tells. */
+  readonly farSeenDscp?: number;
   readonly route?: RouteReport;
   readonly mtu?: MtuReport;
   /** By number; only where there are several. One-way delay and the route are those of the first. */
@@ -286,7 +288,9 @@ export function checkReport(report: Report): void {
     const answered = record.sent - record.lost;
     if (record.sent > MAX_COUNT || answered < 0) refuse(`${where}: ${record.lost} of ${record.sent} lost`);
     if (record.contaminated > MAX_COUNT) refuse(`${where}: ${record.contaminated} contaminated`);
-    if (record.seenDscp !== undefined && record.seenDscp > MAX_DSCP) refuse(`${where}: class ${record.seenDscp}`);
+    for (const dscp of [record.seenDscp, record.farSeenDscp]) {
+      if (dscp !== undefined && dscp > MAX_DSCP) refuse(`${where}: class ${dscp}`);
+    }
     const rtt = record.rtt;
     if ((rtt?.count ?? 0) !== answered) refuse(`${where}: ${rtt?.count ?? 0} RTTs for ${answered} answers`);
     if (rtt !== undefined) {

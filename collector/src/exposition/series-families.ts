@@ -518,6 +518,14 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     'RFC 2474',
     { protocols: ['icmp', 'udp'] },
   ),
+  gauge(
+    'far_seen_dscp',
+    GAUGE.farSeenDscp,
+    '1',
+    'DSCP of the latest probe as it arrived at its reflector, where that tells; other than sent: rewritten on the way there.',
+    'RFC 8972 §4.4',
+    { protocols: ['udp'] },
+  ),
   counter(
     'route_changes_total',
     COUNTER.routeChanges,

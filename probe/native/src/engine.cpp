@@ -256,6 +256,8 @@ struct Engine::Stream {
   uint32_t latest[kMaxHops];
   int64_t timeoutNs;
   std::unique_ptr<Hmac> hmac;
+  /** Asked of the reflector; 0 for none. */
+  uint8_t dscp;
   alignas(cmsghdr) uint8_t control[96];
   size_t controlLength;
   /** By sequence number: it waits for its first answer; its transmit stamp is not the kernel's. */
@@ -517,6 +519,7 @@ int Engine::openStream(const StreamOptions& options) {
   stream->timeoutNs = options.timeoutNs;
   stream->traces = options.traces;
   stream->probesMtu = options.probesMtu;
+  stream->dscp = options.dscp;
   std::memset(stream->latest, 0, sizeof stream->latest);
   if (!options.key.empty()) stream->hmac = std::make_unique<Hmac>(options.key);
   const size_t least = stream->hmac ? kAuthenticatedBytes : options.udp ? kStampBytes : kEchoBytes;
@@ -778,6 +781,9 @@ void Engine::flush(Port& port, int64_t now) {
       headBytes = kStampBytes;
       port.tokens[i] = writeStamp(head, stream.id, stream.ssid, due.seq, readClock(CLOCK_REALTIME),
                                   clockState_.estimate(time), cookie_);
+      if (stream.dscp != 0 && !stream.traces && !stream.probesMtu) {
+        headBytes += writeClassAsked(head + headBytes, stream.length - headBytes, stream.dscp);
+      }
     } else {
       port.tokens[i] = writeEcho(head, port.v6, options_.identifier, stream.id, due.seq, time - options_.baseNs,
                                  stream.checksum, cookie_);
@@ -1010,6 +1016,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     int64_t arrivedWallNs = 0;
     uint16_t estimate = 0;
     uint32_t reflectorSeq = 0;
+    std::optional<uint8_t> farDscp;
     Quote quote;
     if (port.kind == SocketKind::kUdp) {
       const StampLayout& at = port.authenticated ? kAuthenticatedLayout : kOpenLayout;
@@ -1020,6 +1027,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
       arrivedWallNs = wallNsOf(get64(bytes + at.t2), estimate);
       dwellNs = wallNsOf(get64(bytes + at.t3), estimate) - arrivedWallNs;
       reflectorSeq = get32(bytes);
+      if (!port.authenticated) farDscp = readClassSeen(bytes, length);
       const auto isOurs = [&](const Stream& candidate) {
         return markT1(candidate.id, found.seq, found.token.high, found.token.low, cookie_) == found.token.low;
       };
@@ -1067,6 +1075,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     double* row = nextRow();
     if (row == nullptr) continue;
     uint32_t meta = kind | ttl << 8 | tos >> 2 << 16;
+    if (farDscp) meta |= kFarClass | uint32_t{*farDscp} << 22;
     if (time) meta |= kKernelStamp;
     else meta |= kContaminated;
     if (authentic) meta |= kAuthentic;

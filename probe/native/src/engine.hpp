@@ -29,7 +29,7 @@ namespace wanscope {
 /** Ten numbers for the reader; `src/net/rows.ts` says which. */
 constexpr size_t kRowNumbers = 10;
 enum RowKind : uint32_t { kSent = 1, kFailed = 2, kReceived = 3, kUnreachable = 4, kQuoted = 5 };
-enum RowFlag : uint32_t { kKernelStamp = 1 << 4, kAuthentic = 1 << 5, kFromTarget = 1 << 6, kContaminated = 1 << 7 };
+enum RowFlag : uint32_t { kKernelStamp = 1 << 4, kAuthentic = 1 << 5, kFromTarget = 1 << 6, kContaminated = 1 << 7, kFarClass = 1 << 28 };
 
 /** `kQuotes` hears what routers say of UDP packets, and sends nothing. */
 enum class SocketKind { kRawIcmp, kIcmp, kUdp, kQuotes };

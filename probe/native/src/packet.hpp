@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 
 #include "clock.hpp"
 #include "hmac.hpp"
@@ -193,6 +194,29 @@ struct StampLayout {
 };
 constexpr StampLayout kOpenLayout{kShortStampBytes, 4, 12, 14, 16, 24, 28};
 constexpr StampLayout kAuthenticatedLayout{kAuthenticatedBytes, 16, 24, 26, 32, 48, 64};
+
+/** Class of service (RFC 8972 section 4.4) and, where octets are left, extra padding after an open STAMP packet. */
+constexpr size_t kClassBytes = 8;
+constexpr size_t kTlvHeaderBytes = 4;
+
+/** Writes the extensions that fill `room` octets and ask for a class; returns how many it wrote, 0 where they do not fit. */
+inline size_t writeClassAsked(uint8_t* at, size_t room, uint8_t dscp) {
+  if (room < kClassBytes || (room > kClassBytes && room < kClassBytes + kTlvHeaderBytes)) return 0;
+  const uint8_t asked[kClassBytes] = {0x80, 4, 0, 4, static_cast<uint8_t>(dscp << 2), 0, 0, 0};
+  std::memcpy(at, asked, sizeof asked);
+  if (room == kClassBytes) return kClassBytes;
+  put16(at + kClassBytes, 0x8001);
+  put16(at + kClassBytes + 2, static_cast<uint32_t>(room - kClassBytes - kTlvHeaderBytes));
+  return kClassBytes + kTlvHeaderBytes;
+}
+
+/** The class that a reflector says a probe arrived in; nothing where it does not say, as those that return padding. */
+inline std::optional<uint8_t> readClassSeen(const uint8_t* bytes, size_t length) {
+  if (length < kStampBytes + kClassBytes) return std::nullopt;
+  const uint8_t* at = bytes + kStampBytes;
+  if ((at[0] & 0xe0) != 0 || at[1] != 4 || get16(at + 2) != 4) return std::nullopt;
+  return static_cast<uint8_t>((at[4] & 0x3) << 4 | at[5] >> 4);
+}
 
 struct Echo {
   uint16_t identifier = 0;

@@ -58,6 +58,7 @@ export class DgramStream implements PacketStream {
     clockErrorNs: Number.NaN,
     ttl: 0,
     dscp: 0,
+    farDscp: undefined,
     fromTarget: false,
     authentic: false,
     contaminated: false,

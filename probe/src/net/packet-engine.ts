@@ -76,6 +76,8 @@ export interface Answer {
   /** As they arrived; 0 where that is not known. */
   ttl: number;
   dscp: number;
+  /** Class in which the probe arrived at the answerer, where that says so (RFC 8972 section 4.4). */
+  farDscp: number | undefined;
   /** It came from the address (and port) that was asked. */
   fromTarget: boolean;
   /** The token is one that only this process can have made for that session and sequence number. */

@@ -20,11 +20,12 @@ export const ROW_FAILED = 2;
 export const ROW_RECEIVED = 3;
 export const ROW_UNREACHABLE = 4;
 export const ROW_QUOTED = 5;
-/** Flags of a row's first number. The TTL is in its bits 8 to 15, the class in 16 to 21. */
+/** Flags of a row's first number. The TTL is in its bits 8 to 15, the class in 16 to 21, that at the far end in 22 to 27. */
 export const KERNEL_STAMP = 1 << 4;
 export const AUTHENTIC = 1 << 5;
 export const FROM_TARGET = 1 << 6;
 export const CONTAMINATED = 1 << 7;
+const FAR_CLASS = 1 << 28;
 
 const UNREACHABLE_ERRORS: ReadonlySet<string> = new Set(['ENETUNREACH', 'EHOSTUNREACH', 'ENETDOWN']);
 
@@ -55,6 +56,7 @@ export class StreamTable {
     clockErrorNs: Number.NaN,
     ttl: 0,
     dscp: 0,
+    farDscp: undefined,
     fromTarget: false,
     authentic: false,
     contaminated: false,
@@ -112,6 +114,7 @@ export class StreamTable {
         answer.clockErrorNs = rows[at + 9]!;
         answer.ttl = (meta >>> 8) & 0xff;
         answer.dscp = (meta >>> 16) & 0x3f;
+        answer.farDscp = (meta & FAR_CLASS) === 0 ? undefined : (meta >>> 22) & 0x3f;
         answer.fromTarget = (meta & FROM_TARGET) !== 0;
         answer.authentic = (meta & AUTHENTIC) !== 0;
         answer.contaminated = (meta & CONTAMINATED) !== 0;

@@ -193,6 +193,6 @@ export class DatagramChannel implements ProbeChannel {
       events.reflected(wireSeq, answer.reflectorSeq, answer.arrivedNs, answer.clockErrorNs);
     }
     // No packet arrives with a TTL of 0: there the engine does not know its headers.
-    if (this.#dscp !== 0 && answer.ttl !== 0) events.seenClass(wireSeq, answer.dscp);
+    if (this.#dscp !== 0 && answer.ttl !== 0) events.seenClass(wireSeq, answer.dscp, answer.farDscp);
   }
 }

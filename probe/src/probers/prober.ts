@@ -30,8 +30,8 @@ export interface ProbeEvents {
    * direction. After a `reply` that was `answered` or `late`.
    */
   reflected(wireSeq: number, reflectorSeq: number, arrivedNs: number, clockErrorNs: number): void;
-  /** The class (DSCP) in which an answer arrived. After a `reply` that was `answered` or `late`. */
-  seenClass(wireSeq: number, dscp: number): void;
+  /** The class (DSCP) in which an answer arrived, and that of the probe at the far end where that says so. After a `reply` that was `answered` or `late`. */
+  seenClass(wireSeq: number, dscp: number, farDscp?: number): void;
   /** The network says that the probe with this token could not be delivered. */
   unreachable(wireSeq: number, tokenHigh: number, tokenLow: number): void;
   /**

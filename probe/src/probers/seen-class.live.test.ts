@@ -65,9 +65,9 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
           const session = new Session(planned, 'd', ++id, 300_000, prober, context);
           session.run(clock.monoNs(), 0);
           for (let i = 0; i < 500 && session.pending > 0; i += 1) await new Promise((done) => setTimeout(done, 10));
-          const { sent, contaminated, lost, seenDscp } = session.close(intervals.current);
+          const { sent, contaminated, lost, seenDscp, farSeenDscp } = session.close(intervals.current);
           session.stop();
-          result[protocol + ' ' + family] = { answered: sent + contaminated - lost, seenDscp };
+          result[protocol + ' ' + family] = { answered: sent + contaminated - lost, seenDscp, farSeenDscp };
         }
       }
       engine.close();
@@ -77,10 +77,13 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
     return inNamespace(rules, program);
   }
 
-  const everywhere = (seenDscp: number): unknown =>
-    Object.fromEntries(
-      ['icmp ipv4', 'icmp ipv6', 'udp ipv4', 'udp ipv6'].map((path) => [path, { answered: 1, seenDscp }]),
-    );
+  /** STAMP's reflector says in which class the probe arrived; nobody says that of an echo. */
+  const everywhere = (seenDscp: number, farSeenDscp = seenDscp): unknown => ({
+    'icmp ipv4': { answered: 1, seenDscp },
+    'icmp ipv6': { answered: 1, seenDscp },
+    'udp ipv4': { answered: 1, seenDscp, farSeenDscp },
+    'udp ipv6': { answered: 1, seenDscp, farSeenDscp },
+  });
 
   it('is the one that was sent, EF or 46, where nobody rewrites it', () => {
     expect(seen('table inet t {}')).toEqual(everywhere(46));
@@ -96,6 +99,18 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
     const rules = [...requests, ...requests6].join('; ');
     expect(seen(`table inet t { chain out { type filter hook output priority mangle; ${rules}; }; }`)).toEqual(
       everywhere(0),
+    );
+  });
+
+  it('is told apart from the one at the far end where only answers are rewritten', () => {
+    const answers = [
+      'icmp type echo-reply ip dscp set cs0',
+      'icmpv6 type echo-reply ip6 dscp set cs0',
+      'meta nfproto ipv4 udp sport 8862 ip dscp set cs0',
+      'meta nfproto ipv6 udp sport 8862 ip6 dscp set cs0',
+    ].join('; ');
+    expect(seen(`table inet t { chain out { type filter hook output priority mangle; ${answers}; }; }`)).toEqual(
+      everywhere(0, 46),
     );
   });
 

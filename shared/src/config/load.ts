@@ -424,8 +424,15 @@ function noSecrets(): never {
   throw new Error('no files are read here');
 }
 
-/** Octets of an authenticated STAMP packet. */
+/** Octets of an authenticated STAMP packet, and of one that asks which class it arrived in. */
 const AUTHENTICATED_BYTES = 112;
+const CLASS_ASKING_BYTES = 52;
+
+function leastStampBytes(test: Parsed['tests'][string]): number {
+  if (test.protocol !== 'udp') return 0;
+  if (test.stampKey !== undefined) return AUTHENTICATED_BYTES;
+  return (test.class ?? 'BE') === 'BE' ? 0 : CLASS_ASKING_BYTES;
+}
 
 /** The keys that the configuration holds or names, and what is wrong with them. No problem repeats one. */
 class SecretKeys {
@@ -480,7 +487,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
           name: testName,
           protocol: test.protocol,
           class: test.class ?? defaults.class,
-          sizeBytes: test.size ?? Math.max(defaults.sizeBytes, test.stampKey === undefined ? 0 : AUTHENTICATED_BYTES),
+          sizeBytes: test.size ?? Math.max(defaults.sizeBytes, leastStampBytes(test)),
           intervalNs: test.rate ?? defaults.intervalNs,
           timeoutNs: test.timeout ?? DEFAULT_TIMEOUT_NS[test.protocol],
           families,
