@@ -139,6 +139,32 @@ describe('a session', () => {
     expect(closeInterval()).toMatchObject({ lost: 0, late: 0, contaminated: 0 });
   });
 
+  it('goes on after a pause without another that nobody counts: the reflector would have numbered it', () => {
+    let reflected = 0;
+    onSend = (seq) => {
+      send(seq);
+      const number = reflected++;
+      clock.after(40, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.reflected(seq, number, Number.NaN, Number.NaN);
+      });
+    };
+    make({ warmsUp: true });
+    closeInterval();
+    schedule.remove(session);
+    closeInterval();
+    schedule.add(session);
+    for (const _ of [1, 2, 3]) {
+      intervals.advance();
+      const { sent, oneWayLost } = closeInterval();
+      expect({ sent, oneWayLost }).toEqual({
+        sent: expect.any(Number),
+        oneWayLost: { forward: 0, reverse: 0, unknown: 0 },
+      });
+      expect(sent).toBeGreaterThan(0);
+    }
+  });
+
   it('counts an answer to each probe with its round trip', () => {
     onSend = (seq) => {
       send(seq);

@@ -180,6 +180,8 @@ export class Session implements ProbeEvents, Task {
 
   /** One probe that is counted in octets only: the first packet of a path waits for every neighbour that is not resolved. */
   #warmUp(dueNs: number): void {
+    // Between counted ones it would be a number of the reflector's that no answer accounts for: a loss on the way back.
+    if (this.#inFlight.nextSeq > 0) return;
     if (!this.#context.budget.take(this.#packetsPerSend, this.#bytesPerSend, this.#context.clock.monoNs())) return;
     if (!this.#inFlight.full) this.#channel.send(this.#inFlight.open(NO_INTERVAL), dueNs);
   }
