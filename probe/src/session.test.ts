@@ -154,13 +154,13 @@ describe('a session', () => {
     schedule.remove(session);
     closeInterval();
     schedule.add(session);
-    for (const _ of [1, 2, 3]) {
+    for (let interval = 0; interval < 3; interval += 1) {
       intervals.advance();
       const { sent, oneWayLost } = closeInterval();
-      expect({ sent, oneWayLost }).toEqual({
-        sent: expect.any(Number),
-        oneWayLost: { forward: 0, reverse: 0, unknown: 0 },
-      });
+      expect(sent).toBeGreaterThan(0);
+      expect(oneWayLost).toEqual({ forward: 0, reverse: 0, unknown: 0 });
+    }
+  });
       expect(sent).toBeGreaterThan(0);
     }
   });
