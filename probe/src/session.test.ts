@@ -161,9 +161,6 @@ describe('a session', () => {
       expect(oneWayLost).toEqual({ forward: 0, reverse: 0, unknown: 0 });
     }
   });
-      expect(sent).toBeGreaterThan(0);
-    }
-  });
 
   it('counts an answer to each probe with its round trip', () => {
     onSend = (seq) => {
