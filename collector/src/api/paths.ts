@@ -78,6 +78,8 @@ export interface PathView extends SeriesParts {
   readonly mos: number | null;
   /** Class of the latest interval's last answer as it arrived, 0 to 63; tests of a class other than BE only. */
   readonly seenDscp: number | null;
+  /** The same of its last probe as it arrived at the far end: a reflector that tells it, in UDP tests. */
+  readonly farSeenDscp: number | null;
   /** Hops of the route, where it is followed; `/paths/{key}/route` has them. */
   readonly routeHops: number | null;
   readonly mtuBytes: number | null;
@@ -143,6 +145,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     oneWayDelay: oneWayView(state, slot),
     mos: paths.gauge(slot, GAUGE.mos) ?? null,
     seenDscp: paths.gauge(slot, GAUGE.seenDscp) ?? null,
+    farSeenDscp: paths.gauge(slot, GAUGE.farSeenDscp) ?? null,
     routeHops: state.routes.of(slot)?.current.hops.length ?? null,
     flows: flowViews(state, slot),
     mtuBytes: paths.gauge(slot, GAUGE.mtuBytes) ?? null,

@@ -159,6 +159,7 @@ export const path = object({
   oneWayDelay,
   mos: optional(number),
   seenDscp: optional(integer),
+  farSeenDscp: optional(integer),
   routeHops: optional(integer),
   flows,
   mtuBytes: optional(integer),
