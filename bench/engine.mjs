@@ -1,7 +1,7 @@
 /**
  * The packet engine: its round-trip error against captures at the far side of the sender's link, and what a probe costs,
  * beside fping, ping and smokeping_prober. Two network namespaces joined by a veth pair; nothing leaves the machine. Needs
- * root, python3 (capture), g++ (an answerer of UDP), fping, ping and prometheus-smokeping-prober.
+ * root, g++ (the capture and an answerer of UDP), fping, ping and prometheus-smokeping-prober.
  *
  *   node bench/engine.mjs [--full] [--costs]
  *
@@ -37,29 +37,58 @@ const ERROR_PROBES = 600;
 const ERROR_SPACING_MS = 5;
 const CONNECT_PORT = 8_620;
 
-/** Prints the kernel's time of each echo and answer that passes a device, until its input ends. */
+/**
+ * Prints the kernel's time of each echo, SYN and their answers that pass a device, until its input ends: type, number, ns.
+ * Reads a ring now and then instead of being woken: a capture that is woken by each packet delays what it looks at.
+ */
 const CAPTURE = `
-import socket, struct, sys, select
-s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
-s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-s.setsockopt(socket.SOL_SOCKET, 35, 1)
-s.bind((sys.argv[1], 3))
-print('ready', flush=True)
-out = []
-while True:
-    ready, _, _ = select.select([s, sys.stdin], [], [])
-    if s in ready:
-        data, control, _, _ = s.recvmsg(128, 128)
-        kind, number = data[20], data[26:28]
-        if data[9] == 6 and data[33] & 0x12 in (2, 18):
-            # A SYN and its answer, by the port of who began.
-            kind, number = (8, data[20:22]) if data[33] & 0x10 == 0 else (0, data[22:24])
-        elif data[9] != 1 or kind not in (0, 8): continue
-        stamp = [struct.unpack('qq', d[:16]) for l, t, d in control if t == 35][0]
-        out.append('%d %d %d' % (kind, struct.unpack('!H', number)[0], stamp[0] * 10**9 + stamp[1]))
-    elif sys.stdin in ready: break
-print('\\n'.join(out), flush=True)
-`;
+#include <arpa/inet.h>
+#include <cstdio>
+#include <fcntl.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <vector>
+struct Seen { int type, number; long long ns; };
+int main(int, char** arguments) {
+  constexpr unsigned kBlock = 1 << 16, kBlocks = 64, kRetireMs = 20;
+  int fd = socket(AF_PACKET, SOCK_DGRAM, 0), version = TPACKET_V3;
+  tpacket_req3 ring{kBlock, kBlocks, 256, kBlock / 256 * kBlocks, kRetireMs, 0, 0};
+  if (setsockopt(fd, SOL_PACKET, PACKET_VERSION, &version, sizeof version)) return 1;
+  if (setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring)) return 2;
+  auto* memory = (unsigned char*)mmap(nullptr, kBlock * kBlocks, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+  sockaddr_ll any{}; any.sll_family = AF_PACKET; any.sll_protocol = htons(ETH_P_ALL); any.sll_ifindex = if_nametoindex(arguments[1]);
+  if (memory == MAP_FAILED || bind(fd, (sockaddr*)&any, sizeof any)) return 3;
+  fcntl(0, F_SETFL, O_NONBLOCK);
+  puts("ready"); fflush(stdout);
+  std::vector<Seen> seen; seen.reserve(1 << 16);
+  char input;
+  for (unsigned at = 0, idle = 0; idle < 4;) {
+    auto& block = ((tpacket_block_desc*)(memory + at * kBlock))->hdr.bh1;
+    if (!(block.block_status & TP_STATUS_USER)) {
+      if (read(0, &input, 1) >= 0 || idle > 0) idle += 1;
+      usleep(kRetireMs * 1000);
+      continue;
+    }
+    auto* head = (unsigned char*)&block - offsetof(tpacket_block_desc, hdr) + block.offset_to_first_pkt;
+    for (unsigned i = 0; i < block.num_pkts; i++, head += ((tpacket3_hdr*)head)->tp_next_offset) {
+      auto& packet = *(tpacket3_hdr*)head;
+      const unsigned char* ip = head + packet.tp_net;
+      const long long ns = packet.tp_sec * 1000000000LL + packet.tp_nsec;
+      if (ip[0] != 0x45) continue;
+      if (ip[9] == 1 && (ip[20] == 0 || ip[20] == 8)) seen.push_back({ip[20], ip[26] << 8 | ip[27], ns});
+      // A SYN and its answer, by the port of who began.
+      if (ip[9] == 6 && (ip[33] & 0x17) == 0x02) seen.push_back({8, ip[20] << 8 | ip[21], ns});
+      if (ip[9] == 6 && (ip[33] & 0x17) == 0x12) seen.push_back({0, ip[22] << 8 | ip[23], ns});
+    }
+    block.block_status = TP_STATUS_KERNEL;
+    at = (at + 1) % kBlocks;
+  }
+  for (auto& one : seen) printf("%d %d %lld\\n", one.type, one.number, one.ns);
+}`;
 
 /** Answers STAMP packets in batches, as fast as it can; its stamps say that it took no time. */
 const ANSWERER = `
@@ -293,16 +322,26 @@ const TOOLS = {
   },
 };
 
+/** A program made of its source, once. @param {string} name @param {string} source @returns {string} its path */
+function program(name, source) {
+  const path = join(directory, name);
+  if (existsSync(path)) return path;
+  writeFileSync(`${path}.cpp`, source);
+  execFileSync('g++', ['-O2', '-w', '-o', path, `${path}.cpp`]);
+  return path;
+}
+
 /**
  * Errors of one run in us: what the tool says less what passed at the far side.
  * @param {string} tool @param {boolean} churn @param {string | undefined} group
  */
 async function errorsOf(tool, churn, group) {
-  const capture = spawn('ip', inside(FAR, ['python3', '-c', CAPTURE, 'far']), { stdio: ['pipe', 'pipe', 'inherit'] });
+  const capture = spawn('ip', inside(FAR, [program('capture', CAPTURE), 'far']), {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   const lines = createInterface({ input: capture.stdout })[Symbol.asyncIterator]();
   await lines.next();
   const rtts = (await TOOLS[tool]?.(churn, group)) ?? [];
-  await sleep(100);
   capture.stdin.end('\n');
   /** @type {Map<number, [number, number]>} */
   const seen = new Map();
@@ -492,10 +531,7 @@ try {
   const thousand = await rate('icmp', 1_000, SECONDS, 1_000);
   const perSecond = (/** @type {typeof fast} */ run) => `${(run.cpuUs / run.tookS / 1e3).toFixed(1)} ms/s`;
   costs.push(['1,000 hosts x 1/s', 'kernel engine', ...describe(thousand).slice(0, 3), perSecond(thousand), '']);
-  const program = join(directory, 'answerer');
-  writeFileSync(`${program}.cpp`, ANSWERER);
-  execFileSync('g++', ['-O2', '-w', '-o', program, `${program}.cpp`]);
-  const answerer = spawn('ip', inside(FAR, [program]), { stdio: 'ignore' });
+  const answerer = spawn('ip', inside(FAR, [program('answerer', ANSWERER)]), { stdio: 'ignore' });
   children.push(answerer);
   await sleep(200);
   for (const udpRate of [50_000, 100_000, 150_000]) {

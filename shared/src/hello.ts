@@ -37,6 +37,9 @@ const helloEndpointSchema = z.strictObject({
 
 const gatewaysSchema = z.strictObject({ ipv4: ipAddress.optional(), ipv6: ipAddress.optional() });
 
+/** Reports of one boot that the probe still holds: from the first that nobody has settled to the last. */
+const spooledBootSchema = z.strictObject({ bootId: bootIdSchema, first: z.int().min(1), last: z.int().min(1) });
+
 const common = {
   v: z.literal(HELLO_VERSION),
   site: token,
@@ -63,6 +66,8 @@ const helloSchema = z.discriminatedUnion('kind', [
     endpoints: z.array(helloEndpointSchema).max(64),
     /** Default gateways by the probe's routing table, where it has some. */
     gateways: gatewaysSchema.optional(),
+    /** What its spool holds, by boot: the collector says with a commit what of it is counted and what is missing. */
+    spool: z.array(spooledBootSchema).max(64).optional(),
   }),
   z.strictObject({ ...common, kind: z.literal('goodbye') }),
 ]);
@@ -70,6 +75,7 @@ const helloSchema = z.discriminatedUnion('kind', [
 export type HelloAddress = z.infer<typeof helloAddressSchema>;
 export type HelloEndpoint = z.infer<typeof helloEndpointSchema>;
 export type Hello = z.infer<typeof helloSchema>;
+export type SpooledBoot = z.infer<typeof spooledBootSchema>;
 export type Gateways = z.infer<typeof gatewaysSchema>;
 export type FullHello = Extract<Hello, { kind: 'full' }>;
 

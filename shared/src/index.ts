@@ -1,5 +1,6 @@
 export * from './ask.ts';
 export * from './clock.ts';
+export * from './commit.ts';
 export * from './dns.ts';
 export * from './errors.ts';
 export * from './hello.ts';

@@ -1,4 +1,4 @@
-/** What the JSON messages (hello, plan, ask) have in common: bounded, versioned, refused whole. */
+/** What the JSON messages (hello, plan, ask, commit) have in common: bounded, versioned, refused whole. */
 import type { z } from 'zod';
 import { RejectedMessage } from './errors.ts';
 import { MAX_MESSAGE_BYTES, type Identity } from './subjects.ts';

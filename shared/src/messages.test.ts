@@ -1,6 +1,7 @@
-/** Hello, plan and ask: what is accepted, and that nothing else is. */
+/** Hello, plan, ask and commit: what is accepted, and that nothing else is. */
 import { describe, expect, test } from 'vitest';
 import { decodeAsk, encodeAsk } from './ask.ts';
+import { decodeCommit, encodeCommit, type BootCommit, type Commit } from './commit.ts';
 import { RejectedMessage } from './errors.ts';
 import { decodeHello, encodeHello, type FullHello } from './hello.ts';
 import { decodePlan, encodePlan, planLoad, SEND_CAP, sessionsOf, type Plan } from './plan.ts';
@@ -69,7 +70,29 @@ const plan: Plan = {
   ],
 };
 
+const commit: Commit = {
+  v: 1,
+  ...owner,
+  stream: { created: '2025-06-15T15:06:40Z', readTo: 4_711 },
+  boots: [
+    {
+      bootId: '0123456789abcdef',
+      upTo: 12,
+      counted: [
+        [14, 14],
+        [17, 20],
+      ],
+      missing: [
+        [13, 13],
+        [16, 16],
+      ],
+      rejected: [[9, 'bad_checksum']],
+    },
+  ],
+};
+
 const messages = [
+  { kind: 'commit', bytes: encodeCommit(commit), decode: decodeCommit, expected: commit },
   { kind: 'hello', bytes: encodeHello(hello), decode: decodeHello, expected: hello },
   { kind: 'plan', bytes: encodePlan(plan), decode: decodePlan, expected: plan },
   {
@@ -107,6 +130,44 @@ describe.each(messages)('$kind', ({ bytes, decode, expected }) => {
   test('10,000 seeded mutations are refused or mean something else, and none crashes', () => {
     const random = new Random(11);
     for (let round = 0; round < 10_000; round += 1) causeOf(mutate(bytes, random));
+  });
+});
+
+describe('a commit', () => {
+  const [boot] = commit.boots as [BootCommit];
+  const withBoot = (change: Partial<BootCommit>): Uint8Array =>
+    encodeCommit({ ...commit, boots: [{ ...boot, ...change }] });
+
+  test.each<[string, Partial<BootCommit>]>([
+    ['a range that ends before it begins', { counted: [[15, 14]] }],
+    [
+      'ranges that overlap',
+      {
+        counted: [
+          [14, 18],
+          [18, 20],
+        ],
+      },
+    ],
+    [
+      'ranges in descending order',
+      {
+        missing: [
+          [16, 16],
+          [13, 13],
+        ],
+      },
+    ],
+    ['a number that is counted and missing', { missing: [[13, 14]] }],
+    ['something missing that is settled', { missing: [[12, 13]] }],
+    ['a refusal without a cause', { rejected: [[9, 'because' as 'malformed']] }],
+  ])('with %s is refused', (_what, change) => {
+    expect(() => decodeCommit(withBoot(change), owner)).toThrow(RejectedMessage);
+  });
+
+  test('of nothing is as good as any', () => {
+    const empty = { ...commit, boots: [] };
+    expect(decodeCommit(encodeCommit(empty), owner)).toEqual(empty);
   });
 });
 

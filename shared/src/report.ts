@@ -230,11 +230,17 @@ export const SELF_FIELDS = [
   'kernelEngine',
   'routesUnavailable',
   'addressChanges',
+  'reportsCommitted',
+  'spoolFirst',
+  'spoolSecondsLeft',
 ] as const;
 export type SelfField = (typeof SELF_FIELDS)[number];
 /**
  * Non-negative integers. `spoolInMemory`, `planInMemory`, `icmpUnavailable`, `paused`, `kernelEngine` and `routesUnavailable` are 0
- * or 1, `timerError*` and `loopDelayMaxNs` are of this interval, totals are since boot.
+ * or 1, `timerError*` and `loopDelayMaxNs` are of this interval, totals are since boot; `reportsProduced`, `reportsCommitted` and
+ * `reportsLedgered` are since the spool was begun, which a durable one outlives boots with. `spoolFirst` is the first report of
+ * this boot that is not settled (the next one, when all are): what is below it will never come again. `spoolSecondsLeft` is how long
+ * the spool goes on at the present rate before it drops its oldest.
  */
 export type SelfReport = Readonly<Partial<Record<SelfField, number>>>;
 

@@ -1,0 +1,72 @@
+/**
+ * Commit: what the collector holds, on disk, of one probe's reports. The probe may forget what is counted, books what was
+ * refused as lost, and sends again what is missing although the broker took it.
+ */
+import { z } from 'zod';
+import { RejectedMessage, REJECT_CAUSES } from './errors.ts';
+import { bootIdSchema } from './hello.ts';
+import { encodeJsonMessage, parseJsonMessage } from './message.ts';
+import { isToken, type Identity } from './subjects.ts';
+
+export const COMMIT_VERSION = 1;
+/** Boots that one commit or one hello speaks of. */
+export const MAX_BOOTS = 64;
+/** Ranges of one kind in a boot: what is beyond comes with a later commit. */
+export const MAX_COMMIT_RANGES = 256;
+
+const token = z.string().refine(isToken);
+const seq = z.int().min(1);
+const range = z.tuple([seq, seq]).refine(([first, last]) => first <= last, 'must not end before it begins');
+/** Ascending and disjoint. */
+const ranges = z
+  .array(range)
+  .max(MAX_COMMIT_RANGES)
+  .refine(
+    (list) => list.every(([first], at) => at === 0 || first > list[at - 1]![1]),
+    'must be ascending and must not overlap',
+  );
+
+const bootCommitSchema = z.strictObject({
+  bootId: bootIdSchema,
+  /** Everything up to here is settled: counted, refused, or given up by the probe itself. */
+  upTo: z.int().min(0),
+  /** Counted beyond it. */
+  counted: ranges,
+  /** Not there, although a later report or the probe's hello says that there is one. */
+  missing: ranges,
+  /** Came and will never be counted. */
+  rejected: z.array(z.tuple([seq, z.enum(REJECT_CAUSES)])).max(MAX_COMMIT_RANGES),
+});
+
+const commitSchema = z.strictObject({
+  v: z.literal(COMMIT_VERSION),
+  site: token,
+  probe: token,
+  /**
+   * How far the collector has read, and in which stream: what the broker took behind this is under way, not missing. A
+   * stream that was made anew has another time of creation, and what the old one held is known only from here.
+   */
+  stream: z.strictObject({ created: z.string().min(1).max(64), readTo: z.int().min(0) }),
+  boots: z.array(bootCommitSchema).max(MAX_BOOTS),
+});
+
+export type Commit = z.infer<typeof commitSchema>;
+export type BootCommit = z.infer<typeof bootCommitSchema>;
+
+export function encodeCommit(commit: Commit): Uint8Array {
+  return encodeJsonMessage('commit', commit);
+}
+
+/** @throws RejectedMessage */
+export function decodeCommit(bytes: Uint8Array, subject: Identity): Commit {
+  const commit = parseJsonMessage('commit', bytes, COMMIT_VERSION, commitSchema, subject);
+  for (const { bootId, upTo, counted, missing } of commit.boots) {
+    const beyond = [...counted, ...missing].sort(([a], [b]) => a - b);
+    let last = upTo;
+    for (const [first, end] of beyond) {
+      if (first <= last) throw new RejectedMessage('impossible_value', `commit of ${bootId}: ${first} is told twice`);
+      last = end;
+    }
+  }
+  return commit;
+}
