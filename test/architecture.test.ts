@@ -65,6 +65,12 @@ describe('workspaces', () => {
     expect(offenders(sources.probe, (imported) => imported === '@wanscope/shared/config')).toEqual([]);
   });
 
+  test('what a probe loads has its shapes of zod/mini: the whole of zod costs a router 10 MB', () => {
+    const loaded = [...sources.probe, ...sources.shared.filter(({ path }) => !path.startsWith('shared/src/config/'))];
+    expect(offenders(loaded, (imported) => imported === 'zod')).toEqual([]);
+    expect(loaded.filter(({ imports }) => imports.includes('zod/mini')).length).toBeGreaterThan(3);
+  });
+
   test('no file reaches into another workspace by path', () => {
     for (const name of WORKSPACES) {
       expect(

@@ -1,11 +1,11 @@
 /** Ask: what the collector (or an operator through it) requests of one probe. Bounded, answered or ignored. */
-import { z } from 'zod';
+import * as z from 'zod/mini';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { isToken, type Identity } from './subjects.ts';
 
 export const ASK_VERSION = 1;
 
-const token = z.string().refine(isToken);
+const token = z.string().check(z.refine(isToken));
 
 const askSchema = z.strictObject({
   v: z.literal(ASK_VERSION),

@@ -2,7 +2,7 @@
  * Commit: what the collector holds, on disk, of one probe's reports. The probe may forget what is counted, books what was
  * refused as lost, and sends again what is missing although the broker took it.
  */
-import { z } from 'zod';
+import * as z from 'zod/mini';
 import { RejectedMessage, REJECT_CAUSES } from './errors.ts';
 import { bootIdSchema } from './hello.ts';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
@@ -14,28 +14,28 @@ export const MAX_BOOTS = 64;
 /** Ranges of one kind in a boot: what is beyond comes with a later commit. */
 export const MAX_COMMIT_RANGES = 256;
 
-const token = z.string().refine(isToken);
-const seq = z.int().min(1);
-const range = z.tuple([seq, seq]).refine(([first, last]) => first <= last, 'must not end before it begins');
+const token = z.string().check(z.refine(isToken));
+const seq = z.int().check(z.minimum(1));
+const range = z.tuple([seq, seq]).check(z.refine(([first, last]) => first <= last, 'must not end before it begins'));
 /** Ascending and disjoint. */
-const ranges = z
-  .array(range)
-  .max(MAX_COMMIT_RANGES)
-  .refine(
+const ranges = z.array(range).check(
+  z.maxLength(MAX_COMMIT_RANGES),
+  z.refine(
     (list) => list.every(([first], at) => at === 0 || first > list[at - 1]![1]),
     'must be ascending and must not overlap',
-  );
+  ),
+);
 
 const bootCommitSchema = z.strictObject({
   bootId: bootIdSchema,
   /** Everything up to here is settled: counted, refused, or given up by the probe itself. */
-  upTo: z.int().min(0),
+  upTo: z.int().check(z.minimum(0)),
   /** Counted beyond it. */
   counted: ranges,
   /** Not there, although a later report or the probe's hello says that there is one. */
   missing: ranges,
   /** Came and will never be counted. */
-  rejected: z.array(z.tuple([seq, z.enum(REJECT_CAUSES)])).max(MAX_COMMIT_RANGES),
+  rejected: z.array(z.tuple([seq, z.enum(REJECT_CAUSES)])).check(z.maxLength(MAX_COMMIT_RANGES)),
 });
 
 const commitSchema = z.strictObject({
@@ -46,8 +46,11 @@ const commitSchema = z.strictObject({
    * How far the collector has read, and in which stream: what the broker took behind this is under way, not missing. A
    * stream that was made anew has another time of creation, and what the old one held is known only from here.
    */
-  stream: z.strictObject({ created: z.string().min(1).max(64), readTo: z.int().min(0) }),
-  boots: z.array(bootCommitSchema).max(MAX_BOOTS),
+  stream: z.strictObject({
+    created: z.string().check(z.minLength(1), z.maxLength(64)),
+    readTo: z.int().check(z.minimum(0)),
+  }),
+  boots: z.array(bootCommitSchema).check(z.maxLength(MAX_BOOTS)),
 });
 
 export type Commit = z.infer<typeof commitSchema>;

@@ -3,7 +3,7 @@
  * kept as the last message of its subject, and followed by a goodbye when the probe leaves on purpose.
  */
 import { isIP } from 'node:net';
-import { z } from 'zod';
+import * as z from 'zod/mini';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { FAMILIES } from './path.ts';
 import { isToken, type Identity } from './subjects.ts';
@@ -11,11 +11,11 @@ import { isToken, type Identity } from './subjects.ts';
 export const HELLO_VERSION = 1;
 
 /** 64-bit random number, new at each start of a probe, as 16 hex digits. */
-export const bootIdSchema = z.string().regex(/^[0-9a-f]{16}$/);
+export const bootIdSchema = z.string().check(z.regex(/^[0-9a-f]{16}$/));
 
-const token = z.string().refine(isToken, 'must match [a-z0-9_-]{1,63}');
-const ipAddress = z.string().refine((text) => isIP(text) !== 0, 'must be an IP address');
-const port = z.int().min(1).max(65_535);
+const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'));
+const ipAddress = z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address'));
+const port = z.int().check(z.minimum(1), z.maximum(65_535));
 
 const helloAddressSchema = z.strictObject({
   family: z.enum(FAMILIES),
@@ -24,21 +24,25 @@ const helloAddressSchema = z.strictObject({
   /** What peers send to; differs from `bound` behind a NAT with a forwarded port. */
   advertised: ipAddress,
   /** Interface to bind to, where the operator named one. */
-  interface: z.string().min(1).max(15).optional(),
+  interface: z.optional(z.string().check(z.minLength(1), z.maxLength(15))),
 });
 
 const helloEndpointSchema = z.strictObject({
   network: token,
   uplink: z.union([z.literal(''), token]),
-  addresses: z.array(helloAddressSchema).min(1).max(8),
+  addresses: z.array(helloAddressSchema).check(z.minLength(1), z.maxLength(8)),
   /** Ports of the reflectors that are listening, as peers reach them. What could not be bound is absent. */
-  reflect: z.strictObject({ udp: port.optional(), tcp: port.optional(), http: port.optional() }),
+  reflect: z.strictObject({ udp: z.optional(port), tcp: z.optional(port), http: z.optional(port) }),
 });
 
-const gatewaysSchema = z.strictObject({ ipv4: ipAddress.optional(), ipv6: ipAddress.optional() });
+const gatewaysSchema = z.strictObject({ ipv4: z.optional(ipAddress), ipv6: z.optional(ipAddress) });
 
 /** Reports of one boot that the probe still holds: from the first that nobody has settled to the last. */
-const spooledBootSchema = z.strictObject({ bootId: bootIdSchema, first: z.int().min(1), last: z.int().min(1) });
+const spooledBootSchema = z.strictObject({
+  bootId: bootIdSchema,
+  first: z.int().check(z.minimum(1)),
+  last: z.int().check(z.minimum(1)),
+});
 
 const common = {
   v: z.literal(HELLO_VERSION),
@@ -46,28 +50,31 @@ const common = {
   probe: token,
   bootId: bootIdSchema,
   /** Counts the hellos of this boot, from 1. */
-  version: z.int().min(1),
+  version: z.int().check(z.minimum(1)),
 };
 
 const helloSchema = z.discriminatedUnion('kind', [
   z.strictObject({
     ...common,
     kind: z.literal('full'),
-    software: z.string().min(1).max(64),
-    startedAtMs: z.int().min(0),
+    software: z.string().check(z.minLength(1), z.maxLength(64)),
+    startedAtMs: z.int().check(z.minimum(0)),
     /** Report formats the probe can write. */
-    reportVersions: z.strictObject({ oldest: z.int().min(1).max(255), newest: z.int().min(1).max(255) }),
+    reportVersions: z.strictObject({
+      oldest: z.int().check(z.minimum(1), z.maximum(255)),
+      newest: z.int().check(z.minimum(1), z.maximum(255)),
+    }),
     /** The compiled-in limits; a plan over them is refused. */
-    cap: z.strictObject({ packetsPerSecond: z.int().min(1), bitsPerSecond: z.int().min(1) }),
+    cap: z.strictObject({ packetsPerSecond: z.int().check(z.minimum(1)), bitsPerSecond: z.int().check(z.minimum(1)) }),
     /** Families in which it can send ICMP. */
     icmp: z.array(z.enum(FAMILIES)),
     /** Version of the plan it is running; 0 when it has none. */
-    planVersion: z.int().min(0),
-    endpoints: z.array(helloEndpointSchema).max(64),
+    planVersion: z.int().check(z.minimum(0)),
+    endpoints: z.array(helloEndpointSchema).check(z.maxLength(64)),
     /** Default gateways by the probe's routing table, where it has some. */
-    gateways: gatewaysSchema.optional(),
+    gateways: z.optional(gatewaysSchema),
     /** What its spool holds, by boot: the collector says with a commit what of it is counted and what is missing. */
-    spool: z.array(spooledBootSchema).max(64).optional(),
+    spool: z.optional(z.array(spooledBootSchema).check(z.maxLength(64))),
   }),
   z.strictObject({ ...common, kind: z.literal('goodbye') }),
 ]);

@@ -1,7 +1,14 @@
 /** What the JSON messages (hello, plan, ask, commit) have in common: bounded, versioned, refused whole. */
-import type { z } from 'zod';
+import * as z from 'zod/mini';
 import { RejectedMessage } from './errors.ts';
 import { MAX_MESSAGE_BYTES, type Identity } from './subjects.ts';
+
+const { localeError: inWords } = z.locales.en();
+
+/** What a value is by its schema, or what is wrong with it, in words. */
+export function parseShape<T>(schema: z.ZodMiniType<T>, value: unknown): z.core.util.SafeParseResult<T> {
+  return z.safeParse(schema, value, { error: inWords });
+}
 
 /**
  * Parses a JSON message against its schema and checks that it speaks of the identity of its subject.
@@ -13,7 +20,7 @@ export function parseJsonMessage<T extends { readonly site: string; readonly pro
   kind: string,
   bytes: Uint8Array,
   version: number,
-  schema: z.ZodType<T>,
+  schema: z.ZodMiniType<T>,
   subject: Identity,
 ): T {
   if (bytes.length > MAX_MESSAGE_BYTES) throw new RejectedMessage('too_large', `${kind} of ${bytes.length} octets`);
@@ -27,7 +34,7 @@ export function parseJsonMessage<T extends { readonly site: string; readonly pro
     throw new RejectedMessage('malformed', `${kind} has no version`);
   }
   if (value.v !== version) throw new RejectedMessage('unsupported_version', `${kind} of version ${String(value.v)}`);
-  const parsed = schema.safeParse(value);
+  const parsed = parseShape(schema, value);
   if (!parsed.success) {
     const issue = parsed.error.issues[0]!;
     throw new RejectedMessage('malformed', `${kind}: ${issue.path.join('.')}: ${issue.message}`);

@@ -5,7 +5,7 @@
  * collectors. Reports do not carry it: they carry a plan index, and a dictionary message maps plan indices to paths.
  */
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod/mini';
 import { RejectedMessage } from './errors.ts';
 import { isToken, MAX_MESSAGE_BYTES, type Identity } from './subjects.ts';
 
@@ -83,12 +83,8 @@ export interface Dictionary {
   readonly paths: readonly PathParts[];
 }
 
-const token = z.string().refine(isToken);
-const labelText = z
-  .string()
-  .min(1)
-  .max(128)
-  .regex(/^[^|"\\\p{Cc}]+$/u);
+const token = z.string().check(z.refine(isToken));
+const labelText = z.string().check(z.minLength(1), z.maxLength(128), z.regex(/^[^|"\\\p{Cc}]+$/u));
 const uplinkName = z.union([z.literal(''), token]);
 
 const pathSchema = z.strictObject({
@@ -103,7 +99,7 @@ const pathSchema = z.strictObject({
   dstKind: z.enum(ENDPOINT_KINDS),
   test: token,
   protocol: z.enum(PROTOCOLS),
-  class: z.string().regex(/^[A-Z0-9]{1,8}$/),
+  class: z.string().check(z.regex(/^[A-Z0-9]{1,8}$/)),
   family: z.enum(FAMILIES),
 });
 
@@ -147,7 +143,7 @@ export function decodeDictionary(bytes: Uint8Array, owner: Identity): Dictionary
     if (values.length !== PATH_FIELDS.length) {
       throw new RejectedMessage('malformed', `dictionary entry ${index} has ${values.length} fields`);
     }
-    const parsed = pathSchema.safeParse(Object.fromEntries(PATH_FIELDS.map((field, i) => [field, values[i]])));
+    const parsed = z.safeParse(pathSchema, Object.fromEntries(PATH_FIELDS.map((field, i) => [field, values[i]])));
     if (!parsed.success) {
       throw new RejectedMessage('malformed', `dictionary entry ${index}: ${parsed.error.issues[0]!.path.join('.')}`);
     }

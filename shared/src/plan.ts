@@ -3,7 +3,7 @@
  * is five numbers), expanded by `sessionsOf` on both sides so that probe and collector agree on every path.
  */
 import { isIP } from 'node:net';
-import { z } from 'zod';
+import * as z from 'zod/mini';
 import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion } from './dns.ts';
 import { RejectedMessage } from './errors.ts';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
@@ -22,83 +22,77 @@ const HEADER_BYTES: Readonly<Record<Family, number>> = { ipv4: 28, ipv6: 48 };
 /** What one TCP connect and one HTTP exchange cost on the wire, about: packets sent and octets sent. */
 const CONNECT_COST = { tcp: { packets: 3, bytes: 180 }, http: { packets: 6, bytes: 700 } } as const;
 
-const token = z.string().refine(isToken, 'must match [a-z0-9_-]{1,63}');
-const ipAddress = z.string().refine((text) => isIP(text) !== 0, 'must be an IP address');
-const port = z.int().min(1).max(65_535);
-const index = z.int().min(0).max(65_535);
+const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'));
+const ipAddress = z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address'));
+const port = z.int().check(z.minimum(1), z.maximum(65_535));
+const index = z.int().check(z.minimum(0), z.maximum(65_535));
 
 const questionSchema = z.strictObject({
-  name: z.string().refine(isDnsName, 'must be a DNS name'),
+  name: z.string().check(z.refine(isDnsName, 'must be a DNS name')),
   type: z.enum(DNS_TYPE_NAMES),
 });
 
 /** A proxy that speaks plain HTTP. Its user name and password are in the URL. */
-const proxyUrl = z.url({ protocol: /^http$/ }).max(512);
+const proxyUrl = z.url({ protocol: /^http$/ }).check(z.maxLength(512));
 
 /** SECRET: the key of STAMP's authenticated mode, in hexadecimal digits. Never shown, never logged. */
-const stampKey = z.string().regex(/^(?:[0-9a-f]{2}){16,64}$/, 'must be a key of 16 to 64 octets');
+const stampKey = z.string().check(z.regex(/^(?:[0-9a-f]{2}){16,64}$/, 'must be a key of 16 to 64 octets'));
 
 const planTestSchema = z.strictObject({
   name: token,
   protocol: z.enum(PROTOCOLS),
-  class: z.string().refine((name) => name in DSCP_BY_CLASS, 'must be a per-hop behaviour'),
+  class: z.string().check(z.refine((name) => name in DSCP_BY_CLASS, 'must be a per-hop behaviour')),
   /** Octets of the ICMP payload (28 at least) or of the whole STAMP packet (44 at least); no meaning for others. */
-  sizeBytes: z.int().min(28).max(9_000),
+  sizeBytes: z.int().check(z.minimum(28), z.maximum(9_000)),
   /** Between two sends of one session. */
-  intervalNs: z.int().min(NS_PER_MS),
+  intervalNs: z.int().check(z.minimum(NS_PER_MS)),
   /** How long an answer is waited for. */
-  timeoutNs: z
-    .int()
-    .min(NS_PER_MS)
-    .max(60 * NS_PER_S),
+  timeoutNs: z.int().check(z.minimum(NS_PER_MS), z.maximum(60 * NS_PER_S)),
   /** HTTP: request over a connection kept from the last request. */
   keepAlive: z.boolean(),
   /** HTTP: how URLs are reached, unless the destination says. */
-  proxy: proxyUrl.optional(),
+  proxy: z.optional(proxyUrl),
   /** DNS: what to ask, unless the destination says. */
-  question: questionSchema.optional(),
+  question: z.optional(questionSchema),
   /** UDP: STAMP is authenticated with this key, unless the destination has one. */
-  stampKey: stampKey.optional(),
+  stampKey: z.optional(stampKey),
   /** UDP: source ports that take turns; absent: one, which all such sessions share. */
-  flows: z.int().min(2).max(MAX_FLOWS).optional(),
+  flows: z.optional(z.int().check(z.minimum(2), z.maximum(MAX_FLOWS))),
   /** Between two rounds that follow the session's route; absent: its route is not followed. */
-  routeIntervalNs: z.int().min(NS_PER_S).optional(),
+  routeIntervalNs: z.optional(z.int().check(z.minimum(NS_PER_S))),
 });
 
 const planSourceSchema = z.strictObject({
   network: token,
   uplink: z.union([z.literal(''), token]),
-  ipv4: ipAddress.optional(),
-  ipv6: ipAddress.optional(),
-  interface: z.string().min(1).max(15).optional(),
+  ipv4: z.optional(ipAddress),
+  ipv6: z.optional(ipAddress),
+  interface: z.optional(z.string().check(z.minLength(1), z.maxLength(15))),
 });
 
 const planDestinationSchema = z.strictObject({
   kind: z.enum(ENDPOINT_KINDS),
   site: token,
-  name: z.string().min(1).max(128),
+  name: z.string().check(z.minLength(1), z.maxLength(128)),
   network: token,
   uplink: z.union([z.literal(''), token]),
-  ipv4: ipAddress.optional(),
-  ipv6: ipAddress.optional(),
+  ipv4: z.optional(ipAddress),
+  ipv6: z.optional(ipAddress),
   /** Resolved by the probe where no address is given. */
-  host: z.string().min(1).max(253).optional(),
-  url: z
-    .url({ protocol: /^https?$/ })
-    .max(2_048)
-    .optional(),
+  host: z.optional(z.string().check(z.minLength(1), z.maxLength(253))),
+  url: z.optional(z.url({ protocol: /^https?$/ }).check(z.maxLength(2_048))),
   ports: z.strictObject({
-    udp: port.optional(),
-    tcp: port.optional(),
-    http: port.optional(),
-    dns: port.optional(),
+    udp: z.optional(port),
+    tcp: z.optional(port),
+    http: z.optional(port),
+    dns: z.optional(port),
   }),
   /** How its URL is reached. */
-  proxy: proxyUrl.optional(),
+  proxy: z.optional(proxyUrl),
   /** What DNS tests ask here. */
-  question: questionSchema.optional(),
+  question: z.optional(questionSchema),
   /** STAMP is authenticated with this key. */
-  stampKey: stampKey.optional(),
+  stampKey: z.optional(stampKey),
 });
 
 const familyNumber = z.union([z.literal(4), z.literal(6)]);
@@ -108,19 +102,19 @@ const planSchema = z.strictObject({
   site: token,
   probe: token,
   /** Grows with each plan of this probe; a lower one is refused. */
-  version: z.int().min(1),
-  issuedAtMs: z.int().min(0),
+  version: z.int().check(z.minimum(1)),
+  issuedAtMs: z.int().check(z.minimum(0)),
   /** After it the probe stops sending and goes on reflecting. */
-  expiresAtMs: z.int().min(0),
+  expiresAtMs: z.int().check(z.minimum(0)),
   /** Length of the aggregation interval. */
-  intervalMs: z.int().min(1_000).max(300_000),
+  intervalMs: z.int().check(z.minimum(1_000), z.maximum(300_000)),
   /** Sends nothing while true. */
   paused: z.boolean(),
-  tests: z.array(planTestSchema).max(256),
-  sources: z.array(planSourceSchema).max(64),
-  destinations: z.array(planDestinationSchema).max(16_384),
+  tests: z.array(planTestSchema).check(z.maxLength(256)),
+  sources: z.array(planSourceSchema).check(z.maxLength(64)),
+  destinations: z.array(planDestinationSchema).check(z.maxLength(16_384)),
   /** [test, source, destination, family]; the position is the plan index. */
-  sessions: z.array(z.tuple([index, index, index, familyNumber])).max(65_536),
+  sessions: z.array(z.tuple([index, index, index, familyNumber])).check(z.maxLength(65_536)),
 });
 
 export type PlanTest = z.infer<typeof planTestSchema>;

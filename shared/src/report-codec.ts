@@ -5,7 +5,7 @@
  * bucket follow from the minimum and the maximum, the last count from the total. A first octet of `{` marks the JSON
  * form, which says the same in words.
  */
-import { z } from 'zod';
+import * as z from 'zod/mini';
 import { ByteReader, ByteWriter } from './bytes.ts';
 import { crc32c } from './crc32c.ts';
 import { RejectedMessage } from './errors.ts';
@@ -39,6 +39,7 @@ import {
   type Usage,
 } from './report.ts';
 import { addressOctets, addressText } from './ip.ts';
+import { parseShape } from './message.ts';
 import { isToken, MAX_MESSAGE_BYTES } from './subjects.ts';
 import { NS_PER_S, NS_PER_US } from './units.ts';
 
@@ -590,25 +591,31 @@ export function encodeReportJson(report: Report): Uint8Array {
   return Buffer.from(JSON.stringify({ v: REPORT_VERSION, ...report }));
 }
 
-const count = z.int().min(0);
-const bucketsSchema = z
-  .strictObject({ schema: z.int().min(0).max(5), counts: z.record(z.string().regex(/^-?\d{1,4}$/), z.int().min(1)) })
-  .transform(({ schema, counts }) => {
+const count = z.int().check(z.minimum(0));
+const bucketsSchema = z.pipe(
+  z.strictObject({
+    schema: z.int().check(z.minimum(0), z.maximum(5)),
+    counts: z.record(z.string().check(z.regex(/^-?\d{1,4}$/)), z.int().check(z.minimum(1))),
+  }),
+  z.transform(({ schema, counts }: { schema: number; counts: Record<string, number> }) => {
     const buckets = new Buckets(schema);
     for (const [index, value] of Object.entries(counts)) buckets.add(Number(index), value);
     return buckets;
-  });
-const classicBuckets = bucketsSchema.refine(
-  (buckets) =>
-    buckets.schema === 0 &&
-    (buckets.firstIndex ?? CLASSIC_FIRST_INDEX) >= CLASSIC_FIRST_INDEX &&
-    (buckets.lastIndex ?? CLASSIC_FIRST_INDEX) <= CLASSIC_LAST_INDEX + 1,
+  }),
 );
-const countsBy = <K extends string>(keys: readonly K[]): z.ZodType<Partial<Record<K, number>>> =>
+const classicBuckets = bucketsSchema.check(
+  z.refine(
+    (buckets) =>
+      buckets.schema === 0 &&
+      (buckets.firstIndex ?? CLASSIC_FIRST_INDEX) >= CLASSIC_FIRST_INDEX &&
+      (buckets.lastIndex ?? CLASSIC_FIRST_INDEX) <= CLASSIC_LAST_INDEX + 1,
+  ),
+);
+const countsBy = <K extends string>(keys: readonly K[]): z.ZodMiniType<Partial<Record<K, number>>> =>
   z.partialRecord(z.enum(keys), count);
 
 const recordSchema = z.strictObject({
-  index: count.max(MAX_RECORDS - 1),
+  index: count.check(z.maximum(MAX_RECORDS - 1)),
   sent: count,
   lost: count,
   late: count,
@@ -616,24 +623,24 @@ const recordSchema = z.strictObject({
   reordered: count,
   notSent: count,
   // Absent in reports of probes that counted them as not sent.
-  contaminated: count.default(0),
+  contaminated: z._default(count, 0),
   spoofed: count,
   replayed: count,
-  rtt: z
-    .strictObject({
+  rtt: z.optional(
+    z.strictObject({
       count,
-      minNs: z.int().min(1),
-      maxNs: z.int().min(1),
-      sumNs: z.int().min(1),
+      minNs: z.int().check(z.minimum(1)),
+      maxNs: z.int().check(z.minimum(1)),
+      sumNs: z.int().check(z.minimum(1)),
       buckets: bucketsSchema,
       pdvBuckets: classicBuckets,
-    })
-    .optional(),
-  ipdv: z.strictObject({ count, sumAbsNs: count, buckets: classicBuckets }).optional(),
-  interarrivalJitterNs: z.number().min(0).max(1e15).optional(),
-  oneWayLost: z.strictObject({ forward: count, reverse: count, unknown: count }).optional(),
-  oneWayDelay: z
-    .strictObject({
+    }),
+  ),
+  ipdv: z.optional(z.strictObject({ count, sumAbsNs: count, buckets: classicBuckets })),
+  interarrivalJitterNs: z.optional(z.number().check(z.minimum(0), z.maximum(1e15))),
+  oneWayLost: z.optional(z.strictObject({ forward: count, reverse: count, unknown: count })),
+  oneWayDelay: z.optional(
+    z.strictObject({
       count,
       forwardPdvSumNs: count,
       reversePdvSumNs: count,
@@ -641,20 +648,20 @@ const recordSchema = z.strictObject({
       reverseChangeNs: z.int(),
       clockOffsetNs: z.number(),
       clockErrorNs: count,
-      forwardMeanNs: z.int().optional(),
-    })
-    .optional(),
-  burstGap: z
-    .strictObject({ bursts: count, burstPackets: count, burstLost: count, gapPackets: count, gapLost: count })
-    .optional(),
-  outcomes: countsBy(OUTCOMES).optional(),
-  httpPhases: z.partialRecord(z.enum(HTTP_PHASES), z.strictObject({ count, sumNs: count })).optional(),
-  tlsExpiryS: count.optional(),
-  tlsFailure: z.enum(TLS_FAILURES).optional(),
-  seenDscp: count.optional(),
-  farSeenDscp: count.optional(),
-  route: z
-    .strictObject({
+      forwardMeanNs: z.optional(z.int()),
+    }),
+  ),
+  burstGap: z.optional(
+    z.strictObject({ bursts: count, burstPackets: count, burstLost: count, gapPackets: count, gapLost: count }),
+  ),
+  outcomes: z.optional(countsBy(OUTCOMES)),
+  httpPhases: z.optional(z.partialRecord(z.enum(HTTP_PHASES), z.strictObject({ count, sumNs: count }))),
+  tlsExpiryS: z.optional(count),
+  tlsFailure: z.optional(z.enum(TLS_FAILURES)),
+  seenDscp: z.optional(count),
+  farSeenDscp: z.optional(count),
+  route: z.optional(
+    z.strictObject({
       flow: count,
       sinceMs: count,
       changes: count,
@@ -666,17 +673,20 @@ const recordSchema = z.strictObject({
             others: z.array(z.string()),
             sent: count,
             answered: count,
-            rtt: z.strictObject({ minNs: count, medianNs: count }).optional(),
+            rtt: z.optional(z.strictObject({ minNs: count, medianNs: count })),
           }),
         )
-        .max(MAX_ROUTE_HOPS),
-    })
-    .optional(),
-  mtu: z.strictObject({ bytes: count, blackHole: z.boolean() }).optional(),
-  flows: z
-    .array(z.strictObject({ sent: count, lost: count, rtt: z.strictObject({ minNs: count, sumNs: count }).optional() }))
-    .max(MAX_FLOWS)
-    .optional(),
+        .check(z.maxLength(MAX_ROUTE_HOPS)),
+    }),
+  ),
+  mtu: z.optional(z.strictObject({ bytes: count, blackHole: z.boolean() })),
+  flows: z.optional(
+    z
+      .array(
+        z.strictObject({ sent: count, lost: count, rtt: z.optional(z.strictObject({ minNs: count, sumNs: count })) }),
+      )
+      .check(z.maxLength(MAX_FLOWS)),
+  ),
 });
 
 const reportSchema = z.strictObject({
@@ -691,13 +701,13 @@ const reportSchema = z.strictObject({
   usage: z
     .array(
       z.strictObject({
-        uplink: z.string().refine((name) => name === '' || isToken(name)),
+        uplink: z.string().check(z.refine((name) => name === '' || isToken(name))),
         purpose: z.enum(USAGE_PURPOSES),
         bytes: count,
       }),
     )
-    .max(MAX_USAGES),
-  records: z.array(recordSchema).max(MAX_RECORDS),
+    .check(z.maxLength(MAX_USAGES)),
+  records: z.array(recordSchema).check(z.maxLength(MAX_RECORDS)),
 });
 
 function decodeReportJson(bytes: Uint8Array): Report {
@@ -707,7 +717,7 @@ function decodeReportJson(bytes: Uint8Array): Report {
   } catch {
     throw new RejectedMessage('malformed', 'report is not JSON');
   }
-  const parsed = reportSchema.safeParse(value);
+  const parsed = parseShape(reportSchema, value);
   if (!parsed.success) {
     const issue = parsed.error.issues[0]!;
     const versionDiffers = issue.path[0] === 'v';
