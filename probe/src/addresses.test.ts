@@ -32,6 +32,16 @@ describe('configured addresses', () => {
         interface: 'eth0',
       }),
     ],
+    ['tenant=10.0.0.1%netns:blue', local({ network: 'tenant', domain: { netns: 'blue' } })],
+    [
+      'default=10.0.0.1%eth1%netns:/proc/1/ns/net%mark:0x10',
+      local({ interface: 'eth1', domain: { netns: '/proc/1/ns/net', mark: 16 } }),
+    ],
+    [
+      'default=[fd00::1]%vrf:red',
+      local({ family: 'ipv6', bound: 'fd00::1', advertised: 'fd00::1', domain: { vrf: 'red' } }),
+    ],
+    ['default=10.0.0.1%mark:4294967295', local({ domain: { mark: 4_294_967_295 } })],
   ])('%s', (text, expected) => {
     expect(parseAddresses(text)).toEqual({ value: [expected] });
   });
@@ -44,6 +54,19 @@ describe('configured addresses', () => {
     ['default=10.0.0.1@2001:db8::1', '2001:db8::1 is not of the family of 10.0.0.1'],
     ['default=10.0.0.1@1.2.3.4:70000', 'is not an IP address with an optional port'],
     ['default=10.0.0.1%a-very-long-interface', 'is not an interface name'],
+    ['default=10.0.0.1%netns:', '"" is not the name or the path of a network namespace'],
+    ['default=10.0.0.1%netns:a/b', '"a/b" is not the name or the path of a network namespace'],
+    ['default=10.0.0.1%netns:..', '".." is not the name or the path of a network namespace'],
+    ['default=10.0.0.1%netns:a%netns:b', 'names two namespaces'],
+    ['default=10.0.0.1%mark:0', '"0" is not a mark from 1 to 0xffffffff'],
+    ['default=10.0.0.1%mark:4294967296', '"4294967296" is not a mark from 1 to 0xffffffff'],
+    ['default=10.0.0.1%mark:x', '"x" is not a mark from 1 to 0xffffffff'],
+    ['default=10.0.0.1%mark:1%mark:2', 'names two marks'],
+    ['default=10.0.0.1%vrf:a-very-long-vrf-name', '"a-very-long-vrf-name" is not the name of a VRF device'],
+    ['default=10.0.0.1%vrf:red%vrf:blue', 'names two VRFs'],
+    ['default=10.0.0.1%eth0%vrf:red', 'names an interface and a VRF'],
+    ['default=10.0.0.1%eth0%eth1', 'names two interfaces'],
+    ['default=10.0.0.1%ns:blue', '"ns:blue" is not an interface name'],
   ])('refuse %s: %s', (text, wrong) => {
     const parsed = parseAddresses(text);
     expect('problems' in parsed && parsed.problems[0]).toContain(wrong);
@@ -52,6 +75,16 @@ describe('configured addresses', () => {
   it('name every bad entry and a repeated one', () => {
     const parsed = parseAddresses('a=1.1.1.1, a=1.1.1.1, b=x, b=1.1.1.1');
     expect('problems' in parsed && parsed.problems.length).toBe(2);
+  });
+});
+
+describe('one address in two routing domains', () => {
+  it('is two places, and the same one twice is refused', () => {
+    expect(parseAddresses('a/x=10.0.0.1%mark:1,a/y=10.0.0.1%mark:2')).toHaveProperty('value.length', 2);
+    expect(parseAddresses('a=10.0.0.1%netns:x,b=10.0.0.1%netns:y')).toHaveProperty('value.length', 2);
+    expect(parseAddresses('a/x=10.0.0.1%mark:1,a/y=10.0.0.1%mark:1')).toEqual({
+      problems: ['"a/y=10.0.0.1%mark:1": names the address 10.0.0.1 twice in one network'],
+    });
   });
 });
 

@@ -5,6 +5,16 @@
 import { isIP, isIPv6 } from 'node:net';
 import { FAMILIES, isToken, type Family, type HelloEndpoint, type Protocol } from '@wanscope/shared';
 
+/** Where packets of an address are routed, apart from the process's own routing. At least one of them is set. */
+export interface RoutingDomain {
+  /** A network namespace: its name, or the path of its file. */
+  readonly netns?: string;
+  /** A VRF device. */
+  readonly vrf?: string;
+  /** SO_MARK, for rules of the system's routing. */
+  readonly mark?: number;
+}
+
 export interface LocalAddress {
   readonly network: string;
   /** '' when none is declared. */
@@ -15,6 +25,8 @@ export interface LocalAddress {
   /** Port of the datagram reflector as peers reach it, where a NAT forwards another. */
   readonly advertisedUdpPort: number | undefined;
   readonly interface: string | undefined;
+  /** Undefined: where the process is. */
+  readonly domain?: RoutingDomain;
 }
 
 export type ReflectProtocol = Exclude<Protocol, 'icmp' | 'dns'>;
@@ -25,7 +37,10 @@ export type ReflectPorts = Readonly<Partial<Record<ReflectProtocol, number>>>;
 export type Parsed<T> = { readonly value: T } | { readonly problems: readonly string[] };
 
 const MAX_ADDRESSES = 64;
-const FORM = 'network[/uplink]=address[@advertised[:port]][%interface]';
+export const ADDRESS_FORM =
+  'network[/uplink]=address[@advertised[:port]][%interface][%netns:name|path][%vrf:device][%mark:number]';
+const INTERFACE_NAME = /^[^\s/%:]{1,15}$/;
+const MAX_MARK = 0xffff_ffff;
 
 /** Parses WAN_ADDRESSES. IPv6 addresses are put in brackets where a port follows. */
 export function parseAddresses(text: string): Parsed<LocalAddress[]> {
@@ -33,8 +48,8 @@ export function parseAddresses(text: string): Parsed<LocalAddress[]> {
   const addresses: LocalAddress[] = [];
   for (const entry of text.split(',').map((part) => part.trim())) {
     const parsed = parseAddress(entry);
-    if (typeof parsed === 'string') problems.push(`"${entry}": ${parsed}; allowed: ${FORM}`);
-    else if (addresses.some((other) => other.bound === parsed.bound && other.network === parsed.network)) {
+    if (typeof parsed === 'string') problems.push(`"${entry}": ${parsed}; allowed: ${ADDRESS_FORM}`);
+    else if (addresses.some((other) => isSamePlace(other, parsed))) {
       problems.push(`"${entry}": names the address ${parsed.bound} twice in one network`);
     } else addresses.push(parsed);
   }
@@ -42,18 +57,22 @@ export function parseAddresses(text: string): Parsed<LocalAddress[]> {
   return problems.length > 0 ? { problems } : { value: addresses };
 }
 
+function isSamePlace(a: LocalAddress, b: LocalAddress): boolean {
+  const domainOf = ({ domain }: LocalAddress): string => JSON.stringify([domain?.netns, domain?.vrf, domain?.mark]);
+  return a.bound === b.bound && a.network === b.network && domainOf(a) === domainOf(b);
+}
+
 function parseAddress(entry: string): LocalAddress | string {
   const match = /^([^=/]*)(?:\/([^=]*))?=([^@%]*)(?:@([^%]*))?(?:%(.*))?$/.exec(entry);
   if (match === null) return 'not understood';
-  const [, network = '', uplink, boundText = '', advertisedText, interfaceName] = match;
+  const [, network = '', uplink, boundText = '', advertisedText, placeText] = match;
   if (!isToken(network)) return `network "${network}" must match [a-z0-9_-]{1,63}`;
   if (uplink !== undefined && !isToken(uplink)) return `uplink "${uplink}" must match [a-z0-9_-]{1,63}`;
   const bound = boundText.replace(/^\[(.*)\]$/, '$1');
   const version = isIP(bound);
   if (version === 0) return `"${boundText}" is not an IP address`;
-  if (interfaceName !== undefined && !/^[^\s/%]{1,15}$/.test(interfaceName)) {
-    return `"${interfaceName}" is not an interface name`;
-  }
+  const place = placeText === undefined ? { interface: undefined } : parsePlace(placeText.split('%'));
+  if (typeof place === 'string') return place;
   let advertised = bound;
   let advertisedUdpPort: number | undefined;
   if (advertisedText !== undefined) {
@@ -70,8 +89,45 @@ function parseAddress(entry: string): LocalAddress | string {
     bound,
     advertised,
     advertisedUdpPort,
-    interface: interfaceName,
+    ...place,
   };
+}
+
+/** What follows each percent sign. */
+function parsePlace(parts: readonly string[]): Pick<LocalAddress, 'interface' | 'domain'> | string {
+  let interfaceName: string | undefined;
+  const domain: { netns?: string; vrf?: string; mark?: number } = {};
+  for (const part of parts) {
+    const [, kind, value = ''] = /^(netns|vrf|mark):(.*)$/.exec(part) ?? [];
+    switch (kind) {
+      case 'netns':
+        if (domain.netns !== undefined) return 'names two namespaces';
+        if (!/^(?:[^\s/%]{1,255}|\/[^\s%]{1,255})$/.test(value) || value === '.' || value === '..') {
+          return `"${value}" is not the name or the path of a network namespace`;
+        }
+        domain.netns = value;
+        break;
+      case 'vrf':
+        if (domain.vrf !== undefined) return 'names two VRFs';
+        if (!INTERFACE_NAME.test(value)) return `"${value}" is not the name of a VRF device`;
+        domain.vrf = value;
+        break;
+      case 'mark': {
+        if (domain.mark !== undefined) return 'names two marks';
+        const mark = /^(?:0x[0-9a-fA-F]{1,8}|\d{1,10})$/.test(value) ? Number(value) : 0;
+        if (mark === 0 || mark > MAX_MARK) return `"${value}" is not a mark from 1 to 0xffffffff`;
+        domain.mark = mark;
+        break;
+      }
+      case undefined:
+      default:
+        if (!INTERFACE_NAME.test(part)) return `"${part}" is not an interface name`;
+        if (interfaceName !== undefined) return 'names two interfaces';
+        interfaceName = part;
+    }
+  }
+  if (interfaceName !== undefined && domain.vrf !== undefined) return 'names an interface and a VRF';
+  return { interface: interfaceName, ...(Object.keys(domain).length === 0 ? {} : { domain }) };
 }
 
 function splitPort(text: string): { address: string; port: number | undefined } | undefined {

@@ -36,6 +36,7 @@ import { AddressWatch, type AddressChange } from './address-watch.ts';
 import { IntervalClock, type IntervalSpan } from './interval.ts';
 import { OncePerCause, type Log } from './log.ts';
 import { sameAddress } from './net/destination.ts';
+import type { Domains, RefusedEndpoint } from './net/domains.ts';
 import type { LoopDelay, LoopWatch } from './net/loop-watch.ts';
 import type { EngineCounts, EngineName, PacketEngine } from './net/packet-engine.ts';
 import type { PlanStore } from './plan-store.ts';
@@ -88,6 +89,8 @@ export interface AgentOptions {
   readonly gateways?: () => Gateways;
   /** Every address of this machine now; absent: a change of them is not noticed. */
   readonly localAddresses?: () => readonly string[];
+  /** Absent: every session is where the process is. */
+  readonly domains?: Pick<Domains, 'isElsewhere' | 'refused'>;
   /** An address that the probe uses is not what it was. */
   readonly onAddressChange?: () => void;
   readonly reflectorCounts: () => ReflectorCounts;
@@ -121,6 +124,8 @@ export interface AgentState {
   readonly addressChanges: number;
   /** Delay of the event loop in the interval that closed last. */
   readonly loopDelay: LoopDelay;
+  /** Endpoints whose routing domain cannot be used. */
+  readonly refusedDomains: readonly RefusedEndpoint[];
 }
 
 /** A session that the plan no longer names, until the intervals it measured in have closed. */
@@ -278,6 +283,7 @@ export class Agent {
       contaminated: this.#contaminated,
       addressChanges: this.#addressChanges,
       loopDelay: this.#loopDelay,
+      refusedDomains: options.domains?.refused() ?? [],
     };
   }
 
@@ -440,12 +446,16 @@ export class Agent {
 
   // ------------------------------------------------------------------------------------------------------ addresses
 
-  #isSourceGone({ source }: PlannedSession): boolean {
+  #isSourceGone(planned: PlannedSession): boolean {
+    const { source } = planned;
+    if (this.#options.domains?.isElsewhere(planned) === true) return false;
     return source.address !== undefined && this.#addresses?.isGone(source.address) === true;
   }
 
   /** The system says no, and the next look is to come. Looks no more often than that is worth. */
-  #isSourceGoing({ source: { address } }: PlannedSession): boolean {
+  #isSourceGoing(planned: PlannedSession): boolean {
+    const { address } = planned.source;
+    if (this.#options.domains?.isElsewhere(planned) === true) return false;
     const nowNs = this.#options.clock.monoNs();
     if (address === undefined || this.#addresses === undefined) return false;
     const known = this.#going.get(address);
@@ -666,6 +676,7 @@ export class Agent {
       kernelEngine: engine.name === 'kernel' ? 1 : 0,
       addressChanges: this.#addressChanges,
       routesUnavailable: this.#tracer === undefined ? 1 : 0,
+      domainsRefused: this.#options.domains?.refused().length ?? 0,
     };
   }
 

@@ -16,6 +16,7 @@ import type { Settings } from './config.ts';
 import { defaultGateways } from './gateways.ts';
 import type { Log } from './log.ts';
 import { TargetResolver, type Lookup } from './net/destination.ts';
+import { Domains } from './net/domains.ts';
 import { Egress } from './net/egress.ts';
 import { KernelEngine } from './net/kernel-engine.ts';
 import { LoopWatch } from './net/loop-watch.ts';
@@ -50,6 +51,7 @@ export interface ProbeEdges {
 export interface PrivilegedSockets {
   readonly engine: PacketEngine;
   readonly native: NativeModule | undefined;
+  readonly domains: Domains;
   readonly watch: LoopWatch;
   readonly reflectors: Reflectors;
   readonly usage: UsageLedger;
@@ -72,7 +74,8 @@ export async function openPrivileged(settings: Settings, edges: ProbeEdges): Pro
   const clock = edges.clock ?? systemClock;
   const native = nativeOf(settings, edges);
   const watch = new LoopWatch(clock, native === undefined ? WATCH_STAMPING_MS : WATCH_MS);
-  const engine = await openEngine(settings, edges, native, watch);
+  const domains = new Domains(settings.addresses ?? [], native, clock, log);
+  const engine = await openEngine(settings, edges, native, domains, watch);
   for (const [family, reason] of engine.refusals) {
     log.warn({ family, reason }, 'no ICMP in this family; going on without (CAP_NET_RAW is needed)');
   }
@@ -82,12 +85,13 @@ export async function openPrivileged(settings: Settings, edges: ProbeEdges): Pro
     addresses: settings.addresses,
     clock,
     native,
+    domains,
     stampKey: settings.stampKeyFile === '' ? undefined : readStampKey(settings.stampKeyFile),
     usage,
     log,
   });
   await reflectors.open();
-  return { engine, native, watch, reflectors, usage };
+  return { engine, native, domains, watch, reflectors, usage };
 }
 
 /** @throws Error when there is no key: reflecting without it would answer anybody. */
@@ -114,12 +118,15 @@ async function openEngine(
   settings: Settings,
   edges: ProbeEdges,
   native: NativeModule | undefined,
+  domains: Domains,
   watch: LoopWatch,
 ): Promise<KernelEngine | RawSocketEngine> {
   const clock = edges.clock ?? systemClock;
   const cookieKey = randomBytes(16);
   const identifier = randomBytes(2).readUInt16BE(0);
-  if (native !== undefined) return new KernelEngine({ native, clock, cookieKey, identifier });
+  if (native !== undefined) {
+    return new KernelEngine({ native, clock, cookieKey, identifier, domains: domains.handles });
+  }
   return RawSocketEngine.start({
     clock,
     cookieKey,
@@ -137,7 +144,8 @@ export async function startProbe(
 ): Promise<RunningProbe> {
   const { log } = edges;
   const clock = edges.clock ?? systemClock;
-  const { engine, native, watch, reflectors, usage } = privileged;
+  const { engine, native, domains, watch, reflectors, usage } = privileged;
+  domains.settle();
   const bus =
     edges.bus ??
     new NatsBus({
@@ -149,7 +157,10 @@ export async function startProbe(
   const addresses = async (): Promise<readonly LocalAddress[]> =>
     settings.addresses ??
     (await detectAddresses(async (family) => routeSource(settings.natsUrls, family), interfaceAddresses()));
-  const egress = native === undefined ? undefined : new Egress((from, to) => native.egressInterface(from, to), clock);
+  const egress =
+    native === undefined
+      ? undefined
+      : new Egress((from, to, planned) => native.egressInterface(from, to, domains.of(planned)), clock);
   if (egress === undefined && settings.addresses?.some((address) => address.interface !== undefined) === true) {
     log.warn({}, 'interfaces of WAN_ADDRESSES are neither bound to nor verified: that needs the native module');
   }
@@ -174,12 +185,18 @@ export async function startProbe(
       sockets: new SocketLimit(),
       readHandshake: native === undefined ? () => undefined : handshakeReader(native),
       watch,
+      domains,
+      inDomains: native === undefined ? undefined : { domains, native },
+      isRefused: (planned) => domains.refusalOf(planned) !== undefined,
     }),
     engine,
     watch,
-    makeTracer: followsRoutes ? (context) => new RouteTracer({ engine, resolver, tcp: native }, context) : undefined,
+    makeTracer: followsRoutes
+      ? (context) => new RouteTracer({ engine, resolver, tcp: native, domains }, context)
+      : undefined,
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts),
     gateways: readGateways,
+    domains,
     localAddresses: () => interfaceAddresses().map(({ address }) => address),
     onAddressChange: () => {
       egress?.forget();

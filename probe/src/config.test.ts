@@ -105,7 +105,7 @@ describe('settings', () => {
     [
       'WAN_ADDRESSES',
       'x',
-      'WAN_ADDRESSES: "x": not understood; allowed: network[/uplink]=address[@advertised[:port]][%interface]',
+      'WAN_ADDRESSES: "x": not understood; allowed: network[/uplink]=address[@advertised[:port]][%interface][%netns:name|path][%vrf:device][%mark:number]',
     ],
   ])('refuse %s=%s in one line', (name, value, message) => {
     expect(problems({ ...GOOD, [name]: value })).toEqual([message]);

@@ -4,7 +4,14 @@
  */
 import { Command, CommanderError, Option } from 'commander';
 import { isToken, looksLikeContainerId, toToken, type Identity } from '@wanscope/shared';
-import { parseAddresses, parseReflect, type LocalAddress, type Parsed, type ReflectPorts } from './addresses.ts';
+import {
+  ADDRESS_FORM,
+  parseAddresses,
+  parseReflect,
+  type LocalAddress,
+  type Parsed,
+  type ReflectPorts,
+} from './addresses.ts';
 import { ENGINE_NAMES, type EngineName } from './net/packet-engine.ts';
 import type { ReportFormat } from './reports.ts';
 
@@ -68,7 +75,7 @@ export const SETTINGS = [
     flag: 'addresses',
     value: 'list',
     standard: '',
-    help: 'network[/uplink]=address[@advertised[:port]][%interface],... (default: detected)',
+    help: `${ADDRESS_FORM},... (default: detected)`,
   },
   {
     env: 'WAN_REFLECT',

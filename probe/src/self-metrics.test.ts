@@ -26,6 +26,7 @@ const STATE: AgentState = {
   addressChanges: 4,
   contaminated: 4,
   loopDelay: { maxNs: 4_000_000, sumNs: 5_000_000, count: 5 },
+  refusedDomains: [{ network: 'tenant', uplink: 'isp', cause: 'no_privilege' }],
 };
 
 describe('the probe’s own metrics', () => {
@@ -53,6 +54,7 @@ describe('the probe’s own metrics', () => {
       // Six of eight.
       'wan_probe_kernel_stamps_ratio 0.75',
       'wan_probe_contaminated_samples_total 4',
+      'wan_probe_domain_refused{network="tenant",uplink="isp",cause="no_privilege"} 1',
       'wan_probe_receive_dropped_total 5',
       'wan_probe_cpu_throttled_seconds_total 1.5',
       'wan_probe_icmp_available{family="ipv4"} 1',

@@ -188,6 +188,13 @@ const DEFINITIONS: readonly Definition[] = [
     values: ({ state }) => one(state().addressChanges),
   },
   {
+    name: 'wan_probe_domain_refused',
+    type: 'gauge',
+    help: '1 for each endpoint whose network namespace, VRF or mark cannot be used, and why: nothing is sent from it.',
+    labels: ['network', 'uplink', 'cause'],
+    values: ({ state }) => state().refusedDomains.map((refused): Value => [{ ...refused }, 1]),
+  },
+  {
     name: 'wan_probe_contaminated_samples_total',
     type: 'counter',
     help: 'Samples kept out of the statistics because the probe itself was late or missed answers.',

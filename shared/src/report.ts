@@ -233,6 +233,7 @@ export const SELF_FIELDS = [
   'reportsCommitted',
   'spoolFirst',
   'spoolSecondsLeft',
+  'domainsRefused',
 ] as const;
 export type SelfField = (typeof SELF_FIELDS)[number];
 /**

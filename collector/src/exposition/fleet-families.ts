@@ -384,6 +384,12 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
       'Times that addresses which the probe announces or sends from went, came back or were replaced.',
       'addressChanges',
     ),
+    self(
+      'wan_probe_refused_domains',
+      '1',
+      'Endpoints of the probe whose network namespace, VRF or mark it cannot use: nothing is sent from them.',
+      'domainsRefused',
+    ),
     self('wan_probe_paused', '1', '1 while the probe is paused.', 'paused'),
     counter(
       'wan_uplink_used_bytes_total',

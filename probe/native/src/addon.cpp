@@ -13,6 +13,7 @@
 #include <string>
 
 #include "clock.hpp"
+#include "domain.hpp"
 #include "engine.hpp"
 #include "reflector.hpp"
 #include "routes.hpp"
@@ -53,7 +54,7 @@ bool toBoolean(napi_env env, napi_value value) {
 }
 
 std::string toText(napi_env env, napi_value value) {
-  char text[128];
+  char text[512];
   size_t length = 0;
   if (napi_get_value_string_utf8(env, value, text, sizeof text, &length) != napi_ok) return {};
   return {text, length};
@@ -80,9 +81,9 @@ T* memoryOf(napi_env env, napi_value value, size_t& bytes) {
 }
 
 struct Arguments {
-  napi_value at[6]{};
+  napi_value at[7]{};
   Arguments(napi_env env, napi_callback_info info) {
-    size_t count = 6;
+    size_t count = 7;
     napi_get_cb_info(env, info, &count, at, nullptr, nullptr);
   }
 };
@@ -173,10 +174,62 @@ napi_value closeHandle(napi_env env, napi_callback_info info) {
   return undefined(env);
 }
 
+/** The domain that a value stands for; none for undefined. */
+DomainRef domainOf(napi_env env, napi_value value) {
+  void* data = nullptr;
+  if (napi_get_value_external(env, value, &data) != napi_ok) return nullptr;
+  return *static_cast<DomainRef*>(data);
+}
+
+/** A domain, or an errno. */
+napi_value openDomain(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  DomainOptions options;
+  options.netns = toText(env, member(env, arguments.at[0], "netns"));
+  options.vrf = toText(env, member(env, arguments.at[0], "vrf"));
+  options.mark = static_cast<uint32_t>(toNumber(env, member(env, arguments.at[0], "mark")));
+  int error = 0;
+  auto domain = std::make_shared<Domain>(options, error);
+  if (error != 0) return number(env, error);
+  napi_value external = nullptr;
+  napi_create_external(
+      env, new DomainRef(std::move(domain)), [](napi_env, void* data, void*) { delete static_cast<DomainRef*>(data); },
+      nullptr, &external);
+  return external;
+}
+
+napi_value domainIsCurrent(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  const DomainRef domain = domainOf(env, arguments.at[0]);
+  return boolean(env, domain == nullptr || domain->isCurrent());
+}
+
+/** Its thread looks at what it may keep. */
+napi_value settleDomain(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  inDomain(domainOf(env, arguments.at[0]), [] { return 0; });
+  return undefined(env);
+}
+
+/** A descriptor, or an errno below 0. */
+napi_value openSocket(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  SocketOptions options;
+  options.domain = domainOf(env, member(env, arguments.at[0], "domain"));
+  options.datagram = toBoolean(env, member(env, arguments.at[0], "datagram"));
+  options.v6 = toBoolean(env, member(env, arguments.at[0], "v6"));
+  options.source = toText(env, member(env, arguments.at[0], "source"));
+  options.device = toText(env, member(env, arguments.at[0], "device"));
+  options.port = static_cast<uint16_t>(toNumber(env, member(env, arguments.at[0], "port")));
+  options.listens = toBoolean(env, member(env, arguments.at[0], "listens"));
+  return number(env, wanscope::openSocket(options));
+}
+
 napi_value openIcmp(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
   auto* handle = handleOf<Engine>(env, arguments.at[0]);
-  return number(env, handle == nullptr ? EBADF : handle->object->openIcmp(toBoolean(env, arguments.at[1])));
+  if (handle == nullptr) return number(env, EBADF);
+  return number(env, handle->object->openIcmp(toBoolean(env, arguments.at[1]), domainOf(env, arguments.at[2])));
 }
 
 napi_value icmpIsRaw(napi_env env, napi_callback_info info) {
@@ -198,6 +251,7 @@ napi_value openStream(napi_env env, napi_callback_info info) {
   options.destination = text("destination");
   options.source = text("source");
   options.device = text("device");
+  options.domain = domainOf(env, member(env, arguments.at[1], "domain"));
   options.port = static_cast<uint16_t>(read("port"));
   options.sourcePort = static_cast<uint16_t>(read("sourcePort"));
   options.dscp = static_cast<uint8_t>(read("dscp"));
@@ -297,6 +351,7 @@ napi_value openTcpHop(napi_env env, napi_callback_info info) {
   options.v6 = toBoolean(env, member(env, arguments.at[0], "v6"));
   options.source = text("source");
   options.device = text("device");
+  options.domain = domainOf(env, member(env, arguments.at[0], "domain"));
   options.sourcePort = static_cast<uint16_t>(read("sourcePort"));
   options.destination = text("destination");
   options.port = static_cast<uint16_t>(read("port"));
@@ -370,7 +425,8 @@ napi_value openReflector(napi_env env, napi_callback_info info) {
   return number(env, handle->object->open(toText(env, arguments.at[1]),
                                           static_cast<uint16_t>(toNumber(env, arguments.at[2])),
                                           toBoolean(env, arguments.at[3]), toBoolean(env, arguments.at[4]),
-                                          keyBytes == 0 ? std::string() : std::string(key, keyBytes)));
+                                          keyBytes == 0 ? std::string() : std::string(key, keyBytes),
+                                          domainOf(env, arguments.at[6])));
 }
 
 napi_value reflectorPort(napi_env env, napi_callback_info info) {
@@ -425,7 +481,8 @@ napi_value tcpInfo(napi_env env, napi_callback_info info) {
 /** Name of the interface, or nothing where there is no route. */
 napi_value egressInterface(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
-  const std::string name = wanscope::egressInterface(toText(env, arguments.at[0]), toText(env, arguments.at[1]));
+  const std::string name = wanscope::egressInterface(toText(env, arguments.at[0]), toText(env, arguments.at[1]),
+                                                     domainOf(env, arguments.at[2]));
   napi_value result = nullptr;
   if (name.empty()) return undefined(env);
   napi_create_string_utf8(env, name.c_str(), name.size(), &result);
@@ -463,6 +520,10 @@ NAPI_MODULE_INIT() {
 #define FUNCTION(name, callback) {name, nullptr, callback, nullptr, nullptr, nullptr, napi_enumerable, nullptr}
       FUNCTION("createEngine", createEngine),
       FUNCTION("closeEngine", closeHandle<wanscope::Engine>),
+      FUNCTION("openDomain", openDomain),
+      FUNCTION("domainIsCurrent", domainIsCurrent),
+      FUNCTION("settleDomain", settleDomain),
+      FUNCTION("openSocket", openSocket),
       FUNCTION("openIcmp", openIcmp),
       FUNCTION("icmpIsRaw", icmpIsRaw),
       FUNCTION("openStream", openStream),

@@ -271,6 +271,7 @@ struct Engine::Port {
   bool v6 = false;
   std::string source;
   std::string device;
+  DomainRef domain;
   uint16_t sourcePort = 0;
   /** All its streams are of the authenticated mode: their fields are elsewhere. */
   bool authenticated = false;
@@ -386,6 +387,10 @@ Engine::~Engine() {
 }
 
 int Engine::openPort(Port& port) {
+  return inDomain(port.domain, [&] { return openPortHere(port); });
+}
+
+int Engine::openPortHere(Port& port) {
   const int domain = port.v6 ? AF_INET6 : AF_INET;
   const bool icmp = port.kind != SocketKind::kUdp;
   const bool raw = port.kind == SocketKind::kRawIcmp || port.kind == SocketKind::kQuotes;
@@ -394,6 +399,9 @@ int Engine::openPort(Port& port) {
   const int fd = socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
   if (fd < 0) return errno;
   port.fd = fd;
+  if (port.domain != nullptr) {
+    if (const int error = port.domain->prepare(fd)) return error;
+  }
   const auto buffer = port.kind == SocketKind::kQuotes ? kQuoteBufferBytes : static_cast<int>(options_.receiveBufferBytes);
   // The forced form passes over the system's limit and needs a privilege.
   if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0) set(fd, SOL_SOCKET, SO_RCVBUF, buffer);
@@ -438,7 +446,7 @@ int Engine::openPort(Port& port) {
   return 0;
 }
 
-int Engine::openIcmp(bool v6) {
+int Engine::openIcmp(bool v6, const DomainRef& domain) {
   const std::lock_guard<std::mutex> lock(mutex_);
   int error = 0;
   for (const auto kind : {SocketKind::kRawIcmp, SocketKind::kIcmp}) {
@@ -446,6 +454,7 @@ int Engine::openIcmp(bool v6) {
     auto port = std::make_unique<Port>();
     port->kind = kind;
     port->v6 = v6;
+    port->domain = domain;
     const int failed = openPort(*port);
     if (failed == 0) {
       ports_.push_back(std::move(port));
@@ -453,6 +462,7 @@ int Engine::openIcmp(bool v6) {
       auto quotes = std::make_unique<Port>(1U);
       quotes->kind = SocketKind::kQuotes;
       quotes->v6 = v6;
+      quotes->domain = domain;
       if (openPort(*quotes) == 0) ports_.push_back(std::move(quotes));
       return 0;
     }
@@ -464,12 +474,14 @@ int Engine::openIcmp(bool v6) {
 bool Engine::icmpIsRaw(bool v6) {
   const std::lock_guard<std::mutex> lock(mutex_);
   return std::any_of(ports_.begin(), ports_.end(),
-                     [v6](const auto& port) { return port->v6 == v6 && port->kind == SocketKind::kRawIcmp; });
+                     [v6](const auto& port) {
+                       return port->v6 == v6 && port->domain == nullptr && port->kind == SocketKind::kRawIcmp;
+                     });
 }
 
-Engine::Port* Engine::quotesPort(bool v6) {
+Engine::Port* Engine::quotesPort(bool v6, const DomainRef& domain) {
   for (const auto& port : ports_) {
-    if (port->v6 == v6 && port->kind == SocketKind::kQuotes) return port.get();
+    if (port->v6 == v6 && port->domain == domain && port->kind == SocketKind::kQuotes) return port.get();
   }
   return nullptr;
 }
@@ -485,7 +497,8 @@ uint16_t Engine::streamFlow(uint32_t id) {
 Engine::Port* Engine::portFor(const StreamOptions& options, uint16_t ssid, int& error) {
   for (const auto& port : ports_) {
     if (port->kind == SocketKind::kQuotes) continue;
-    if (port->v6 != options.v6 || (port->kind == SocketKind::kUdp) != options.udp) continue;
+    if (port->v6 != options.v6 || port->domain != options.domain) continue;
+    if ((port->kind == SocketKind::kUdp) != options.udp) continue;
     if (!options.udp) return port.get();
     const auto taken = port->bySsid.find(ssid);
     if (port->source == options.source && port->device == options.device && port->sourcePort == options.sourcePort &&
@@ -502,6 +515,7 @@ Engine::Port* Engine::portFor(const StreamOptions& options, uint16_t ssid, int& 
   port->v6 = options.v6;
   port->source = options.source;
   port->device = options.device;
+  port->domain = options.domain;
   port->sourcePort = options.sourcePort;
   port->authenticated = !options.key.empty();
   error = openPort(*port);
@@ -511,6 +525,10 @@ Engine::Port* Engine::portFor(const StreamOptions& options, uint16_t ssid, int& 
 }
 
 int Engine::openStream(const StreamOptions& options) {
+  return inDomain(options.domain, [&] { return openStreamHere(options); });
+}
+
+int Engine::openStreamHere(const StreamOptions& options) {
   closeStream(options.id);
   const std::lock_guard<std::mutex> lock(mutex_);
   auto stream = std::make_unique<Stream>();
@@ -565,7 +583,7 @@ int Engine::openStream(const StreamOptions& options) {
   streams_[options.id] = std::move(stream);
   // What others were told meanwhile leaves no room for what is about to come.
   if (options.udp && options.traces) {
-    if (Port* quotes = quotesPort(options.v6)) drainPort(*quotes);
+    if (Port* quotes = quotesPort(options.v6, options.domain)) drainPort(*quotes);
   }
   return 0;
 }
@@ -832,7 +850,7 @@ void Engine::flush(Port& port, int64_t now) {
         const int64_t until = userNs + port.targets[i]->timeoutNs + kLongestDrainGapNs;
         if (port.targets[i]->traces || port.targets[i]->probesMtu) {
           port.targets[i]->latest[due.seq % kMaxHops] = due.seq + 1;
-          Port* quotes = port.kind == SocketKind::kUdp ? quotesPort(port.v6) : nullptr;
+          Port* quotes = port.kind == SocketKind::kUdp ? quotesPort(port.v6, port.domain) : nullptr;
           if (quotes != nullptr && until > quotes->awaitUntilNs) quotes->awaitUntilNs = until;
         }
         if (until > port.awaitUntilNs) port.awaitUntilNs = until;
@@ -1145,7 +1163,7 @@ bool Engine::findQuoted(const Port& port, const Quote& quote, Found& found) {
   if (quote.protocol != IPPROTO_UDP) return false;
   constexpr size_t kUdpBytes = 8;
   for (const auto& candidate : ports_) {
-    if (candidate->kind != SocketKind::kUdp || candidate->v6 != port.v6) continue;
+    if (candidate->kind != SocketKind::kUdp || candidate->v6 != port.v6 || candidate->domain != port.domain) continue;
     if (candidate->boundPort != get16(quote.bytes)) continue;
     for (const auto& [ssid, stream] : candidate->bySsid) {
       if (!(stream->traces || stream->probesMtu) || !isTowards(*stream)) continue;

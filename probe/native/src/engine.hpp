@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "clock.hpp"
+#include "domain.hpp"
 #include "packet.hpp"
 
 namespace wanscope {
@@ -53,6 +54,8 @@ struct StreamOptions {
   std::string destination;
   std::string source;
   std::string device;
+  /** Where its socket is opened; none: where the process is. */
+  DomainRef domain;
   uint16_t port = 0;
   /** 0: the port that all such streams share. */
   uint16_t sourcePort = 0;
@@ -95,9 +98,9 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /** Opens the ICMP socket of a family. Returns 0 or an errno. */
-  int openIcmp(bool v6);
-  /** True when the ICMP socket of the family is a raw one. */
+  /** Opens the ICMP socket of a family in a domain. Returns 0 or an errno. */
+  int openIcmp(bool v6, const DomainRef& domain);
+  /** True when the ICMP socket of the family is a raw one, where the process is. */
   bool icmpIsRaw(bool v6);
   /** What routers choose among equal ways by: the source port of a UDP stream, the checksum of an ICMP one. */
   uint16_t streamFlow(uint32_t id);
@@ -154,7 +157,9 @@ class Engine {
   void wakeReader();
   Port* portFor(const StreamOptions& options, uint16_t ssid, int& error);
   int openPort(Port& port);
-  Port* quotesPort(bool v6);
+  int openPortHere(Port& port);
+  int openStreamHere(const StreamOptions& options);
+  Port* quotesPort(bool v6, const DomainRef& domain);
 
   const EngineOptions options_;
   const Cookie cookie_;

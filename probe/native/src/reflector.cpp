@@ -47,11 +47,26 @@ Reflector::~Reflector() {
   if (stopFd_ >= 0) close(stopFd_);
 }
 
-int Reflector::open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const std::string& key) {
+int Reflector::open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const std::string& key,
+                    const DomainRef& domain) {
   v6_ = v6;
   if (!key.empty()) hmac_ = std::make_unique<Hmac>(key);
+  if (const int error = inDomain(domain, [&] { return openSocketHere(address, port, onlyV6, domain.get()); })) return error;
+  stopFd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (stopFd_ < 0) return errno;
+  wallClock_.observe();
+  lastEmptyNs_ = monoNs();
+  thread_ = std::thread([this] { run(); });
+  return 0;
+}
+
+int Reflector::openSocketHere(const std::string& address, uint16_t port, bool onlyV6, const Domain* domain) {
+  const bool v6 = v6_;
   fd_ = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd_ < 0) return errno;
+  if (domain != nullptr) {
+    if (const int error = domain->prepare(fd_)) return error;
+  }
   if (setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes) != 0) {
     set(fd_, SOL_SOCKET, SO_RCVBUF, kReceiveBufferBytes);
   }
@@ -86,11 +101,6 @@ int Reflector::open(const std::string& address, uint16_t port, bool v6, bool onl
   if (bind(fd_, reinterpret_cast<sockaddr*>(&local), length) != 0) return errno;
   if (getsockname(fd_, reinterpret_cast<sockaddr*>(&local), &length) != 0) return errno;
   port_ = ntohs(v6 ? reinterpret_cast<sockaddr_in6&>(local).sin6_port : reinterpret_cast<sockaddr_in&>(local).sin_port);
-  stopFd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (stopFd_ < 0) return errno;
-  wallClock_.observe();
-  lastEmptyNs_ = monoNs();
-  thread_ = std::thread([this] { run(); });
   return 0;
 }
 

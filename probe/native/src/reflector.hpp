@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "clock.hpp"
+#include "domain.hpp"
 #include "hmac.hpp"
 
 namespace wanscope {
@@ -40,7 +41,7 @@ class Reflector {
   Reflector& operator=(const Reflector&) = delete;
 
   /** Binds and starts. With a `key`, answers are of the authenticated mode. Returns 0 or an errno. */
-  int open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const std::string& key);
+  int open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const std::string& key, const DomainRef& domain);
   uint16_t port() const { return port_; }
   /** Requests that wait to be judged; they are in slots `first` and on, modulo kReflectorSlots. */
   size_t take(size_t& first);
@@ -65,6 +66,7 @@ class Reflector {
     int64_t receivedWallNs;
     int64_t receivedNs;
   };
+  int openSocketHere(const std::string& address, uint16_t port, bool onlyV6, const Domain* domain);
   void run();
   void receive();
   void learnSendDelay(bool stampsWait);

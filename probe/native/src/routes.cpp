@@ -17,10 +17,10 @@ namespace {
 struct Request {
   nlmsghdr header;
   rtmsg route;
-  uint8_t attributes[2 * RTA_SPACE(16)];
+  uint8_t attributes[2 * RTA_SPACE(16) + RTA_SPACE(4)];
 };
 
-void addAddress(Request& request, unsigned short type, const uint8_t* octets, size_t length) {
+void addAttribute(Request& request, unsigned short type, const void* octets, size_t length) {
   auto* attribute = reinterpret_cast<rtattr*>(reinterpret_cast<uint8_t*>(&request) + NLMSG_ALIGN(request.header.nlmsg_len));
   attribute->rta_type = type;
   attribute->rta_len = static_cast<unsigned short>(RTA_LENGTH(length));
@@ -43,9 +43,7 @@ int interfaceOf(uint8_t* answer, size_t length) {
   return 0;
 }
 
-}  // namespace
-
-std::string egressInterface(const std::string& source, const std::string& destination) {
+std::string egressInterfaceHere(const std::string& source, const std::string& destination, uint32_t mark) {
   const int family = destination.find(':') == std::string::npos ? AF_INET : AF_INET6;
   const size_t length = family == AF_INET ? 4 : 16;
   uint8_t from[16];
@@ -57,8 +55,9 @@ std::string egressInterface(const std::string& source, const std::string& destin
   request.header.nlmsg_flags = NLM_F_REQUEST;
   request.route.rtm_family = static_cast<unsigned char>(family);
   request.route.rtm_src_len = request.route.rtm_dst_len = static_cast<unsigned char>(8 * length);
-  addAddress(request, RTA_SRC, from, length);
-  addAddress(request, RTA_DST, to, length);
+  addAttribute(request, RTA_SRC, from, length);
+  addAttribute(request, RTA_DST, to, length);
+  if (mark != 0) addAttribute(request, RTA_MARK, &mark, sizeof mark);
   const int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
   if (fd < 0) return {};
   alignas(nlmsghdr) uint8_t answer[4'096];
@@ -70,6 +69,17 @@ std::string egressInterface(const std::string& source, const std::string& destin
   const int index = received <= 0 ? 0 : interfaceOf(answer, static_cast<size_t>(received));
   char name[IF_NAMESIZE];
   return index == 0 || if_indextoname(static_cast<unsigned>(index), name) == nullptr ? std::string{} : std::string{name};
+}
+
+}  // namespace
+
+std::string egressInterface(const std::string& source, const std::string& destination, const DomainRef& domain) {
+  std::string name;
+  inDomain(domain, [&] {
+    name = egressInterfaceHere(source, destination, domain == nullptr ? 0 : domain->mark());
+    return 0;
+  });
+  return name;
 }
 
 }  // namespace wanscope

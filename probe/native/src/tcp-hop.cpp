@@ -48,6 +48,9 @@ int begin(int fd, const TcpHopOptions& options, int64_t& sentWallNs) {
   set(fd, level, options.v6 ? IPV6_RECVERR : IP_RECVERR, 1);
   set(fd, level, options.v6 ? IPV6_UNICAST_HOPS : IP_TTL, options.ttl);
   if (options.dscp != 0) set(fd, level, options.v6 ? IPV6_TCLASS : IP_TOS, options.dscp << 2);
+  if (options.domain != nullptr) {
+    if (const int error = options.domain->prepare(fd)) return error;
+  }
   const linger reset{1, 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
   if (!options.device.empty() && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, options.device.c_str(),
@@ -111,11 +114,13 @@ bool readComplaint(int fd, int64_t sentWallNs, TcpHopState& state) {
 }  // namespace
 
 int openTcpHop(const TcpHopOptions& options, int64_t& sentWallNs) {
-  const int fd = socket(options.v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return -errno;
-  const int error = begin(fd, options, sentWallNs);
+  int fd = -1;
+  const int error = inDomain(options.domain, [&] {
+    fd = socket(options.v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd < 0 ? errno : begin(fd, options, sentWallNs);
+  });
   if (error == 0) return fd;
-  close(fd);
+  if (fd >= 0) close(fd);
   return -error;
 }
 

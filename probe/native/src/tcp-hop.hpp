@@ -4,12 +4,15 @@
 #include <cstdint>
 #include <string>
 
+#include "domain.hpp"
+
 namespace wanscope {
 
 struct TcpHopOptions {
   bool v6 = false;
   std::string source;
   std::string device;
+  DomainRef domain;
   /** 0: the system's choice. */
   uint16_t sourcePort = 0;
   std::string destination;

@@ -2,6 +2,7 @@
 import type { Socket } from 'node:net';
 import { NS_PER_MS, NS_PER_S, type Clock } from '@wanscope/shared';
 import type { TargetResolver } from './destination.ts';
+import type { DomainSockets } from './domain-sockets.ts';
 import type { LoopWatch } from './loop-watch.ts';
 import type { ReadHandshake } from './native.ts';
 import type { SocketLimit } from './socket-limit.ts';
@@ -17,6 +18,7 @@ export interface ConnectDependencies {
   /** Asks the kernel; always undefined where that is not possible. */
   readonly readHandshake: ReadHandshake;
   readonly watch: Pick<LoopWatch, 'isLate'>;
+  readonly inDomains?: DomainSockets | undefined;
 }
 
 /** A timer that fires so late was held up by the process, and an answer may have been too. */

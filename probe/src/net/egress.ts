@@ -9,7 +9,7 @@ const KEPT_NS = 5 * NS_PER_S;
 const MAX_KEPT = 4_096;
 
 /** Name of the interface for packets between these addresses; undefined where there is no route. */
-export type RouteLookup = (source: string, destination: string) => string | undefined;
+export type RouteLookup = (source: string, destination: string, planned: PlannedSession) => string | undefined;
 
 export class Egress {
   readonly #lookup: RouteLookup;
@@ -22,11 +22,12 @@ export class Egress {
   }
 
   /** True when there is a way to `destination`, and not by the interface that the source of the session names. */
-  isMisrouted({ path, source }: PlannedSession, destination: string): boolean {
+  isMisrouted(planned: PlannedSession, destination: string): boolean {
+    const { path, source } = planned;
     // Bound to it by the packet engine.
     if (path.protocol === 'icmp' || path.protocol === 'udp') return false;
     if (source.address === undefined || source.interface === undefined) return false;
-    const name = this.#interfaceTowards(source.address, destination);
+    const name = this.#interfaceTowards(source.address, destination, planned);
     return name !== undefined && name !== source.interface;
   }
 
@@ -35,13 +36,14 @@ export class Egress {
     this.#kept.clear();
   }
 
-  #interfaceTowards(source: string, destination: string): string | undefined {
-    const key = `${source} ${destination}`;
+  #interfaceTowards(source: string, destination: string, planned: PlannedSession): string | undefined {
+    const { network, srcUplink } = planned.path;
+    const key = `${network}/${srcUplink} ${source} ${destination}`;
     const nowNs = this.#clock.monoNs();
     const kept = this.#kept.get(key);
     if (kept !== undefined && nowNs - kept.askedNs < KEPT_NS) return kept.name;
     if (this.#kept.size >= MAX_KEPT) this.#kept.clear();
-    const name = this.#lookup(source, destination);
+    const name = this.#lookup(source, destination, planned);
     this.#kept.set(key, { name, askedNs: nowNs });
     return name;
   }

@@ -3,7 +3,7 @@
  * its own. Nothing is allocated for a packet.
  */
 import { FAMILIES, type Clock, type Family } from '@wanscope/shared';
-import { monotonicBaseNs, type EngineHandle, type NativeModule } from './native.ts';
+import { monotonicBaseNs, type DomainHandle, type EngineHandle, type NativeModule } from './native.ts';
 import {
   SocketError,
   type EngineCounts,
@@ -27,6 +27,8 @@ export interface KernelEngineOptions {
   readonly cookieKey: Uint8Array;
   /** Echo identifier of this process, 16 bits. */
   readonly identifier: number;
+  /** Where it sends from, too. */
+  readonly domains?: readonly DomainHandle[];
   /** Rows that fit between two visits of the event loop; a power of two. */
   readonly rows?: number;
   readonly receiveBufferBytes?: number;
@@ -82,6 +84,10 @@ export class KernelEngine implements PacketEngine {
       if (error !== 0) refusals.set(family, errorName(error));
     }
     this.refusals = refusals;
+    // Without echoes there, sessions that need them are not sent.
+    for (const domain of options.domains ?? []) {
+      for (const family of FAMILIES) native.openIcmp(this.#handle, family === 'ipv6', domain);
+    }
     this.icmpFamilies = FAMILIES.filter((family) => !refusals.has(family));
     this.exploredFamilies = FAMILIES.filter((family) => native.icmpIsRaw(this.#handle, family === 'ipv6'));
   }
@@ -95,6 +101,7 @@ export class KernelEngine implements PacketEngine {
       destination: options.destination,
       source: options.source ?? '',
       device: options.interface ?? '',
+      domain: options.domain,
       port: options.port ?? 0,
       sourcePort: options.protocol === 'udp' ? (options.flow ?? 0) : 0,
       checksum: options.protocol === 'icmp' ? (options.flow ?? 0) : 0,

@@ -15,6 +15,11 @@ export interface ReflectorHandle {
   readonly [handle]: 'reflector';
 }
 
+/** A routing domain that was entered. */
+export interface DomainHandle {
+  readonly [handle]: 'domain';
+}
+
 export interface NativeStream {
   readonly id: number;
   readonly udp: boolean;
@@ -22,6 +27,7 @@ export interface NativeStream {
   readonly destination: string;
   readonly source: string;
   readonly device: string;
+  readonly domain: DomainHandle | undefined;
   readonly port: number;
   readonly sourcePort: number;
   readonly checksum: number;
@@ -65,7 +71,26 @@ export interface NativeModule {
     onRows: () => void,
   ): EngineHandle;
   closeEngine(engine: EngineHandle): void;
-  openIcmp(engine: EngineHandle, v6: boolean): number;
+  /**
+   * Enters a domain ('' and 0: none of that kind), or says with an errno why not. Needs CAP_SYS_ADMIN for a namespace,
+   * CAP_NET_ADMIN or CAP_NET_RAW for a mark.
+   */
+  openDomain(options: { readonly netns: string; readonly vrf: string; readonly mark: number }): DomainHandle | number;
+  /** False when the path of its namespace leads to another one by now, or to none. */
+  domainIsCurrent(domain: DomainHandle): boolean;
+  /** Gives up what the domain's own thread need not keep. */
+  settleDomain(domain: DomainHandle): void;
+  /** A bound socket's descriptor, or an errno below 0. */
+  openSocket(options: {
+    readonly domain: DomainHandle | undefined;
+    readonly datagram: boolean;
+    readonly v6: boolean;
+    readonly source: string;
+    readonly device: string;
+    readonly port: number;
+    readonly listens: boolean;
+  }): number;
+  openIcmp(engine: EngineHandle, v6: boolean, domain?: DomainHandle): number;
   icmpIsRaw(engine: EngineHandle, v6: boolean): boolean;
   openStream(engine: EngineHandle, stream: NativeStream): number;
   /** Source port of a UDP stream, checksum of an ICMP one; 0 where there is none. */
@@ -91,6 +116,7 @@ export interface NativeModule {
     v6: boolean,
     onlyV6: boolean,
     key?: Uint8Array,
+    domain?: DomainHandle,
   ): number;
   reflectorPort(reflector: ReflectorHandle): number;
   /** First slot + number of requests * REFLECTOR_SLOTS. */
@@ -102,12 +128,13 @@ export interface NativeModule {
   closeReflector(reflector: ReflectorHandle): void;
   tcpInfo(fd: number): TcpInfo | undefined;
   /** Through which a packet between these addresses would leave, by the system's routing. */
-  egressInterface(source: string, destination: string): string | undefined;
+  egressInterface(source: string, destination: string, domain?: DomainHandle): string | undefined;
   /** Begins a connect with a hop limit; `error` is 0 or an errno. */
   openTcpHop(options: {
     readonly v6: boolean;
     readonly source: string;
     readonly device: string;
+    readonly domain: DomainHandle | undefined;
     readonly sourcePort: number;
     readonly destination: string;
     readonly port: number;

@@ -4,6 +4,7 @@
  * module, and `raw-socket` in a process of its own.
  */
 import type { Family } from '@wanscope/shared';
+import type { DomainHandle } from './native.ts';
 
 export const ENGINE_NAMES = ['kernel', 'raw-socket'] as const;
 export type EngineName = (typeof ENGINE_NAMES)[number];
@@ -20,6 +21,8 @@ export interface StreamOptions {
   /** The system's choice when undefined. */
   readonly source: string | undefined;
   readonly interface: string | undefined;
+  /** Where its socket is opened; undefined: where the process is. Kernel engine only. */
+  readonly domain?: DomainHandle | undefined;
   readonly dscp: number;
   /** The ICMP message, or the datagram without its UDP header. */
   readonly sizeBytes: number;

@@ -1,6 +1,7 @@
 /** What probers of single packets share: a stream of the packet engine, and what its rows mean to a session. */
 import { DSCP_BY_CLASS, MAX_FLOWS } from '@wanscope/shared';
 import type { TargetResolver } from '../net/destination.ts';
+import type { DomainLookup } from '../net/domains.ts';
 import { flowOf, seqInFlow, wireSeqOf } from '../flows.ts';
 import { SocketError, type Answer, type PacketEngine, type PacketStream } from '../net/packet-engine.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents } from './prober.ts';
@@ -18,6 +19,7 @@ const PORT_ATTEMPTS = 8;
 export interface DatagramDependencies {
   readonly engine: PacketEngine;
   readonly resolver: TargetResolver;
+  readonly domains?: DomainLookup | undefined;
 }
 
 export interface DatagramRecipe {
@@ -37,6 +39,7 @@ export interface DatagramRecipe {
 export class DatagramChannel implements ProbeChannel {
   readonly #engine: PacketEngine;
   readonly #resolver: TargetResolver;
+  readonly #domains: DomainLookup | undefined;
   readonly #request: ChannelRequest;
   readonly #events: ProbeEvents;
   readonly #recipe: DatagramRecipe;
@@ -57,6 +60,7 @@ export class DatagramChannel implements ProbeChannel {
   ) {
     this.#engine = dependencies.engine;
     this.#resolver = dependencies.resolver;
+    this.#domains = dependencies.domains;
     this.#request = request;
     this.#events = events;
     this.#recipe = recipe;
@@ -157,6 +161,7 @@ export class DatagramChannel implements ProbeChannel {
           ...(port === undefined ? {} : { port }),
           source: planned.source.address,
           interface: planned.source.interface,
+          domain: this.#domains?.of(planned),
           dscp: this.#dscp,
           sizeBytes,
           timeoutNs,

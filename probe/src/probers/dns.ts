@@ -11,6 +11,7 @@ import { createSocket } from 'node:dgram';
 import { NS_PER_MS, type Clock, type DnsQuestion, type Outcome } from '@wanscope/shared';
 import type { TargetResolver } from '../net/destination.ts';
 import { isLateTimer } from '../net/connect.ts';
+import { descriptorFor, type DomainSockets } from '../net/domain-sockets.ts';
 import type { LoopWatch } from '../net/loop-watch.ts';
 import type { SocketLimit } from '../net/socket-limit.ts';
 import { RCODE, readAnswer, writeQuery } from '../packet/dns.ts';
@@ -22,6 +23,7 @@ export interface DnsDependencies {
   readonly resolver: TargetResolver;
   readonly sockets: SocketLimit;
   readonly watch: Pick<LoopWatch, 'isLate'>;
+  readonly inDomains?: DomainSockets | undefined;
 }
 
 /** One bit for each letter of a name. */
@@ -135,10 +137,19 @@ class DnsChannel implements ProbeChannel {
       });
     };
     socket.once('connect', send);
+    let fd: number | undefined;
+    try {
+      fd = descriptorFor(this.#dependencies.inDomains, planned, 'datagram');
+    } catch (error) {
+      setImmediate(() => fail(error as Error));
+      return;
+    }
     // Bound first, so that the query leaves with the session's address; connected, so that only the resolver is heard.
-    socket.bind({ port: 0, exclusive: true, ...(planned.source.address && { address: planned.source.address }) }, () =>
-      socket.connect(port, address),
-    );
+    const bound = (): void => {
+      socket.connect(port, address);
+    };
+    const own = { port: 0, exclusive: true, ...(planned.source.address && { address: planned.source.address }) };
+    socket.bind(fd === undefined ? own : { fd }, bound);
   }
 }
 

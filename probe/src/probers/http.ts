@@ -12,7 +12,7 @@
 import { Agent as HttpAgent, request as httpRequest, type ClientRequest, type IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
-import { connect as connectTls, TLSSocket } from 'node:tls';
+import { connect as connectTls, TLSSocket, type ConnectionOptions } from 'node:tls';
 import { NS_PER_MS, type HttpPhase, type Outcome, type TlsFailure } from '@wanscope/shared';
 import {
   connectAtTimeout,
@@ -21,6 +21,7 @@ import {
   type ConnectDependencies,
   type ConnectTime,
 } from '../net/connect.ts';
+import { connectFrom } from '../net/domain-sockets.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
@@ -104,11 +105,7 @@ class HttpChannel implements ProbeChannel {
     this.#events = events;
     this.#resource = resourceOf(request);
     if (request.planned.test.keepAlive && this.#resource !== undefined) {
-      const options = { keepAlive: true, maxSockets: 1, maxFreeSockets: 1 };
-      // A resumed session would not have its name checked again.
-      this.#keptConnections = this.#resource.secure
-        ? new HttpsAgent({ ...options, maxCachedSessions: 0 })
-        : new HttpAgent(options);
+      this.#keptConnections = this.#makeAgent(this.#resource.secure, true);
     }
   }
 
@@ -283,6 +280,30 @@ class HttpChannel implements ProbeChannel {
     else fetch(undefined);
   }
 
+  /** Whose connections begin in the session's routing domain. */
+  #makeAgent(secure: boolean, keepAlive: boolean): HttpAgent {
+    const options = { keepAlive, maxSockets: 1, maxFreeSockets: 1 };
+    // A resumed session would not have its name checked again.
+    const agent = secure ? new HttpsAgent({ ...options, maxCachedSessions: 0 }) : new HttpAgent(options);
+    const { inDomains } = this.#dependencies;
+    const { planned } = this.#request;
+    if (inDomains?.domains.of(planned) === undefined) return agent;
+    const connect = (request: { readonly host?: string | null; readonly port?: number | string | null }): Socket => {
+      const socket = connectFrom(inDomains, planned, request.host ?? '', Number(request.port));
+      if (!secure) return socket;
+      const secured = connectTls({ ...(request as ConnectionOptions), socket });
+      socket.on('error', (error) => secured.destroy(error));
+      return secured;
+    };
+    return Object.assign(agent, { createConnection: connect });
+  }
+
+  /** Of a request that keeps no connection: Node's own, but in a routing domain. */
+  #ownAgent(secure: boolean): HttpAgent | false {
+    const { inDomains } = this.#dependencies;
+    return inDomains?.domains.of(this.#request.planned) === undefined ? false : this.#makeAgent(secure, false);
+  }
+
   #localAddress(): { localAddress?: string } {
     const { address } = this.#request.planned.source;
     return address === undefined ? {} : { localAddress: address };
@@ -315,10 +336,10 @@ class HttpChannel implements ProbeChannel {
         port: proxy.port,
         path: `http://${hostHeader}${path}`,
         headers: { ...common.headers, ...proxy.headers },
-        agent: false,
+        agent: this.#ownAgent(false),
       });
     }
-    const options = { ...common, path, port: resource.port, agent: this.#keptConnections ?? (false as const) };
+    const options = { ...common, path, port: resource.port, agent: this.#keptConnections ?? this.#ownAgent(secure) };
     return secure
       ? httpsRequest({ ...this.#tlsOptions(resource), ...options, host: address })
       : httpRequest({ ...options, host: address });
@@ -333,7 +354,7 @@ class HttpChannel implements ProbeChannel {
       path: authority,
       headers: { host: authority, 'user-agent': 'wan-probe', ...proxy.headers },
       maxHeaderSize: MAX_HEADER_BYTES,
-      agent: false,
+      agent: this.#ownAgent(false),
       ...this.#localAddress(),
     });
     request.end();

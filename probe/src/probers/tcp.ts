@@ -4,9 +4,10 @@
  * The time is the kernel's own where it can be asked. A connect that was answered on a repeated SYN (the kernel says so, or
  * it took longer than a second: RFC 6298's first timeout) has no round trip and counts as loss.
  */
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { NS_PER_MS } from '@wanscope/shared';
 import { connectTime, outcomeOfConnectError, connectAtTimeout, type ConnectDependencies } from '../net/connect.ts';
+import { connectFrom } from '../net/domain-sockets.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
@@ -69,11 +70,7 @@ class TcpChannel implements ProbeChannel {
     }
     const sentNs = clock.monoNs();
     this.#events.sent(seq, sentNs, 0, 0);
-    const socket: Socket = connect({
-      host: address,
-      port,
-      ...(planned.source.address === undefined ? {} : { localAddress: planned.source.address }),
-    });
+    const socket: Socket = connectFrom(this.#dependencies.inDomains, planned, address, port);
     const finish = (): boolean => {
       if (!this.#running.delete(stop)) return false;
       cancelTimer();

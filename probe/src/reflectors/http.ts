@@ -50,7 +50,7 @@ export async function openHttpReflector(listen: ListenOptions, context: Reflecto
     context.dropped();
     socket.destroy();
   });
-  await listenOn(server, listen);
+  await listenOn(server, listen, context.native);
   const reflector = reflectorOf(server);
   return {
     port: reflector.port,

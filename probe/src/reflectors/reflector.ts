@@ -1,6 +1,6 @@
 /** What every reflector has in common: where it listens, what it did, and the bounds that keep it from being abused. */
 import type { Clock } from '@wanscope/shared';
-import type { NativeModule } from '../net/native.ts';
+import type { DomainHandle, NativeModule } from '../net/native.ts';
 import { TokenBucket } from '../usage.ts';
 
 export interface Reflector {
@@ -13,6 +13,8 @@ export interface Reflector {
 export interface ListenOptions {
   readonly address: string;
   readonly port: number;
+  /** Undefined: where the process is. Needs the native module. */
+  readonly domain?: DomainHandle | undefined;
 }
 
 export interface ReflectorContext {

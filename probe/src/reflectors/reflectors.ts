@@ -5,6 +5,7 @@
 import { type Clock } from '@wanscope/shared';
 import type { BoundPorts, LocalAddress, ReflectPorts, ReflectProtocol } from '../addresses.ts';
 import type { Log } from '../log.ts';
+import type { Domains } from '../net/domains.ts';
 import type { NativeModule } from '../net/native.ts';
 import type { UsageLedger } from '../usage.ts';
 import type { ListenOptions, Reflector, ReflectorContext } from './reflector.ts';
@@ -31,6 +32,8 @@ export interface ReflectorsOptions {
   readonly addresses: readonly LocalAddress[] | undefined;
   readonly clock: Clock;
   readonly native: NativeModule | undefined;
+  /** Absent: every address is where the process is. */
+  readonly domains?: Domains;
   /** See `ReflectorContext`. */
   readonly stampKey?: Uint8Array | undefined;
   readonly usage: UsageLedger;
@@ -40,7 +43,7 @@ export interface ReflectorsOptions {
 export class Reflectors {
   readonly #options: ReflectorsOptions;
   readonly #open: Reflector[] = [];
-  /** By listening address, '' for all. */
+  /** By listening address and its routing domain, '' for all. */
   readonly #ports = new Map<string, Partial<Record<ReflectProtocol, number>>>();
   #reflected = 0;
   #dropped = 0;
@@ -55,7 +58,7 @@ export class Reflectors {
   }
 
   /** Ports that listen on an address. */
-  readonly boundPorts: BoundPorts = (address) => this.#ports.get(address.bound) ?? this.#ports.get('') ?? {};
+  readonly boundPorts: BoundPorts = (address) => this.#ports.get(placeOf(address)) ?? this.#ports.get('') ?? {};
 
   /** Tries everything once or, for an address that is not ready yet, for a few seconds. */
   async open(): Promise<void> {
@@ -71,9 +74,11 @@ export class Reflectors {
       }
       // Where the system chooses the port it chooses once for all addresses.
       let chosen = port;
-      for (const address of new Map(addresses.map((entry) => [entry.bound, entry])).values()) {
-        await this.#openOne(protocol, { address: address.bound, port: chosen }, address.bound, address.uplink);
-        if (chosen === 0) chosen = this.#ports.get(address.bound)?.[protocol] ?? 0;
+      for (const [place, address] of new Map(addresses.map((entry) => [placeOf(entry), entry]))) {
+        if (this.#options.domains?.refusalOfAddress(address) !== undefined) continue;
+        const listen = { address: address.bound, port: chosen, domain: this.#options.domains?.ofAddress(address) };
+        await this.#openOne(protocol, listen, place, address.uplink);
+        if (chosen === 0) chosen = this.#ports.get(place)?.[protocol] ?? 0;
       }
     }
   }
@@ -110,9 +115,15 @@ export class Reflectors {
           await new Promise<void>((resolve) => this.#options.clock.after(BIND_RETRY_MS, resolve));
           continue;
         }
-        log.warn({ protocol, ...listen, error: String(error) }, 'cannot reflect here; not announced');
+        const { address, port } = listen;
+        log.warn({ protocol, address, port, error: String(error) }, 'cannot reflect here; not announced');
         return;
       }
     }
   }
+}
+
+/** Addresses are unique in one namespace only; a mark does not make another one. */
+function placeOf({ bound, domain }: LocalAddress): string {
+  return domain === undefined ? bound : `${bound} ${domain.netns ?? ''} ${domain.vrf ?? ''}`;
 }

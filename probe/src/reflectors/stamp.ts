@@ -240,6 +240,7 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
     v6,
     listen.address !== '::',
     context.stampKey,
+    listen.domain,
   );
   if (error !== 0) {
     native.closeReflector(handle);

@@ -1,5 +1,7 @@
 /** TCP reflector: accepts and closes. Reads nothing, says nothing, holds a bounded number of connections for a moment. */
 import { createServer, isIPv6 } from 'node:net';
+import { SocketError } from '../net/packet-engine.ts';
+import { errorName } from '../net/rows.ts';
 import { SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
 
 const RATE_LIMIT = { perSecond: 200, burst: 200 };
@@ -18,27 +20,43 @@ export async function openTcpReflector(listen: ListenOptions, context: Reflector
   });
   server.maxConnections = MAX_CONNECTIONS;
   server.on('drop', () => context.dropped());
-  await listenOn(server, listen);
+  await listenOn(server, listen, context.native);
   return reflectorOf(server);
 }
 
-/** Listens, dual-stack on `::`. */
-export async function listenOn(server: ReturnType<typeof createServer>, listen: ListenOptions): Promise<void> {
+/** Listens, dual-stack on `::`; in a routing domain on a socket that is opened there. */
+export async function listenOn(
+  server: ReturnType<typeof createServer>,
+  listen: ListenOptions,
+  native: ReflectorContext['native'],
+): Promise<void> {
+  const fd = listen.domain === undefined ? undefined : listeningSocket(listen, native);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(
-      {
-        host: listen.address,
-        port: listen.port,
-        ipv6Only: isIPv6(listen.address) && listen.address !== '::',
-        exclusive: true,
-      },
+      fd === undefined
+        ? {
+            host: listen.address,
+            port: listen.port,
+            ipv6Only: isIPv6(listen.address) && listen.address !== '::',
+            exclusive: true,
+          }
+        : { fd },
       () => {
         server.off('error', reject);
         resolve();
       },
     );
   });
+}
+
+/** @throws SocketError */
+function listeningSocket({ address, port, domain }: ListenOptions, native: ReflectorContext['native']): number {
+  if (native === undefined) throw new SocketError('ENOSYS', 'a routing domain needs the native module');
+  const options = { domain, datagram: false, v6: isIPv6(address), source: address, device: '', port, listens: true };
+  const fd = native.openSocket(options);
+  if (fd < 0) throw new SocketError(errorName(-fd), `cannot listen on ${address} port ${port}`);
+  return fd;
 }
 
 export function reflectorOf(server: ReturnType<typeof createServer>): Reflector {

@@ -3,7 +3,7 @@
  * tells each socket which router complained of its SYN; no privilege is needed.
  */
 import { addressText, NS_PER_MS, type Clock, type Family } from '@wanscope/shared';
-import type { NativeModule } from '../net/native.ts';
+import type { DomainHandle, NativeModule } from '../net/native.ts';
 import { errorName } from '../net/rows.ts';
 import type { Asker, Heard } from './explorer.ts';
 
@@ -22,6 +22,7 @@ export interface TcpExplorerOptions {
   readonly family: Family;
   readonly source: string | undefined;
   readonly interface: string | undefined;
+  readonly domain?: DomainHandle | undefined;
   /** Canonical. */
   readonly destination: string;
   readonly port: number;
@@ -66,13 +67,14 @@ export class TcpExplorer implements Asker {
   }
 
   async #connect(ttl: number, dueNs: number): Promise<Heard> {
-    const { family, source, interface: device, destination, port, dscp } = this.#options;
+    const { family, source, interface: device, domain, destination, port, dscp } = this.#options;
     await this.#sleep(Math.max(0, Math.ceil((dueNs - this.#clock.monoNs()) / NS_PER_MS)));
     if (this.#isClosed) return NOT_SENT;
     const opened = this.#native.openTcpHop({
       v6: family === 'ipv6',
       source: source ?? '',
       device: device ?? '',
+      domain,
       sourcePort: this.#flow,
       destination,
       port,

@@ -18,6 +18,7 @@ import {
   type RouteReport,
 } from '@wanscope/shared';
 import type { TargetResolver } from '../net/destination.ts';
+import type { DomainLookup } from '../net/domains.ts';
 import { SocketError, type PacketEngine, type StreamOptions } from '../net/packet-engine.ts';
 import { echoChecksum, ECHO_PAYLOAD_BYTES, ICMP_HEADER_BYTES } from '../packet/icmp.ts';
 import { AUTHENTICATED_BYTES } from '../packet/stamp-auth.ts';
@@ -57,6 +58,7 @@ export interface TracerDependencies {
   readonly engine: Pick<PacketEngine, 'open' | 'exploredFamilies' | 'sendsUdp'>;
   readonly resolver: TargetResolver;
   readonly tcp: TcpHops;
+  readonly domains?: DomainLookup | undefined;
   /** Packets of all traces together; for tests. */
   readonly packetsPerS?: number;
 }
@@ -358,12 +360,14 @@ export class RouteTracer {
   ): Asker | undefined {
     const { path, source, target } = planned;
     const dscp = DSCP_BY_CLASS[path.class] ?? 0;
+    const domain = this.#dependencies.domains?.of(planned);
     if (path.protocol === 'tcp') {
       if (target.port === undefined) return undefined;
       const explorer = new TcpExplorer(this.#dependencies.tcp, this.#context.clock, {
         family: path.family,
         source: source.address,
         interface: source.interface,
+        domain,
         destination: canonical(address),
         port: target.port,
         dscp,
@@ -380,6 +384,7 @@ export class RouteTracer {
       ...(path.protocol === 'udp' && target.port !== undefined ? { port: target.port } : {}),
       source: source.address,
       interface: source.interface,
+      domain,
       dscp,
       sizeBytes: explores === 'mtu' ? sizeBytes : sizeBytes - headerBytes(planned),
       timeoutNs: NS_PER_S,
