@@ -2,7 +2,11 @@ import { defineConfig } from 'vitest/config';
 
 const source = (path: string): string => new URL(path, import.meta.url).pathname;
 
-/** Unit tests run on the sources; live tests start the built programs and need privileges or real servers. */
+/**
+ * Unit tests run on the sources. Live tests start the built programs and need privileges or real servers: those of the
+ * project `live` hold the instrument against a truth and have the machine to themselves; those of `system` wait for whole
+ * programs most of their time, and run side by side.
+ */
 export default defineConfig({
   resolve: {
     alias: [
@@ -24,11 +28,22 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'live',
-          include: ['{shared,probe,collector,lab,test}/**/*.live.test.ts'],
+          include: ['{shared,probe,lab}/**/*.live.test.ts', 'test/accuracy.live.test.ts'],
           exclude: ['**/dist/**', '**/node_modules/**'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
           fileParallelism: false,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'system',
+          include: ['{collector,test}/**/*.live.test.ts'],
+          exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
+          maxWorkers: 2,
         },
       },
     ],

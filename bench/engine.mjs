@@ -1,7 +1,8 @@
 /**
  * The packet engine: its round-trip error against captures at the far side of the sender's link, and what a probe costs,
- * beside fping, ping and smokeping_prober. Two network namespaces joined by a veth pair; nothing leaves the machine. Needs
- * root, g++ (the capture and an answerer of UDP), fping, ping and prometheus-smokeping-prober.
+ * beside fping, ping, blackbox_exporter and smokeping_prober. Two network namespaces joined by a veth pair; nothing leaves
+ * the machine. Needs root, g++ (the capture and an answerer of UDP) and the Debian packages fping, iputils-ping,
+ * prometheus-blackbox-exporter and prometheus-smokeping-prober.
  *
  *   node bench/engine.mjs [--full] [--costs]
  *
@@ -36,6 +37,8 @@ const ROUNDS = full ? 5 : 3;
 const ERROR_PROBES = 600;
 const ERROR_SPACING_MS = 5;
 const CONNECT_PORT = 8_620;
+/** What is compared of a tool that only has buckets. */
+const QUANTILES = [0.01, 0.5, 0.99];
 
 /**
  * Prints the kernel's time of each echo, SYN and their answers that pass a device, until its input ends: type, number, ns.
@@ -208,6 +211,61 @@ async function driveConnects(churn) {
   console.log(JSON.stringify(rtts));
 }
 
+/** Has blackbox_exporter ping again and again, and prints the round trips it tells, by their order. */
+async function driveBlackbox() {
+  const config = join(mkdtempSync(join(tmpdir(), 'wanscope-bench-')), 'blackbox.yml');
+  writeFileSync(config, 'modules: { icmp: { prober: icmp, icmp: { preferred_ip_protocol: ip4 } } }');
+  const exporter = spawn(
+    'prometheus-blackbox-exporter',
+    [`--config.file=${config}`, '--web.listen-address=127.0.0.1:9115'],
+    { stdio: 'ignore' },
+  );
+  try {
+    await sleep(1_000);
+    /** @type {[number, number][]} */
+    const rtts = [];
+    for (let i = 0; i < ERROR_PROBES; i += 1) {
+      const answer = await fetch(`http://127.0.0.1:9115/probe?module=icmp&target=${FAR_ADDRESS}`);
+      const seconds = /^probe_icmp_duration_seconds\{phase="rtt"\} (\S+)$/m.exec(await answer.text())?.[1];
+      rtts.push([i, Number(seconds) * 1e9]);
+      await sleep(ERROR_SPACING_MS);
+    }
+    console.log(JSON.stringify(rtts));
+  } finally {
+    exporter.kill();
+    rmSync(join(config, '..'), { recursive: true });
+  }
+}
+
+/** Has smokeping_prober ping, and prints the quantiles of its buckets: the only thing it tells. */
+async function driveSmokeping() {
+  const prober = spawn(
+    'prometheus-smokeping-prober',
+    ['--privileged', `--ping.interval=${ERROR_SPACING_MS}ms`, '--web.listen-address=127.0.0.1:9374', FAR_ADDRESS],
+    { stdio: 'ignore' },
+  );
+  try {
+    await sleep(1_000 + ERROR_PROBES * ERROR_SPACING_MS);
+    const text = await (await fetch('http://127.0.0.1:9374/metrics')).text();
+    const buckets = [...text.matchAll(/^smokeping_response_duration_seconds_bucket\{.*le="(\S+)"\} (\S+)$/gm)].map(
+      (m) => ({
+        le: Number(m[1] === '+Inf' ? Infinity : m[1]),
+        count: Number(m[2]),
+      }),
+    );
+    const total = buckets.at(-1)?.count ?? 0;
+    const quantiles = QUANTILES.map((q) => {
+      const at = buckets.findIndex(({ count }) => count >= q * total);
+      const low = buckets[at - 1] ?? { le: 0, count: 0 };
+      const high = buckets[at] ?? low;
+      return low.le + (high.le - low.le) * ((q * total - low.count) / (high.count - low.count));
+    });
+    console.log(JSON.stringify(quantiles.map((seconds, i) => [i, seconds * 1e9])));
+  } finally {
+    prober.kill();
+  }
+}
+
 /**
  * Sends at a rate to many hosts and prints what came back and what it cost.
  * @param {'icmp' | 'udp'} protocol @param {number} perSecond @param {number} seconds @param {number} hosts
@@ -265,6 +323,10 @@ if (mode === '--errors') {
   await driveErrors(String(first), second === 'churn');
   process.exit(0);
 }
+if (mode === '--blackbox' || mode === '--smokeping') {
+  await (mode === '--blackbox' ? driveBlackbox() : driveSmokeping());
+  process.exit(0);
+}
 if (mode === '--connects') {
   await driveConnects(first === 'churn');
   process.exit(0);
@@ -301,6 +363,9 @@ async function near(args, group) {
   return text;
 }
 
+const BLACKBOX = 'blackbox_exporter';
+const SMOKEPING = 'smokeping_prober (quantiles of its buckets)';
+
 /**
  * By tool: (sequence number or port, round trip in ns).
  * @type {Record<string, (churn: boolean, group: string | undefined) => Promise<[number, number][]>>}
@@ -320,6 +385,8 @@ const TOOLS = {
     const text = await near(['ping', '-c', String(ERROR_PROBES), '-i', String(ERROR_SPACING_MS / 1e3), FAR_ADDRESS]);
     return [...text.matchAll(/icmp_seq=(\d+) .*time=([\d.]+) ms/g)].map((m) => [Number(m[1]), Number(m[2]) * 1e6]);
   },
+  [BLACKBOX]: async () => JSON.parse(await near([process.execPath, SELF, '--blackbox'])),
+  [SMOKEPING]: async () => JSON.parse(await near([process.execPath, SELF, '--smokeping'])),
 };
 
 /** A program made of its source, once. @param {string} name @param {string} source @returns {string} its path */
@@ -351,8 +418,13 @@ async function errorsOf(tool, churn, group) {
     pair[type === '8' ? 0 : 1] = Number(BigInt(ns ?? 0) % 1_000_000_000_000n);
     seen.set(Number(seq), pair);
   }
+  if (tool === SMOKEPING) {
+    const truth = [...seen.values()].map(([began, ended]) => ended - began).filter(Number.isFinite);
+    return rtts.map(([i, rttNs]) => (rttNs - quantile(truth, QUANTILES[i] ?? NaN)) / 1e3);
+  }
+  const inOrder = [...seen.values()];
   return rtts.flatMap(([seq, rttNs]) => {
-    const pair = seen.get(seq & 0xffff);
+    const pair = tool === BLACKBOX ? inOrder[seq] : seen.get(seq & 0xffff);
     const error = pair === undefined ? NaN : (rttNs - (pair[1] - pair[0])) / 1e3;
     return Number.isFinite(error) ? [error] : [];
   });
@@ -465,6 +537,9 @@ try {
   execFileSync('ip', ['-n', FAR, 'link', 'set', 'far', 'up']);
   execFileSync('ip', ['-n', NEAR, 'route', 'add', FAR_NETWORK, 'via', FAR_ADDRESS]);
   execFileSync('ip', ['-n', FAR, 'route', 'add', 'local', FAR_NETWORK, 'dev', 'lo']);
+  // Without this the far side does its work within the sender's system call, as no other machine would.
+  const far = '/sys/class/net/far/queues/rx-0/rps_cpus';
+  execFileSync('ip', inside(FAR, ['sh', '-c', `echo ${(1 << cpus().length) - 2} > ${far}`]));
   await sleep(500);
 
   const listener = spawn('ip', inside(FAR, [process.execPath, SELF, '--listen']), { stdio: 'ignore' });
@@ -483,7 +558,7 @@ try {
       }
     }
     for (const tool of Object.keys(TOOLS)) {
-      if (churn && !tool.includes('engine') && !tool.includes('TCP')) continue;
+      if (churn && !tool.includes(' engine') && !tool.includes('TCP')) continue;
       /** @type {number[][]} */
       const runs = [];
       for (let round = 0; round < ROUNDS; round += 1) runs.push(await errorsOf(tool, churn === true, group));

@@ -1,7 +1,7 @@
 /**
  * `npm test`: sets up what is missing, then runs the suites and prints the totals of each.
  *
- *   node scripts/test.mjs [unit] [live]
+ *   node scripts/test.mjs [unit] [live] [system]
  *
  * A live test that was skipped although this user is root is a failure: the privilege is there.
  */
@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { setup } from './setup.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const SUITES = ['unit', 'live'];
+const SUITES = ['unit', 'live', 'system'];
 
 /**
  * @param {string} suite

@@ -7,12 +7,12 @@ import { isIPv6 } from 'node:net';
 import type { Clock } from '@wanscope/shared';
 import type { Cookie } from '../packet/cookie.ts';
 import { AUTHENTICATED_BYTES, readAuthenticatedReply, writeAuthenticatedRequest } from '../packet/stamp-auth.ts';
-import { ERROR_ESTIMATE, ntpDifferenceNs, readReply, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
-import type { StampReply, StampRequest } from '../packet/stamp.ts';
+import { emptyReply, ERROR_ESTIMATE, ntpDifferenceNs, readReply, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
+import type { StampRequest } from '../packet/stamp.ts';
 import { sameAddress } from './destination.ts';
 import type { LoopWatch } from './loop-watch.ts';
 import type { NtpClock } from './ntp-clock.ts';
-import type { Answer, PacketStream, StreamEvents, StreamOptions } from './packet-engine.ts';
+import { emptyAnswer, type PacketStream, type StreamEvents, type StreamOptions } from './packet-engine.ts';
 
 /** Bits of T1 that are a keyed hash and not time: 2^-20 s, about a microsecond. */
 const T1_HASH_MASK = 0xfff;
@@ -36,33 +36,8 @@ export class DgramStream implements PacketStream {
   readonly #request: StampRequest;
   readonly #t1 = { high: 0, low: 0 };
   readonly #now = { high: 0, low: 0 };
-  readonly #reply: StampReply = {
-    reflectorSeq: 0,
-    t3High: 0,
-    t3Low: 0,
-    ssid: 0,
-    t2High: 0,
-    t2Low: 0,
-    senderSeq: 0,
-    t1High: 0,
-    t1Low: 0,
-  };
-  readonly #answer: Answer = {
-    wireSeq: 0,
-    tokenHigh: 0,
-    tokenLow: 0,
-    receivedNs: 0,
-    dwellNs: 0,
-    reflectorSeq: 0,
-    arrivedNs: Number.NaN,
-    clockErrorNs: Number.NaN,
-    ttl: 0,
-    dscp: 0,
-    farDscp: undefined,
-    fromTarget: false,
-    authentic: false,
-    contaminated: false,
-  };
+  readonly #reply = emptyReply();
+  readonly #answer = emptyAnswer();
   #socket: Socket | undefined;
   #state: 'binding' | 'bound' | 'failed' | 'closed' = 'binding';
   #failedNs = 0;

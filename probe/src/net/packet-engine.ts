@@ -89,6 +89,26 @@ export interface Answer {
   contaminated: boolean;
 }
 
+/** An answer to be filled. */
+export function emptyAnswer(): Answer {
+  return {
+    wireSeq: 0,
+    tokenHigh: 0,
+    tokenLow: 0,
+    receivedNs: 0,
+    dwellNs: 0,
+    reflectorSeq: 0,
+    arrivedNs: Number.NaN,
+    clockErrorNs: Number.NaN,
+    ttl: 0,
+    dscp: 0,
+    farDscp: undefined,
+    fromTarget: false,
+    authentic: false,
+    contaminated: false,
+  };
+}
+
 /** Sequence numbers are the low 32 bits of those given to `send`; times are of the probe's monotonic clock. */
 export interface StreamEvents {
   /** The probe has left. Told before its answer. */

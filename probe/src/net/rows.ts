@@ -10,7 +10,7 @@
  */
 import { getSystemErrorName } from 'node:util';
 import { addressText, type Family } from '@wanscope/shared';
-import { LatenessSum, type Answer, type Lateness, type Quote, type StreamEvents } from './packet-engine.ts';
+import { emptyAnswer, LatenessSum, type Lateness, type Quote, type StreamEvents } from './packet-engine.ts';
 
 export const ROW_NUMBERS = 10;
 
@@ -45,22 +45,7 @@ export class StreamTable {
   /** Those of version 6. */
   readonly #ipv6 = new Set<number>();
   readonly #lateness = new LatenessSum();
-  readonly #answer: Answer = {
-    wireSeq: 0,
-    tokenHigh: 0,
-    tokenLow: 0,
-    receivedNs: 0,
-    dwellNs: 0,
-    reflectorSeq: 0,
-    arrivedNs: Number.NaN,
-    clockErrorNs: Number.NaN,
-    ttl: 0,
-    dscp: 0,
-    farDscp: undefined,
-    fromTarget: false,
-    authentic: false,
-    contaminated: false,
-  };
+  readonly #answer = emptyAnswer();
 
   set(id: number, events: StreamEvents, family: Family): void {
     this.#streams.set(id, events);

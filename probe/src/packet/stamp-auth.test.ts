@@ -9,7 +9,7 @@ import {
   turnIntoAuthenticatedReply,
   writeAuthenticatedRequest,
 } from './stamp-auth.ts';
-import type { StampReply } from './stamp.ts';
+import { emptyReply } from './stamp.ts';
 
 const KEY = Uint8Array.from({ length: 16 }, (_, i) => i);
 const T2 = { high: 0x10e1, low: 0xe0624dd2 };
@@ -27,18 +27,6 @@ function reply(): Buffer {
   stampAuthenticatedReply(packet, T3, KEY);
   return packet;
 }
-
-const emptyReply = (): StampReply => ({
-  reflectorSeq: 0,
-  t3High: 0,
-  t3Low: 0,
-  ssid: 0,
-  t2High: 0,
-  t2Low: 0,
-  senderSeq: 0,
-  t1High: 0,
-  t1Low: 0,
-});
 
 describe('authenticated STAMP packets', () => {
   it('are written as the sender of RFC 8762 writes them, with its HMAC', () => {

@@ -7,7 +7,7 @@ import {
   stampReply,
   turnIntoReply,
   writeRequest,
-  type StampReply,
+  emptyReply,
 } from './stamp.ts';
 
 const hex = (text: string): Buffer => Buffer.from(text.replace(/\s/g, ''), 'hex');
@@ -18,18 +18,6 @@ const SENDER = hex(`00001234 000004D2915B573E 9234 054D ${'00'.repeat(28)}`);
 const REFLECTOR = hex(
   '00001234 000004D2915B573E 9234054D 000010E1E0624DD2 00004321 0000085FA8A0902D 21430000 6F000000',
 );
-
-const emptyReply = (): StampReply => ({
-  reflectorSeq: 0,
-  t3High: 0,
-  t3Low: 0,
-  ssid: 0,
-  t2High: 0,
-  t2Low: 0,
-  senderSeq: 0,
-  t1High: 0,
-  t1Low: 0,
-});
 
 describe('STAMP packets', () => {
   it('are written as the sender of RFC 8762 writes them', () => {

@@ -65,6 +65,21 @@ export interface StampReply {
   t1Low: number;
 }
 
+/** For `readReply` to fill. */
+export function emptyReply(): StampReply {
+  return {
+    reflectorSeq: 0,
+    t3High: 0,
+    t3Low: 0,
+    ssid: 0,
+    t2High: 0,
+    t2Low: 0,
+    senderSeq: 0,
+    t1High: 0,
+    t1Low: 0,
+  };
+}
+
 /** Writes a Session-Sender packet over the whole of `packet`, which is STAMP_BYTES long or longer. */
 export function writeRequest(packet: Buffer, request: StampRequest): void {
   packet.fill(0);
