@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <netinet/icmp6.h>
 #include <netinet/ip_icmp.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -34,6 +35,8 @@ constexpr size_t kPacketsPerDrain = 256;
 constexpr double kPacketsPerTick = 32;
 /** Below this rate each probe leaves at its own time. */
 constexpr double kLoneRatePerS = 250;
+/** The kernel stamps by then, or not at all. */
+constexpr int64_t kStampsBeginNs = 100 * kMs;
 /** A transmit stamp that has not come by then will not. */
 constexpr int64_t kStampWaitNs = 50 * kMs;
 constexpr size_t kMaxWaiting = 1 << 16;
@@ -205,34 +208,67 @@ void discoverMtu(int fd, bool v6, bool always) {
   else set(fd, IPPROTO_IP, IP_MTU_DISCOVER, always ? IP_PMTUDISC_PROBE : IP_PMTUDISC_WANT);
 }
 
-/** Whether the kernel carries our number with a packet to its stamp; asked with a datagram to the socket that sends it. */
-bool kernelCarriesNumbers() {
+/**
+ * A socket bound to a port of loopback, with stamps on; -1 where there is no loopback. `self` is its address.
+ */
+int openToItself(sockaddr_in& self) {
   const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return false;
-  sockaddr_in self{};
+  if (fd < 0) return -1;
+  self = {};
   self.sin_family = AF_INET;
   self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t length = sizeof self;
   set(fd, SOL_SOCKET, SO_TIMESTAMPING, static_cast<int>(stampFlags()));
-  bool carries = false;
   if (bind(fd, reinterpret_cast<sockaddr*>(&self), length) == 0 &&
       getsockname(fd, reinterpret_cast<sockaddr*>(&self), &length) == 0) {
-    alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint32_t))]{};
-    size_t used = 0;
-    std::memset(addControl(control, used, SOL_SOCKET, kScmTsOptId, sizeof(uint32_t)), 0, sizeof(uint32_t));
+    return fd;
+  }
+  close(fd);
+  return -1;
+}
+
+/** Whether the kernel carries our number with a packet to its stamp; asked with a datagram to the socket that sends it. */
+bool carriesNumbers(int fd, sockaddr_in& self) {
+  alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint32_t))]{};
+  size_t used = 0;
+  std::memset(addControl(control, used, SOL_SOCKET, kScmTsOptId, sizeof(uint32_t)), 0, sizeof(uint32_t));
+  uint8_t octet = 0;
+  iovec vector{&octet, 1};
+  msghdr message{};
+  message.msg_name = &self;
+  message.msg_namelen = sizeof self;
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = used;
+  return sendmsg(fd, &message, 0) == 1;
+}
+
+/**
+ * The kernel begins to stamp what arrives a moment after the first socket of the machine asked for it: waits for that, so
+ * that the first answers have stamps.
+ */
+void awaitStamps(int fd, const sockaddr_in& self) {
+  const int64_t giveUpNs = monoNs() + kStampsBeginNs;
+  for (bool stamped = false; !stamped && monoNs() < giveUpNs;) {
     uint8_t octet = 0;
+    if (sendto(fd, &octet, 1, 0, reinterpret_cast<const sockaddr*>(&self), sizeof self) != 1) return;
+    pollfd waited{fd, POLLIN, 0};
+    if (poll(&waited, 1, 1) < 0) return;
+    alignas(cmsghdr) uint8_t control[kControlBytes];
     iovec vector{&octet, 1};
     msghdr message{};
-    message.msg_name = &self;
-    message.msg_namelen = length;
     message.msg_iov = &vector;
     message.msg_iovlen = 1;
     message.msg_control = control;
-    message.msg_controllen = used;
-    carries = sendmsg(fd, &message, 0) == 1;
+    message.msg_controllen = sizeof control;
+    if (recvmsg(fd, &message, MSG_DONTWAIT) < 0) message.msg_controllen = 0;
+    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+      if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SO_TIMESTAMPING) continue;
+      stamped = nsOf(reinterpret_cast<const scm_timestamping*>(CMSG_DATA(header))->ts[0]) != 0;
+    }
+    if (!stamped) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  close(fd);
-  return carries;
 }
 
 }  // namespace
@@ -370,7 +406,12 @@ Engine::Engine(const EngineOptions& options, double* rows, size_t rowCapacity, s
     : options_(options), cookie_(options.cookieKey), rows_(rows), rowMask_(rowCapacity - 1), wake_(std::move(wake)) {
   heap_.reserve(kMaxWaiting);
   submitted_.reserve(1'024);
-  numbersTravel_ = !options.countStamps && kernelCarriesNumbers();
+  sockaddr_in self;
+  stampKeeper_ = openToItself(self);
+  if (stampKeeper_ >= 0) {
+    numbersTravel_ = !options.countStamps && carriesNumbers(stampKeeper_, self);
+    awaitStamps(stampKeeper_, self);
+  }
   wallClock_.observe();
   lastTickNs_ = lastDrainNs_ = rateSinceNs_ = monoNs();
   drainGapNs_ = kDrainGapNs;
@@ -384,6 +425,7 @@ Engine::~Engine() {
   }
   submitSignal_.notify_one();
   thread_.join();
+  if (stampKeeper_ >= 0) close(stampKeeper_);
 }
 
 int Engine::openPort(Port& port) {

@@ -187,6 +187,8 @@ class Engine {
   uint64_t rateCount_ = 0;
   double ratePerS_ = 0;
   bool numbersTravel_ = false;
+  /** Has stamps on for as long as the engine lives, so that they do not begin anew with each socket. */
+  int stampKeeper_ = -1;
 
   std::mutex submitMutex_;
   std::condition_variable submitSignal_;
