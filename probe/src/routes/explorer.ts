@@ -38,11 +38,13 @@ export class Explorer implements Asker {
   readonly #stream: PacketStream;
   readonly #destination: string;
   readonly #asked = new Map<number, Asked>();
-  #count = 0;
+  /** Begins elsewhere in each stream, so that quotes too short for more than this number are rarely another's. */
+  #count: number;
 
   /** @throws SocketError */
   constructor(engine: Pick<PacketEngine, 'open'>, clock: Clock, options: StreamOptions) {
     this.#clock = clock;
+    this.#count = (options.id * 61) % 1_024;
     this.#destination = canonical(options.destination);
     this.#stream = engine.open(options, {
       sent: (wireSeq, sentNs) => {

@@ -55,7 +55,13 @@ describe('a route over many rounds', () => {
 
   it('changes when the destination is nearer or farther', () => {
     expect(after(round('a b D'), round('a D')).changedIn).toEqual([1]);
-    expect(after(round('a * D'), round('a * * D')).changedIn).toEqual([1]);
+    expect(after(round('a * D'), round('a * * D'), round('a * * D')).changedIn).toEqual([2]);
+  });
+
+  it('does not change when its end did not answer once and seems farther away', () => {
+    const { route, changedIn } = after(round('a b D'), round('a b * D'), round('a b D'), round('a b * D'));
+    expect(changedIn).toEqual([]);
+    expect(names(route)).toBe('a b D');
   });
 
   it('does not change by silence, nor by an answer where there was silence', () => {

@@ -23,6 +23,8 @@ export interface KnownRoute {
   readonly sinceMs: number;
   readonly ending: RouteEnding;
   readonly hops: readonly KnownHop[];
+  /** The last round ended at another distance, which may be three lost answers. */
+  readonly isDoubted: boolean;
 }
 
 const UNSEEN: KnownHop = { addresses: [], sent: 0, answered: 0, minNs: undefined, recentNs: [] };
@@ -30,30 +32,39 @@ const UNSEEN: KnownHop = { addresses: [], sent: 0, answered: 0, minNs: undefined
 /**
  * Adds a round to what is known.
  *
- * A change is an address where another was usual, or an end at another distance. An address where nothing answered
- * before, nothing where an address was, and an address beside the usual one in the same round are none.
+ * A change is an address where another was usual, or an end at another distance in two rounds in a row: an end that did not
+ * answer once seems to be farther away. An address where nothing answered before, nothing where an address was, and an
+ * address beside the usual one in the same round are none.
  */
 export function observe(
   known: KnownRoute | undefined,
   observed: ObservedRoute,
   nowMs: number,
 ): { readonly route: KnownRoute | undefined; readonly changed: boolean } {
-  if (known === undefined || differs(known, observed)) {
+  const isContradicted = known !== undefined && contradicts(known, observed);
+  if (known !== undefined && !isContradicted && endsElsewhere(known, observed) && !known.isDoubted) {
+    return { route: { ...known, isDoubted: true }, changed: false };
+  }
+  if (known === undefined || isContradicted || endsElsewhere(known, observed)) {
     if (observed.hops.length === 0) return { route: known, changed: false };
     const hops = observed.hops.map((hop) => addRound(UNSEEN, hop));
-    return { route: { sinceMs: nowMs, ending: endingOf(hops, observed.end), hops }, changed: known !== undefined };
+    const route = { sinceMs: nowMs, ending: endingOf(hops, observed.end), hops, isDoubted: false };
+    return { route, changed: known !== undefined };
   }
   const length = Math.max(known.hops.length, observed.hops.length);
   const hops = Array.from({ length }, (_, i) => addRound(known.hops[i] ?? UNSEEN, observed.hops[i]));
   const reached = known.ending === 'reached' ? 'reached' : endingOf(hops, observed.end);
-  return { route: { ...known, hops, ending: reached }, changed: false };
+  return { route: { ...known, hops, ending: reached, isDoubted: false }, changed: false };
 }
 
-function differs(known: KnownRoute, observed: ObservedRoute): boolean {
-  const isEnded = known.ending === 'reached' || known.ending === 'unreachable';
-  if (isEnded && observed.end !== undefined && observed.hops.length !== known.hops.length) return true;
-  // Somebody answered from beyond the end.
-  if (isEnded && observed.hops.length > known.hops.length) return true;
+function endsElsewhere(known: KnownRoute, observed: ObservedRoute): boolean {
+  if (known.ending !== 'reached' && known.ending !== 'unreachable') return false;
+  const distance = observed.hops.length;
+  // Without an end: somebody answered from beyond the one that was known.
+  return observed.end === undefined ? distance > known.hops.length : distance !== known.hops.length;
+}
+
+function contradicts(known: KnownRoute, observed: ObservedRoute): boolean {
   return observed.hops.some(({ answers }, i) => {
     const usual = known.hops[i]?.addresses ?? [];
     return answers.length > 0 && usual.length > 0 && !answers.some(({ address }) => usual.includes(address));

@@ -27,7 +27,7 @@ export interface TcpExplorerOptions {
   readonly destination: string;
   readonly port: number;
   readonly dscp: number;
-  /** Source port; undefined: the system's choice. It is kept for all further probes, unless somebody else takes it. */
+  /** Source port; undefined: the system's choice. It is kept for all further probes. */
   readonly flow: number | undefined;
 }
 
@@ -41,6 +41,7 @@ export class TcpExplorer implements Asker {
   #flow: number;
   #last: Promise<unknown> = Promise.resolve();
   #isClosed = false;
+  #isTaken = false;
 
   constructor(native: TcpHops, clock: Clock, options: TcpExplorerOptions) {
     this.#native = native;
@@ -49,7 +50,7 @@ export class TcpExplorer implements Asker {
     this.#flow = options.flow ?? 0;
   }
 
-  /** The source port; 0 before the first probe. */
+  /** The source port; 0 before the first probe, and once somebody else has taken it: nothing is sent then. */
   get flow(): number {
     return this.#flow;
   }
@@ -69,7 +70,7 @@ export class TcpExplorer implements Asker {
   async #connect(ttl: number, dueNs: number): Promise<Heard> {
     const { family, source, interface: device, domain, destination, port, dscp } = this.#options;
     await this.#sleep(Math.max(0, Math.ceil((dueNs - this.#clock.monoNs()) / NS_PER_MS)));
-    if (this.#isClosed) return NOT_SENT;
+    if (this.#isClosed || this.#isTaken) return NOT_SENT;
     const opened = this.#native.openTcpHop({
       v6: family === 'ipv6',
       source: source ?? '',
@@ -82,8 +83,11 @@ export class TcpExplorer implements Asker {
       dscp,
     });
     if (opened.error !== 0) {
-      // Somebody else has the port by now: another flow.
-      if (errorName(opened.error) === 'EADDRINUSE') this.#flow = 0;
+      // Another port would be another flow.
+      if (errorName(opened.error) === 'EADDRINUSE') {
+        this.#isTaken = true;
+        this.#flow = 0;
+      }
       return NOT_SENT;
     }
     this.#flow = opened.port;

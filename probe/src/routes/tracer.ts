@@ -90,6 +90,8 @@ interface Traced extends TracedSession, Task {
   saidMtu: string;
   saidNs: number;
   isQueued: boolean;
+  /** What the last round saw is to be seen once more before it is believed. */
+  isUnsure: boolean;
   isGone: boolean;
 }
 
@@ -206,6 +208,7 @@ export class RouteTracer {
       saidMtu: '',
       saidNs: 0,
       isQueued: false,
+      isUnsure: false,
       isGone: false,
       run: () => this.#enqueue(traced),
     };
@@ -228,21 +231,29 @@ export class RouteTracer {
 
   #startWaiting(): void {
     while (this.#active.size < AT_ONCE) {
-      // Probes towards one destination at a time, so that a quote too short for our number is not taken for another's.
+      // One round towards a destination at a time, so that a quote too short for our number is not taken for another's.
       const at = this.#waiting.findIndex((traced) => !this.#active.has(destinationOf(traced.planned)));
       const [traced] = at < 0 ? [] : this.#waiting.splice(at, 1);
       if (traced === undefined) return;
       const destination = destinationOf(traced.planned);
       this.#active.add(destination);
-      void this.#round(traced).finally(() => {
-        traced.isQueued = false;
+      let isRoundOver = false;
+      const endRound = (): void => {
+        if (isRoundOver) return;
+        isRoundOver = true;
         this.#active.delete(destination);
         this.#startWaiting();
+      };
+      void this.#round(traced, endRound).finally(() => {
+        traced.isQueued = false;
+        endRound();
+        if (traced.isUnsure) this.#enqueue(traced);
       });
     }
   }
 
-  async #round(traced: Traced): Promise<void> {
+  /** @param endRound called before a search for other ways, during which others have their rounds. */
+  async #round(traced: Traced, endRound: () => void): Promise<void> {
     const destination = await this.#dependencies.resolver.resolve(traced.planned);
     if (!('address' in destination)) return;
     const { address } = destination;
@@ -255,6 +266,7 @@ export class RouteTracer {
       await this.#trace(traced, own);
       if (traced.rounds >= traced.searchInRound && !this.#isSearching) {
         this.#isSearching = true;
+        endRound();
         try {
           await this.#searchWays(traced, address, own);
         } finally {
@@ -273,6 +285,7 @@ export class RouteTracer {
 
   async #trace(traced: Traced, own: Asker): Promise<void> {
     const known = traced.route;
+    traced.isUnsure = false;
     const round = new TraceRound(known && { hops: known.hops.map(({ addresses }) => addresses) });
     await drive(
       () => (this.#isLive(traced) ? round.next() : undefined),
@@ -284,11 +297,17 @@ export class RouteTracer {
       },
     );
     // What was broken off says nothing.
-    if (!this.#isLive(traced) || own.flow === 0) return;
+    if (!this.#isLive(traced)) return;
+    if (own.flow === 0) {
+      // Somebody else has its port by now.
+      traced.flow = 0;
+      return;
+    }
     // The way of another flow is no change of this one's.
     if (traced.flow !== own.flow) traced.route = undefined;
     traced.flow = own.flow;
     const { route, changed } = observe(traced.route, round.result(), Math.round(this.#context.clock.wallMs()));
+    traced.isUnsure = route?.isDoubted === true && known?.isDoubted !== true;
     traced.route = route;
     if (!changed) return;
     traced.changes += 1;
