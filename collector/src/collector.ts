@@ -83,6 +83,7 @@ export class Collector {
   #snapshot = { writtenAtMs: undefined as number | undefined, bytes: 0, durationMs: 0, failures: 0, durable: false };
   #snapshotDueMonoMs = 0;
   #writing: Promise<void> | undefined;
+  readonly #uplinksTold = new Map<string, string>();
   #publishing = false;
   #cancelTick: (() => void) | undefined;
   #cancelPlan: (() => void) | undefined;
@@ -343,14 +344,42 @@ export class Collector {
   #markUnmeasured(nowMs: number): void {
     const { paths } = this.state;
     const { tests, intervalMs } = this.#config;
+    const planned = this.#longestIntervals();
     paths.forEach((slot) => {
       const sentEndMs = paths.gauge(slot, GAUGE.sentEndMs);
       if (sentEndMs === undefined || nowMs - sentEndMs < 5 * intervalMs) return;
-      const sendEveryMs = (tests.get(paths.part(slot, 'test'))?.intervalNs ?? 0) / NS_PER_MS;
+      const { srcSite, src, test } = paths.partsOf(slot);
+      const asPlanned = planned.get(`${srcSite}/${src} ${test}`);
+      const sendEveryMs = (asPlanned ?? tests.get(test)?.intervalNs ?? 0) / NS_PER_MS;
       if (nowMs - sentEndMs < 2 * intervalMs + NOT_MEASURED_AFTER_SENDS * sendEveryMs) return;
-      const { srcSite, src } = paths.partsOf(slot);
       if (!this.registry.isSilent({ site: srcSite, probe: src })) this.state.setNotMeasured(slot, nowMs);
     });
+  }
+
+  /** By probe and test: the longest time between two sends, which may be longer than configured. */
+  #longestIntervals(): ReadonlyMap<string, number> {
+    const longest = new Map<string, number>();
+    for (const [identity, { plan }] of this.plans.current()) {
+      for (const { name, intervalNs } of plan.tests) {
+        const key = `${identity} ${name}`;
+        longest.set(key, Math.max(longest.get(key) ?? 0, intervalNs));
+      }
+    }
+    return longest;
+  }
+
+  /** Says once by how much an uplink slows its tests down. */
+  #tellUplinks(): void {
+    for (const uplink of this.plans.uplinks()) {
+      const { site, uplink: name, slowedBy, fits, planned } = uplink;
+      const key = `${site}/${name}`;
+      const told = `${slowedBy.toFixed(2)} ${fits}`;
+      if (this.#uplinksTold.get(key) === told || (slowedBy === 1 && fits && !this.#uplinksTold.has(key))) continue;
+      this.#uplinksTold.set(key, told);
+      const facts = { uplink: key, slowedBy: Number(slowedBy.toFixed(2)), plannedBytesPerSecond: planned };
+      if (fits) this.#logger.info(facts, "tests are slowed down to stay under their uplink's share");
+      else this.#logger.warn(facts, 'even the slowest tests are more than the share of their uplink');
+    }
   }
 
   #forgetIntakes(nowMs: number): void {
@@ -385,6 +414,7 @@ export class Collector {
       this.#plannedRevision = this.registry.revision;
       const plans = planFleet(this.#config, this.registry.plannable());
       this.plans.update(plans, clock.wallMs(), this.#config.planExpiryMs);
+      this.#tellUplinks();
     }
     if (this.#connected && !this.#publishing) {
       this.#publishing = true;

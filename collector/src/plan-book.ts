@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { encodePlan, formatIdentity, parseIdentity, type Identity, type Plan } from '@wanscope/shared';
 import type { PlanBody, ProbePlan } from './planner.ts';
+import type { UplinkPlan } from './uplink-book.ts';
 
 export interface SavedPlan {
   readonly identity: string;
@@ -16,6 +17,8 @@ export interface PlannedProbe {
   readonly plan: Plan;
   readonly stretch: number;
   readonly omittedSessions: number;
+  /** The bounded uplinks that the probe has. */
+  readonly uplinks: readonly UplinkPlan[];
 }
 
 export interface DuePlan {
@@ -46,20 +49,23 @@ export class PlanBook {
   /** Takes the plans the fleet should have now. */
   update(plans: ReadonlyMap<string, ProbePlan>, nowMs: number, expiryMs: number): void {
     this.#outdated = false;
-    for (const [identity, { body, stretch, omittedSessions }] of plans) {
+    for (const [identity, { body, stretch, omittedSessions, uplinks }] of plans) {
       const page = this.#page(identity);
       const bodyHash = hashOf(body);
-      if (page.bodyHash === bodyHash && page.current !== undefined) continue;
+      if (page.bodyHash === bodyHash && page.current !== undefined) {
+        page.current = { ...page.current, uplinks };
+        continue;
+      }
       const stored = page.stored;
       if (page.bodyHash === bodyHash && stored?.version === page.version && stored.expiresAtMs > nowMs) {
-        page.current = { plan: stored, stretch, omittedSessions };
+        page.current = { plan: stored, stretch, omittedSessions, uplinks };
         continue;
       }
       page.version += 1;
       page.bodyHash = bodyHash;
       page.stored = undefined;
       const plan: Plan = { ...body, version: page.version, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
-      page.current = { plan, stretch, omittedSessions };
+      page.current = { plan, stretch, omittedSessions, uplinks };
       page.due = true;
     }
     for (const [identity, page] of this.#pages) if (!plans.has(identity)) page.current = undefined;
@@ -131,6 +137,15 @@ export class PlanBook {
 
   planOf(identity: Identity): PlannedProbe | undefined {
     return this.#pages.get(formatIdentity(identity))?.current;
+  }
+
+  /** The bounded uplinks of all plans, each once. */
+  uplinks(): UplinkPlan[] {
+    const all = new Map<string, UplinkPlan>();
+    for (const [, { uplinks }] of this.current()) {
+      for (const uplink of uplinks) all.set(`${uplink.site}/${uplink.uplink}`, uplink);
+    }
+    return [...all.values()];
   }
 
   /** Current plans by identity. */

@@ -322,6 +322,106 @@ targets:
   });
 });
 
+describe('a thin uplink', () => {
+  const over = (uplink: string, last: number) =>
+    endpointOf({
+      uplink,
+      addresses: [{ family: 'ipv4', bound: `10.0.0.${last}`, advertised: `10.0.0.${last}` }],
+    });
+  const configured = (uplink: string): OperatorConfig =>
+    configOf(`${sitesOf(['hq', 'a'])}
+uplinks: { a/dsl: ${uplink} }
+tests:
+  icmp: { protocol: icmp, rate: 1/s, routes: off }
+  udp:  { protocol: udp, rate: 1/s, routes: off }
+meshes: [{ shape: full, tests: [icmp, udp] }]
+`);
+  const fleet = [helloOf('a/p', { endpoints: [over('dsl', 1)] }), helloOf('hq/p', { endpoints: [over('', 2)] })];
+  const intervals = (config: OperatorConfig, of: readonly FullHello[], name: string): Map<string, number> =>
+    new Map(
+      sessionsFor(config, of, name).map(({ path, test: { intervalNs } }) => [`${path.dst} ${path.test}`, intervalNs]),
+    );
+
+  test('of 256 kbit/s carries no more than a hundredth of that, in probes, answers and reports', () => {
+    // 320 octets/s. Each way 84 + 72 octets/s of probes (ICMP 56 + 28, STAMP 44 + 28) and as much of answers to the other
+    // end's: 312. Reports of two sessions: (400 + 2 * 48) / 10 = 49.6 up. 312 / (320 - 49.6) is the factor.
+    const factor = 312 / 270.4;
+    const config = configured('{ rate: 256kbit/s }');
+    const plan = planFleet(config, fleet).get('a/p')!;
+    const [uplink] = plan.uplinks;
+    expect(uplink).toMatchObject({ site: 'a', uplink: 'dsl', fits: true, allowed: { up: 320, down: 320 } });
+    expect(uplink!.slowedBy).toBeCloseTo(factor, 9);
+    expect(uplink!.wanted.up).toBeCloseTo(361.6, 9);
+    expect(uplink!.wanted.down).toBeCloseTo(327, 9);
+    for (const intervalNs of intervals(config, fleet, 'a/p').values()) expect(intervalNs / 1e9).toBeCloseTo(factor, 6);
+    // The other end's factor is rounded up to a fourth of an octave: 2^(1/4).
+    for (const intervalNs of intervals(config, fleet, 'hq/p').values())
+      expect(intervalNs / 1e9).toBeCloseTo(2 ** 0.25, 6);
+    expect(uplink!.planned.up).toBeCloseTo(49.6 + 156 / factor + 156 / 2 ** 0.25, 3);
+    expect(uplink!.planned.up).toBeLessThanOrEqual(320);
+    expect(plan.body.sources[0]!.slowedBy).toBeCloseTo(factor, 9);
+    const complete = { ...plan.body, version: 1, issuedAtMs: 0, expiresAtMs: 1 };
+    expect(decodePlan(encodePlan(complete), complete)).toEqual(complete);
+  });
+
+  test('that nobody bounds, or that is wide, changes no plan', () => {
+    const free = plansOf(configured('{}'), fleet);
+    expect(plansOf(configured('{ rate: 100Mbit/s }'), fleet)).toEqual(free);
+    expect([...intervals(configured('{}'), fleet, 'a/p').values()]).toEqual([1e9, 1e9]);
+    expect(planFleet(configured('{}'), fleet).get('a/p')!.uplinks).toEqual([]);
+  });
+
+  test('is bounded by its month as well, and by the rate that its probe announces', () => {
+    // A tenth of 10 GB: 1e9 octets in 2,630,016 s are 380.2 a second over both directions; 624 + 64.6 are wanted.
+    const [metered] = planFleet(configured('{ metered: true }'), fleet).get('a/p')!.uplinks;
+    expect(metered!.slowedBy).toBeCloseTo(624 / (1e9 / 2_630_016 - 64.6), 9);
+    const rate = { downBitsPerSecond: 1e9, upBitsPerSecond: 256_000 };
+    const announcing = [helloOf('a/p', { endpoints: [{ ...over('dsl', 1), rate }] }), fleet[1]!];
+    const [announced] = planFleet(configured('{}'), announcing).get('a/p')!.uplinks;
+    expect(announced!.slowedBy).toBeCloseTo(312 / 270.4, 9);
+  });
+
+  test('leaves every test its floor, and says that it is too thin', () => {
+    // 8 octets/s are less than the reports alone.
+    const config = configured('{ rate: 6400bit/s }');
+    const [uplink] = planFleet(config, fleet).get('a/p')!.uplinks;
+    expect(uplink).toMatchObject({ fits: false, slowedBy: 60 });
+    expect([...intervals(config, fleet, 'a/p').values()]).toEqual([60e9, 60e9]);
+    expect([...intervals(config, fleet, 'hq/p').values()]).toEqual([60e9, 60e9]);
+  });
+
+  test('is shared by the probes of its site, and what stays inside the site is not slowed down', () => {
+    const config = configured('{ rate: 256kbit/s }');
+    const shared = [...fleet, helloOf('a/q', { endpoints: [over('dsl', 3)] })];
+    const plans = planFleet(config, shared);
+    // Two probes with 156 + 156 to the hub and back, four sessions each in a report: 2 * (400 + 4 * 48) / 10 = 118.4.
+    const factor = 624 / (320 - 118.4);
+    expect(plans.get('a/p')!.uplinks).toEqual(plans.get('a/q')!.uplinks);
+    expect(plans.get('a/p')!.uplinks[0]!.slowedBy).toBeCloseTo(factor, 9);
+    const own = intervals(config, shared, 'a/p');
+    expect(own.get('q icmp')).toBe(1e9);
+    expect(own.get('p icmp')! / 1e9).toBeCloseTo(factor, 6);
+    expect(plans.get('a/p')!.uplinks[0]!.planned.up).toBeLessThanOrEqual(320);
+  });
+
+  test('slows down the looks at routes with the tests', () => {
+    const text = `${sitesOf(['hq', 'a'])}
+uplinks: { a/dsl: { rate: 256kbit/s } }
+tests: { icmp: { protocol: icmp, rate: 1/s } }
+meshes: [{ shape: full, tests: [icmp] }]
+`;
+    // Up 84 + 84 and twice 3,000 octets a minute; the report has one session.
+    const factor = (168 + 100) / (320 - 44.8);
+    expect(factor).toBeLessThan(1);
+    const [wide] = planFleet(configOf(text), fleet).get('a/p')!.uplinks;
+    expect(wide!.slowedBy).toBe(1);
+    const thin = configOf(text.replace('256kbit/s', '128kbit/s'));
+    const [session] = sessionsFor(thin, fleet, 'a/p');
+    expect(session!.test.routeIntervalNs! / 60e9).toBeCloseTo(268 / (160 - 44.8), 6);
+    expect(session!.test.intervalNs / 1e9).toBeCloseTo(268 / (160 - 44.8), 6);
+  });
+});
+
 describe('the cap', () => {
   test('stretches every interval by one factor when more is wanted', () => {
     const names = Array.from({ length: 21 }, (_, i) => `s${i}`);

@@ -23,6 +23,8 @@ import {
 } from '@wanscope/shared';
 import type { ExpectationConfig, MeshConfig, OperatorConfig, TargetConfig, TestConfig } from '@wanscope/shared/config';
 import type { PairPolicy } from './state.ts';
+import { floorIntervalNs } from './uplink-budget.ts';
+import { UplinkBook, type End, type UplinkPlan } from './uplink-book.ts';
 
 /** A plan without what changes from issue to issue. */
 export type PlanBody = Omit<Plan, 'version' | 'issuedAtMs' | 'expiresAtMs'>;
@@ -33,6 +35,8 @@ export interface ProbePlan {
   readonly stretch: number;
   /** Sessions left out because the plan or its dictionary would not fit in one message. */
   readonly omittedSessions: number;
+  /** The bounded uplinks that the probe has. */
+  readonly uplinks: readonly UplinkPlan[];
 }
 
 const STAMP_PORT = 862;
@@ -47,6 +51,11 @@ const SESSION_BYTES = 17;
 /** Room for a plan's tables and head beside its sessions; dictionaries are the tighter bound. */
 const MESSAGE_ROOM_BYTES = MAX_MESSAGE_BYTES - 4_096;
 const ROUNDING_MARGIN = 1 + 1e-9;
+/** Of a plan's table of tests, and room for one that is in it for an uplink's sake. */
+const MAX_TESTS = 256;
+const SLOWED_TEST_BYTES = 220;
+
+type PlanSession = Plan['sessions'][number];
 
 /** Plans for the whole fleet, by identity in ascending order. */
 export function planFleet(config: OperatorConfig, fleet: readonly FullHello[]): Map<string, ProbePlan> {
@@ -56,10 +65,20 @@ export function planFleet(config: OperatorConfig, fleet: readonly FullHello[]): 
   const prepared = new Map(
     probes.map((probe) => [probe, endpointsOf(probe).map((one) => prepare(destinationOf(probe, one)))]),
   );
+  const uplinks = new UplinkBook(config, probes);
+  const builders = probes.map((probe) => planProbe(config, probe, probes, meshes, policies, prepared, uplinks));
+  if (!uplinks.isEmpty) {
+    for (const builder of builders) builder.want();
+    uplinks.settle();
+  }
+  const plans = builders.map((builder) => builder.finish());
+  const byKey = new Map(uplinks.plans().map((uplink) => [`${uplink.site}/${uplink.uplink}`, uplink]));
   return new Map(
-    probes.map(
-      (probe) => [formatIdentity(probe), planProbe(config, probe, probes, meshes, policies, prepared)] as const,
-    ),
+    plans.map((plan) => {
+      const { site, sources } = plan.body;
+      const names = new Set(sources.map(({ uplink }) => `${site}/${uplink}`));
+      return [formatIdentity(plan.body), { ...plan, uplinks: [...names].flatMap((name) => byKey.get(name) ?? []) }];
+    }),
   );
 }
 
@@ -86,8 +105,9 @@ function planProbe(
   meshes: readonly MeshTargets[],
   policies: PolicyIndex,
   prepared: ReadonlyMap<FullHello, readonly Prepared[]>,
-): ProbePlan {
-  const builder = new PlanBuilder(config, probe);
+  uplinks: UplinkBook,
+): PlanBuilder {
+  const builder = new PlanBuilder(config, probe, uplinks);
   config.meshes.forEach((mesh, at) => {
     const tests = testsOf(config, mesh.tests);
     for (const index of meshes[at]!.destinationsOf(probe)) {
@@ -111,7 +131,7 @@ function planProbe(
     const addresses = address === 'auto' ? (probe.gateways ?? {}) : hostOf(address);
     builder.addSegment(segment, segments.network, addresses, test);
   }
-  return builder.finish();
+  return builder;
 }
 
 function testsOf(config: OperatorConfig, names: readonly string[]): TestConfig[] {
@@ -175,19 +195,22 @@ class PlanBuilder {
   readonly #tests: PlanTest[] = [];
   readonly #testIndex = new Map<string, number>();
   readonly #sources: readonly PlanSource[];
+  readonly #uplinks: UplinkBook;
   readonly #destinations: PlanDestination[] = [];
   readonly #destinationIndex = new Map<PlanDestination, number>();
   readonly #targets = new Map<string, Prepared>();
-  readonly #sessions: [number, number, number, 4 | 6][] = [];
+  readonly #sessions: PlanSession[] = [];
   readonly #seen = new Set<number>();
   #dictionaryBytes = 64;
   #planBytes = 1_024;
   #omitted = 0;
 
-  constructor(config: OperatorConfig, probe: FullHello) {
+  constructor(config: OperatorConfig, probe: FullHello, uplinks: UplinkBook) {
     this.#config = config;
     this.#probe = probe;
+    this.#uplinks = uplinks;
     this.#sources = endpointsOf(probe).map(sourceOf);
+    if (!uplinks.isEmpty) this.#planBytes += MAX_TESTS * SLOWED_TEST_BYTES;
   }
 
   addProbe(network: string, endpoints: readonly Prepared[], test: TestConfig): void {
@@ -230,8 +253,19 @@ class PlanBuilder {
     this.#addSessions(network, prepare(destination), test, (family) => destination[family] !== undefined);
   }
 
-  finish(): ProbePlan {
-    const { stretch, tests } = this.#underCap();
+  /** Counts what is wanted of the uplinks, at both ends of every session. */
+  want(): void {
+    this.#count('wanted', this.#tests, this.#sessions);
+    const first = this.#sources[0];
+    if (first === undefined) return;
+    this.#uplinks.addReports(this.#end(first), this.#sessions.length, this.#config.intervalMs);
+  }
+
+  finish(): Omit<ProbePlan, 'uplinks'> {
+    const slowed = this.#slowed();
+    const { sessions } = slowed;
+    const { stretch, tests } = this.#underCap(slowed.tests, sessions);
+    this.#count('planned', tests, sessions);
     return {
       body: {
         v: 1,
@@ -240,9 +274,12 @@ class PlanBuilder {
         intervalMs: this.#config.intervalMs,
         paused: false,
         tests,
-        sources: [...this.#sources],
+        sources: this.#sources.map((source) => {
+          const slowedBy = this.#uplinks.slowedBy(this.#end(source));
+          return slowedBy === 1 ? source : { ...source, slowedBy };
+        }),
         destinations: this.#destinations,
-        sessions: this.#sessions,
+        sessions,
       },
       stretch,
       omittedSessions: this.#omitted,
@@ -312,25 +349,80 @@ class PlanBuilder {
     return this.#tests.length - 1;
   }
 
+  #end({ uplink }: PlanSource): End {
+    return { site: this.#probe.site, uplink };
+  }
+
+  #count(as: 'wanted' | 'planned', tests: readonly PlanTest[], sessions: readonly PlanSession[]): void {
+    if (this.#uplinks.isEmpty) return;
+    for (const [test, source, to, family] of sessions) {
+      const destination = this.#destinations[to]!;
+      const hasUrl = destination.url !== undefined;
+      this.#uplinks.add(as, this.#end(this.#sources[source]!), destination, tests[test]!, familyOf(family), hasUrl);
+    }
+  }
+
+  /** The sessions with the intervals that their uplinks allow: a test is in the table once for each. */
+  #slowed(): { tests: PlanTest[]; sessions: PlanSession[] } {
+    if (this.#uplinks.isEmpty) return { tests: this.#tests, sessions: this.#sessions };
+    const stepsPerOctave = this.#tests.length <= 8 ? 4 : 1;
+    const tests: PlanTest[] = [];
+    const variants = new Map<string, number>();
+    const variantOf = (test: PlanTest, slowedBy: number): number => {
+      const key = `${slowedBy} ${test.name}`;
+      const known = variants.get(key);
+      if (known !== undefined) return known;
+      variants.set(key, tests.length);
+      return tests.push(slowedBy === 1 ? test : slow(test, slowedBy)) - 1;
+    };
+    const sessions: PlanSession[] = [];
+    for (const [testIndex, sourceIndex, to, family] of this.#sessions) {
+      const ends = [this.#end(this.#sources[sourceIndex]!), this.#destinations[to]!] as const;
+      const [source, destination] = this.#uplinks.factorsOf(...ends);
+      // The ends of sessions are many, and so may their factors be: these are rounded up to a few.
+      const rounded = 2 ** (Math.ceil(Math.log2(destination) * stepsPerOctave - 1e-9) / stepsPerOctave);
+      const test = variantOf(this.#tests[testIndex]!, destination > source ? rounded : source);
+      if (test >= MAX_TESTS) this.#omitted += 1;
+      else sessions.push([test, sourceIndex, to, family]);
+    }
+    return { tests: tests.slice(0, MAX_TESTS), sessions };
+  }
+
   /** Stretches every send interval by one factor until the load fits; nothing is left out for being too much. */
-  #underCap(): { stretch: number; tests: PlanTest[] } {
+  #underCap(wanted: PlanTest[], sessions: readonly PlanSession[]): { stretch: number; tests: PlanTest[] } {
     const cap = {
       packetsPerSecond: Math.min(SEND_CAP.packetsPerSecond, this.#probe.cap.packetsPerSecond),
       bitsPerSecond: Math.min(SEND_CAP.bitsPerSecond, this.#probe.cap.bitsPerSecond),
     };
     let packetsPerSecond = 0;
     let bitsPerSecond = 0;
-    for (const [test, , , family] of this.#sessions) {
-      const load = sessionLoad(this.#tests[test]!, family === 4 ? 'ipv4' : 'ipv6');
+    for (const [test, , , family] of sessions) {
+      const load = sessionLoad(wanted[test]!, familyOf(family));
       packetsPerSecond += load.packetsPerSecond;
       bitsPerSecond += load.bitsPerSecond;
     }
     const excess = Math.max(packetsPerSecond / cap.packetsPerSecond, bitsPerSecond / cap.bitsPerSecond);
-    if (excess <= 1) return { stretch: 1, tests: this.#tests };
+    if (excess <= 1) return { stretch: 1, tests: wanted };
     const stretch = excess * ROUNDING_MARGIN;
-    const tests = this.#tests.map((test) => ({ ...test, intervalNs: Math.ceil(test.intervalNs * stretch) }));
+    const tests = wanted.map((test) => ({ ...test, intervalNs: Math.ceil(test.intervalNs * stretch) }));
     return { stretch: excess, tests };
   }
+}
+
+/** A test with longer intervals, none beyond its floor. */
+function slow(test: PlanTest, factor: number): PlanTest {
+  const { routeIntervalNs } = test;
+  const longer = (intervalNs: number): number =>
+    Math.min(Math.ceil(intervalNs * factor * ROUNDING_MARGIN), floorIntervalNs(intervalNs));
+  return {
+    ...test,
+    intervalNs: longer(test.intervalNs),
+    ...(routeIntervalNs === undefined ? {} : { routeIntervalNs: longer(routeIntervalNs) }),
+  };
+}
+
+function familyOf(digit: 4 | 6): Family {
+  return digit === 4 ? 'ipv4' : 'ipv6';
 }
 
 /** One endpoint for each network and uplink: a second one could not be told from the first in a path. */

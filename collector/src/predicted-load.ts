@@ -6,6 +6,7 @@ import { SEND_CAP, sessionLoad, type FullHello, type HelloEndpoint } from '@wans
 import type { OperatorConfig } from '@wanscope/shared/config';
 import { seriesPerPath, seriesPerSitePair } from './exposition/series-families.ts';
 import { planFleet } from './planner.ts';
+import type { UplinkPlan } from './uplink-book.ts';
 
 export interface Load {
   packetsPerSecond: number;
@@ -23,6 +24,8 @@ export interface PredictedLoad {
   readonly byTarget: ReadonlyMap<string, Load>;
   /** Sites whose send intervals had to be stretched to stay under the probe's cap, and by how much. */
   readonly stretched: ReadonlyMap<string, number>;
+  /** Uplinks whose rate or month bounds what is sent over them. */
+  readonly bounded: readonly UplinkPlan[];
 }
 
 const SECONDS_A_MONTH = 30.44 * 86_400;
@@ -37,6 +40,9 @@ export function predictLoad(config: OperatorConfig): PredictedLoad {
     byUplink: new Map([...config.uplinks.keys()].map((uplink) => [uplink, none()])),
     byTarget: new Map([...config.targets.keys()].map((target) => [target, none()])),
     stretched: new Map<string, number>(),
+    bounded: [
+      ...new Map([...plans.values()].flatMap(({ uplinks }) => uplinks.map((one) => [keyOf(one), one]))).values(),
+    ],
   };
   const full = config.exposition.pathFamilies === 'full';
   for (const { body, stretch } of plans.values()) {
@@ -76,8 +82,27 @@ export function formatPredictedLoad(load: PredictedLoad): string {
   const widths = header.map((title, column) => Math.max(title.length, ...rows.map((cells) => cells[column]!.length)));
   const line = (cells: readonly string[]): string =>
     cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ');
+  const bounds = load.bounded.map((uplink) => {
+    const { allowed, wanted, planned, slowedBy, fits } = uplink;
+    const kbits = (bytes: number | undefined): string => (((bytes ?? 0) * 8) / 1_000).toFixed(2);
+    const limits = [
+      ...(allowed.up === undefined ? [] : [`${kbits(allowed.up)} up`]),
+      ...(allowed.down === undefined ? [] : [`${kbits(allowed.down)} down`]),
+      ...(allowed.both === undefined ? [] : [`${kbits(allowed.both)} together`]),
+    ];
+    const verdict = !fits
+      ? 'even with every test at its floor that is too much'
+      : slowedBy === 1
+        ? 'nothing is slowed down'
+        : `its tests are slowed down by ${slowedBy.toFixed(2)}`;
+    return (
+      `Uplink ${keyOf(uplink)} may carry ${limits.join(', ')} kbit/s for measuring, answers and reports included. Wanted ` +
+      `${kbits(wanted.up)} up, ${kbits(wanted.down)} down; planned ${kbits(planned.up)} up, ${kbits(planned.down)} down: ${verdict}.`
+    );
+  });
   const notes = [
     'Sent, with one probe per configured site and both families; answers come on top.',
+    ...bounds,
     ...[...load.stretched].map(
       ([site, stretch]) =>
         `Site ${site} wants ${stretch.toFixed(2)} times the cap of ${SEND_CAP.packetsPerSecond} packets/s or ` +
@@ -85,6 +110,10 @@ export function formatPredictedLoad(load: PredictedLoad): string {
     ),
   ];
   return `${[header, ...rows].map((cells) => line(cells).trimEnd()).join('\n')}\n\n${notes.join('\n')}\n`;
+}
+
+function keyOf({ site, uplink }: UplinkPlan): string {
+  return `${site}/${uplink}`;
 }
 
 function row(name: string, { packetsPerSecond, newSessionsPerSecond, bytesPerSecond, series }: Load): string[] {

@@ -1,5 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { detectAddresses, endpointsOf, parseAddresses, parseReflect, type LocalAddress } from './addresses.ts';
+import {
+  detectAddresses,
+  endpointsOf,
+  parseAddresses,
+  parseReflect,
+  parseUplinkRates,
+  type LocalAddress,
+} from './addresses.ts';
 
 const local = (fields: Partial<LocalAddress>): LocalAddress => ({
   network: 'default',
@@ -85,6 +92,33 @@ describe('one address in two routing domains', () => {
     expect(parseAddresses('a/x=10.0.0.1%mark:1,a/y=10.0.0.1%mark:1')).toEqual({
       problems: ['"a/y=10.0.0.1%mark:1": names the address 10.0.0.1 twice in one network'],
     });
+  });
+});
+
+describe('what uplinks carry', () => {
+  it('is one rate for both directions, or down and up, and is announced with the endpoints of the uplink', () => {
+    const parsed = parseUplinkRates('isp-a=50Mbit/s, lte=16Mbit/s/2Mbit/s');
+    const rates = 'value' in parsed ? parsed.value : new Map();
+    expect([...rates]).toEqual([
+      ['isp-a', { downBitsPerSecond: 50e6, upBitsPerSecond: 50e6 }],
+      ['lte', { downBitsPerSecond: 16e6, upBitsPerSecond: 2e6 }],
+    ]);
+    const endpoints = endpointsOf([local({ uplink: 'lte' }), local({ uplink: 'other' })], () => ({}), rates);
+    expect(endpoints.map(({ rate }) => rate?.upBitsPerSecond)).toEqual([2e6, undefined]);
+    expect(parseUplinkRates('')).toEqual({ value: new Map() });
+  });
+
+  it.each(['lte', 'lte=', 'LTE=2Mbit/s', 'lte=2MB/s', 'lte=2Mbit/s/', 'lte=1Mbit/s/2Mbit/s/3Mbit/s', 'lte=0bit/s'])(
+    'is refused as %s',
+    (text) => {
+      expect(parseUplinkRates(text)).toEqual({
+        problems: [`"${text}": not understood; allowed: uplink=rate or uplink=down/up, such as lte=16Mbit/s/2Mbit/s`],
+      });
+    },
+  );
+
+  it('is said once for each', () => {
+    expect(parseUplinkRates('a=1Mbit/s,a=2Mbit/s')).toEqual({ problems: ['"a=2Mbit/s": a is named twice'] });
   });
 });
 

@@ -3,7 +3,7 @@
  * broker. Pure; the route lookup and the list of interfaces are given.
  */
 import { isIP, isIPv6 } from 'node:net';
-import { FAMILIES, isToken, type Family, type HelloEndpoint, type Protocol } from '@wanscope/shared';
+import { FAMILIES, isToken, parseBitRate, type Family, type HelloEndpoint, type Protocol } from '@wanscope/shared';
 
 /** Where packets of an address are routed, apart from the process's own routing. At least one of them is set. */
 export interface RoutingDomain {
@@ -139,6 +139,25 @@ function splitPort(text: string): { address: string; port: number | undefined } 
   return { address, port };
 }
 
+/** What each uplink carries, by name. */
+export type UplinkRates = ReadonlyMap<string, NonNullable<HelloEndpoint['rate']>>;
+
+/** Parses WAN_UPLINK_RATES, "isp-a=50Mbit/s,lte=16Mbit/s/2Mbit/s": one rate for both directions, or down and up. */
+export function parseUplinkRates(text: string): Parsed<UplinkRates> {
+  const problems: string[] = [];
+  const rates = new Map<string, NonNullable<HelloEndpoint['rate']>>();
+  for (const entry of text === '' ? [] : text.split(',').map((part) => part.trim())) {
+    const [, uplink = '', downText, upText] = /^([^=]*)=([^/]*\/s)(?:\/([^/]*\/s))?$/.exec(entry) ?? [];
+    const down = parseBitRate(downText ?? '');
+    const up = upText === undefined ? down : parseBitRate(upText);
+    if (!isToken(uplink) || down === undefined || up === undefined) {
+      problems.push(`"${entry}": not understood; allowed: uplink=rate or uplink=down/up, such as lte=16Mbit/s/2Mbit/s`);
+    } else if (rates.has(uplink)) problems.push(`"${entry}": ${uplink} is named twice`);
+    else rates.set(uplink, { downBitsPerSecond: down, upBitsPerSecond: up });
+  }
+  return problems.length > 0 ? { problems } : { value: rates };
+}
+
 const REFLECT_PROTOCOLS: readonly ReflectProtocol[] = ['udp', 'tcp', 'http'];
 
 /** Parses WAN_REFLECT, "udp:862,tcp:8620,http:8621"; '' reflects nothing. */
@@ -208,7 +227,11 @@ export type BoundPorts = (address: LocalAddress) => ReflectPorts;
  * Addresses as the endpoints of a hello, one for each network and uplink. A reflector is announced where it listens on
  * every address of the endpoint, on one port.
  */
-export function endpointsOf(addresses: readonly LocalAddress[], boundPorts: BoundPorts): HelloEndpoint[] {
+export function endpointsOf(
+  addresses: readonly LocalAddress[],
+  boundPorts: BoundPorts,
+  rates: UplinkRates = new Map(),
+): HelloEndpoint[] {
   const groups = new Map<string, LocalAddress[]>();
   for (const address of addresses) {
     const key = `${address.network}/${address.uplink}`;
@@ -226,6 +249,7 @@ export function endpointsOf(addresses: readonly LocalAddress[], boundPorts: Boun
       const [port] = ports;
       if (ports.size === 1 && port !== undefined) reflect[protocol] = port;
     }
+    const rate = rates.get(group[0]!.uplink);
     return {
       network: group[0]!.network,
       uplink: group[0]!.uplink,
@@ -236,6 +260,7 @@ export function endpointsOf(addresses: readonly LocalAddress[], boundPorts: Boun
         ...(address.interface === undefined ? {} : { interface: address.interface }),
       })),
       reflect,
+      ...(rate === undefined ? {} : { rate }),
     };
   });
 }

@@ -312,7 +312,10 @@ export class Agent {
         }
       }
       if (plan.expiresAtMs <= clock.wallMs()) throw new RejectedMessage('expired', `plan ${plan.version} has expired`);
-      log.info({ version: plan.version, sessions: plan.sessions.length, paused: plan.paused }, 'new plan');
+      const slowed = plan.sources.filter(({ slowedBy }) => slowedBy !== undefined);
+      const slowedBy = Object.fromEntries(slowed.map(({ uplink, slowedBy: factor }) => [uplink, factor]));
+      const { version, sessions, paused } = plan;
+      log.info({ version, sessions: sessions.length, paused, ...(slowed.length > 0 && { slowedBy }) }, 'new plan');
       planStore.save(plan);
       this.#run(plan);
       this.#sayHello();

@@ -194,7 +194,7 @@ export async function startProbe(
     makeTracer: followsRoutes
       ? (context) => new RouteTracer({ engine, resolver, tcp: native, domains }, context)
       : undefined,
-    endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts),
+    endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts, settings.uplinkRates),
     gateways: readGateways,
     domains,
     localAddresses: () => interfaceAddresses().map(({ address }) => address),

@@ -25,6 +25,7 @@ describe('settings', () => {
       identity: { site: 'berlin', probe: 'router-7-example' },
       addresses: undefined,
       reflect: { udp: 862, tcp: 8620, http: 8621 },
+      uplinkRates: new Map(),
       stampKeyFile: '',
       engine: 'auto',
       stateDirectory: '/var/lib/wan-probe',

@@ -8,9 +8,11 @@ import {
   ADDRESS_FORM,
   parseAddresses,
   parseReflect,
+  parseUplinkRates,
   type LocalAddress,
   type Parsed,
   type ReflectPorts,
+  type UplinkRates,
 } from './addresses.ts';
 import { ENGINE_NAMES, type EngineName } from './net/packet-engine.ts';
 import type { ReportFormat } from './reports.ts';
@@ -27,6 +29,7 @@ export interface Settings {
   readonly identity: Identity;
   /** Undefined: detect. */
   readonly addresses: readonly LocalAddress[] | undefined;
+  readonly uplinkRates: UplinkRates;
   readonly reflect: ReflectPorts;
   /** Path of a file; '' for none. */
   readonly stampKeyFile: string;
@@ -76,6 +79,13 @@ export const SETTINGS = [
     value: 'list',
     standard: '',
     help: `${ADDRESS_FORM},... (default: detected)`,
+  },
+  {
+    env: 'WAN_UPLINK_RATES',
+    flag: 'uplink-rates',
+    value: 'list',
+    standard: '',
+    help: 'what uplinks carry, uplink=rate or uplink=down/up, such as lte=16Mbit/s/2Mbit/s (default: as configured)',
   },
   {
     env: 'WAN_REFLECT',
@@ -190,6 +200,7 @@ export function readSettings(
       valueOf('WAN_ADDRESSES') === ''
         ? undefined
         : read.parsed('WAN_ADDRESSES', parseAddresses(valueOf('WAN_ADDRESSES')), []),
+    uplinkRates: read.parsed('WAN_UPLINK_RATES', parseUplinkRates(valueOf('WAN_UPLINK_RATES')), new Map()),
     reflect: read.parsed('WAN_REFLECT', parseReflect(reflectText), {}),
     stampKeyFile: valueOf('WAN_STAMP_KEY_FILE'),
     engine: read.oneOf('WAN_ENGINE', valueOf('WAN_ENGINE'), ENGINE_CHOICES),

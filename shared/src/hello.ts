@@ -33,6 +33,13 @@ const helloEndpointSchema = z.strictObject({
   addresses: z.array(helloAddressSchema).check(z.minLength(1), z.maxLength(8)),
   /** Ports of the reflectors that are listening, as peers reach them. What could not be bound is absent. */
   reflect: z.strictObject({ udp: z.optional(port), tcp: z.optional(port), http: z.optional(port) }),
+  /** What its uplink carries, where the probe was told. */
+  rate: z.optional(
+    z.strictObject({
+      downBitsPerSecond: z.int().check(z.minimum(1)),
+      upBitsPerSecond: z.int().check(z.minimum(1)),
+    }),
+  ),
 });
 
 const gatewaysSchema = z.strictObject({ ipv4: z.optional(ipAddress), ipv6: z.optional(ipAddress) });

@@ -68,6 +68,8 @@ const planSourceSchema = z.strictObject({
   ipv4: z.optional(ipAddress),
   ipv6: z.optional(ipAddress),
   interface: z.optional(z.string().check(z.minLength(1), z.maxLength(15))),
+  /** By how much its tests are slower than configured, for its uplink's sake; absent: they are not. */
+  slowedBy: z.optional(z.number().check(z.minimum(1))),
 });
 
 const planDestinationSchema = z.strictObject({

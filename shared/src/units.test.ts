@@ -1,5 +1,12 @@
 import { expect, test } from 'vitest';
-import { formatNs, parseBytes, parseDurationNs, parsePercentRatio, parseRateIntervalNs } from './units.ts';
+import {
+  formatNs,
+  parseBitRate,
+  parseBytes,
+  parseDurationNs,
+  parsePercentRatio,
+  parseRateIntervalNs,
+} from './units.ts';
 
 test('durations', () => {
   expect(parseDurationNs('900ms')).toBe(900_000_000);
@@ -20,6 +27,12 @@ test('sizes are decimal', () => {
   expect(parseBytes('2GB')).toBe(2_000_000_000);
   expect(parseBytes('160B')).toBe(160);
   expect(parseBytes('2GiB')).toBeUndefined();
+});
+
+test('what a link carries is in bits a second, decimal', () => {
+  expect(['2Mbit/s', '256kbit/s', '1.5Gbit/s', '64bit/s'].map(parseBitRate)).toEqual([2e6, 256e3, 1.5e9, 64]);
+  for (const bad of ['', '2MB/s', '2Mbit', '0kbit/s', 'Mbit/s', '-1bit/s', '2mbit/s'])
+    expect(parseBitRate(bad)).toBeUndefined();
 });
 
 test('percentages become ratios', () => {

@@ -43,6 +43,16 @@ export function parseBytes(text: string): number | undefined {
   return Math.round(Number(match[1]) * BYTE_UNIT[match[2]!]!);
 }
 
+const BIT_RATE_UNIT: Readonly<Record<string, number>> = { '': 1, k: 1e3, M: 1e6, G: 1e9 };
+
+/** "2Mbit/s", "256kbit/s", "1Gbit/s" to bits a second (decimal multiples); undefined when the text is not a rate above zero. */
+export function parseBitRate(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)(k|M|G)?bit\/s$/.exec(text);
+  if (match === null) return undefined;
+  const bitsPerSecond = Math.round(Number(match[1]) * BIT_RATE_UNIT[match[2] ?? '']!);
+  return bitsPerSecond > 0 ? bitsPerSecond : undefined;
+}
+
 /** "0.5%" to the ratio 0.005; undefined when the text is not a percentage from 0 to 100. */
 export function parsePercentRatio(text: string): number | undefined {
   const match = /^(\d+(?:\.\d+)?)%$/.exec(text);

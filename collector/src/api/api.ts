@@ -234,7 +234,8 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       if (planned === undefined) {
         return fail(reply, 404, 'not_found', `there is no plan for ${formatIdentity({ site, probe })}`);
       }
-      return { stretch: planned.stretch, omittedSessions: planned.omittedSessions, plan: withoutSecrets(planned.plan) };
+      const { stretch, omittedSessions, uplinks, plan } = planned;
+      return { stretch, omittedSessions, uplinks, plan: withoutSecrets(plan) };
     },
   );
 }

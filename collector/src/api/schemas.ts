@@ -222,4 +222,4 @@ export const mesh = object({
   ),
 });
 
-export const plan = object({ stretch: number, omittedSessions: integer, plan: anything });
+export const plan = object({ stretch: number, omittedSessions: integer, uplinks: anything, plan: anything });

@@ -442,6 +442,49 @@ function planFamilies({ plans }: MetricView): PlainFamily[] {
       each(({ stretch }) => stretch),
     ),
     gauge(
+      'wan_uplink_planned_bytes_per_second',
+      '1',
+      'Octets a second that plans send over a bounded uplink: probes, answers and reports, with their headers.',
+      ['site', 'uplink', 'direction'],
+      (put) => {
+        for (const { site, uplink, planned } of plans.uplinks()) {
+          for (const direction of ['up', 'down'] as const) put({ site, uplink, direction }, planned[direction]);
+        }
+      },
+    ),
+    gauge(
+      'wan_uplink_allowed_bytes_per_second',
+      '1',
+      'Octets a second that measuring may send over a bounded uplink, in a direction or in both together.',
+      ['site', 'uplink', 'direction'],
+      (put) => {
+        for (const { site, uplink, allowed } of plans.uplinks()) {
+          for (const direction of ['up', 'down', 'both'] as const) {
+            const bytes = allowed[direction];
+            if (bytes !== undefined) put({ site, uplink, direction }, bytes);
+          }
+        }
+      },
+    ),
+    gauge(
+      'wan_uplink_slowed_ratio',
+      'ratio',
+      'By how much the tests on a bounded uplink are slower than configured, to stay under its share; 1 when they are not.',
+      ['site', 'uplink'],
+      (put) => {
+        for (const { site, uplink, slowedBy } of plans.uplinks()) put({ site, uplink }, slowedBy);
+      },
+    ),
+    gauge(
+      'wan_uplink_over_share',
+      '1',
+      '1 where even the slowest tests are more than the share of a bounded uplink.',
+      ['site', 'uplink'],
+      (put) => {
+        for (const { site, uplink, fits } of plans.uplinks()) put({ site, uplink }, Number(!fits));
+      },
+    ),
+    gauge(
       'wan_plan_omitted_sessions',
       '1',
       'Sessions left out of a plan because it would not fit in one message.',

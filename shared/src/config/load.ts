@@ -17,6 +17,7 @@ import {
   DSCP_BY_CLASS,
   NS_PER_MS,
   NS_PER_S,
+  parseBitRate,
   parseBytes,
   parseDurationNs,
   parsePercentRatio,
@@ -89,6 +90,12 @@ const routes = text((value) => {
 }, 'must be off or a duration of 5s or more such as 60s');
 const bytes = text(parseBytes, 'must be a size such as 2GB or 512MB');
 const percent = text(parsePercentRatio, 'must be a percentage such as 0.5%');
+const share = text((value) => {
+  const ratio = parsePercentRatio(value);
+  return ratio === 0 ? undefined : ratio;
+}, 'must be a percentage above 0% such as 1%');
+const BIT_RATE_RULE = 'must be a rate such as 2Mbit/s or 256kbit/s';
+const bitRate = text(parseBitRate, BIT_RATE_RULE);
 const timezone = text(
   (value) => (IANAZone.isValidZone(value) ? value : undefined),
   'must be an IANA time zone such as Europe/Berlin',
@@ -173,7 +180,28 @@ const uplinkSchema = strict({
   circuit: z.string().default('').describe("The provider's circuit id."),
   technology: z.string().default('').describe('For example fibre, dsl or lte.'),
   metered: z.boolean().default(false).describe('Traffic costs money.'),
-  monthlyBytes: bytes.optional().describe('What a month includes, such as 2GB.'),
+  monthlyBytes: bytes
+    .optional()
+    .describe('What a month includes, both directions together, such as 2GB; 10GB where metered and not said.'),
+  monthlyShare: share.optional().describe('Share of it that measuring may use: 10%.'),
+  rate: z
+    .union(
+      [
+        bitRate.transform((bitsPerSecond) => ({ down: bitsPerSecond, up: bitsPerSecond })),
+        strict({
+          down: bitRate.describe('Towards the site.'),
+          up: bitRate.describe('From the site.'),
+        }),
+      ],
+      { error: `${BIT_RATE_RULE}, or { down: 16Mbit/s, up: 1Mbit/s }` },
+    )
+    .optional()
+    .describe('What the link carries, such as 2Mbit/s, or { down, up }.'),
+  share: share
+    .optional()
+    .describe(
+      'Share of the rate that measuring may use in each direction: 1%. Tests are slowed down to stay under it.',
+    ),
   role: z.enum(['active', 'standby']).default('active').describe('Whether it carries traffic or waits.'),
 });
 
@@ -476,7 +504,16 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
     })),
     uplinks: entries(parsed.uplinks, (key, uplink): UplinkConfig => {
       const [site, uplinkName] = key.split('/') as [string, string];
-      return { ...uplink, site, name: uplinkName, monthlyBytes: uplink.monthlyBytes };
+      const { rate: carried, monthlyBytes, monthlyShare, share: ofRate, ...facts } = uplink;
+      return {
+        ...facts,
+        site,
+        name: uplinkName,
+        monthlyBytes,
+        monthlyShare,
+        rate: carried && { downBitsPerSecond: carried.down, upBitsPerSecond: carried.up },
+        share: ofRate,
+      };
     }),
     tests: withBroughtTests(
       parsed,

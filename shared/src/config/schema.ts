@@ -30,6 +30,12 @@ export interface SegmentsConfig {
   readonly addresses: Readonly<Partial<Record<Segment, string | undefined>>>;
 }
 
+/** What a link carries, seen from its site. */
+export interface BitRates {
+  readonly downBitsPerSecond: number;
+  readonly upBitsPerSecond: number;
+}
+
 export interface UplinkConfig {
   readonly site: string;
   readonly name: string;
@@ -37,7 +43,13 @@ export interface UplinkConfig {
   readonly circuit: string;
   readonly technology: string;
   readonly metered: boolean;
+  /** Both directions together. */
   readonly monthlyBytes: number | undefined;
+  /** Share of `monthlyBytes` that measuring may use; undefined: the usual one. */
+  readonly monthlyShare: number | undefined;
+  readonly rate: BitRates | undefined;
+  /** Share of `rate` that measuring may use in each direction; undefined: the usual one. */
+  readonly share: number | undefined;
   readonly role: 'active' | 'standby';
 }
 

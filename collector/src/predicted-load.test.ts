@@ -1,0 +1,31 @@
+import { expect, test } from 'vitest';
+import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
+import { configOf } from './testing/fleet.ts';
+
+const configured = (uplink: string) =>
+  configOf(`
+sites: { hq: {}, a: {} }
+uplinks: { a/dsl: ${uplink} }
+tests: { icmp: { protocol: icmp, rate: 1/s, family: ipv4, routes: off } }
+meshes: [{ shape: full, tests: [icmp] }]
+`);
+
+test('a bounded uplink is predicted with what is allowed, wanted and planned', () => {
+  // 64 kbit/s: 0.64 each way. Wanted: 84 + 84 octets/s, and reports of 44.8 up and 15 down: 212.8 and 183.
+  // 80 octets/s - 44.8 are left for 168: slowed down by 4.77; the other end by 2^(10/4) of at most 5.66.
+  const [bounded] = predictLoad(configured('{ rate: 64kbit/s }')).bounded;
+  expect(bounded!.slowedBy).toBeCloseTo(168 / 35.2, 9);
+  expect(bounded!.planned.up).toBeCloseTo(44.8 + 84 / (168 / 35.2) + 84 / 2 ** 2.5, 3);
+  expect(formatPredictedLoad(predictLoad(configured('{ rate: 64kbit/s }')))).toContain(
+    'Uplink a/dsl may carry 0.64 up, 0.64 down kbit/s for measuring, answers and reports included. Wanted 1.70 up, 1.46 down; ' +
+      'planned 0.62 up, 0.38 down: its tests are slowed down by 4.77.',
+  );
+});
+
+test('a wide one is not slowed down, and one too thin is called so', () => {
+  expect(formatPredictedLoad(predictLoad(configured('{ rate: 1Gbit/s }')))).toContain(': nothing is slowed down.');
+  expect(formatPredictedLoad(predictLoad(configured('{ rate: 1kbit/s }')))).toContain(
+    ': even with every test at its floor that is too much.',
+  );
+  expect(predictLoad(configured('{}')).bounded).toEqual([]);
+});
