@@ -2,7 +2,7 @@ import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['**/dist/**', '.cache/**', '**/node_modules/**'] },
+  { ignores: ['**/dist/**', 'probe/bundle/**', '.cache/**', '**/node_modules/**'] },
   js.configs.recommended,
   {
     files: ['**/*.ts', 'scripts/**/*.mjs'],

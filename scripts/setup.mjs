@@ -161,6 +161,7 @@ function build() {
   buildEmulator();
   buildPacketEngine();
   run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-b']);
+  run(process.execPath, [join(root, 'probe/bundle.mjs')]);
 }
 
 /** @param {'start' | 'test'} purpose */

@@ -104,9 +104,8 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
         WAN_REFLECT: 'udp:0,tcp:0,http:0',
         WAN_STATE_DIR: join(directory, identity.probe),
       },
-      [],
+      {},
       'unused',
-      '0.0.0',
     );
     if (invocation.kind !== 'run') throw new Error(JSON.stringify(invocation));
     const edges = { log, software: 'wan-probe/test' };

@@ -1,10 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import { readSettings, type Invocation, type Settings } from './config.ts';
+import { readFlags, type CommandLine } from './flags.ts';
 
 const GOOD = { WAN_NATS_URL: 'nats://broker:4222', WAN_SITE: 'berlin' };
 
-const read = (env: Record<string, string>, argv: string[] = [], hostName = 'Router-7.example'): Invocation =>
-  readSettings(env, argv, hostName, '1.2.3');
+function read(
+  env: Record<string, string>,
+  argv: string[] = [],
+  hostName = 'Router-7.example',
+): Invocation | Exclude<CommandLine, { kind: 'flags' }> {
+  const line = readFlags(argv, '1.2.3');
+  return line.kind === 'flags' ? readSettings(env, line.flags, hostName) : line;
+}
 
 function settings(env: Record<string, string>, argv: string[] = []): Settings {
   const invocation = read(env, argv);

@@ -2,7 +2,6 @@
  * Settings: environment variables, each with a flag of the same name that wins over it. Pure: text in, settings or the
  * list of everything wrong with it out.
  */
-import { Command, CommanderError, Option } from 'commander';
 import { isToken, looksLikeContainerId, toToken, type Identity } from '@wanscope/shared';
 import {
   ADDRESS_FORM,
@@ -46,7 +45,6 @@ export interface Settings {
 export type Invocation =
   | { readonly kind: 'run'; readonly settings: Settings }
   | { readonly kind: 'healthcheck'; readonly host: string; readonly port: number }
-  | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'problems'; readonly problems: readonly string[] };
 
 /** Every setting, in the order of the help text. */
@@ -143,37 +141,15 @@ export const SETTINGS = [
 
 type SettingName = (typeof SETTINGS)[number]['env'];
 
-/**
- * @param argv arguments after the program's name.
- * @param hostName the machine's name, the default for WAN_PROBE.
- */
+/** The flags given, by their names in camel case; true for one without a value. */
+export type Flags = Readonly<Record<string, string | boolean | undefined>>;
+
+/** @param hostName the machine's name, the default for WAN_PROBE. */
 export function readSettings(
   env: Readonly<Record<string, string | undefined>>,
-  argv: readonly string[],
+  flags: Flags,
   hostName: string,
-  version: string,
 ): Invocation {
-  const command = new Command('wan-probe')
-    .description('Measures the paths from here to other probes and targets, as the plan says.')
-    .version(version)
-    .allowExcessArguments(false)
-    .exitOverride();
-  let text = '';
-  command.configureOutput({ writeOut: (part) => (text += part), writeErr: () => undefined });
-  for (const setting of SETTINGS) {
-    const flags = setting.value === undefined ? `--${setting.flag}` : `--${setting.flag} <${setting.value}>`;
-    const standard = setting.standard === '' || setting.value === undefined ? '' : `, default ${setting.standard}`;
-    command.addOption(new Option(flags, `${setting.help} [${setting.env}${standard}]`));
-  }
-  command.addOption(new Option('--healthcheck', 'ask the running probe at WAN_METRICS_LISTEN whether it is healthy'));
-  try {
-    command.parse([...argv], { from: 'user' });
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    if (error.exitCode === 0) return { kind: 'text', text };
-    return { kind: 'problems', problems: [error.message.replace(/^error: /, '')] };
-  }
-  const flags = command.opts<Record<string, string | boolean | undefined>>();
   const camel = (flag: string): string => flag.replace(/-([a-z])/g, (_match, letter: string) => letter.toUpperCase());
   const valueOf = (name: SettingName): string => {
     const setting = SETTINGS.find((candidate) => candidate.env === name)!;

@@ -149,12 +149,10 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   seenDscp: number | undefined;
   /** Class of the last probe as it arrived at the far end. */
   farSeenDscp: number | undefined;
-  readonly #outcomes = new Uint32Array(OUTCOMES.length);
-  readonly #phaseCount = new Uint32Array(HTTP_PHASES.length);
-  readonly #phaseSumNs = new Float64Array(HTTP_PHASES.length);
-  readonly #rttBuckets = new Buckets(5);
-  readonly #pdvBuckets = new Buckets(0);
-  readonly #ipdvBuckets = new Buckets(0);
+  /** Made when there is something to count: most sessions never have it. */
+  #outcomes: Uint32Array | undefined;
+  #phaseCount: Uint32Array | undefined;
+  #phaseSumNs: Float64Array | undefined;
 
   /**
    * @param positions how many probes the session sends in one interval at most.
@@ -177,9 +175,9 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     this.late = this.duplicates = this.reordered = this.spoofed = this.replayed = 0;
     this.notSent = this.contaminated = 0;
     this.tlsExpiryS = this.tlsFailure = this.seenDscp = this.farSeenDscp = undefined;
-    this.#outcomes.fill(0);
-    this.#phaseCount.fill(0);
-    this.#phaseSumNs.fill(0);
+    this.#outcomes?.fill(0);
+    this.#phaseCount?.fill(0);
+    this.#phaseSumNs?.fill(0);
   }
 
   /** Takes the position of the next probe. False when there is none left. */
@@ -262,24 +260,26 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   }
 
   outcome(outcome: Outcome): void {
+    if (PLAIN_OUTCOMES.has(outcome)) return;
+    this.#outcomes ??= new Uint32Array(OUTCOMES.length);
     this.#outcomes[OUTCOME_INDEX[outcome]]! += 1;
   }
 
   phase(phase: HttpPhase, durationNs: number): void {
+    this.#phaseCount ??= new Uint32Array(HTTP_PHASES.length);
+    this.#phaseSumNs ??= new Float64Array(HTTP_PHASES.length);
     this.#phaseCount[PHASE_INDEX[phase]]! += 1;
     this.#phaseSumNs[PHASE_INDEX[phase]]! += Math.round(durationNs / TICK_NS) * TICK_NS;
   }
 
   /**
-   * The record of this interval. Its buckets are valid until the next `reset`.
+   * The record of this interval. Its buckets are those of `carried`, valid until the next record.
    *
    * @param carried what goes on across intervals; updated.
    */
   toRecord(index: number, carried: CarriedState): PathRecord {
     const results = this.#results;
-    const rttBuckets = this.#rttBuckets;
-    const pdvBuckets = this.#pdvBuckets;
-    const ipdvBuckets = this.#ipdvBuckets;
+    const { rttBuckets, pdvBuckets, ipdvBuckets } = carried;
     rttBuckets.clear();
     pdvBuckets.clear();
     ipdvBuckets.clear();
@@ -387,15 +387,17 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   }
 
   #outcomeCounts(): Partial<Record<Outcome, number>> | undefined {
+    if (this.#outcomes === undefined) return undefined;
     let counts: Partial<Record<Outcome, number>> | undefined;
     for (const outcome of OUTCOMES) {
       const count = this.#outcomes[OUTCOME_INDEX[outcome]]!;
-      if (count > 0 && !PLAIN_OUTCOMES.has(outcome)) (counts ??= {})[outcome] = count;
+      if (count > 0) (counts ??= {})[outcome] = count;
     }
     return counts;
   }
 
   #phaseSums(): Partial<Record<HttpPhase, HttpPhaseSum>> | undefined {
+    if (this.#phaseCount === undefined || this.#phaseSumNs === undefined) return undefined;
     let sums: Partial<Record<HttpPhase, HttpPhaseSum>> | undefined;
     for (const phase of HTTP_PHASES) {
       const count = this.#phaseCount[PHASE_INDEX[phase]]!;
@@ -411,6 +413,10 @@ export class CarriedState {
   readonly lastResults: Int32Array;
   nextSeq = 0;
   readonly bursts = new BurstGapCounter();
+  /** Of the record made last. */
+  readonly rttBuckets = new Buckets(5);
+  readonly pdvBuckets = new Buckets(0);
+  readonly ipdvBuckets = new Buckets(0);
 
   constructor(flows = 1) {
     this.lastResults = new Int32Array(flows);

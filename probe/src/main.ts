@@ -1,21 +1,24 @@
 #!/usr/bin/env node
-/** The wan-probe program: environment, signals and exit codes live here and nowhere else. */
-import { readFileSync } from 'node:fs';
+/**
+ * The wan-probe program: environment, signals and exit codes live here and nowhere else. What only a running probe needs is
+ * loaded when one runs, and what reads flags when there are some.
+ */
 import { get } from 'node:http';
 import { hostname } from 'node:os';
-import { pino } from 'pino';
-import { openPrivileged, startProbe, type ProbeEdges } from './compose.ts';
+import type { ProbeEdges } from './compose.ts';
 import { readSettings, type Settings } from './config.ts';
-import { dropPrivileges, systemPrivilegeCalls } from './privileges.ts';
+import { readVersion } from './files.ts';
+import type { CommandLine } from './flags.ts';
 
 const EXIT_BAD_SETTINGS = 2;
 const HEALTHCHECK_TIMEOUT_MS = 3_000;
 
-const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
-  version: string;
-};
-
-async function run(settings: Settings): Promise<void> {
+async function run(settings: Settings, version: string): Promise<void> {
+  const [{ openPrivileged, startProbe }, { dropPrivileges, systemPrivilegeCalls }, { pino }] = await Promise.all([
+    import('./compose.ts'),
+    import('./privileges.ts'),
+    import('pino'),
+  ]);
   const destination = pino.destination({ fd: 2, sync: true });
   const log = pino(
     { level: settings.logLevel, base: { site: settings.identity.site, probe: settings.identity.probe } },
@@ -67,19 +70,30 @@ async function healthcheck(host: string, port: number): Promise<number> {
   });
 }
 
-const invocation = readSettings(process.env, process.argv.slice(2), hostname(), version);
-switch (invocation.kind) {
-  case 'text':
-    process.stdout.write(invocation.text);
-    break;
-  case 'problems':
-    process.stderr.write(invocation.problems.map((problem) => `${problem}\n`).join(''));
-    process.exitCode = EXIT_BAD_SETTINGS;
-    break;
-  case 'healthcheck':
-    process.exitCode = await healthcheck(invocation.host, invocation.port);
-    break;
-  case 'run':
-    await run(invocation.settings);
-    break;
+async function readCommandLine(argv: readonly string[], version: string): Promise<CommandLine> {
+  return argv.length === 0 ? { kind: 'flags', flags: {} } : (await import('./flags.ts')).readFlags(argv, version);
 }
+
+async function main(): Promise<void> {
+  const version = readVersion();
+  const line = await readCommandLine(process.argv.slice(2), version);
+  const invocation = line.kind === 'flags' ? readSettings(process.env, line.flags, hostname()) : line;
+  switch (invocation.kind) {
+    case 'text':
+      process.stdout.write(invocation.text);
+      break;
+    case 'problems':
+      process.stderr.write(invocation.problems.map((problem) => `${problem}\n`).join(''));
+      process.exitCode = EXIT_BAD_SETTINGS;
+      break;
+    case 'healthcheck':
+      process.exitCode = await healthcheck(invocation.host, invocation.port);
+      break;
+    case 'run':
+      await run(invocation.settings, version);
+      break;
+  }
+}
+
+// A bundle is no module, where a wait is not allowed out here.
+void main();

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { AgentState } from './agent.ts';
-import { SELF_METRICS, selfMetricsRegistry } from './self-metrics.ts';
+import { SELF_METRICS, selfMetricsPage } from './self-metrics.ts';
 
 const STATE: AgentState = {
   connected: true,
@@ -30,15 +30,17 @@ const STATE: AgentState = {
 };
 
 describe('the probe’s own metrics', () => {
-  const registry = selfMetricsRegistry({
+  const page = selfMetricsPage({
     state: () => STATE,
-    usage: () => [{ purpose: 'probes', uplink: 'isp', bytes: 1_234 }],
+    usage: () => [
+      { purpose: 'probes', uplink: 'isp', bytes: 1_234 },
+      { purpose: 'reports', uplink: '"\\', bytes: 5 },
+    ],
     rssBytes: () => 42,
     cpuThrottledNs: () => 1_500_000_000,
   });
 
-  it('show the state, in base units', async () => {
-    const page = await registry.metrics();
+  it('show the state, in base units', () => {
     for (const line of [
       'wan_probe_connected 1',
       'wan_probe_plan_in_memory 1',
@@ -66,13 +68,18 @@ describe('the probe’s own metrics', () => {
     }
   });
 
-  it('show counters as they are, however often they are asked', async () => {
-    await registry.metrics();
-    expect(await registry.metrics()).toContain('wan_probe_reflected_total 8');
+  it('show a family as Prometheus reads it: help, type, a sample a line', () => {
+    expect(page).toContain(`
+# HELP wan_probe_sent_bytes_total Octets sent, IP headers included, by purpose and uplink.
+# TYPE wan_probe_sent_bytes_total counter
+wan_probe_sent_bytes_total{purpose="probes",uplink="isp"} 1234
+wan_probe_sent_bytes_total{purpose="reports",uplink="\\"\\\\"} 5
+
+`);
+    expect(page).toMatch(/[^\n]\n$/);
   });
 
-  it('are all listed with type and help, in the page’s order', async () => {
-    const page = await registry.metrics();
+  it('are all listed with type and help, in the page’s order', () => {
     const types = [...page.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map((match) => [match[1], match[2]]);
     expect(types).toEqual(SELF_METRICS.map(({ name, type }) => [name, type]));
     for (const { name, type } of SELF_METRICS) expect(name.endsWith('_total')).toBe(type === 'counter');

@@ -3,7 +3,6 @@
  * its own. What peers are measured at goes to the collector and is not here.
  */
 import { createServer } from 'node:http';
-import { Counter, Gauge, Registry } from 'prom-client';
 import { NS_PER_S, REJECT_CAUSES, type Usage } from '@wanscope/shared';
 import type { AgentState } from './agent.ts';
 import type { LoopDelay } from './net/loop-watch.ts';
@@ -284,29 +283,20 @@ export const SELF_METRICS: readonly SelfMetric[] = DEFINITIONS.map(({ name, type
   labels,
 }));
 
-export function selfMetricsRegistry(source: SelfMetricsSource): Registry {
-  const registry = new Registry();
-  for (const { name, type, help, labels, values } of DEFINITIONS) {
-    const configuration = { name, help, labelNames: [...labels], registers: [registry] };
-    if (type === 'gauge') {
-      new Gauge({
-        ...configuration,
-        collect() {
-          for (const [labelValues, value] of values(source)) this.set(labelValues, value);
-        },
-      });
-    } else {
-      new Counter({
-        ...configuration,
-        // The counts are kept elsewhere; this object only shows them.
-        collect() {
-          this.reset();
-          for (const [labelValues, value] of values(source)) this.inc(labelValues, value);
-        },
-      });
-    }
-  }
-  return registry;
+const CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+
+/** The page in Prometheus' text format 0.0.4. A metrics library would be a tenth of the probe's memory. */
+export function selfMetricsPage(source: SelfMetricsSource): string {
+  const families = DEFINITIONS.map(({ name, type, help, values }) => {
+    const samples = values(source).map(([labels, value]) => `${name}${labelText(labels)} ${value}\n`);
+    return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${samples.join('')}`;
+  });
+  return families.join('\n');
+}
+
+function labelText(labels: Readonly<Record<string, string>>): string {
+  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${value.replace(/[\\"]/g, '\\$&')}"`);
+  return pairs.length === 0 ? '' : `{${pairs.join(',')}}`;
 }
 
 export interface SelfMetricsServer {
@@ -319,7 +309,6 @@ export async function serveSelfMetrics(
   listen: { readonly host: string; readonly port: number },
   source: SelfMetricsSource,
 ): Promise<SelfMetricsServer> {
-  const registry = selfMetricsRegistry(source);
   const server = createServer(
     { headersTimeout: 5_000, requestTimeout: 5_000, maxHeaderSize: 8_192 },
     (request, response) => {
@@ -329,10 +318,7 @@ export async function serveSelfMetrics(
       };
       switch (request.url?.split('?')[0] ?? '') {
         case '/metrics':
-          registry.metrics().then(
-            (page) => answer(200, page, registry.contentType),
-            (error: unknown) => answer(500, `${String(error)}\n`),
-          );
+          answer(200, selfMetricsPage(source), CONTENT_TYPE);
           return;
         case '/-/healthy':
           answer(200, 'healthy\n');

@@ -3,6 +3,7 @@
  * in-flight table and counts into the interval of the scheduled send. Independent of plan indices: a plan change
  * re-labels a session whose recipe stayed, and its numbers, jitter and one-way state go on.
  */
+import { createHash } from 'node:crypto';
 import {
   InterarrivalJitter,
   NS_PER_MS,
@@ -69,7 +70,10 @@ interface Flow {
 /** What makes two planned sessions the same running one: the path and everything that its packets depend on. */
 export function recipeOf(planned: PlannedSession): string {
   const { test, source, target } = planned;
-  return JSON.stringify([pathKey(planned.path), test, source, target]);
+  // As a digest: the text is half a kilobyte, kept for each session.
+  return createHash('sha256')
+    .update(JSON.stringify([pathKey(planned.path), test, source, target]))
+    .digest('base64url');
 }
 
 export class Session implements ProbeEvents, Task {
@@ -96,7 +100,8 @@ export class Session implements ProbeEvents, Task {
   readonly #carried: CarriedState;
   #lastInterval = Infinity;
   readonly #flows: readonly Flow[];
-  readonly #oneWayDelay = new OneWayDelayEstimator();
+  /** Made when the first answer tells when its probe arrived. */
+  #oneWayDelay: OneWayDelayEstimator | undefined;
   #directional = false;
   /** The answerer counts by itself. Ours do; another's may only repeat our numbers (RFC 8762 section 4.3.1), which tell nothing. */
   #countsItself: boolean;
@@ -192,7 +197,7 @@ export class Session implements ProbeEvents, Task {
 
   /**
    * Ends what is still open of an interval and returns its record. Intervals are closed in order, each once, after a
-   * drain: what has left is known as sent then, what was answered as answered. The record's buckets are valid until the session counts into the interval after the next.
+   * drain: what has left is known as sent then, what was answered as answered. The record's buckets are valid until the next close.
    */
   close(span: IntervalSpan): PathRecord {
     this.#inFlight.expireInterval(span.number, this.#onExpired);
@@ -210,7 +215,9 @@ export class Session implements ProbeEvents, Task {
       record,
       this.#jitterNs(),
       this.#directional ? oneWayLost : undefined,
-      counts.hasArrivals ? this.#oneWayDelay.settle(isEven ? first.even : first.odd) : undefined,
+      counts.hasArrivals
+        ? (this.#oneWayDelay ??= new OneWayDelayEstimator()).settle(isEven ? first.even : first.odd)
+        : undefined,
     );
   }
 

@@ -29,6 +29,9 @@ export function bucketIndex(value: number, schema: number): number {
   return index;
 }
 
+/** Of every new one: thousands are never filled. */
+const NO_COUNTS = new Float64Array(0);
+
 /** Counts by bucket. Dense between the first and the last used bucket, so bounded by the spread of its values. */
 export class Buckets {
   readonly schema: number;
@@ -42,7 +45,7 @@ export class Buckets {
       throw new RangeError(`schema ${schema} is not in ${MIN_SCHEMA}..${MAX_SCHEMA}`);
     }
     this.schema = schema;
-    this.#counts = new Float64Array(capacity);
+    this.#counts = capacity === 0 ? NO_COUNTS : new Float64Array(capacity);
   }
 
   /** First used bucket; undefined when empty. */

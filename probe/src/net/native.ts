@@ -1,6 +1,7 @@
 /** The native module: its functions, and the one place that loads it. */
 import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
+import { NATIVE_MODULE } from '../files.ts';
 
 export const REFLECTOR_SLOTS = 128;
 export const REFLECTOR_SLOT_BYTES = 9_216;
@@ -153,7 +154,7 @@ export interface NativeModule {
 
 /** @throws Error when it was not built, or not for this system. */
 export function loadNative(): NativeModule {
-  return createRequire(import.meta.url)('../../native/build/engine.node') as NativeModule;
+  return createRequire(import.meta.url)(NATIVE_MODULE) as NativeModule;
 }
 
 /** CLOCK_MONOTONIC at the zero of `performance.now()`, which is the zero of the probe's clock. */

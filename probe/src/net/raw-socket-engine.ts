@@ -4,8 +4,8 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { FAMILIES, type Clock, type Family } from '@wanscope/shared';
+import { RAW_SOCKET_PROGRAM } from '../files.ts';
 import { Cookie } from '../packet/cookie.ts';
 import { DgramStream, type DgramDependencies } from './dgram-stream.ts';
 import type { LoopWatch } from './loop-watch.ts';
@@ -23,13 +23,6 @@ import {
 import type { RawSocketOrder, RawSocketReady, RawSocketSetup } from './raw-socket-process.ts';
 import { isAnswer, ROW_NUMBERS, StreamTable } from './rows.ts';
 
-/** The built program, also where this file itself runs from its source. */
-const PROGRAM = fileURLToPath(
-  new URL(
-    import.meta.url.endsWith('.ts') ? '../../dist/net/raw-socket-process.js' : './raw-socket-process.js',
-    import.meta.url,
-  ),
-);
 const ROW_BYTES = ROW_NUMBERS * 8;
 const START_MS = 10_000;
 const NEWLINE = 0x0a;
@@ -183,7 +176,7 @@ interface Started {
 }
 
 async function startProcess(options: RawSocketEngineOptions): Promise<Started> {
-  const child = spawn(process.execPath, [PROGRAM], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [RAW_SOCKET_PROGRAM], { stdio: ['pipe', 'pipe', 'inherit'] });
   const setup: RawSocketSetup = {
     baseNs: String(monotonicBaseNs(() => options.clock.monoNs())),
     cookieKey: Buffer.from(options.cookieKey).toString('hex'),

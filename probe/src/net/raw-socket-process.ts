@@ -158,14 +158,18 @@ class Sender {
   }
 }
 
-let sender: Sender | undefined;
-for await (const line of createInterface({ input: process.stdin })) {
-  if (sender === undefined) {
-    const setup = JSON.parse(line) as RawSocketSetup;
-    sender = new Sender(setup);
-    if (setup.user !== undefined) becomeUser(setup.user, systemPrivilegeCalls(process));
-    const ready: RawSocketReady = { refusals: sender.refusals };
-    process.stdout.write(`${JSON.stringify(ready)}\n`);
-  } else sender.obey(JSON.parse(line) as RawSocketOrder);
+async function obeyInput(): Promise<void> {
+  let sender: Sender | undefined;
+  for await (const line of createInterface({ input: process.stdin })) {
+    if (sender === undefined) {
+      const setup = JSON.parse(line) as RawSocketSetup;
+      sender = new Sender(setup);
+      if (setup.user !== undefined) becomeUser(setup.user, systemPrivilegeCalls(process));
+      const ready: RawSocketReady = { refusals: sender.refusals };
+      process.stdout.write(`${JSON.stringify(ready)}\n`);
+    } else sender.obey(JSON.parse(line) as RawSocketOrder);
+  }
+  sender?.close();
 }
-sender?.close();
+
+void obeyInput();
