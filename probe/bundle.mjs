@@ -5,7 +5,7 @@
  *
  *   node probe/bundle.mjs
  */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
@@ -20,7 +20,14 @@ const PROGRAMS = ['main.js', 'net/raw-socket-process.js'];
 const inAscii = (code) =>
   code.replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
-rmSync(out, { recursive: true, force: true });
+/** Never half of it: a probe may be starting. @param {string} file @param {string} text */
+function write(file, text) {
+  mkdirSync(dirname(file), { recursive: true });
+  const aside = `${file}.${process.pid}`;
+  writeFileSync(aside, text, { mode: 0o755 });
+  renameSync(aside, file);
+}
+
 for (const program of PROGRAMS) {
   const bundle = await rolldown({ input: join(folder, 'dist', program), platform: 'node', external: ['raw-socket'] });
   const { output } = await bundle.generate({
@@ -31,7 +38,6 @@ for (const program of PROGRAMS) {
     minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } },
   });
   await bundle.close();
-  mkdirSync(dirname(join(out, program)), { recursive: true });
-  writeFileSync(join(out, program), inAscii(output[0].code), { mode: 0o755 });
+  write(join(out, program), inAscii(output[0].code));
 }
-writeFileSync(join(out, 'package.json'), '{ "type": "commonjs" }\n');
+write(join(out, 'package.json'), '{ "type": "commonjs" }\n');

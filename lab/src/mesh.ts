@@ -2,7 +2,7 @@
  * A whole wanscope on one machine: broker, collector and probes as real processes, each in a node of its own where
  * namespaces can be had, on loopback addresses otherwise.
  */
-import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -21,6 +21,16 @@ const LOOPBACK_FIRST_PORT = 20_000;
 
 const program = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
+/** What Node is told so that a probe stays small: docs/router.md. The images say the same. */
+export const PROBE_NODE_FLAGS = ['--max-semi-space-size=1', '--single-threaded', '--optimize-for-size'] as const;
+
+/** Argument vector of the probe as it is shipped; as it was compiled, where nobody has bundled it since. */
+export function shippedProbe(): readonly [string, ...string[]] {
+  const [bundle, compiled] = [program('probe/bundle/main.js'), program('probe/dist/.tsbuildinfo')];
+  const isFresh = existsSync(bundle) && existsSync(compiled) && statSync(bundle).mtimeMs >= statSync(compiled).mtimeMs;
+  return [process.execPath, ...PROBE_NODE_FLAGS, isFresh ? bundle : program('probe/dist/main.js')];
+}
+
 export interface MeshOptions {
   /** Existing directory for logs, stores and sockets. */
   readonly directory: string;
@@ -31,6 +41,8 @@ export interface MeshOptions {
   readonly network: BranchNetwork | undefined;
   /** Probes are not told their addresses and find them out. */
   readonly detectAddresses?: boolean;
+  /** Argument vector of a probe; undefined: as it was compiled. */
+  readonly probeCommand?: readonly [string, ...string[]];
   /** Set where user ids other than 0 cannot be taken (unprivileged user namespaces). */
   readonly keepRoot?: boolean;
 }
@@ -92,10 +104,7 @@ export class Mesh {
       ...listenOnTcp,
     ]);
     this.probes = new Map(
-      options.probes.map((identity, number) => [
-        formatIdentity(identity),
-        this.#probe(identity, number, options.keepRoot ?? false, options.detectAddresses ?? false),
-      ]),
+      options.probes.map((identity, number) => [formatIdentity(identity), this.#probe(identity, number, options)]),
     );
   }
 
@@ -186,13 +195,17 @@ export class Mesh {
     });
   }
 
-  #probe(identity: Identity, number: number, keepRoot: boolean, detectAddresses: boolean): Service {
+  #probe(
+    identity: Identity,
+    number: number,
+    { keepRoot = false, detectAddresses = false, probeCommand }: MeshOptions,
+  ): Service {
     const name = `${identity.site}-${identity.probe}`;
     const node = this.#network?.nodeOf(identity);
     const stateDirectory = join(this.#directory, 'probe', name);
     mkdirSync(stateDirectory, { recursive: true });
     const firstPort = LOOPBACK_FIRST_PORT + number * 3;
-    return this.#service(name, node, [process.execPath, program('probe/dist/main.js')], {
+    return this.#service(name, node, probeCommand ?? [process.execPath, program('probe/dist/main.js')], {
       WAN_NATS_URL: this.natsUrl,
       WAN_SITE: identity.site,
       WAN_PROBE: identity.probe,

@@ -61,6 +61,10 @@ export interface PrivilegedSockets {
 const WATCH_STAMPING_MS = 10;
 const WATCH_MS = 100;
 
+/** When a start is over, and how often memory is given back from then on: reconnects and new plans use more than what is usual. */
+const RELEASE_FIRST_MS = 20_000;
+const RELEASE_EVERY_MS = 300_000;
+
 export interface RunningProbe {
   readonly agent: Agent;
   /** Port of the probe's own metrics page, where it has one. */
@@ -224,10 +228,12 @@ export async function startProbe(
     }
   }
   agent.start();
+  const cancelRelease = releaseMemoryFromTimeToTime(native, clock);
   return {
     agent,
     metricsPort: metrics?.port,
     stop: async () => {
+      cancelRelease();
       await agent.stop(STOP_MS);
       await bus.close();
       engine.close();
@@ -235,6 +241,17 @@ export async function startProbe(
       await Promise.all([reflectors.close(), metrics?.close()]);
     },
   };
+}
+
+/** Most of a process's resident memory is program text that ran once: a quarter of it is enough to go on. */
+function releaseMemoryFromTimeToTime(native: NativeModule | undefined, clock: Clock): () => void {
+  if (native === undefined) return () => undefined;
+  const release = (): void => {
+    native.releaseMemory();
+    cancel = clock.after(RELEASE_EVERY_MS, release);
+  };
+  let cancel = clock.after(RELEASE_FIRST_MS, release);
+  return () => cancel();
 }
 
 /**

@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=1 --single-threaded --optimize-for-size
 /**
  * The wan-probe program: environment, signals and exit codes live here and nowhere else. What only a running probe needs is
  * loaded when one runs, and what reads flags when there are some.

@@ -18,6 +18,12 @@ import { parse } from 'yaml';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const composeDirectory = join(root, 'deploy/compose');
+/** What each image starts. */
+const programs = { probe: 'app/probe/bundle/main.js', collector: 'app/collector/dist/main.js' };
+const nodeFlags = {
+  probe: ['--max-semi-space-size=1', '--single-threaded', '--optimize-for-size', '--no-opt'],
+  collector: [],
+};
 const dockerfiles = { probe: 'deploy/compose/probe.Dockerfile', collector: 'deploy/compose/collector.Dockerfile' };
 const sites = ['hq', 'hub-north', 'branch-1', 'branch-2'];
 const protocols = ['icmp', 'udp', 'tcp', 'http'];
@@ -239,7 +245,7 @@ async function buildImages() {
         [
           project,
           revision,
-          ['/usr/local/bin/node', `/app/${name}/dist/main.js`],
+          ['/usr/local/bin/node', ...nodeFlags[name], `/${programs[name]}`],
           ['CMD', '/usr/local/bin/node'],
           'SIGTERM',
         ],
@@ -254,13 +260,14 @@ async function buildImages() {
       } finally {
         await run('docker', ['rm', container], { cleansUp: true });
       }
-      if (!files.includes(`app/${name}/dist/main.js`)) return `app/${name}/dist/main.js is not there`;
+      if (!files.includes(programs[name])) return `${programs[name]} is not there`;
       const other = name === 'probe' ? 'collector' : 'probe';
       const unwanted = files.filter(
         (path) =>
           /^app\/.*(\.test\.|\.ts$|\.map$|tsbuildinfo|\.npmrc$|\.o$)/.test(path) ||
           /^app\/(shared|probe|collector)\/src\//.test(path) ||
-          /^app\/node_modules\/(vitest|typescript|eslint|nan)\//.test(path) ||
+          /^app\/node_modules\/(vitest|typescript|eslint|nan|rolldown)\//.test(path) ||
+          (name === 'probe' && /^app\/node_modules\/(?!raw-socket\/|$)/.test(path)) ||
           path.startsWith(`app/${other}/`) ||
           /^(usr\/)?bin\/(sh|bash|busybox|apt|apt-get|npm)$/.test(path),
       );

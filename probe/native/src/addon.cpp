@@ -15,6 +15,7 @@
 #include "clock.hpp"
 #include "domain.hpp"
 #include "engine.hpp"
+#include "memory.hpp"
 #include "reflector.hpp"
 #include "routes.hpp"
 #include "tcp-hop.hpp"
@@ -393,6 +394,11 @@ napi_value closeTcpHop(napi_env env, napi_callback_info info) {
   return undefined(env);
 }
 
+napi_value releaseMemory(napi_env env, napi_callback_info) {
+  wanscope::releaseMemory();
+  return undefined(env);
+}
+
 napi_value createReflector(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
   size_t packetBytes = 0;
@@ -545,6 +551,7 @@ NAPI_MODULE_INIT() {
       FUNCTION("takeRequests", takeRequests),
       FUNCTION("answerRequests", answerRequests),
       FUNCTION("releaseRequests", releaseRequests),
+      FUNCTION("releaseMemory", releaseMemory),
       FUNCTION("tcpInfo", tcpInfo),
       FUNCTION("egressInterface", egressInterface),
       FUNCTION("convertStamps", convertStamps),

@@ -1,0 +1,136 @@
+/** The probe as it is shipped: the one file that `bundle.mjs` makes, run as its own process. */
+import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { encodePlan, NS_PER_MS, type Plan } from '@wanscope/shared';
+import { ENGINE_NAMES } from './net/packet-engine.ts';
+
+const fromProbe = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
+const BUNDLE = fromProbe('bundle/main.js');
+const START_MS = 15_000;
+const HOUR_MS = 3_600_000;
+
+const run = (program: string, ...args: string[]) =>
+  spawnSync(process.execPath, [program, ...args], { encoding: 'utf8', env: {}, timeout: START_MS });
+
+function planTowards(port: number): Plan {
+  const now = Date.now();
+  return {
+    v: 1,
+    site: 'hq',
+    probe: 'a',
+    version: 1,
+    issuedAtMs: now,
+    expiresAtMs: now + HOUR_MS,
+    intervalMs: 1_000,
+    paused: false,
+    tests: [
+      {
+        name: 'udp',
+        protocol: 'udp',
+        class: 'BE',
+        sizeBytes: 44,
+        intervalNs: 50 * NS_PER_MS,
+        timeoutNs: 100 * NS_PER_MS,
+        keepAlive: false,
+      },
+    ],
+    sources: [{ network: 'default', uplink: '', ipv4: '127.0.0.1' }],
+    destinations: [
+      {
+        kind: 'responder',
+        site: 'far',
+        name: 'b',
+        network: 'default',
+        uplink: '',
+        ipv4: '127.0.0.1',
+        ports: { udp: port },
+      },
+    ],
+    sessions: [[0, 0, 0, 4]],
+  };
+}
+
+describe('the bundled probe', () => {
+  let directory: string;
+  let probe: ChildProcess | undefined;
+
+  beforeAll(() => {
+    execFileSync(process.execPath, [fromProbe('bundle.mjs')]);
+  });
+  beforeEach(() => {
+    directory = mkdtempSync(join(tmpdir(), 'wan-bundle-'));
+  });
+  afterEach(async () => {
+    if (probe?.exitCode === null && probe.signalCode === null) {
+      const ended = once(probe, 'exit');
+      probe.kill('SIGKILL');
+      await ended;
+    }
+    probe = undefined;
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  it('answers what the compiled program answers', () => {
+    for (const flag of ['--help', '--version', '--bogus']) {
+      const [bundled, compiled] = [run(BUNDLE, flag), run(fromProbe('dist/main.js'), flag)];
+      expect([bundled.status, bundled.stdout, bundled.stderr]).toEqual([
+        compiled.status,
+        compiled.stdout,
+        compiled.stderr,
+      ]);
+    }
+    expect(run(BUNDLE, '--help').stdout).toContain('WAN_NATS_URL');
+    expect(run(BUNDLE).status).toBe(2);
+    expect(run(BUNDLE, '--healthcheck', '--metrics-listen', '127.0.0.1:1').status).toBe(1);
+  });
+
+  // As root, so that the second engine's own process has its sockets, too.
+  it.runIf(process.getuid?.() === 0).each(ENGINE_NAMES)(
+    'sends by the kept plan, without a broker, through the engine %s',
+    async (engine) => {
+      const peer = createSocket('udp4');
+      peer.bind(0, '127.0.0.1');
+      await once(peer, 'listening');
+      const signal = AbortSignal.timeout(START_MS);
+      try {
+        writeFileSync(join(directory, 'plan-hq-a.json'), encodePlan(planTowards(peer.address().port)), { mode: 0o644 });
+        probe = spawn(process.execPath, [BUNDLE, '--print-reports'], {
+          stdio: ['ignore', 'pipe', 'pipe'],
+          env: {
+            WAN_NATS_URL: 'nats://127.0.0.1:1',
+            WAN_SITE: 'hq',
+            WAN_PROBE: 'a',
+            WAN_ADDRESSES: 'default=127.0.0.1',
+            WAN_REFLECT: 'udp:0,tcp:0,http:0',
+            WAN_STATE_DIR: directory,
+            WAN_ENGINE: engine,
+            WAN_METRICS_LISTEN: '127.0.0.1:0',
+          },
+        });
+        let [log, reports] = ['', ''];
+        probe.stderr!.on('data', (part: Buffer) => (log += part.toString()));
+        probe.stdout!.on('data', (part: Buffer) => (reports += part.toString()));
+        const [packet] = (await once(peer, 'message', { signal })) as [Buffer];
+        expect(packet.length).toBe(44);
+        while (!/"sent":[1-9]/.test(reports)) await once(probe.stdout!, 'data', { signal });
+        const lines = log
+          .trim()
+          .split('\n')
+          .map((line) => JSON.parse(line) as Record<string, unknown>);
+        expect(lines.find(({ msg }) => msg === 'packet engine')).toMatchObject({ engine, icmp: ['ipv4', 'ipv6'] });
+        expect(lines.find(({ msg }) => msg === 'probe started')).toMatchObject({ site: 'hq', probe: 'a' });
+        const ended = once(probe, 'exit', { signal });
+        probe.kill('SIGTERM');
+        expect(await ended).toEqual([0, null]);
+      } finally {
+        peer.close();
+      }
+    },
+  );
+});
