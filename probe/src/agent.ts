@@ -416,7 +416,7 @@ export class Agent {
     const removed = new Set(old.values());
     for (const planned of sessionsOf(plan)) {
       if (this.#isSourceGone(planned)) continue;
-      const kept = reusable ? old.get(recipeOf(planned)) : undefined;
+      const kept = reusable && old.size > 0 ? old.get(recipeOf(planned)) : undefined;
       if (kept !== undefined) {
         kept.index = planned.index;
         kept.dictionaryHash = dictionary.hash;

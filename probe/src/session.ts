@@ -68,11 +68,11 @@ interface Flow {
 }
 
 /** What makes two planned sessions the same running one: the path and everything that its packets depend on. */
-export function recipeOf(planned: PlannedSession): string {
+export function recipeOf(planned: PlannedSession, key = pathKey(planned.path)): string {
   const { test, source, target } = planned;
   // As a digest: the text is half a kilobyte, kept for each session.
   return createHash('sha256')
-    .update(JSON.stringify([pathKey(planned.path), test, source, target]))
+    .update(JSON.stringify([key, test, source, target]))
     .digest('base64url');
 }
 
@@ -116,13 +116,14 @@ export class Session implements ProbeEvents, Task {
     context: SessionContext,
   ) {
     const intervalNs = intervalMs * NS_PER_MS;
-    this.recipe = recipeOf(planned);
+    const key = pathKey(planned.path);
+    this.recipe = recipeOf(planned, key);
     this.planned = planned;
     this.index = planned.index;
     this.dictionaryHash = dictionaryHash;
     this.intervalNs = planned.test.intervalNs;
     // 48 bits of the key spread sessions evenly over their interval, the same way after each start.
-    const hash = parseInt(pathKey(planned.path).slice(0, 12), 16) / 2 ** 48;
+    const hash = parseInt(key.slice(0, 12), 16) / 2 ** 48;
     this.phaseNs = Math.floor(hash * this.intervalNs);
     this.timeoutNs = Math.min(planned.test.timeoutNs, intervalNs);
     this.#context = context;
