@@ -36,6 +36,8 @@ const SECONDS = full ? 60 : 10;
 const ROUNDS = full ? 5 : 3;
 const ERROR_PROBES = 600;
 const ERROR_SPACING_MS = 5;
+/** How long before their deadlines the engine is told of probes. */
+const AHEAD_MS = 100;
 const CONNECT_PORT = 8_620;
 /** What is compared of a tool that only has buckets. */
 const QUANTILES = [0.01, 0.5, 0.99];
@@ -303,9 +305,9 @@ async function driveRate(protocol, perSecond, seconds, hosts) {
   const before = process.cpuUsage();
   const beganNs = systemClock.monoNs() + 20e6;
   for (let i = 0; i < total;) {
-    const until = Math.min(total, ((systemClock.monoNs() + 20e6 - beganNs) / 1e9) * perSecond);
+    const until = Math.min(total, ((systemClock.monoNs() + AHEAD_MS * 1e6 - beganNs) / 1e9) * perSecond);
     for (; i < until; i += 1) streams[i % hosts].send(Math.floor(i / hosts), beganNs + (i / perSecond) * 1e9);
-    await sleep(15);
+    await sleep(AHEAD_MS / 2);
   }
   const tookS = (systemClock.monoNs() - beganNs) / 1e9;
   const { user, system } = process.cpuUsage(before);

@@ -27,8 +27,10 @@ constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kShortestGapNs = 1 * kMs;
 constexpr int64_t kLongestGapNs = 10 * kMs;
 /** How often the engine looks for answers, and how seldom while none come. */
-constexpr int64_t kDrainGapNs = 20 * kMs;
-constexpr int64_t kLongestDrainGapNs = 40 * kMs;
+constexpr int64_t kDrainGapNs = 40 * kMs;
+constexpr int64_t kLongestDrainGapNs = 80 * kMs;
+/** How often the reader is woken at most, unless the ring fills. Whoever cannot wait drains. */
+constexpr int64_t kWakeGapNs = 50 * kMs;
 /** It looks earlier when so many have been sent. */
 constexpr size_t kPacketsPerDrain = 256;
 /** Packets that make a tick worth its system calls. */
@@ -691,9 +693,13 @@ EngineCounts Engine::counts() {
   return counts;
 }
 
-void Engine::wakeReader() {
-  if (rowsWritten_.load(std::memory_order_relaxed) == rowsRead_.load(std::memory_order_acquire)) return;
+int64_t Engine::wakeReader(int64_t now) {
+  const uint64_t unread = rowsWritten_.load(std::memory_order_relaxed) - rowsRead_.load(std::memory_order_acquire);
+  if (unread == 0 || wakePending_.load(std::memory_order_seq_cst)) return kNever;
+  if (now < lastWakeNs_ + kWakeGapNs && unread <= rowMask_ / 4) return lastWakeNs_ + kWakeGapNs;
+  lastWakeNs_ = now;
   if (!wakePending_.exchange(true, std::memory_order_seq_cst)) wake_();
+  return kNever;
 }
 
 int64_t Engine::tickGapNs() const {
@@ -743,7 +749,7 @@ void Engine::run() {
       if (!heap_.empty()) wakeAt = std::max(heap_.front().dueNs, lastTickNs_ + tickGapNs());
       if (now < awaitUntilNs_) wakeAt = std::min(wakeAt, lastDrainNs_ + drainGapNs_);
     }
-    wakeReader();
+    wakeAt = std::min(wakeAt, wakeReader(monoNs()));
     std::unique_lock<std::mutex> lock(submitMutex_);
     waiting_ = heap_.size();
     wakeAtNs_ = wakeAt;

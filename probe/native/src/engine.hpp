@@ -154,7 +154,8 @@ class Engine {
   double* nextRow();
   size_t freeRows() const;
   int64_t tickGapNs() const;
-  void wakeReader();
+  /** Wakes the reader, or tells when it is to be woken. */
+  int64_t wakeReader(int64_t now);
   Port* portFor(const StreamOptions& options, uint16_t ssid, int& error);
   int openPort(Port& port);
   int openPortHere(Port& port);
@@ -180,6 +181,7 @@ class Engine {
   std::atomic<bool> wakePending_{false};
   int64_t lastTickNs_ = 0;
   int64_t lastDrainNs_ = 0;
+  int64_t lastWakeNs_ = 0;
   int64_t awaitUntilNs_ = 0;
   int64_t drainGapNs_ = 0;
   size_t sentSinceDrain_ = 0;
