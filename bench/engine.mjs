@@ -78,7 +78,7 @@ int main(int, char** arguments) {
       usleep(kRetireMs * 1000);
       continue;
     }
-    auto* head = (unsigned char*)&block - offsetof(tpacket_block_desc, hdr) + block.offset_to_first_pkt;
+    auto* head = memory + at * kBlock + block.offset_to_first_pkt;
     for (unsigned i = 0; i < block.num_pkts; i++, head += ((tpacket3_hdr*)head)->tp_next_offset) {
       auto& packet = *(tpacket3_hdr*)head;
       const unsigned char* ip = head + packet.tp_net;
@@ -539,9 +539,6 @@ try {
   execFileSync('ip', ['-n', FAR, 'link', 'set', 'far', 'up']);
   execFileSync('ip', ['-n', NEAR, 'route', 'add', FAR_NETWORK, 'via', FAR_ADDRESS]);
   execFileSync('ip', ['-n', FAR, 'route', 'add', 'local', FAR_NETWORK, 'dev', 'lo']);
-  // Without this the far side does its work within the sender's system call, as no other machine would.
-  const far = '/sys/class/net/far/queues/rx-0/rps_cpus';
-  execFileSync('ip', inside(FAR, ['sh', '-c', `echo ${(1 << cpus().length) - 2} > ${far}`]));
   await sleep(500);
 
   const listener = spawn('ip', inside(FAR, [process.execPath, SELF, '--listen']), { stdio: 'ignore' });
@@ -580,6 +577,9 @@ try {
   printTable(['condition', 'tool', 'samples', 'p1', 'p50', 'p99', 'bar at p99'], rows);
 
   console.log('\nProbes a second, and what they cost\n');
+  // Without this the far side does its work within the sender's system call, as no other machine would.
+  const far = '/sys/class/net/far/queues/rx-0/rps_cpus';
+  execFileSync('ip', inside(FAR, ['sh', '-c', `echo ${(1 << cpus().length) - 2} > ${far}`]));
   const costs = [];
   const fast = await rate('icmp', 100_000, SECONDS, 1_000);
   const cost = (/** @type {{ cpuUs: number, sent: number }} */ run) => run.cpuUs / run.sent;
