@@ -70,6 +70,8 @@ export interface Bus {
   /** Stored as the last plan of its subject. Rejects when the broker did not take it. */
   publishPlan(identity: Identity, bytes: Uint8Array): Promise<void>;
   ask(identity: Identity, bytes: Uint8Array): void;
+  /** Asks and waits for the answer. Rejects when none comes in time. */
+  request(identity: Identity, bytes: Uint8Array, timeoutMs: number): Promise<Uint8Array>;
   close(): Promise<void>;
 }
 
@@ -116,6 +118,12 @@ export class NatsBus implements Bus {
   ask(identity: Identity, bytes: Uint8Array): void {
     if (this.#connection === undefined || this.#connection.isClosed()) return;
     this.#connection.publish(subjectOf('ask', identity), bytes);
+  }
+
+  async request(identity: Identity, bytes: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
+    if (this.#connection === undefined || this.#connection.isClosed()) throw new Error('not connected');
+    const answer = await this.#connection.request(subjectOf('ask', identity), bytes, { timeout: timeoutMs });
+    return answer.data.slice();
   }
 
   async close(): Promise<void> {

@@ -2,6 +2,7 @@
  * The collector put together: bus -> ingest -> state -> exposition and API, and registry -> planner -> bus. Everything
  * it depends on comes in from outside; everything it owns is here.
  */
+import { randomBytes } from 'node:crypto';
 import {
   decodeHello,
   decodePlan,
@@ -34,6 +35,7 @@ import {
   type StreamPosition,
 } from './snapshot.ts';
 import { MeasurementState } from './state.ts';
+import { ThroughputDesk } from './throughput.ts';
 
 const TICK_MS = 1_000;
 const PLAN_DELAY_MS = 200;
@@ -64,6 +66,7 @@ export class Collector {
   readonly registry: Registry;
   readonly ingest: Ingest;
   readonly plans = new PlanBook();
+  readonly throughput: ThroughputDesk;
   readonly exposition: Exposition;
   readonly #options: CollectorOptions;
   readonly #logger: Logger;
@@ -106,7 +109,20 @@ export class Collector {
       wallMs: () => clock.wallMs(),
       ask: (identity, want) => this.#ask(identity, want),
     });
+    this.throughput = new ThroughputDesk({
+      config: () => this.#config.throughput,
+      bus: options.bus,
+      helloOf: (identity) =>
+        this.registry.isSilent(identity)
+          ? undefined
+          : this.registry.plannable().find((hello) => formatIdentity(hello) === formatIdentity(identity)),
+      wallMs: () => clock.wallMs(),
+      random: randomBytes,
+      sleep: (delayMs) => new Promise((resolve) => clock.after(delayMs, () => resolve())),
+      logger: options.logger,
+    });
     this.exposition = createExposition({
+      throughput: this.throughput,
       state: this.state,
       registry: this.registry,
       ingest: this.ingest,

@@ -43,6 +43,8 @@ export interface MeshOptions {
   readonly detectAddresses?: boolean;
   /** Argument vector of a probe; undefined: as it was compiled. */
   readonly probeCommand?: readonly [string, ...string[]];
+  /** Further settings of every probe. */
+  readonly probeSettings?: Readonly<Record<string, string>>;
   /** Set where user ids other than 0 cannot be taken (unprivileged user namespaces). */
   readonly keepRoot?: boolean;
 }
@@ -66,9 +68,11 @@ export class Mesh {
   readonly #directory: string;
   readonly #network: BranchNetwork | undefined;
   readonly #extra: Service[] = [];
+  readonly #probeSettings: Readonly<Record<string, string>>;
 
   constructor(options: MeshOptions) {
     this.#directory = options.directory;
+    this.#probeSettings = options.probeSettings ?? {};
     chmodSync(options.directory, 0o711); // probes drop root and must still reach their state directories
     for (const name of ['log', 'broker', 'collector']) mkdirSync(join(options.directory, name), { recursive: true });
     this.collectorSocket = join(options.directory, 'collector.sock');
@@ -218,6 +222,7 @@ export class Mesh {
           ? `udp:${firstPort},tcp:${firstPort + 1},http:${firstPort + 2}`
           : 'udp:862,tcp:8620,http:8621',
       ...(keepRoot ? { WAN_KEEP_ROOT: '1' } : {}),
+      ...this.#probeSettings,
     });
   }
 }

@@ -4,6 +4,7 @@ import {
   decodeHello,
   decodeReport,
   dictionaryOfPlan,
+  decodeThroughputReply,
   encodeAsk,
   encodePlan,
   isDictionary,
@@ -11,10 +12,11 @@ import {
   type Hello,
   type Plan,
   type Report,
+  type ThroughputOrder,
 } from '@wanscope/shared';
 import { FakeClock, mutate, Random } from '@wanscope/shared/testing';
 import { Agent, type AgentOptions } from './agent.ts';
-import { BusError, type Bus } from './bus.ts';
+import { BusError, type Bus, type OnMessage } from './bus.ts';
 import type { PlanStore } from './plan-store.ts';
 import type { ProbeChannel, Prober } from './probers/prober.ts';
 import { MemorySpool } from './spool.ts';
@@ -28,7 +30,7 @@ class FakeBus implements Bus {
   connected = false;
   refusing = false;
   readonly published: { subject: string; bytes: Uint8Array; messageId: string | undefined }[] = [];
-  readonly handlers = new Map<string, (bytes: Uint8Array) => void>();
+  readonly handlers = new Map<string, OnMessage>();
   state: Uint8Array | undefined;
   readonly #listeners: ((connected: boolean) => void)[] = [];
 
@@ -37,7 +39,7 @@ class FakeBus implements Bus {
     this.published.push({ subject, bytes, messageId });
     return Promise.resolve();
   }
-  subscribe(subject: string, onMessage: (bytes: Uint8Array) => void): void {
+  subscribe(subject: string, onMessage: OnMessage): void {
     this.handlers.set(subject, onMessage);
   }
   lastState(): Promise<Uint8Array | undefined> {
@@ -225,6 +227,24 @@ describe('the agent', () => {
       ['full', 2],
       ['full', 3],
     ]);
+  });
+
+  it('takes part in no throughput run that its operator has not allowed, and does not announce it', async () => {
+    const run: ThroughputOrder = {
+      ...{ role: 'sink', protocol: 'udp', family: 'ipv4', peer: '192.0.2.7', token: '0f'.repeat(32) },
+      network: 'default',
+      uplink: '',
+      seconds: 1,
+      bytes: 1_000,
+      bitsPerSecond: 1_000,
+    };
+    const answers: unknown[] = [];
+    bus.handlers.get('wan.v1.ask.a.p')!(encodeAsk({ v: 1, ...IDENTITY, want: 'throughput', run }), (bytes) =>
+      answers.push(decodeThroughputReply(bytes)),
+    );
+    await settle();
+    expect(answers).toEqual([{ status: 'refused', cause: 'off', message: 'WAN_THROUGHPUT is off' }]);
+    expect(bus.hellos.at(-1)).not.toHaveProperty('throughput');
   });
 
   it('reports each interval even with nothing to measure, after the dictionary it names', async () => {

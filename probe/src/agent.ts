@@ -10,6 +10,7 @@ import {
   dictionaryOfPlan,
   encodeHello,
   encodeReportJson,
+  encodeThroughputReply,
   formatIdentity,
   HELLO_VERSION,
   NS_PER_MS,
@@ -29,6 +30,8 @@ import {
   type RejectCause,
   type Report,
   type SelfReport,
+  type ThroughputOrder,
+  type ThroughputReply,
   type Gateways,
 } from '@wanscope/shared';
 import type { Bus } from './bus.ts';
@@ -43,6 +46,7 @@ import type { PlanStore } from './plan-store.ts';
 import type { Prober } from './probers/prober.ts';
 import type { RouteTracer, TracerContext } from './routes/tracer.ts';
 import { Publisher } from './publisher.ts';
+import type { Throughput } from './throughput/throughput.ts';
 import { encodeInterval, type ReportFormat } from './reports.ts';
 import { Schedule, type TimerError } from './schedule.ts';
 import { recipeOf, Session, type SessionContext } from './session.ts';
@@ -91,6 +95,8 @@ export interface AgentOptions {
   readonly localAddresses?: () => readonly string[];
   /** Absent: every session is where the process is. */
   readonly domains?: Pick<Domains, 'isElsewhere' | 'refused'>;
+  /** Absent: it takes part in no throughput run. */
+  readonly throughput?: Pick<Throughput, 'handle'>;
   /** An address that the probe uses is not what it was. */
   readonly onAddressChange?: () => void;
   readonly reflectorCounts: () => ReflectorCounts;
@@ -225,7 +231,7 @@ export class Agent {
     this.#armBoundary();
     this.#watchAddresses();
     bus.subscribe(subjectOf('plan', identity), (bytes) => this.#onPlan(bytes));
-    bus.subscribe(subjectOf('ask', identity), (bytes) => this.#onAsk(bytes));
+    bus.subscribe(subjectOf('ask', identity), (bytes, answer) => this.#onAsk(bytes, answer));
     bus.onStatus((connected) => {
       if (connected) void this.#onConnect();
     });
@@ -324,15 +330,27 @@ export class Agent {
     }
   }
 
-  #onAsk(bytes: Uint8Array): void {
+  #onAsk(bytes: Uint8Array, answer?: (bytes: Uint8Array) => void): void {
     try {
       const ask = decodeAsk(bytes, this.#options.identity);
+      if (ask.want === 'throughput') {
+        void this.#runThroughput(ask.run, answer);
+        return;
+      }
       this.#tracer?.sayAgain();
       if (ask.want === 'hello') this.#sayHello();
       else this.#publisher.announceAgain();
     } catch (error) {
       this.#reject('ask', error);
     }
+  }
+
+  async #runThroughput(order: ThroughputOrder, answer?: (bytes: Uint8Array) => void): Promise<void> {
+    const off: ThroughputReply = { status: 'refused', cause: 'off', message: 'WAN_THROUGHPUT is off' };
+    const reply = await (this.#options.throughput?.handle(order) ?? off);
+    const { log } = this.#options;
+    if (reply.status === 'refused') log.warn({ cause: reply.cause, reason: reply.message }, 'no throughput run');
+    answer?.(encodeThroughputReply(reply));
   }
 
   #reject(kind: string, error: unknown): void {
@@ -364,6 +382,7 @@ export class Agent {
       planVersion: this.#plan?.version ?? 0,
       endpoints: [...this.#endpoints],
       ...(Object.keys(this.#gateways).length === 0 ? {} : { gateways: this.#gateways }),
+      ...(this.#options.throughput === undefined ? {} : { throughput: true }),
     });
     this.#countReportBytes(bytes.length);
     bus.publish(subjectOf('hello', identity), bytes).then(

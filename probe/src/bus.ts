@@ -24,6 +24,8 @@ export class BusError extends WanscopeError {
   readonly code = 'BUS_ERROR';
 }
 
+export type OnMessage = (bytes: Uint8Array, answer?: (bytes: Uint8Array) => void) => void;
+
 export interface Bus {
   readonly connected: boolean;
   /**
@@ -33,8 +35,8 @@ export interface Bus {
    * @throws BusError
    */
   publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<void>;
-  /** `onMessage` gets a copy of each message. Survives reconnects. */
-  subscribe(subject: string, onMessage: (bytes: Uint8Array) => void): void;
+  /** `onMessage` gets a copy of each message, and how to answer it where that is wanted. Survives reconnects. */
+  subscribe(subject: string, onMessage: OnMessage): void;
   /** The last message that the state stream keeps of a subject; undefined when there is none or it cannot be told. */
   lastState(subject: string): Promise<Uint8Array | undefined>;
   /** Called at each connect and reconnect (true) and at each loss of the connection (false). */
@@ -67,7 +69,7 @@ const LAST_RETRY_MS = 10_000;
 export class NatsBus implements Bus {
   readonly #options: NatsBusOptions;
   readonly #listeners: ((connected: boolean) => void)[] = [];
-  readonly #subscriptions: { subject: string; onMessage: (bytes: Uint8Array) => void }[] = [];
+  readonly #subscriptions: { subject: string; onMessage: OnMessage }[] = [];
   #connection: NatsConnection | undefined;
   #jetStream: JetStreamClient | undefined;
   #connected = false;
@@ -97,7 +99,7 @@ export class NatsBus implements Bus {
     }
   }
 
-  subscribe(subject: string, onMessage: (bytes: Uint8Array) => void): void {
+  subscribe(subject: string, onMessage: OnMessage): void {
     const subscription = { subject, onMessage };
     this.#subscriptions.push(subscription);
     if (this.#connection !== undefined) this.#subscribe(this.#connection, subscription);
@@ -206,7 +208,7 @@ export class NatsBus implements Bus {
 
   #subscribe(
     connection: NatsConnection,
-    subscription: { readonly subject: string; readonly onMessage: (bytes: Uint8Array) => void },
+    subscription: { readonly subject: string; readonly onMessage: OnMessage },
   ): void {
     connection.subscribe(subscription.subject, {
       callback: (error, message) => {
@@ -215,7 +217,9 @@ export class NatsBus implements Bus {
           return;
         }
         try {
-          subscription.onMessage(message.data.slice());
+          const { reply } = message;
+          if (reply === undefined || reply === '') subscription.onMessage(message.data.slice());
+          else subscription.onMessage(message.data.slice(), (bytes) => void message.respond(bytes));
         } catch (cause) {
           this.#options.log.error({ subject: subscription.subject, error: messageOf(cause) }, 'message not handled');
         }

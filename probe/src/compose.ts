@@ -31,6 +31,7 @@ import { RouteTracer } from './routes/tracer.ts';
 import { serveSelfMetrics, type SelfMetricsServer } from './self-metrics.ts';
 import { MemorySpool } from './spool.ts';
 import { readCpuThrottling } from './throttling.ts';
+import { Throughput } from './throughput/throughput.ts';
 import { UsageLedger } from './usage.ts';
 
 /** How long a goodbye and the last reports may take. */
@@ -172,6 +173,12 @@ export async function startProbe(
   const followsRoutes = native !== undefined && engine.exploredFamilies.length > 0;
   if (!followsRoutes)
     log.warn({ engine: engine.name }, 'routes are not followed: that needs the kernel engine and CAP_NET_RAW');
+  const { throughputPort: port } = settings;
+  if (port !== undefined && native === undefined) log.warn({}, 'no throughput runs: they need the native module');
+  const throughput =
+    port === undefined || native === undefined
+      ? undefined
+      : new Throughput({ clock, native, domains, addresses, usage, log, port });
   const agent = new Agent({
     identity: settings.identity,
     bootId: randomBytes(8).toString('hex'),
@@ -201,6 +208,7 @@ export async function startProbe(
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts, settings.uplinkRates),
     gateways: readGateways,
     domains,
+    ...(throughput === undefined ? {} : { throughput }),
     localAddresses: () => interfaceAddresses().map(({ address }) => address),
     onAddressChange: () => {
       egress?.forget();
@@ -236,6 +244,7 @@ export async function startProbe(
       cancelRelease();
       await agent.stop(STOP_MS);
       await bus.close();
+      throughput?.close();
       engine.close();
       watch.close();
       await Promise.all([reflectors.close(), metrics?.close()]);

@@ -33,6 +33,7 @@ describe('settings', () => {
       addresses: undefined,
       reflect: { udp: 862, tcp: 8620, http: 8621 },
       uplinkRates: new Map(),
+      throughputPort: undefined,
       stampKeyFile: '',
       engine: 'auto',
       stateDirectory: '/var/lib/wan-probe',
@@ -115,6 +116,7 @@ describe('settings', () => {
       'x',
       'WAN_ADDRESSES: "x": not understood; allowed: network[/uplink]=address[@advertised[:port]][%interface][%netns:name|path][%vrf:device][%mark:number]',
     ],
+    ['WAN_THROUGHPUT', 'yes', 'WAN_THROUGHPUT: "yes" is none of them; allowed: off, on, a port from 1 to 65535'],
   ])('refuse %s=%s in one line', (name, value, message) => {
     expect(problems({ ...GOOD, [name]: value })).toEqual([message]);
   });

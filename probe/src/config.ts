@@ -38,6 +38,8 @@ export interface Settings {
   readonly metricsListen: { readonly host: string; readonly port: number } | undefined;
   readonly keepRoot: boolean;
   readonly user: { readonly uid: number; readonly gid: number };
+  /** Undefined: it takes part in no throughput run; else where it listens for one, 0: the system's choice. */
+  readonly throughputPort: number | undefined;
   readonly reportFormat: ReportFormat;
   readonly printReports: boolean;
 }
@@ -129,6 +131,13 @@ export const SETTINGS = [
     help: 'do not drop privileges after opening sockets',
   },
   { env: 'WAN_USER', flag: 'user', value: 'uid[:gid]', standard: '65534', help: 'numeric user and group to drop to' },
+  {
+    env: 'WAN_THROUGHPUT',
+    flag: 'throughput',
+    value: 'off|on|port',
+    standard: 'off',
+    help: 'whether it takes part in throughput runs that an operator asks for, and on which port',
+  },
   { env: 'WAN_REPORT_FORMAT', flag: 'report-format', value: 'format', standard: 'binary', help: 'binary, json' },
   {
     env: 'WAN_PRINT_REPORTS',
@@ -185,6 +194,7 @@ export function readSettings(
     metricsListen: read.listen(valueOf('WAN_METRICS_LISTEN')),
     keepRoot: read.truth('WAN_KEEP_ROOT', valueOf('WAN_KEEP_ROOT')),
     user: read.user(valueOf('WAN_USER')),
+    throughputPort: read.throughput(valueOf('WAN_THROUGHPUT')),
     reportFormat: read.oneOf('WAN_REPORT_FORMAT', valueOf('WAN_REPORT_FORMAT'), ['binary', 'json'] as const),
     printReports: read.truth('WAN_PRINT_REPORTS', valueOf('WAN_PRINT_REPORTS')),
   };
@@ -254,6 +264,15 @@ class Reader {
   truth(name: SettingName, text: string): boolean {
     if (!/^(?:true|false|1|0|yes|no)$/.test(text)) this.problem(name, `"${text}" is neither`, 'true, false');
     return /^(?:true|1|yes)$/.test(text);
+  }
+
+  throughput(text: string): number | undefined {
+    if (text === 'off') return undefined;
+    const port = text === 'on' ? 0 : /^\d{1,5}$/.test(text) ? Number(text) : -1;
+    if (port < 0 || port > 65_535 || text === '0') {
+      this.problem('WAN_THROUGHPUT', `"${text}" is none of them`, 'off, on, a port from 1 to 65535');
+    }
+    return port;
   }
 
   listen(text: string): { host: string; port: number } | undefined {

@@ -2,18 +2,20 @@
 import * as z from 'zod/mini';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { isToken, type Identity } from './subjects.ts';
+import { throughputOrderSchema } from './throughput.ts';
 
 export const ASK_VERSION = 1;
 
 const token = z.string().check(z.refine(isToken));
 
-const askSchema = z.strictObject({
-  v: z.literal(ASK_VERSION),
-  site: token,
-  probe: token,
+const common = { v: z.literal(ASK_VERSION), site: token, probe: token };
+
+const askSchema = z.discriminatedUnion('want', [
   /** `hello`: publish a full hello. `dictionary`: publish the dictionary in use. */
-  want: z.enum(['hello', 'dictionary']),
-});
+  z.strictObject({ ...common, want: z.enum(['hello', 'dictionary']) }),
+  /** One end of a throughput run; answered with a `ThroughputReply`. */
+  z.strictObject({ ...common, want: z.literal('throughput'), run: throughputOrderSchema }),
+]);
 
 export type Ask = z.infer<typeof askSchema>;
 

@@ -80,6 +80,8 @@ const helloSchema = z.discriminatedUnion('kind', [
     endpoints: z.array(helloEndpointSchema).check(z.maxLength(64)),
     /** Default gateways by the probe's routing table, where it has some. */
     gateways: z.optional(gatewaysSchema),
+    /** It takes part in throughput runs. */
+    throughput: z.optional(z.literal(true)),
     /** What its spool holds, by boot: the collector says with a commit what of it is counted and what is missing. */
     spool: z.optional(z.array(spooledBootSchema).check(z.maxLength(64))),
   }),

@@ -18,4 +18,5 @@ export * from './stats/one-way-delay.ts';
 export * from './stats/one-way-loss.ts';
 export * from './stats/reordering.ts';
 export * from './subjects.ts';
+export * from './throughput.ts';
 export * from './units.ts';

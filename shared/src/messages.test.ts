@@ -1,6 +1,7 @@
 /** Hello, plan, ask and commit: what is accepted, and that nothing else is. */
 import { describe, expect, test } from 'vitest';
 import { decodeAsk, encodeAsk } from './ask.ts';
+import { decodeReceived, decodeThroughputReply, encodeReceived, encodeThroughputReply } from './throughput.ts';
 import { decodeCommit, encodeCommit, type BootCommit, type Commit } from './commit.ts';
 import { RejectedMessage } from './errors.ts';
 import { decodeHello, encodeHello, type FullHello } from './hello.ts';
@@ -91,7 +92,27 @@ const commit: Commit = {
   ],
 };
 
+const throughput = {
+  v: 1 as const,
+  ...owner,
+  want: 'throughput' as const,
+  run: {
+    role: 'source' as const,
+    token: '0f'.repeat(32),
+    protocol: 'tcp' as const,
+    family: 'ipv4' as const,
+    network: 'default',
+    uplink: 'isp-a',
+    seconds: 30,
+    bytes: 250_000_000,
+    bitsPerSecond: 100_000_000,
+    address: '192.0.2.7',
+    port: 4_000,
+  },
+};
+
 const messages = [
+  { kind: 'ask', bytes: encodeAsk(throughput), decode: decodeAsk, expected: throughput },
   { kind: 'commit', bytes: encodeCommit(commit), decode: decodeCommit, expected: commit },
   { kind: 'hello', bytes: encodeHello(hello), decode: decodeHello, expected: hello },
   { kind: 'plan', bytes: encodePlan(plan), decode: decodePlan, expected: plan },
@@ -208,5 +229,44 @@ describe('a plan', () => {
     expect(() => decoded({ destinations: [{ ...plan.destinations[0]!, ports: {} }] })).toThrow(
       expect.objectContaining(cause),
     );
+  });
+});
+
+describe('a throughput run', () => {
+  const refused = (run: object): void => {
+    const bytes = Buffer.from(JSON.stringify({ ...throughput, run: { ...throughput.run, ...run } }));
+    expect(() => decodeAsk(bytes, owner)).toThrow(RejectedMessage);
+  };
+
+  test('over any compiled-in cap is refused by the probe', () => {
+    refused({ seconds: 31 });
+    refused({ bytes: 250_000_001 });
+    refused({ bitsPerSecond: 100_000_001 });
+    refused({ token: '0f' });
+    refused({ role: 'sink' });
+  });
+
+  test('is answered with what can be read back, and nothing else is an answer', () => {
+    const done = { status: 'done', sentBytes: 3, deliveredBytes: 2, durationNs: 1, timedBytes: 1 } as const;
+    for (const reply of [
+      done,
+      { status: 'ready', port: 4_000 } as const,
+      { status: 'refused', cause: 'busy', message: 'x' } as const,
+    ]) {
+      expect(decodeThroughputReply(encodeThroughputReply(reply))).toEqual(reply);
+    }
+    for (const bad of ['', 'null', '{}', '{"status":"ready","port":0}', '{"status":"done","sentBytes":-1}']) {
+      expect(() => decodeThroughputReply(Buffer.from(bad))).toThrow(RejectedMessage);
+    }
+  });
+
+  test('tells what arrived in four numbers of eight octets', () => {
+    const received = { bytes: 2 ** 40, timedBytes: 3, durationNs: 5e9, packets: 7 };
+    const octets = encodeReceived(received);
+    expect(octets.toString('hex')).toBe(
+      '0000010000000000' + '0000000000000003' + '000000012a05f200' + '0000000000000007',
+    );
+    expect(decodeReceived(octets)).toEqual(received);
+    expect(decodeReceived(octets.subarray(1))).toBeUndefined();
   });
 });

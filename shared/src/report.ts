@@ -190,7 +190,7 @@ export interface PathRecord {
   readonly flows?: readonly FlowRecord[];
 }
 
-export const USAGE_PURPOSES = ['probes', 'reflections', 'reports', 'drain', 'routes'] as const;
+export const USAGE_PURPOSES = ['probes', 'reflections', 'reports', 'drain', 'routes', 'throughput'] as const;
 export type UsagePurpose = (typeof USAGE_PURPOSES)[number];
 
 /** Octets sent since boot by one purpose over one uplink ('' when none is declared). */

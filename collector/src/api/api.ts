@@ -1,4 +1,4 @@
-/** The JSON API, version 1: read only, bounded, described by OpenAPI at /api/v1/openapi.json. */
+/** The JSON API, version 1: read only but for throughput runs, bounded, described by OpenAPI at /api/v1/openapi.json. */
 import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifyReply, FastifySchema } from 'fastify';
 import { formatIdentity, isToken, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
@@ -11,6 +11,7 @@ import { pathView, type PathFilter, pathPage } from './paths.ts';
 import { meshOf } from './mesh.ts';
 import { routesView } from './route-view.ts';
 import * as schemas from './schemas.ts';
+import { registerThroughput } from './throughput.ts';
 
 const MAX_PAGE = 1_000;
 const DEFAULT_PAGE = 100;
@@ -22,7 +23,8 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       info: {
         title: 'wanscope collector',
         version: '1',
-        description: 'What the collector knows, read only. Times are ISO 8601, durations seconds, shares ratios.',
+        description:
+          'What the collector knows, read only but for throughput runs, which need a key. Times are ISO 8601, durations seconds, shares ratios.',
       },
     },
   });
@@ -33,6 +35,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
   });
   const { state, registry, ingest, plans } = collector;
 
+  registerThroughput(app, collector.throughput);
   app.get('/api/v1/openapi.json', { schema: { hide: true } }, () => app.swagger());
 
   app.get('/api/v1/status', { schema: describeRoute('Health of the collector.', schemas.status) }, () => {

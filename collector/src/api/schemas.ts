@@ -222,4 +222,23 @@ export const mesh = object({
   ),
 });
 
-export const plan = object({ stretch: number, omittedSessions: integer, uplinks: anything, plan: anything });
+export const plan = object({ stretch: number, omittedSessions: integer, uplinks: list(anything), plan: anything });
+
+export const throughput = object({
+  from: text,
+  to: text,
+  network: text,
+  fromUplink: text,
+  toUplink: text,
+  protocol: text,
+  family: text,
+  startedAt: time,
+  endedAt: time,
+  sentBytes: integer,
+  deliveredBytes: integer,
+  seconds: number,
+  bitsPerSecond: optional(number),
+  lossRatio: optional(number),
+  retransmissions: optional(integer),
+});
+export const throughputs = object({ running: list(text), results: list(throughput) });

@@ -6,6 +6,7 @@ import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
 import { GAUGE } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
+import { THROUGHPUT_FAILURES, type ThroughputDesk, type ThroughputResult } from '../throughput.ts';
 import type { Family, FamilyDefinition } from './registry.ts';
 import { labelText } from './text.ts';
 
@@ -39,6 +40,7 @@ export interface MetricView {
   readonly registry: Registry;
   readonly ingest: Ingest;
   readonly plans: PlanBook;
+  readonly throughput: Pick<ThroughputDesk, 'running' | 'results' | 'runs'>;
   readonly config: () => OperatorConfig;
   readonly wallMs: () => number;
   readonly reachable: () => ReadonlyMap<string, boolean>;
@@ -61,6 +63,7 @@ export function fleetFamilies(view: MetricView): Family[] {
     ...probeFamilies(view),
     ...probeReportFamilies(view),
     ...planFamilies(view),
+    ...throughputFamilies(view),
     ...collectorFamilies(view),
   ];
   return families.map((family) => ({
@@ -490,6 +493,70 @@ function planFamilies({ plans }: MetricView): PlainFamily[] {
       'Sessions left out of a plan because it would not fit in one message.',
       labels,
       each(({ omittedSessions }) => omittedSessions),
+    ),
+  ];
+}
+
+function throughputFamilies({ throughput, registry }: MetricView): PlainFamily[] {
+  const ends = ['src_site', 'src', 'src_uplink', 'dst_site', 'dst', 'dst_uplink', 'protocol', 'family'];
+  const last = (
+    name: string,
+    unit: FamilyDefinition['unit'],
+    help: string,
+    read: (result: ThroughputResult) => number | undefined,
+  ): PlainFamily =>
+    gauge(name, unit, help, ends, (put) => {
+      for (const result of throughput.results) {
+        const { from, to, fromUplink, toUplink, protocol, family } = result;
+        if (registry.hasLeft(from) || registry.hasLeft(to)) continue;
+        const value = read(result);
+        const source = { src_site: from.site, src: from.probe, src_uplink: fromUplink };
+        const destination = { dst_site: to.site, dst: to.probe, dst_uplink: toUplink };
+        if (value !== undefined) put({ ...source, ...destination, protocol, family }, value);
+      }
+    });
+  return [
+    gauge(
+      'wan_throughput_running',
+      '1',
+      '1 while a probe takes part in a throughput run: its other measurements share the line with it.',
+      ['site', 'probe'],
+      (put) => {
+        for (const host of throughput.running) put({ ...parseIdentity(host)! }, 1);
+      },
+    ),
+    counter(
+      'wan_throughput_runs_total',
+      'Throughput runs that were asked for since the collector started, by how they ended.',
+      ['result'],
+      (put) => {
+        for (const result of ['done', ...THROUGHPUT_FAILURES] as const)
+          put({ result }, throughput.runs.get(result) ?? 0);
+      },
+    ),
+    last(
+      'wan_throughput_bits_per_second',
+      '1',
+      'Payload that arrived in the last run, bits a second.',
+      ({ bitsPerSecond }) => bitsPerSecond,
+    ),
+    last(
+      'wan_throughput_loss_ratio',
+      'ratio',
+      'Datagrams of the last UDP run that did not arrive.',
+      (result) => result.lossRatio,
+    ),
+    last(
+      'wan_throughput_retransmissions',
+      '1',
+      'Segments that the last TCP run sent again.',
+      ({ retransmissions }) => retransmissions,
+    ),
+    last(
+      'wan_throughput_timestamp_seconds',
+      'timestamp',
+      'When the last run ended.',
+      ({ endedAtMs }) => endedAtMs / 1_000,
     ),
   ];
 }

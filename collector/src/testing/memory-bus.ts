@@ -84,6 +84,11 @@ export class MemoryBus implements Bus {
     this.#broker.asked.push(`${want} ${identity.site}/${identity.probe}`);
   }
 
+  request(identity: Identity, bytes: Uint8Array): Promise<Uint8Array> {
+    this.ask(identity, bytes);
+    return Promise.reject(new Error('nobody answers'));
+  }
+
   close(): Promise<void> {
     this.#broker.handlers = undefined;
     return Promise.resolve();

@@ -13,6 +13,7 @@ import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, SEGMENTS, type Family, type Protoco
 import { parsePrefix } from '../ip.ts';
 import { MAX_FLOWS } from '../report.ts';
 import { isToken } from '../subjects.ts';
+import { THROUGHPUT_CAP } from '../throughput.ts';
 import {
   DSCP_BY_CLASS,
   NS_PER_MS,
@@ -315,6 +316,22 @@ const expositionSchema = strict({
   pathHistograms: z.boolean().default(false).describe('Path-level delays as histograms.'),
 });
 
+const SECONDS_RULE = `must be a number of seconds from 1 to ${THROUGHPUT_CAP.seconds}`;
+
+const throughputSchema = strict({
+  key: stampKey.describe('What a request has to carry: 32 to 128 hexadecimal digits, or of a file.'),
+  maxSeconds: z
+    .int({ error: SECONDS_RULE })
+    .min(1, SECONDS_RULE)
+    .max(THROUGHPUT_CAP.seconds, SECONDS_RULE)
+    .default(5)
+    .describe(`Longest run, in seconds; at most ${THROUGHPUT_CAP.seconds}.`),
+  maxBytes: bytes.default(25e6).describe('Most octets of a run: 25MB; at most 250MB.'),
+  maxRate: bitRate.default(20e6).describe('Fastest run: 20Mbit/s; at most 100Mbit/s.'),
+  from: z.array(pattern).min(1).default(['*']).describe('Sites that may send, or `*`.'),
+  to: z.array(pattern).min(1).default(['*']).describe('Sites that may receive, or `*`.'),
+});
+
 const hopSchema = strict({
   name: z
     .string()
@@ -352,6 +369,7 @@ const configSchema = strict({
     .default({})
     .describe('Names and autonomous systems of routers on the way, by address or prefix; the longest one wins.'),
   exposition: expositionSchema.prefault({}).describe('What `/metrics` shows of single paths.'),
+  throughput: throughputSchema.optional().describe('Throughput runs that operators may ask for; none when absent.'),
   interval: duration.default(10 * NS_PER_S).describe('Aggregation interval of every probe: 10s; 1s to 5m.'),
   leaveAfter: duration.default(15 * 60 * NS_PER_S).describe('A probe silent for this long has left: 15m.'),
   planExpiry: duration
@@ -571,6 +589,14 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
       .map(([key, hop]): HopConfig => ({ prefix: parsePrefix(key)!, name: hop.name, as: hop.as }))
       .sort((a, b) => b.prefix.bits - a.prefix.bits),
     exposition: parsed.exposition,
+    throughput: parsed.throughput && {
+      key: keys.of(['throughput', 'key'], parsed.throughput.key) ?? '',
+      maxSeconds: parsed.throughput.maxSeconds,
+      maxBytes: parsed.throughput.maxBytes,
+      maxBitsPerSecond: parsed.throughput.maxRate,
+      from: parsed.throughput.from,
+      to: parsed.throughput.to,
+    },
     intervalMs: parsed.interval / NS_PER_MS,
     leaveAfterMs: parsed.leaveAfter / NS_PER_MS,
     planExpiryMs: parsed.planExpiry / NS_PER_MS,
@@ -670,6 +696,13 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
   }
   for (const [key, uplink] of config.uplinks) {
     if (!config.autoSites && !config.sites.has(uplink.site)) checkSite(['uplinks', key], uplink.site);
+  }
+  if (config.throughput !== undefined) {
+    const { maxBytes, maxBitsPerSecond, from, to } = config.throughput;
+    if (maxBytes < 1 || maxBytes > THROUGHPUT_CAP.bytes) add(['throughput', 'maxBytes'], 'must be from 1B to 250MB');
+    if (maxBitsPerSecond > THROUGHPUT_CAP.bitsPerSecond) add(['throughput', 'maxRate'], 'must be 100Mbit/s or less');
+    from.forEach((site, at) => checkSite(['throughput', 'from', at], site));
+    to.forEach((site, at) => checkSite(['throughput', 'to', at], site));
   }
   for (const test of config.tests.values()) {
     const path = ['tests', test.name];

@@ -154,6 +154,18 @@ export interface ExpositionConfig {
   readonly pathHistograms: boolean;
 }
 
+/** Bounds on what operators may ask for, and who may. */
+export interface ThroughputConfig {
+  /** SECRET: what a request has to carry, in hexadecimal digits. */
+  readonly key: string;
+  readonly maxSeconds: number;
+  readonly maxBytes: number;
+  readonly maxBitsPerSecond: number;
+  /** Site names or `*`. */
+  readonly from: readonly string[];
+  readonly to: readonly string[];
+}
+
 export interface OperatorConfig {
   readonly sites: ReadonlyMap<string, SiteConfig>;
   /** Sites that no entry names are planned too. */
@@ -168,6 +180,8 @@ export interface OperatorConfig {
   /** The longest prefix first. */
   readonly hops: readonly HopConfig[];
   readonly exposition: ExpositionConfig;
+  /** Undefined: there are no throughput runs. */
+  readonly throughput: ThroughputConfig | undefined;
   /** Aggregation interval of every probe. */
   readonly intervalMs: number;
   /** A silent probe has left after this long. */

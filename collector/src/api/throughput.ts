@@ -1,0 +1,77 @@
+/** The one thing that the API can be asked to do: a throughput run, with a key. */
+import type { FastifyInstance } from 'fastify';
+import { FAMILIES, formatIdentity, THROUGHPUT_CAP, THROUGHPUT_PROTOCOLS } from '@wanscope/shared';
+import type { ThroughputDesk, ThroughputFailure, ThroughputRequest, ThroughputResult } from '../throughput.ts';
+import * as schemas from './schemas.ts';
+
+const STATUS: Readonly<Record<ThroughputFailure, number>> = {
+  not_configured: 403,
+  unauthorized: 401,
+  not_allowed: 403,
+  unknown_probe: 404,
+  not_possible: 422,
+  busy: 409,
+  refused: 502,
+  no_answer: 504,
+};
+
+export function registerThroughput(app: FastifyInstance, desk: ThroughputDesk): void {
+  app.get(
+    '/api/v1/throughput',
+    {
+      schema: {
+        summary: 'Hosts with a throughput run under way, and the last results.',
+        response: { 200: schemas.throughputs },
+      },
+    },
+    () => ({ running: desk.running, results: desk.results.map(shown) }),
+  );
+
+  app.post<{ Body: ThroughputRequest }>(
+    '/api/v1/throughput',
+    {
+      schema: {
+        summary:
+          'Measures the throughput from one probe to another, once. Needs `Authorization: Bearer` and the configured key.',
+        response: { 200: schemas.throughput, '4xx': schemas.error, '5xx': schemas.error },
+        body: {
+          type: 'object',
+          additionalProperties: false,
+          required: ['from', 'to', 'protocol'],
+          properties: {
+            from: { type: 'string', maxLength: 127 },
+            to: { type: 'string', maxLength: 127 },
+            protocol: { type: 'string', enum: THROUGHPUT_PROTOCOLS },
+            family: { type: 'string', enum: FAMILIES },
+            network: { type: 'string', maxLength: 63 },
+            fromUplink: { type: 'string', maxLength: 63 },
+            toUplink: { type: 'string', maxLength: 63 },
+            seconds: { type: 'integer', minimum: 1, maximum: THROUGHPUT_CAP.seconds },
+            bytes: { type: 'integer', minimum: 1, maximum: THROUGHPUT_CAP.bytes },
+            bitsPerSecond: { type: 'integer', minimum: 1_000, maximum: THROUGHPUT_CAP.bitsPerSecond },
+          },
+        },
+      },
+    },
+    async (request, reply) => {
+      const key = /^Bearer (\S{1,256})$/.exec(request.headers.authorization ?? '')?.[1];
+      const outcome = await desk.run(request.body, key);
+      if (outcome.ok) return shown(outcome.result);
+      return reply.code(STATUS[outcome.cause]).send({ error: { code: outcome.cause, message: outcome.message } });
+    },
+  );
+}
+
+function shown(result: ThroughputResult): object {
+  const { from, to, startedAtMs, endedAtMs, bitsPerSecond, lossRatio, retransmissions, ...rest } = result;
+  return {
+    ...rest,
+    from: formatIdentity(from),
+    to: formatIdentity(to),
+    startedAt: new Date(startedAtMs).toISOString(),
+    endedAt: new Date(endedAtMs).toISOString(),
+    bitsPerSecond: bitsPerSecond ?? null,
+    lossRatio: lossRatio ?? null,
+    retransmissions: retransmissions ?? null,
+  };
+}

@@ -1,0 +1,156 @@
+import { describe, expect, test } from 'vitest';
+import {
+  decodeAsk,
+  encodeThroughputReply,
+  type FullHello,
+  type ThroughputOrder,
+  type ThroughputReply,
+} from '@wanscope/shared';
+import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
+import { ThroughputDesk, type ThroughputRequest } from './throughput.ts';
+
+const KEY = '00112233445566778899aabbccddeeff';
+const RUN: ThroughputRequest = { from: 'a/p', to: 'b/q', protocol: 'udp' };
+const DONE: ThroughputReply = {
+  ...{ status: 'done', sentBytes: 1_200_000, sentPackets: 1_000, deliveredBytes: 900_000, deliveredPackets: 750 },
+  // 898,800 octets after the first datagram, in 2 s.
+  ...{ durationNs: 2e9, timedBytes: 898_800 },
+};
+
+interface Asked {
+  readonly of: string;
+  readonly run: ThroughputOrder;
+}
+
+interface Bench {
+  readonly desk: ThroughputDesk;
+  readonly asked: Asked[];
+  answer: (asked: Asked) => ThroughputReply | undefined | Promise<ThroughputReply>;
+}
+
+function benchOf(section: string, fleet: readonly FullHello[] = standard): Bench {
+  const config = configOf(`sites: { a: {}, b: {} }\ntests: {}\n${section}`);
+  const asked: Asked[] = [];
+  const bench: Bench = {
+    asked,
+    answer: ({ run }) => (run.role === 'sink' ? { status: 'ready', port: 4_000 } : DONE),
+    desk: new ThroughputDesk({
+      config: () => config.throughput,
+      helloOf: ({ site, probe }) => fleet.find((hello) => hello.site === site && hello.probe === probe),
+      wallMs: () => 1_000,
+      random: (bytes) => Buffer.alloc(bytes, 7),
+      sleep: () => Promise.resolve(),
+      logger: { ...console, info: () => undefined, warn: () => undefined, debug: () => undefined } as never,
+      bus: {
+        request: async (identity, bytes) => {
+          const ask = decodeAsk(bytes, identity);
+          if (ask.want !== 'throughput') throw new Error('another ask');
+          const one = { of: `${identity.site}/${identity.probe}`, run: ask.run };
+          asked.push(one);
+          const reply = await bench.answer(one);
+          if (reply === undefined) throw new Error('timeout');
+          return encodeThroughputReply(reply);
+        },
+      },
+    }),
+  };
+  return bench;
+}
+
+const over = (uplink: string, last: number, network = 'default') =>
+  endpointOf({
+    network,
+    uplink,
+    addresses: [{ family: 'ipv4', bound: `10.0.0.${last}`, advertised: `192.0.2.${last}` }],
+  });
+const standard = [
+  helloOf('a/p', { throughput: true, endpoints: [over('isp-a', 1), over('isp-b', 2)] }),
+  helloOf('b/q', { throughput: true, endpoints: [over('', 3)] }),
+  helloOf('b/off', { endpoints: [over('', 4)] }),
+];
+const SECTION = `throughput: { key: ${KEY} }`;
+
+describe('a throughput run', () => {
+  test('gives both ends one token and each what it needs, bounded by the configuration', async () => {
+    const bench = benchOf(SECTION);
+    const outcome = await bench.desk.run({ ...RUN, fromUplink: 'isp-b' }, KEY);
+    const common = { token: '07'.repeat(32), protocol: 'udp', family: 'ipv4', network: 'default' };
+    const bounds = { seconds: 5, bytes: 25e6, bitsPerSecond: 20e6 };
+    expect(bench.asked).toEqual([
+      { of: 'b/q', run: { ...common, ...bounds, uplink: '', role: 'sink', peer: '192.0.2.2' } },
+      { of: 'a/p', run: { ...common, ...bounds, uplink: 'isp-b', role: 'source', address: '192.0.2.3', port: 4_000 } },
+    ]);
+    // 898,800 * 8 bits in 2 s; 250 of 1,000 datagrams were lost.
+    expect(outcome).toMatchObject({
+      ok: true,
+      result: { bitsPerSecond: 3_595_200, lossRatio: 0.25, seconds: 2, retransmissions: undefined },
+    });
+    expect(bench.desk.results).toHaveLength(1);
+    expect([...bench.desk.runs]).toEqual([['done', 1]]);
+    expect(bench.desk.running).toEqual([]);
+  });
+
+  test.each([
+    ['', RUN, KEY, 'not_configured'],
+    [SECTION, RUN, undefined, 'unauthorized'],
+    [SECTION, RUN, KEY.replace('0', '1'), 'unauthorized'],
+    [`throughput: { key: ${KEY}, from: [b] }`, RUN, KEY, 'not_allowed'],
+    [`throughput: { key: ${KEY}, to: [a] }`, RUN, KEY, 'not_allowed'],
+    [SECTION, { ...RUN, seconds: 6 }, KEY, 'not_allowed'],
+    [SECTION, { ...RUN, bytes: 25e6 + 1 }, KEY, 'not_allowed'],
+    [SECTION, { ...RUN, bitsPerSecond: 20e6 + 1 }, KEY, 'not_allowed'],
+    [SECTION, { ...RUN, from: 'a' }, KEY, 'unknown_probe'],
+    [SECTION, { ...RUN, to: 'b/nobody' }, KEY, 'unknown_probe'],
+    [SECTION, { ...RUN, to: 'b/off' }, KEY, 'not_possible'],
+    [SECTION, { ...RUN, to: 'a/p' }, KEY, 'not_possible'],
+    [SECTION, { ...RUN, family: 'ipv6' as const }, KEY, 'not_possible'],
+    [SECTION, { ...RUN, network: 'tenant' }, KEY, 'not_possible'],
+    [SECTION, { ...RUN, fromUplink: 'isp-c' }, KEY, 'not_possible'],
+  ])('with %s and %j is %4$s, and no probe hears of it', async (section, request, key, cause) => {
+    const bench = benchOf(section);
+    expect(await bench.desk.run(request, key)).toMatchObject({ ok: false, cause });
+    expect(bench.asked).toEqual([]);
+    expect(bench.desk.runs.get(cause as 'busy')).toBe(1);
+  });
+
+  test('is refused at a host that has one already, and possible again afterwards', async () => {
+    const bench = benchOf(SECTION);
+    let release: (reply: ThroughputReply) => void = () => undefined;
+    bench.answer = ({ run }) =>
+      run.role === 'sink' ? { status: 'ready', port: 1 } : new Promise((resolve) => (release = resolve));
+    const first = bench.desk.run(RUN, KEY);
+    await expect.poll(() => bench.asked.length).toBe(2);
+    expect(bench.desk.running).toEqual(['a/p', 'b/q']);
+    expect(await bench.desk.run({ ...RUN, from: 'b/q', to: 'a/p' }, KEY)).toMatchObject({ cause: 'busy' });
+    release(DONE);
+    expect(await first).toMatchObject({ ok: true });
+    bench.answer = ({ run }) => (run.role === 'sink' ? { status: 'ready', port: 1 } : DONE);
+    expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: true });
+  });
+
+  test('asks again while the sink is a moment from the end of its last run', async () => {
+    const bench = benchOf(SECTION);
+    const busy: ThroughputReply = { status: 'refused', cause: 'busy', message: 'another run is under way' };
+    bench.answer = ({ run }) =>
+      run.role === 'source' ? DONE : bench.asked.length < 3 ? busy : { status: 'ready', port: 1 };
+    expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: true });
+    bench.answer = () => busy;
+    expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: false, cause: 'busy' });
+  });
+
+  test('tells which end refused, or said nothing', async () => {
+    const bench = benchOf(SECTION);
+    bench.answer = () => undefined;
+    expect(await bench.desk.run(RUN, KEY)).toEqual({ ok: false, cause: 'no_answer', message: 'no answer of b/q' });
+    bench.answer = ({ run }) =>
+      run.role === 'sink'
+        ? { status: 'ready', port: 1 }
+        : { status: 'refused', cause: 'not_reached', message: 'no answer of 192.0.2.3 port 1' };
+    expect(await bench.desk.run(RUN, KEY)).toEqual({
+      ok: false,
+      cause: 'refused',
+      message: 'a/p: no answer of 192.0.2.3 port 1',
+    });
+    expect(bench.desk.results).toEqual([]);
+  });
+});

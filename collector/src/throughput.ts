@@ -1,0 +1,275 @@
+/**
+ * Throughput runs that operators ask for: checks what is asked against the configuration, hands one token to both ends, and
+ * keeps the last results. Off unless configured; never two runs at one host.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import {
+  decodeThroughputReply,
+  encodeAsk,
+  isToken,
+  THROUGHPUT_TOKEN_BYTES,
+  type Family,
+  type FullHello,
+  type HelloEndpoint,
+  type Identity,
+  type ThroughputOrder,
+  type ThroughputProtocol,
+  type ThroughputReply,
+} from '@wanscope/shared';
+import type { ThroughputConfig } from '@wanscope/shared/config';
+import type { Bus } from './bus.ts';
+import type { Logger } from './log.ts';
+
+/** How long an end may take to say that it listens, and beyond a run's time to say what became of it. */
+const READY_MS = 5_000;
+const GRACE_MS = 10_000;
+const BUSY_RETRIES = 6;
+const BUSY_RETRY_MS = 500;
+/** Results that are kept: the last of each pair, protocol and family. */
+const MAX_RESULTS = 256;
+
+/** What an operator asks for; what is absent is the most that is allowed, or any that fits. */
+export interface ThroughputRequest {
+  readonly from: string;
+  readonly to: string;
+  readonly protocol: ThroughputProtocol;
+  readonly family?: Family;
+  readonly network?: string;
+  readonly fromUplink?: string;
+  readonly toUplink?: string;
+  readonly seconds?: number;
+  readonly bytes?: number;
+  readonly bitsPerSecond?: number;
+}
+
+export interface ThroughputResult {
+  readonly from: Identity;
+  readonly to: Identity;
+  readonly network: string;
+  readonly fromUplink: string;
+  readonly toUplink: string;
+  readonly protocol: ThroughputProtocol;
+  readonly family: Family;
+  readonly startedAtMs: number;
+  readonly endedAtMs: number;
+  readonly sentBytes: number;
+  readonly deliveredBytes: number;
+  /** From the first to the last arrival. */
+  readonly seconds: number;
+  /** Of payload, as it arrived; undefined when too little arrived to tell. */
+  readonly bitsPerSecond: number | undefined;
+  /** UDP. */
+  readonly lossRatio: number | undefined;
+  /** TCP. */
+  readonly retransmissions: number | undefined;
+}
+
+export const THROUGHPUT_FAILURES = [
+  'not_configured',
+  'unauthorized',
+  'not_allowed',
+  'unknown_probe',
+  'not_possible',
+  'busy',
+  'refused',
+  'no_answer',
+] as const;
+export type ThroughputFailure = (typeof THROUGHPUT_FAILURES)[number];
+
+export type ThroughputOutcome =
+  | { readonly ok: true; readonly result: ThroughputResult }
+  | { readonly ok: false; readonly cause: ThroughputFailure; readonly message: string };
+
+export interface ThroughputDeskOptions {
+  readonly config: () => ThroughputConfig | undefined;
+  readonly bus: Pick<Bus, 'request'>;
+  /** The last hello of a live probe. */
+  readonly helloOf: (identity: Identity) => FullHello | undefined;
+  readonly wallMs: () => number;
+  readonly random: (bytes: number) => Buffer;
+  readonly sleep: (delayMs: number) => Promise<void>;
+  readonly logger: Logger;
+}
+
+interface Ends {
+  readonly source: HelloEndpoint;
+  readonly sink: HelloEndpoint;
+  readonly family: Family;
+}
+
+export class ThroughputDesk {
+  readonly #options: ThroughputDeskOptions;
+  readonly #busy = new Set<string>();
+  readonly #results = new Map<string, ThroughputResult>();
+  readonly #runs = new Map<'done' | ThroughputFailure, number>();
+
+  constructor(options: ThroughputDeskOptions) {
+    this.#options = options;
+  }
+
+  /** Hosts with a run under way. */
+  get running(): readonly string[] {
+    return [...this.#busy];
+  }
+
+  /** The last of each pair, protocol and family; the latest last. */
+  get results(): readonly ThroughputResult[] {
+    return [...this.#results.values()];
+  }
+
+  /** How runs ended, since the start. */
+  get runs(): ReadonlyMap<'done' | ThroughputFailure, number> {
+    return this.#runs;
+  }
+
+  /** @param key what the request carried. Never rejects. */
+  async run(request: ThroughputRequest, key: string | undefined): Promise<ThroughputOutcome> {
+    const outcome = await this.#run(request, key);
+    const kind = outcome.ok ? 'done' : outcome.cause;
+    this.#runs.set(kind, (this.#runs.get(kind) ?? 0) + 1);
+    const { from, to, protocol } = request;
+    if (outcome.ok) {
+      const { bitsPerSecond, deliveredBytes, lossRatio } = outcome.result;
+      this.#options.logger.info({ from, to, protocol, bitsPerSecond, deliveredBytes, lossRatio }, 'throughput run');
+    } else this.#options.logger.warn({ from, to, protocol, cause: outcome.cause }, 'no throughput run');
+    return outcome;
+  }
+
+  async #run(request: ThroughputRequest, key: string | undefined): Promise<ThroughputOutcome> {
+    const config = this.#options.config();
+    if (config === undefined) return fail('not_configured', 'the configuration has no throughput section');
+    if (key === undefined || !isSameSecret(key, config.key)) return fail('unauthorized', 'the key is missing or wrong');
+    const [from, to] = [identityOf(request.from), identityOf(request.to)];
+    if (from === undefined || to === undefined) return fail('unknown_probe', 'from and to are written site/probe');
+    if (request.from === request.to) return fail('not_possible', 'from and to are one probe');
+    if (!allows(config.from, from.site)) return fail('not_allowed', `site ${from.site} may not send`);
+    if (!allows(config.to, to.site)) return fail('not_allowed', `site ${to.site} may not receive`);
+    const { seconds = config.maxSeconds, bytes = config.maxBytes, bitsPerSecond = config.maxBitsPerSecond } = request;
+    if (seconds > config.maxSeconds) return fail('not_allowed', `at most ${config.maxSeconds} s`);
+    if (bytes > config.maxBytes) return fail('not_allowed', `at most ${config.maxBytes} octets`);
+    if (bitsPerSecond > config.maxBitsPerSecond) return fail('not_allowed', `at most ${config.maxBitsPerSecond} bit/s`);
+    const hellos = [this.#options.helloOf(from), this.#options.helloOf(to)] as const;
+    for (const [i, hello] of hellos.entries()) {
+      const name = i === 0 ? request.from : request.to;
+      if (hello === undefined) return fail('unknown_probe', `no live probe ${name}`);
+      if (hello.throughput !== true) return fail('not_possible', `${name} takes part in no runs (WAN_THROUGHPUT)`);
+    }
+    const ends = endsOf(hellos[0]!, hellos[1]!, request);
+    if (ends === undefined) return fail('not_possible', 'no addresses of one network, family and these uplinks');
+    if (this.#busy.has(request.from) || this.#busy.has(request.to)) return fail('busy', 'a run is under way there');
+    this.#busy.add(request.from);
+    this.#busy.add(request.to);
+    try {
+      return await this.#measure(request, { from, to }, ends, { seconds, bytes, bitsPerSecond });
+    } finally {
+      this.#busy.delete(request.from);
+      this.#busy.delete(request.to);
+    }
+  }
+
+  async #measure(
+    request: ThroughputRequest,
+    { from, to }: { readonly from: Identity; readonly to: Identity },
+    { source, sink, family }: Ends,
+    bounds: { readonly seconds: number; readonly bytes: number; readonly bitsPerSecond: number },
+  ): Promise<ThroughputOutcome> {
+    const { wallMs, random } = this.#options;
+    const { protocol } = request;
+    const token = random(THROUGHPUT_TOKEN_BYTES).toString('hex');
+    const order = { token, protocol, family, ...bounds };
+    const [own, far] = [addressOf(source, family)!, addressOf(sink, family)!];
+    const startedAtMs = wallMs();
+    const place = ({ network, uplink }: HelloEndpoint): { network: string; uplink: string } => ({ network, uplink });
+    const asked = { ...order, ...place(sink), role: 'sink', peer: own.advertised } as const;
+    let ready = await this.#ask(to, asked, READY_MS);
+    // The run before may be a moment from its end.
+    for (let again = 0; again < BUSY_RETRIES && isBusy(ready); again += 1) {
+      await this.#options.sleep(BUSY_RETRY_MS);
+      ready = await this.#ask(to, asked, READY_MS);
+    }
+    if (ready?.status !== 'ready') return failed(request.to, ready);
+    const done = await this.#ask(
+      from,
+      { ...order, ...place(source), role: 'source', address: far.advertised, port: ready.port },
+      bounds.seconds * 1_000 + GRACE_MS,
+    );
+    if (done?.status !== 'done') return failed(request.from, done);
+    const { sentBytes, sentPackets, deliveredBytes, deliveredPackets, durationNs, timedBytes, retransmissions } = done;
+    const hasPackets = sentPackets !== undefined && deliveredPackets !== undefined && sentPackets > 0;
+    const result: ThroughputResult = {
+      ...{ from, to, protocol, family, startedAtMs, sentBytes, deliveredBytes, retransmissions },
+      ...{ network: source.network, fromUplink: source.uplink, toUplink: sink.uplink, endedAtMs: wallMs() },
+      seconds: durationNs / 1e9,
+      bitsPerSecond: durationNs > 0 ? (timedBytes * 8 * 1e9) / durationNs : undefined,
+      lossRatio: hasPackets ? 1 - deliveredPackets / sentPackets : undefined,
+    };
+    const key = `${request.from} ${request.to} ${source.uplink} ${sink.uplink} ${protocol} ${family}`;
+    this.#results.delete(key);
+    this.#results.set(key, result);
+    const [oldest] = this.#results.keys();
+    if (this.#results.size > MAX_RESULTS && oldest !== undefined) this.#results.delete(oldest);
+    return { ok: true, result };
+  }
+
+  /** Undefined when nothing that can be understood comes in time. */
+  async #ask(identity: Identity, run: ThroughputOrder, timeoutMs: number): Promise<ThroughputReply | undefined> {
+    try {
+      const bytes = encodeAsk({ v: 1, ...identity, want: 'throughput', run });
+      return decodeThroughputReply(await this.#options.bus.request(identity, bytes, timeoutMs));
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+function fail(cause: ThroughputFailure, message: string): ThroughputOutcome {
+  return { ok: false, cause, message };
+}
+
+function isBusy(reply: ThroughputReply | undefined): boolean {
+  return reply?.status === 'refused' && reply.cause === 'busy';
+}
+
+function failed(who: string, reply: ThroughputReply | undefined): ThroughputOutcome {
+  if (reply?.status !== 'refused') return fail('no_answer', `no answer of ${who}`);
+  return fail(reply.cause === 'busy' ? 'busy' : 'refused', `${who}: ${reply.message}`);
+}
+
+/** In a time that does not tell where they differ. */
+function isSameSecret(a: string, b: string): boolean {
+  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+  return timingSafeEqual(digest(a), digest(b));
+}
+
+function identityOf(text: string): Identity | undefined {
+  const [site, probe, ...rest] = text.split('/');
+  return site !== undefined && probe !== undefined && rest.length === 0 && isToken(site) && isToken(probe)
+    ? { site, probe }
+    : undefined;
+}
+
+function allows(sites: readonly string[], site: string): boolean {
+  return sites.includes('*') || sites.includes(site);
+}
+
+function addressOf(endpoint: HelloEndpoint, family: Family): HelloEndpoint['addresses'][number] | undefined {
+  return endpoint.addresses.find((address) => address.family === family);
+}
+
+/** The first pair of endpoints in one network that has what is asked for, IPv4 before IPv6. */
+function endsOf(from: FullHello, to: FullHello, request: ThroughputRequest): Ends | undefined {
+  const families: readonly Family[] = request.family === undefined ? ['ipv4', 'ipv6'] : [request.family];
+  const fits = (endpoint: HelloEndpoint, uplink: string | undefined): boolean =>
+    (request.network === undefined || endpoint.network === request.network) &&
+    (uplink === undefined || endpoint.uplink === uplink);
+  for (const family of families) {
+    for (const source of from.endpoints) {
+      if (!fits(source, request.fromUplink) || addressOf(source, family) === undefined) continue;
+      for (const sink of to.endpoints) {
+        if (!fits(sink, request.toUplink) || addressOf(sink, family) === undefined) continue;
+        if (sink.network === source.network) return { source, sink, family };
+      }
+    }
+  }
+  return undefined;
+}
