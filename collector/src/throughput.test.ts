@@ -40,7 +40,7 @@ function benchOf(section: string, fleet: readonly FullHello[] = standard): Bench
       wallMs: () => 1_000,
       random: (bytes) => Buffer.alloc(bytes, 7),
       sleep: () => Promise.resolve(),
-      logger: { ...console, info: () => undefined, warn: () => undefined, debug: () => undefined } as never,
+      logger: { ...console, info: () => undefined, warn: () => undefined, debug: () => undefined },
       bus: {
         request: async (identity, bytes) => {
           const ask = decodeAsk(bytes, identity);

@@ -14,7 +14,7 @@ export interface RunContext {
   /** A bound socket of the run's address; it belongs to who asked for it. */
   readonly fd: number;
   /** Octets handed to the network, headers included. */
-  countBytes(bytes: number): void;
+  readonly countBytes: (bytes: number) => void;
 }
 
 /** A sink that listens. */

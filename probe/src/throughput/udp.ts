@@ -163,7 +163,7 @@ export async function udpSource(
       await sleep(QUESTION_EVERY_MS);
     }
     if (received === undefined) return undefined;
-    const { bytes, timedBytes, durationNs, packets } = received as Received;
+    const { bytes, timedBytes, durationNs, packets } = received;
     return {
       status: 'done',
       ...{ sentBytes, sentPackets, durationNs, timedBytes },
