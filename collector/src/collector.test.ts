@@ -22,7 +22,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Collector } from './collector.ts';
 import { silentLogger } from './log.ts';
 import { COUNTER, GAUGE } from './series-table.ts';
-import { configOf, helloOf } from './testing/fleet.ts';
+import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
 import { MemoryBroker, MemoryBus } from './testing/memory-bus.ts';
 
 const WALL_MS = Date.UTC(2026, 0, 5, 12);
@@ -174,6 +174,42 @@ describe('planning', () => {
     await settle(1_000);
     expect(broker.plans).toHaveLength(2);
     expect(broker.asked).toContain('hello a/p');
+  });
+});
+
+describe('a path on a thin uplink', () => {
+  const thinly = (rate: string) =>
+    configOf(`
+sites: { a: { timezone: UTC }, b: { timezone: UTC }, c: { timezone: UTC } }
+uplinks: { a/dsl: { rate: ${rate} } }
+tests: { icmp: { protocol: icmp, rate: 1/s, family: ipv4 } }
+meshes: [{ shape: full, tests: [icmp] }]
+`);
+  /** The state after one measured interval and ten in which nothing was sent. */
+  async function afterAPause(rate: string): Promise<string> {
+    collector.reload(thinly(rate));
+    say(helloOf('a/p', { endpoints: [endpointOf({ uplink: 'dsl' })] }));
+    say(helloOf('b/p'));
+    await settle(1_000);
+    const dictionary = dictionaryFor(A, [B]);
+    announce(A, dictionary);
+    report(A, dictionary, [recordOf(0, [1e6])]);
+    for (let i = 0; i < 10; i += 1) {
+      await settle(10_000);
+      report(A, dictionary, [recordOf(0, [])]);
+    }
+    await settle(1_000);
+    return collector.state.stateOf(slotOf(A, B)).reason;
+  }
+
+  test('is measured seldom, which is not the same as not at all', async () => {
+    // 10 octets a second are less than its reports: once a minute is the floor, and three of its turns are 180 s.
+    expect(await afterAPause('8kbit/s')).toBe('within_objectives');
+    expect(collector.plans.uplinks()).toMatchObject([{ site: 'a', uplink: 'dsl', slowedBy: 60, fits: false }]);
+  });
+
+  test('is not measured when a turn a second has been missed for long', async () => {
+    expect(await afterAPause('1Gbit/s')).toBe('not_measured');
   });
 });
 
