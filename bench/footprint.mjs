@@ -250,9 +250,10 @@ async function firstPacketMs(
     });
     const startedMs = performance.now();
     const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: 'ignore' });
-    const atMs = await Promise.race([seen, sleep(10_000).then(() => Number.NaN)]);
-    const cpuMs = Number.isNaN(atMs) ? Number.NaN : usage(Number(child.pid)).cpuS * 1_000;
     const ended = once(child, 'exit');
+    const none = () => Number.NaN;
+    const atMs = await Promise.race([seen, ended.then(none), sleep(10_000).then(none)]);
+    const cpuMs = Number.isNaN(atMs) ? Number.NaN : usage(Number(child.pid)).cpuS * 1_000;
     child.kill('SIGKILL');
     await ended;
     return { ms: atMs - startedMs, cpuMs };
