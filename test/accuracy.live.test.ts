@@ -184,7 +184,81 @@ describe.skipIf(unavailable !== undefined)(`what the product says equals the tru
     },
     240_000,
   );
+
+  test('the score of a call is the formula on what happened to its packets', async () => {
+    const directory = makeRunDirectory();
+    cleanUps.push(() => rmSync(directory, { recursive: true, force: true }));
+    const lab = await Lab.up({ topology: starTopology(3, 1), directory, seed: 11, centre: CENTRE });
+    const mesh = new Mesh({ directory, probes: PROBES, config: voiceConfig(true), network: lab });
+    cleanUps.push(() => mesh.stop());
+    await lab.set(LINK, 'a2b', { delayUs: 60_000, loss: 0.05 });
+    await lab.set(LINK, 'b2a', { delayUs: 140_000 });
+    const capture = join(directory, 'truth.pcapng');
+    await lab.emulator.startCapture(capture);
+    await mesh.start();
+    const calls = new Map<string, Call>();
+    const look = async (): Promise<void> => {
+      const answer = await mesh.get('/api/v1/paths?src_site=site-1&limit=10');
+      for (const call of (JSON.parse(answer.body) as { paths: readonly Call[] }).paths) {
+        if (call.interval !== null && call.interval.sent > 0) calls.set(call.interval.end, call);
+      }
+    };
+    const lookUntil = async (what: string, isSo: () => boolean): Promise<void> => {
+      await mesh.until(
+        what,
+        async () => {
+          await look();
+          return isSo();
+        },
+        60_000,
+      );
+    };
+    await lookUntil('six intervals of a call', () => calls.size >= 6);
+    writeFileSync(mesh.configFile, voiceConfig(false));
+    const idleUntilMs = Date.now() + 4 * INTERVAL_S * 1_000;
+    await lookUntil('the call to be over', () => Date.now() > idleUntilMs);
+    expect(await lab.emulator.stopCapture()).toMatchObject({ missed: 0 });
+    const [from, to] = PROBES.map((probe) => wireAddress(lab.nodeOf(probe).ipv4)) as [string, string];
+    const path = { protocol: 'udp', family: 'ipv4', from, to, warmsUp: true } as const;
+    const truth = wireTruthOf(readCapture(capture), path, edgesOf('site-1', 'site-2'));
+    expect(truth.lostForward).toBeGreaterThan(0);
+    for (const { interval, totals, mos } of calls.values()) {
+      const { sent, lost, meanRttSeconds } = interval!;
+      // Its probes are the latest of those that were counted by then.
+      const probes = truth.wasLost.slice(totals.sent - sent, totals.sent);
+      expect({ sent, lost }).toEqual({ sent: probes.length, lost: probes.filter(Boolean).length });
+      expect(mos).toBeCloseTo(scoreOf((meanRttSeconds! * 1_000) / 2 + 40 + 20, (100 * lost) / sent), 9);
+    }
+  }, 180_000);
 });
+
+/** What the API says of the one path of a call. */
+interface Call {
+  readonly interval: {
+    readonly end: string;
+    readonly sent: number;
+    readonly lost: number;
+    readonly meanRttSeconds: number | null;
+  } | null;
+  readonly totals: { readonly sent: number };
+  readonly mos: number | null;
+}
+
+const voiceConfig = (measuring: boolean): string => `
+interval: ${INTERVAL_S}s
+sites: { site-1: {}, site-2: {}, site-3: {} }
+tests:
+  voice: { protocol: udp, class: EF, size: 160, rate: 50/s, family: ipv4, routes: off, voice: { jitterBuffer: 40ms } }
+meshes:
+  ${measuring ? '- { shape: full, tests: [voice] }' : '[]'}
+`;
+
+/** Mean opinion score of G.711 with concealment, ITU-T G.107: mouth to ear in ms, random loss in percent. */
+function scoreOf(delayMs: number, lossPercent: number): number {
+  const rating =
+    93.2 - 0.024 * delayMs - 0.11 * Math.max(0, delayMs - 177.3) - (95 * lossPercent) / (lossPercent + 25.1);
+  return 1 + 0.035 * rating + 7e-6 * rating * (rating - 60) * (100 - rating);
+}
 
 /**
  * How long the machine kept the emulator waiting at worst. As long may a packet have waited between the emulator's stamp

@@ -144,6 +144,7 @@ describe('the truth of a path', () => {
       reordered: 0,
       // 21 ms less the 1 ms at the far end
       rttsNs: [20_000 * US, 20_000 * US],
+      wasLost: [true, false, true, true, false, true],
     });
   });
 

@@ -43,6 +43,8 @@ export interface WireTruth {
    * between leaving it at the far end and entering it again, which the answerer reports.
    */
   readonly rttsNs: readonly number[];
+  /** Of each probe that was sent, in order of sending: whether it was lost. */
+  readonly wasLost: readonly boolean[];
 }
 
 /** A probe's packet as it lies on the wire. Addresses are those of the probe, also for an answer. */
@@ -203,6 +205,7 @@ export function wireTruthOf(
     lostBeforeFirst: sent.filter(({ seq }) => seq < firstAnswered!).length,
     duplicates: answered.reduce((sum, { returned }) => sum + returned.length - 1, 0),
     reordered: countReordered(answered),
+    wasLost: [...sent].sort((a, b) => a.seq - b.seq).map((probe) => !isAnswered(probe)),
     rttsNs: answered.map((probe) => roundTripNs(probe, path.protocol)).sort((a, b) => a - b),
   };
 }
