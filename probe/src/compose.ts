@@ -198,7 +198,7 @@ export async function startProbe(
       watch,
       domains,
       inDomains: native === undefined ? undefined : { domains, native },
-      isRefused: (planned) => domains.refusalOf(planned) !== undefined,
+      ...(domains.isEmpty ? {} : { isRefused: (planned) => domains.refusalOf(planned) !== undefined }),
     }),
     engine,
     watch,

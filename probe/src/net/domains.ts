@@ -66,6 +66,11 @@ export class Domains implements DomainLookup {
     }
   }
 
+  /** True when every session is where the process is. */
+  get isEmpty(): boolean {
+    return this.#entries.size === 0;
+  }
+
   /** Every domain that could be entered. */
   get handles(): readonly DomainHandle[] {
     return [...this.#entries.values()].flatMap(({ handle }) => handle ?? []);
@@ -144,7 +149,9 @@ export class Domains implements DomainLookup {
   }
 
   #entryOf(network: string, uplink: string, address: string | undefined): Entry | undefined {
-    return address === undefined ? undefined : this.#byAddress.get(addressKey(network, uplink, address));
+    return address === undefined || this.isEmpty
+      ? undefined
+      : this.#byAddress.get(addressKey(network, uplink, address));
   }
 }
 
