@@ -4,7 +4,7 @@
  * the machine. Needs root, g++ (the capture and an answerer of UDP) and the Debian packages fping, iputils-ping,
  * prometheus-blackbox-exporter and prometheus-smokeping-prober.
  *
- *   node bench/engine.mjs [--full] [--costs]
+ *   node bench/engine.mjs [--full] [--costs | --errors-of TOOL]
  *
  * Bars: 3 us of error at p99 (5 us at a fifth of a CPU; 50 us for TCP handshakes); 100,000 ICMP probes/s with none lost; a probe costs at most 0.9 of fping's at its burst and
  * half of fping's at 5,000/s; 1,000 hosts once a second for a fiftieth of smokeping_prober; 150,000 UDP probes/s.
@@ -32,6 +32,7 @@ const HOSTS = Array.from({ length: 1_000 }, (_, i) => `198.18.${64 + (i >> 8)}.$
 const SMOKEPING_START_S = 15;
 const SMOKEPING_S = 30;
 const full = process.argv.includes('--full');
+const errorsOnlyOf = process.argv.includes('--errors-of') ? String(process.argv.at(-1)) : '';
 const SECONDS = full ? 60 : 10;
 const ROUNDS = full ? 5 : 3;
 const ERROR_PROBES = 600;
@@ -556,7 +557,7 @@ try {
         children.push(spawn(process.execPath, ['-e', 'for (;;) Math.sqrt(2)'], { stdio: 'ignore' }));
       }
     }
-    for (const tool of Object.keys(TOOLS)) {
+    for (const tool of Object.keys(TOOLS).filter((name) => name.includes(errorsOnlyOf))) {
       if (churn && !tool.includes(' engine') && !tool.includes('TCP')) continue;
       /** @type {number[][]} */
       const runs = [];
@@ -576,6 +577,10 @@ try {
   listener.kill();
   printTable(['condition', 'tool', 'samples', 'p1', 'p50', 'p99', 'bar at p99'], rows);
 
+  if (errorsOnlyOf !== '') {
+    cleanUp();
+    process.exit(0);
+  }
   console.log('\nProbes a second, and what they cost\n');
   // Without this the far side does its work within the sender's system call, as no other machine would.
   const far = '/sys/class/net/far/queues/rx-0/rps_cpus';
