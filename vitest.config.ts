@@ -22,6 +22,8 @@ export default defineConfig({
           name: 'unit',
           include: ['{shared,probe,collector,lab}/src/**/*.test.ts', 'test/**/*.test.ts'],
           exclude: ['**/*.live.test.ts', '**/dist/**', '**/node_modules/**'],
+          // Fuzzing of a few seconds must not fail on a machine that does other things.
+          testTimeout: 30_000,
         },
       },
       {
