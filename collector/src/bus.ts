@@ -69,6 +69,8 @@ export interface Bus {
   start(handlers: BusHandlers): void;
   /** Stored as the last plan of its subject. Rejects when the broker did not take it. */
   publishPlan(identity: Identity, bytes: Uint8Array): Promise<void>;
+  /** Said once; a probe that did not hear it is told again with the next. */
+  publishCommit(identity: Identity, bytes: Uint8Array): void;
   ask(identity: Identity, bytes: Uint8Array): void;
   /** Asks and waits for the answer. Rejects when none comes in time. */
   request(identity: Identity, bytes: Uint8Array, timeoutMs: number): Promise<Uint8Array>;
@@ -115,9 +117,12 @@ export class NatsBus implements Bus {
     await this.#jetstream.publish(subjectOf('plan', identity), bytes, { timeout: REQUEST_TIMEOUT_MS });
   }
 
+  publishCommit(identity: Identity, bytes: Uint8Array): void {
+    this.#publish('commit', identity, bytes);
+  }
+
   ask(identity: Identity, bytes: Uint8Array): void {
-    if (this.#connection === undefined || this.#connection.isClosed()) return;
-    this.#connection.publish(subjectOf('ask', identity), bytes);
+    this.#publish('ask', identity, bytes);
   }
 
   async request(identity: Identity, bytes: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
@@ -279,6 +284,11 @@ export class NatsBus implements Bus {
       duplicate_window: nanos(DUPLICATE_WINDOW_MS),
     });
     return [reports, state];
+  }
+
+  #publish(kind: SubjectKind, identity: Identity, bytes: Uint8Array): void {
+    if (this.#connection === undefined || this.#connection.isClosed()) return;
+    this.#connection.publish(subjectOf(kind, identity), bytes);
   }
 
   #isClosed(): boolean {

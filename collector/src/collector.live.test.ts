@@ -1,7 +1,6 @@
 /** The built collector against a real nats-server, fed by simulated probes; promtool reads what it exposes. */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -22,6 +21,7 @@ import {
 } from '@wanscope/shared';
 import { recordOf, reportOf } from '@wanscope/shared/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { freePort, samplesOf, Service, sumOf as sum, until } from './testing/live.ts';
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
 const INTERVAL_MS = 1_000;
@@ -46,31 +46,6 @@ exposition: { pathFamilies: full, pathHistograms: true }
 /** One second of a probe: five round trips of 10, 11, 12, 13 and 14 ms, 60 ms in all. */
 const RTTS_NS = [10e6, 11e6, 12e6, 13e6, 14e6];
 const RTT_SUM_S = 0.06;
-
-class Service {
-  process: ChildProcess | undefined;
-  log = '';
-  readonly #command: readonly string[];
-
-  constructor(command: readonly string[]) {
-    this.#command = command;
-  }
-
-  start(): void {
-    const [program, ...args] = this.#command;
-    this.process = spawn(program!, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-    this.process.stdout?.on('data', (chunk: Buffer) => (this.log += chunk.toString()));
-    this.process.stderr?.on('data', (chunk: Buffer) => (this.log += chunk.toString()));
-  }
-
-  async stop(signal: NodeJS.Signals): Promise<number | null> {
-    const child = this.process;
-    if (child?.exitCode !== null) return child?.exitCode ?? null;
-    const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
-    child.kill(signal);
-    return exited;
-  }
-}
 
 class SimulatedProbe {
   readonly identity: Identity;
@@ -146,23 +121,6 @@ class SimulatedProbe {
   }
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
-}
-
-async function until(what: string, holds: () => Promise<boolean>, patienceMs = 15_000): Promise<void> {
-  const deadline = Date.now() + patienceMs;
-  while (!(await holds().catch(() => false))) {
-    if (Date.now() > deadline) throw new Error(`waited ${patienceMs} ms for ${what}`);
-    await sleep(100);
-  }
-}
-
 const broken = spawnSync('nats-server', ['--version']).error;
 
 describe.skipIf(broken !== undefined)('the collector with a broker', () => {
@@ -182,17 +140,8 @@ describe.skipIf(broken !== undefined)('the collector with a broker', () => {
   const metrics = async (): Promise<Map<string, number>> => {
     const { status, body } = await get('/metrics');
     if (status !== 200) throw new Error(`metrics answer ${status}`);
-    return new Map(
-      body
-        .split('\n')
-        .filter((line) => line !== '' && !line.startsWith('#'))
-        .map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]),
-    );
+    return samplesOf(body);
   };
-  const sum = (samples: ReadonlyMap<string, number>, family: string, ...labels: readonly string[]): number =>
-    [...samples]
-      .filter(([name]) => name.startsWith(`${family}{`) && labels.every((label) => name.includes(label)))
-      .reduce((total, [, value]) => total + value, 0);
   const ready = (): Promise<void> => until('readiness', async () => (await get('/-/ready')).status === 200);
   const reconnect = async (port: number): Promise<void> => {
     await until('the broker', async () => {

@@ -7,6 +7,7 @@ import {
   decodeHello,
   decodePlan,
   encodeAsk,
+  encodeCommit,
   formatIdentity,
   NS_PER_MS,
   RejectedMessage,
@@ -18,6 +19,7 @@ import type { Bus, BusHandlers, BusMessage, StreamFacts } from './bus.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
 import type { CollectorHealth } from './exposition/fleet-families.ts';
 import { Ingest } from './ingest.ts';
+import { Keeper } from './keeper.ts';
 import type { Logger } from './log.ts';
 import { isInMaintenance } from './maintenance.ts';
 import { PlanBook } from './plan-book.ts';
@@ -26,11 +28,9 @@ import { Registry, type RegistrySettings, type Transition } from './registry.ts'
 import { GAUGE } from './series-table.ts';
 import { siteReachability } from './site-reach.ts';
 import {
-  decodeSnapshot,
   captureSnapshot,
-  readSnapshot,
-  UnusableSnapshot,
-  writeSnapshot,
+  decodeSnapshot,
+  type SavedCounters,
   type SnapshotHead,
   type StreamPosition,
 } from './snapshot.ts';
@@ -39,7 +39,6 @@ import { ThroughputDesk } from './throughput.ts';
 
 const TICK_MS = 1_000;
 const PLAN_DELAY_MS = 200;
-const SNAPSHOT_EVERY_MS = 10_000;
 const MAINTENANCE_EVERY_MS = 10_000;
 /** Sequence numbers are kept for longer than the report stream can replay them. */
 const FORGET_INTAKE_AFTER_MS = 25 * 3_600_000;
@@ -70,6 +69,7 @@ export class Collector {
   readonly exposition: Exposition;
   readonly #options: CollectorOptions;
   readonly #logger: Logger;
+  readonly #keeper: Keeper;
   readonly #startedAtMs: number;
   #config: OperatorConfig;
   #position: StreamPosition | undefined;
@@ -83,9 +83,7 @@ export class Collector {
   #maintenance: ReadonlyMap<string, boolean> = new Map();
   #maintenanceAtMs = Number.NEGATIVE_INFINITY;
   #reload: { successful: boolean; atMs: number; problems: readonly string[] };
-  #snapshot = { writtenAtMs: undefined as number | undefined, bytes: 0, durationMs: 0, failures: 0, durable: false };
-  #snapshotDueMonoMs = 0;
-  #writing: Promise<void> | undefined;
+  #commitsSent = 0;
   readonly #uplinksTold = new Map<string, string>();
   #publishing = false;
   #cancelTick: (() => void) | undefined;
@@ -102,7 +100,16 @@ export class Collector {
     const policies = new PolicyIndex(options.config);
     this.state = new MeasurementState((src, dst, test) => policies.of(src, dst, test));
     this.registry = new Registry(clock, registrySettings(options.config));
+    this.#keeper = new Keeper({
+      stateDir: options.stateDir,
+      clock,
+      logger: options.logger,
+      capture: (generation) => captureSnapshot(this.state, this.#head(generation)),
+      mark: () => ({ position: this.#resumePosition(), counters: this.#counters() }),
+      settle: () => this.#settle(),
+    });
     this.ingest = new Ingest({
+      journal: this.#keeper,
       state: this.state,
       registry: this.registry,
       logger: options.logger,
@@ -170,17 +177,17 @@ export class Collector {
       missedMessages: this.#missedMessages,
       configReloadSuccessful: this.#reload.successful,
       configReloadedAtMs: this.#reload.atMs,
-      snapshot: this.#snapshot,
+      snapshot: this.#keeper.health,
+      commitsSent: this.#commitsSent,
       eventLoopDelayMs: process?.eventLoopDelayMs(),
       residentBytes: process?.residentBytes() ?? 0,
       cpuSeconds: process?.cpuSeconds() ?? 0,
     };
   }
 
-  /** Restores the last snapshot, then connects and runs until `stop`. */
+  /** Restores the last snapshot and the journal behind it, then connects and runs until `stop`. */
   async start(): Promise<void> {
     await this.#restore();
-    this.#snapshotDueMonoMs = this.#monoMs() + SNAPSHOT_EVERY_MS;
     this.#refreshMaintenance();
     this.#options.bus.start(this.#handlers());
     this.#scheduleTick();
@@ -193,8 +200,12 @@ export class Collector {
     this.#cancelTick?.();
     this.#cancelPlan?.();
     await this.#options.bus.close();
-    await this.#writing;
-    await this.#writeSnapshot();
+    await this.#keeper.stop();
+  }
+
+  /** Resolves when what is being written to disk now is written, or has failed. */
+  persisted(): Promise<void> {
+    return this.#keeper.settled();
   }
 
   /** Takes a new configuration; plans and verdicts follow. */
@@ -249,8 +260,11 @@ export class Collector {
     if (known?.created !== stream.created || stream.lastSeq < known.seq) {
       if (known !== undefined) {
         this.#logger.warn({ stream: stream.name }, 'the report stream is a new one: reading it from its first message');
+        this.ingest.streamReplaced();
       }
-      this.#position = { stream: stream.name, created: stream.created, seq: 0 };
+      // A stream that was put back as it was once has the same time of creation, and is another one all the same.
+      const rewound = known?.created === stream.created ? (known.rewound ?? 0) + 1 : 0;
+      this.#position = { stream: stream.name, created: stream.created, seq: 0, ...(rewound > 0 && { rewound }) };
       return 0;
     }
     const resumeAfter = this.ingest.resumeAfter(known.seq);
@@ -258,6 +272,7 @@ export class Collector {
       const missed = stream.firstSeq - resumeAfter - 1;
       this.#missedMessages += missed;
       this.#logger.warn({ missed }, 'the report stream discarded messages before they were read');
+      this.#position = { ...known, seq: Math.max(known.seq, stream.firstSeq - 1) };
     }
     return resumeAfter;
   }
@@ -290,6 +305,10 @@ export class Collector {
       const hello = decodeHello(message.data, identity);
       const ageMs = Math.max(0, this.#options.clock.wallMs() - message.storedAtMs);
       this.registry.hello(identity, hello, ageMs);
+      if (hello.kind === 'full' && hello.spool !== undefined) {
+        this.ingest.spoolNamed(identity);
+        this.#keeper.commitSoon();
+      }
       if (hello.kind === 'full') this.plans.probeRuns(identity, hello.planVersion);
       this.#planSoon();
     } catch (error) {
@@ -326,10 +345,7 @@ export class Collector {
       this.plans.renew(nowMs, this.#config.planExpiryMs);
       this.#plan();
     }
-    if (this.#monoMs() >= this.#snapshotDueMonoMs && this.#writing === undefined) {
-      this.#snapshotDueMonoMs = this.#monoMs() + SNAPSHOT_EVERY_MS;
-      this.#writing = this.#writeSnapshot().finally(() => (this.#writing = undefined));
-    }
+    this.#keeper.tick();
   }
 
   #follow({ identity, from, to }: Transition, nowMs: number): void {
@@ -457,78 +473,84 @@ export class Collector {
   }
 
   async #restore(): Promise<void> {
-    const { stateDir, clock } = this.#options;
-    if (stateDir === undefined) return;
-    try {
-      const bytes = await readSnapshot(stateDir);
-      if (bytes === undefined) return;
+    const { clock } = this.#options;
+    let restoredAtMs = clock.wallMs();
+    const mark = await this.#keeper.restore((bytes) => {
       const head = decodeSnapshot(bytes, this.state);
       this.#restoreHead(head);
+      restoredAtMs = head.writtenAtMs;
       const ageMs = clock.wallMs() - head.writtenAtMs;
       this.#logger.info({ paths: this.state.paths.size, ageMs, position: head.position }, 'state restored');
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      const refused = error instanceof UnusableSnapshot;
-      this.#logger.error({ stateDir, reason, refused }, 'the snapshot cannot be used; counters start from zero');
+      return head.journal;
+    }, this.ingest);
+    if (mark !== undefined) {
+      this.#position = mark.position;
+      this.#restoreCounters(mark.counters);
+    }
+    // Whoever reported before is known, so that it can be missed.
+    for (const { identity, lastIntervalEndMs, slots } of this.ingest.intakes.values()) {
+      if (lastIntervalEndMs === undefined && slots.size === 0) continue;
+      this.registry.heard(identity, Math.max(0, clock.wallMs() - (lastIntervalEndMs ?? restoredAtMs)));
     }
   }
 
   #restoreHead(head: SnapshotHead): void {
-    const { clock } = this.#options;
     this.#position = head.position;
     this.plans.restore(head.plans);
     this.ingest.restore(head.intakes);
     this.state.flows.restore(head.flows ?? [], (key) => this.state.paths.find(key));
     this.state.routes.restore(head.routes ?? [], (key) => this.state.paths.find(key));
-    const { messages, rejected, missedMessages, ...totals } = head.counters;
-    for (const [kind, count] of messages) this.ingest.counters.messages.set(kind as 'report', count);
-    for (const [key, count] of rejected) this.ingest.counters.rejected.set(key, count);
-    Object.assign(this.ingest.counters, totals);
+    this.#restoreCounters(head.counters);
+  }
+
+  #restoreCounters({ messages, rejected, missedMessages, ...totals }: SavedCounters): void {
+    const { counters } = this.ingest;
+    counters.messages.clear();
+    counters.rejected.clear();
+    for (const [kind, count] of messages) counters.messages.set(kind as 'report', count);
+    for (const [key, count] of rejected) counters.rejected.set(key, count);
+    Object.assign(counters, totals);
     this.#missedMessages = missedMessages;
-    // Whoever reported before is known, so that it can be missed.
-    for (const { identity, lastIntervalEndMs, slots } of this.ingest.intakes.values()) {
-      if (lastIntervalEndMs === undefined && slots.size === 0) continue;
-      this.registry.heard(identity, Math.max(0, clock.wallMs() - (lastIntervalEndMs ?? head.writtenAtMs)));
-    }
   }
 
-  async #writeSnapshot(): Promise<void> {
-    const { stateDir, clock } = this.#options;
-    if (stateDir === undefined) return;
-    const startedMs = this.#monoMs();
-    const writtenAtMs = clock.wallMs();
-    const counts = this.ingest.sequenceCounts();
-    const body = captureSnapshot(this.state, this.#head(writtenAtMs));
-    try {
-      const bytes = await writeSnapshot(stateDir, body);
-      this.ingest.markCommitted(counts);
-      const durationMs = this.#monoMs() - startedMs;
-      this.#snapshot = { ...this.#snapshot, writtenAtMs, bytes, durationMs, durable: true };
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      if (this.#snapshot.failures === 0 || this.#snapshot.durable) {
-        this.#logger.error({ stateDir, reason }, 'no snapshot can be written: counters live in memory only');
-      }
-      this.#snapshot = { ...this.#snapshot, failures: this.#snapshot.failures + 1, durable: false };
-    }
-  }
-
-  #head(writtenAtMs: number): SnapshotHead {
-    const { messages, rejected, lagSeconds: _lag, lastReportStoredAtMs: _last, ...totals } = this.ingest.counters;
+  /** What probes are told once everything counted so far is on disk. */
+  #settle(): { readonly done: () => void } {
     const position = this.#position;
+    // While what was in the stream at the start is still being read, a gap says nothing.
+    const isTold = this.#connected && this.#reportsCaughtUp && position !== undefined;
+    const stream = isTold ? { created: streamName(position), readTo: position.seq } : undefined;
+    const settled = this.ingest.settle(stream);
     return {
-      writtenAtMs,
-      position: position && { ...position, seq: this.ingest.resumeAfter(position.seq) },
+      done: () => {
+        for (const commit of settled.done()) {
+          this.#options.bus.publishCommit(commit, encodeCommit(commit));
+          this.#commitsSent += 1;
+        }
+      },
+    };
+  }
+
+  /** Behind which a collector that starts again has to read. */
+  #resumePosition(): StreamPosition | undefined {
+    const position = this.#position;
+    return position && { ...position, seq: this.ingest.resumeAfter(position.seq) };
+  }
+
+  #counters(): SavedCounters {
+    const { messages, rejected, lagSeconds: _lag, lastReportStoredAtMs: _last, ...totals } = this.ingest.counters;
+    return { ...totals, messages: [...messages], rejected: [...rejected], missedMessages: this.#missedMessages };
+  }
+
+  #head(journal: number): SnapshotHead {
+    return {
+      writtenAtMs: this.#options.clock.wallMs(),
+      position: this.#resumePosition(),
+      journal,
       intakes: this.ingest.save(),
       plans: this.plans.save(),
       flows: this.state.flows.save((slot) => this.state.paths.keyOf(slot)),
       routes: this.state.routes.save((slot) => this.state.paths.keyOf(slot)),
-      counters: {
-        ...totals,
-        messages: [...messages],
-        rejected: [...rejected],
-        missedMessages: this.#missedMessages,
-      },
+      counters: this.#counters(),
     };
   }
 
@@ -543,4 +565,9 @@ function registrySettings(config: OperatorConfig): RegistrySettings {
     leaveAfterMs: config.leaveAfterMs,
     isConfigured: (site) => config.autoSites || config.sites.has(site),
   };
+}
+
+/** Tells one stream from the next, and from itself as it was. */
+function streamName({ created, rewound }: StreamPosition): string {
+  return rewound === undefined ? created : `${created}#${rewound}`;
 }

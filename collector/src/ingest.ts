@@ -8,7 +8,10 @@ import {
   dictionaryOf,
   formatIdentity,
   isDictionary,
+  MAX_BOOTS,
+  peekReport,
   RejectedMessage,
+  type Commit,
   type Dictionary,
   type Identity,
   type RejectCause,
@@ -16,6 +19,8 @@ import {
   type SelfReport,
   type SubjectKind,
 } from '@wanscope/shared';
+import { commitOf, missingIn } from './commits.ts';
+import type { JournalReader, Refusal } from './journal.ts';
 import type { Logger } from './log.ts';
 import type { Registry } from './registry.ts';
 import { SequenceSet, type SequenceRange } from './sequence-set.ts';
@@ -33,7 +38,9 @@ const MAX_PARKED_REPORTS = 4_096;
 const MAX_PARKED_BYTES = 64 * 1024 * 1024;
 const PARKED_FOR_MS = 600_000;
 const MAX_DICTIONARIES = 8;
-const MAX_BOOTS = 16;
+/** Refused numbers that are kept for each boot until the probe has settled them. */
+const MAX_REFUSED = 1_024;
+const MAX_GIVEN_UP_ONCE = 10_000;
 const ASK_AGAIN_MS = 10_000;
 const NO_PATHS_HASH = dictionaryOf([]).hash;
 
@@ -47,10 +54,23 @@ export interface ReportMessage {
   readonly storedAtMs: number;
 }
 
+/** What is counted, in order, so that it can be counted anew from the same state. */
+export interface IngestJournal {
+  message(message: ReportMessage, takenAtMs: number): void;
+  refusal(refusal: Refusal): void;
+  /** Paths of one source were forgotten, by their keys. */
+  release(identity: Identity, keys: readonly string[]): void;
+}
+
 interface Boot {
+  /** Counted, or given up by the probe: what comes of it again is a copy. */
   readonly sequences: SequenceSet;
-  /** Sequence numbers that a written snapshot holds. */
-  committed: number;
+  /** Came and will never be counted. */
+  readonly refused: Map<number, RejectCause>;
+  /** Everything below it is settled at the probe. */
+  floor: number;
+  /** `Intake.changes` when it last changed. */
+  changedAt: number;
   /** Highest seq whose usage was read, and its totals by `uplink|purpose`. */
   usageSeq: number;
   usage: Map<string, number>;
@@ -79,6 +99,14 @@ export interface Intake {
   clockAheadMs: number;
   /** Octets by `uplink|purpose`, over all boots. */
   readonly usedBytes: Map<string, number>;
+  /** Reports counted, over all boots, and how many of them are on disk. */
+  counted: number;
+  committed: number;
+  /** Grows with whatever a commit would say; `told` is what the last one covered. */
+  changes: number;
+  told: number;
+  /** Numbers that the last commit named as missing. */
+  missing: number;
 }
 
 /** The part of an intake that a snapshot keeps. */
@@ -88,6 +116,9 @@ export interface SavedIntake {
   readonly boots: readonly {
     readonly bootId: string;
     readonly ranges: readonly SequenceRange[];
+    /** Absent in snapshots of collectors that committed nothing. */
+    readonly refused?: readonly (readonly [number, RejectCause])[];
+    readonly floor?: number;
     readonly usageSeq: number;
     readonly usage: readonly (readonly [string, number])[];
   }[];
@@ -98,6 +129,8 @@ export interface SavedIntake {
   readonly self: SelfReport;
   readonly lastIntervalEndMs: number | undefined;
   readonly usedBytes: readonly (readonly [string, number])[];
+  /** Absent in snapshots of collectors that committed nothing. */
+  readonly counted?: number;
 }
 
 export interface IngestCounters {
@@ -118,6 +151,8 @@ export interface IngestCounters {
 
 interface Parked {
   readonly message: ReportMessage;
+  readonly bootId: string;
+  readonly seq: number;
   readonly hash: string;
   readonly parkedAtMs: number;
 }
@@ -128,9 +163,11 @@ export interface IngestOptions {
   readonly logger: Logger;
   readonly wallMs: () => number;
   readonly ask: (identity: Identity, want: 'hello' | 'dictionary') => void;
+  /** Undefined: what is counted is kept in memory only. */
+  readonly journal?: IngestJournal | undefined;
 }
 
-export class Ingest {
+export class Ingest implements JournalReader {
   readonly counters: IngestCounters = {
     messages: new Map(),
     rejected: new Map(),
@@ -145,9 +182,15 @@ export class Ingest {
   };
   readonly intakes = new Map<string, Intake>();
   readonly #options: IngestOptions;
+  /** By position in the stream; below zero for what came from a stream that is no more. */
   readonly #parked = new Map<number, Parked>();
+  /** Reports that once waited too long for their dictionary: they may come a second time, with it. */
+  readonly #givenUpOnce = new Set<string>();
   readonly #askedAtMs = new Map<string, number>();
   #parkedBytes = 0;
+  #orphans = 0;
+  /** The time of the message being counted anew from the journal. */
+  #replayedAtMs: number | undefined;
 
   constructor(options: IngestOptions) {
     this.#options = options;
@@ -160,8 +203,19 @@ export class Ingest {
   /** Position from which a restarted collector must read again: just before the oldest parked report. */
   resumeAfter(lastSeq: number): number {
     let lowest = lastSeq + 1;
-    for (const streamSeq of this.#parked.keys()) lowest = Math.min(lowest, streamSeq);
+    for (const streamSeq of this.#parked.keys()) if (streamSeq > 0) lowest = Math.min(lowest, streamSeq);
     return lowest - 1;
+  }
+
+  /** The stream is another one: what is parked keeps waiting, and has no position any more. */
+  streamReplaced(): void {
+    const parked = [...this.#parked.values()];
+    this.#parked.clear();
+    for (const entry of parked) {
+      this.#orphans += 1;
+      const streamSeq = -this.#orphans;
+      this.#parked.set(streamSeq, { ...entry, message: { ...entry.message, streamSeq } });
+    }
   }
 
   count(kind: SubjectKind | 'dictionary'): void {
@@ -186,12 +240,68 @@ export class Ingest {
     const kind = isDictionary(message.data) ? 'dictionary' : 'report';
     this.count(kind);
     try {
-      if (kind === 'dictionary') this.#takeDictionary(message.identity, message.data);
+      if (kind === 'dictionary') this.#takeDictionary(message.identity, message);
       else this.#takeReport(message);
     } catch (error) {
       if (!(error instanceof RejectedMessage)) throw error;
       this.reject(kind, message.identity, error);
+      if (kind === 'report') this.#settleRefused(message, error.rejectCause);
     }
+  }
+
+  /** Counts a message of the journal anew: what was counted once is not doubted again. */
+  message(message: ReportMessage, takenAtMs: number): void {
+    this.#replayedAtMs = takenAtMs;
+    try {
+      if (isDictionary(message.data)) this.#takeDictionary(message.identity, message);
+      else this.#takeReport(message);
+    } catch (error) {
+      if (!(error instanceof RejectedMessage)) throw error;
+      this.reject('report', message.identity, error);
+    } finally {
+      this.#replayedAtMs = undefined;
+    }
+  }
+
+  refusal({ identity, bootId, seq, cause }: Refusal): void {
+    this.#refuse(this.#intake(identity), bootId, seq, cause);
+  }
+
+  release(identity: Identity, keys: readonly string[]): void {
+    const { paths } = this.#options.state;
+    const slots = keys.flatMap((key) => paths.find(key) ?? []);
+    this.#release(this.#intake(identity), slots);
+  }
+
+  /** A probe said what it holds: it is to be told what of that is counted. */
+  spoolNamed(identity: Identity): void {
+    if (!this.#options.registry.isConfigured(identity.site)) return;
+    this.#intake(identity).changes += 1;
+  }
+
+  /**
+   * What is to be committed once everything counted so far is on disk. `done` is called then: it notes it, and gives the
+   * commits to be sent; what is not sent is committed the next time.
+   */
+  settle(stream: Commit['stream'] | undefined): { readonly done: () => readonly Commit[] } {
+    const counts: (readonly [Intake, number])[] = [];
+    const commits: (readonly [Intake, number, Commit])[] = [];
+    const parked = stream === undefined ? undefined : this.#parkedNumbers();
+    for (const [key, intake] of this.intakes) {
+      if (intake.committed !== intake.counted) counts.push([intake, intake.counted]);
+      if (parked === undefined || stream === undefined || intake.told === intake.changes) continue;
+      commits.push([intake, intake.changes, this.#commitOf(intake, stream, parked.get(key))]);
+    }
+    return {
+      done: () => {
+        for (const [intake, counted] of counts) intake.committed = counted;
+        return commits.flatMap(([intake, changes, commit]) => {
+          intake.told = changes;
+          intake.missing = missingIn(commit);
+          return commit.boots.length === 0 ? [] : [commit];
+        });
+      },
+    };
   }
 
   /** Frees what waited too long for its dictionary, and paths their source no longer names. */
@@ -200,6 +310,7 @@ export class Ingest {
       if (nowMs - parked.parkedAtMs <= PARKED_FOR_MS) continue;
       this.#unpark(streamSeq);
       this.#rejectParked(parked, 'its dictionary never came');
+      this.#giveUp(parked);
     }
     const { state } = this.#options;
     for (const intake of this.intakes.values()) {
@@ -213,6 +324,16 @@ export class Ingest {
 
   /** Forgets paths of one source. */
   releasePaths(intake: Intake, slots: readonly number[]): void {
+    const { journal, state } = this.#options;
+    if (slots.length === 0) return;
+    journal?.release(
+      intake.identity,
+      slots.flatMap((slot) => state.paths.keyOf(slot) ?? []),
+    );
+    this.#release(intake, slots);
+  }
+
+  #release(intake: Intake, slots: readonly number[]): void {
     const { state } = this.#options;
     const gone = new Set(slots);
     for (const { slots: indexed } of intake.dictionaries.values()) {
@@ -229,31 +350,14 @@ export class Ingest {
     return this.intakes.get(formatIdentity(identity));
   }
 
-  /** The sequence numbers of every boot as they are now; `markCommitted` with it once they are on disk. */
-  sequenceCounts(): Map<string, Map<string, number>> {
-    return new Map(
-      [...this.intakes].map(([key, intake]) => [
-        key,
-        new Map([...intake.boots].map(([bootId, boot]) => [bootId, boot.sequences.size])),
-      ]),
-    );
-  }
-
-  markCommitted(counts: ReadonlyMap<string, ReadonlyMap<string, number>>): void {
-    for (const [key, boots] of counts) {
-      for (const [bootId, size] of boots) {
-        const boot = this.intakes.get(key)?.boots.get(bootId);
-        if (boot !== undefined) boot.committed = size;
-      }
-    }
-  }
-
   save(): SavedIntake[] {
     return [...this.intakes.values()].map((intake) => ({
       ...intake.identity,
       boots: [...intake.boots].map(([bootId, boot]) => ({
         bootId,
         ranges: boot.sequences.ranges(),
+        refused: [...boot.refused],
+        floor: boot.floor,
         usageSeq: boot.usageSeq,
         usage: [...boot.usage],
       })),
@@ -264,6 +368,7 @@ export class Ingest {
       self: intake.self,
       lastIntervalEndMs: intake.lastIntervalEndMs,
       usedBytes: [...intake.usedBytes],
+      counted: intake.counted,
     }));
   }
 
@@ -279,10 +384,19 @@ export class Ingest {
     });
     for (const entry of saved) {
       const intake = this.#intake({ site: entry.site, probe: entry.probe });
-      for (const { bootId, ranges, usageSeq, usage } of entry.boots) {
-        const sequences = new SequenceSet(undefined, ranges);
-        intake.boots.set(bootId, { sequences, committed: sequences.size, usageSeq, usage: new Map(usage) });
+      for (const { bootId, ranges, refused, floor, usageSeq, usage } of entry.boots) {
+        intake.boots.set(bootId, {
+          sequences: new SequenceSet(undefined, ranges),
+          refused: new Map(refused),
+          floor: floor ?? 1,
+          changedAt: intake.changes,
+          usageSeq,
+          usage: new Map(usage),
+        });
       }
+      const known = [...intake.boots.values()].reduce((sum, { sequences }) => sum + sequences.size, 0);
+      intake.counted = entry.counted ?? known;
+      intake.committed = intake.counted;
       for (const paths of entry.dictionaries) this.#know(intake, dictionaryOf(paths));
       intake.currentHash = entry.currentHash;
       intake.currentStartMs = entry.currentStartMs;
@@ -297,11 +411,14 @@ export class Ingest {
     }
   }
 
-  #takeDictionary(identity: Identity, data: Uint8Array): void {
-    const dictionary = decodeDictionary(data, identity);
+  #takeDictionary(identity: Identity, message: ReportMessage): void {
+    const dictionary = decodeDictionary(message.data, identity);
     this.#requireConfigured(identity);
     const intake = this.#intake(identity);
-    if (!intake.dictionaries.has(dictionary.hash)) this.#know(intake, dictionary);
+    if (!intake.dictionaries.has(dictionary.hash)) {
+      this.#know(intake, dictionary);
+      this.#write(message);
+    }
     for (const [streamSeq, parked] of this.#parked) {
       if (parked.hash !== dictionary.hash) continue;
       if (formatIdentity(parked.message.identity) !== formatIdentity(identity)) continue;
@@ -311,6 +428,7 @@ export class Ingest {
       } catch (error) {
         if (!(error instanceof RejectedMessage)) throw error;
         this.reject('report', identity, error);
+        this.#settleRefused(parked.message, error.rejectCause);
       }
     }
   }
@@ -321,20 +439,23 @@ export class Ingest {
     const report = decodeReport(message.data);
     const startMs = report.intervalStartMs;
     const endMs = startMs + report.intervalMs;
-    if (registry.isReplacedBoot(identity, report.bootId, startMs)) {
-      throw new RejectedMessage('duplicate_identity', `boot ${report.bootId} of ${formatIdentity(identity)}`);
+    if (this.#replayedAtMs === undefined) {
+      if (registry.isReplacedBoot(identity, report.bootId, startMs)) {
+        throw new RejectedMessage('duplicate_identity', `boot ${report.bootId} of ${formatIdentity(identity)}`);
+      }
+      registry.heard(identity, Math.max(0, this.#options.wallMs() - storedAtMs));
+      this.#requireConfigured(identity);
+      if (registry.isUnknownBoot(identity, report.bootId)) this.#ask(identity, 'hello', report.bootId);
     }
-    registry.heard(identity, Math.max(0, this.#options.wallMs() - storedAtMs));
-    this.#requireConfigured(identity);
-    if (registry.isUnknownBoot(identity, report.bootId)) this.#ask(identity, 'hello', report.bootId);
     const intake = this.#intake(identity);
-    if (intake.boots.get(report.bootId)?.sequences.has(report.seq) === true) {
+    const before = intake.boots.get(report.bootId);
+    if (before?.sequences.has(report.seq) === true || before?.refused.has(report.seq) === true) {
       this.counters.deduplicated += 1;
       return;
     }
     const known = this.#dictionaryFor(intake, report);
     if (known === 'unknown') {
-      this.#park(message, report.dictionaryHash);
+      this.#park(message, report);
       return;
     }
     const lastRecord = report.records.at(-1);
@@ -349,12 +470,15 @@ export class Ingest {
     if (future) this.counters.futureReports += 1;
     const boot = this.#boot(intake, report.bootId);
     boot.sequences.add(report.seq);
+    intake.counted += 1;
+    this.#raiseFloor(boot, report);
+    this.#changed(intake, boot);
     this.counters.closedGaps += boot.sequences.closedGaps;
     boot.sequences.closedGaps = 0;
     this.#addUsage(intake, boot, report);
     if (!late) {
       intake.clockAheadMs = future ? aheadMs : 0;
-      this.counters.lagSeconds = Math.max(0, (this.#options.wallMs() - storedAtMs) / 1_000);
+      this.counters.lagSeconds = Math.max(0, (this.#nowMs() - storedAtMs) / 1_000);
     }
     const standing: RecordStanding = late ? 'backfilled' : future ? 'counted' : 'live';
     if (standing === 'live' && startMs >= intake.currentStartMs) {
@@ -365,6 +489,93 @@ export class Ingest {
       if (intake.currentHash !== report.dictionaryHash) this.#makeCurrent(intake, report.dictionaryHash, known, endMs);
     }
     if (known !== undefined) this.#applyRecords(intake, known, report, startMs, endMs, standing);
+    this.#write(message);
+  }
+
+  /** What the probe has settled will never come: its numbers are closed, and are not counted. */
+  #raiseFloor(boot: Boot, { seq, self }: Report): void {
+    const floor = Math.min(self.spoolFirst ?? 1, seq);
+    if (floor <= boot.floor) return;
+    boot.floor = floor;
+    boot.sequences.fillTo(floor - 1);
+    for (const refused of boot.refused.keys()) if (refused < floor) boot.refused.delete(refused);
+  }
+
+  #changed(intake: Intake, boot: Boot): void {
+    intake.changes += 1;
+    boot.changedAt = intake.changes;
+  }
+
+  #write(message: ReportMessage): void {
+    if (this.#replayedAtMs === undefined) this.#options.journal?.message(message, this.#options.wallMs());
+  }
+
+  /**
+   * A report that was refused will never be counted, and its probe is told so. One whose site is not configured is not
+   * settled: it may be, tomorrow. One that cannot even be named stays a gap.
+   */
+  #settleRefused({ identity, data }: ReportMessage, cause: RejectCause): void {
+    if (cause === 'unknown_site' || !this.#options.registry.isConfigured(identity.site)) return;
+    const report = peekReport(data);
+    if (report === undefined) return;
+    const refusal: Refusal = { identity, ...report, cause };
+    if (this.#refuse(this.#intake(identity), report.bootId, report.seq, cause)) this.#options.journal?.refusal(refusal);
+  }
+
+  #refuse(intake: Intake, bootId: string, seq: number, cause: RejectCause): boolean {
+    const boot = this.#boot(intake, bootId);
+    if (boot.sequences.has(seq) || boot.refused.has(seq) || boot.refused.size >= MAX_REFUSED) return false;
+    boot.refused.set(seq, cause);
+    this.#changed(intake, boot);
+    return true;
+  }
+
+  /** What waited too long is asked for once more, by its gap; what waits too long again is refused for good. */
+  #giveUp({ message, bootId, seq }: Parked): void {
+    const key = `${formatIdentity(message.identity)} ${bootId} ${seq}`;
+    if (this.#givenUpOnce.delete(key)) {
+      this.#settleRefused(message, 'unknown_dictionary');
+      return;
+    }
+    this.#givenUpOnce.add(key);
+    if (this.#givenUpOnce.size > MAX_GIVEN_UP_ONCE) {
+      const oldest = this.#givenUpOnce.values().next().value;
+      if (oldest !== undefined) this.#givenUpOnce.delete(oldest);
+    }
+    const intake = this.intakeOf(message.identity);
+    if (intake !== undefined) this.#changed(intake, this.#boot(intake, bootId));
+  }
+
+  #parkedNumbers(): Map<string, Map<string, Set<number>>> {
+    const numbers = new Map<string, Map<string, Set<number>>>();
+    for (const { message, bootId, seq } of this.#parked.values()) {
+      const key = formatIdentity(message.identity);
+      const boots = numbers.get(key) ?? new Map<string, Set<number>>();
+      numbers.set(key, boots);
+      const seqs = boots.get(bootId) ?? new Set<number>();
+      boots.set(bootId, seqs.add(seq));
+    }
+    return numbers;
+  }
+
+  #commitOf(intake: Intake, stream: Commit['stream'], parked: ReadonlyMap<string, Set<number>> | undefined): Commit {
+    const ids = new Set([...intake.boots.keys(), ...(parked?.keys() ?? [])]);
+    return commitOf({
+      identity: intake.identity,
+      stream,
+      boots: new Map(
+        [...ids].map((bootId) => {
+          const { sequences, refused, floor } = intake.boots.get(bootId) ?? newBoot(0);
+          return [bootId, { sequences, refused, floor, parked: parked?.get(bootId) ?? new Set() }];
+        }),
+      ),
+      changed: [...intake.boots].flatMap(([bootId, { changedAt }]) => (changedAt > intake.told ? [bootId] : [])),
+      hello: this.#options.registry.helloOf(intake.identity),
+    });
+  }
+
+  #nowMs(): number {
+    return this.#replayedAtMs ?? this.#options.wallMs();
   }
 
   #applyRecords(
@@ -410,7 +621,7 @@ export class Ingest {
     known.slots[index] = slot;
     intake.slots.add(slot);
     if (!isCurrent) {
-      state.paths.set(slot, GAUGE.absentSinceMs, this.#options.wallMs());
+      state.paths.set(slot, GAUGE.absentSinceMs, this.#nowMs());
       intake.absent.add(slot);
     }
     return slot;
@@ -429,7 +640,7 @@ export class Ingest {
         if (slot >= 0) named.add(slot);
       }
     }
-    const nowMs = this.#options.wallMs();
+    const nowMs = this.#nowMs();
     for (const slot of intake.slots) {
       if (named.has(slot)) {
         state.paths.set(slot, GAUGE.absentSinceMs, Number.NaN);
@@ -490,13 +701,21 @@ export class Ingest {
   #boot(intake: Intake, bootId: string): Boot {
     const known = intake.boots.get(bootId);
     if (known !== undefined) return known;
-    const boot: Boot = { sequences: new SequenceSet(), committed: 0, usageSeq: 0, usage: new Map() };
+    const boot = newBoot(intake.changes);
     intake.boots.set(bootId, boot);
-    if (intake.boots.size > MAX_BOOTS) {
-      const oldest = intake.boots.keys().next().value;
-      if (oldest !== undefined) intake.boots.delete(oldest);
-    }
+    if (intake.boots.size > MAX_BOOTS && this.#replayedAtMs === undefined) this.#dropBoot(intake, bootId);
     return boot;
+  }
+
+  /** The boot that was heard of first goes, but never one that the probe still holds reports of. */
+  #dropBoot(intake: Intake, justMade: string): void {
+    const hello = this.#options.registry.helloOf(intake.identity);
+    const held = new Set([justMade, intake.currentBoot, hello?.bootId, ...(hello?.spool ?? []).map((b) => b.bootId)]);
+    for (const bootId of intake.boots.keys()) {
+      if (held.has(bootId)) continue;
+      intake.boots.delete(bootId);
+      return;
+    }
   }
 
   #intake(identity: Identity): Intake {
@@ -516,6 +735,11 @@ export class Ingest {
       lastIntervalEndMs: undefined,
       clockAheadMs: 0,
       usedBytes: new Map(),
+      counted: 0,
+      committed: 0,
+      changes: 0,
+      told: -1,
+      missing: 0,
     };
     this.intakes.set(key, intake);
     return intake;
@@ -527,11 +751,11 @@ export class Ingest {
     }
   }
 
-  #park(message: ReportMessage, hash: string): void {
+  #park(message: ReportMessage, { bootId, seq, dictionaryHash: hash }: Report): void {
     const copy = { ...message, data: Uint8Array.from(message.data) };
     this.#ask(message.identity, 'dictionary', hash);
     if (this.#parked.has(message.streamSeq)) return;
-    const parked: Parked = { message: copy, hash, parkedAtMs: this.#options.wallMs() };
+    const parked: Parked = { message: copy, bootId, seq, hash, parkedAtMs: this.#options.wallMs() };
     if (this.#parked.size >= MAX_PARKED_REPORTS || this.#parkedBytes + copy.data.length > MAX_PARKED_BYTES) {
       this.#rejectParked(parked, 'too many reports wait for dictionaries');
       return;
@@ -565,4 +789,8 @@ export class Ingest {
     }
     this.#options.ask(identity, want);
   }
+}
+
+function newBoot(changedAt: number): Boot {
+  return { sequences: new SequenceSet(), refused: new Map(), floor: 1, changedAt, usageSeq: 0, usage: new Map() };
 }

@@ -206,6 +206,11 @@ export class Registry {
     return this.probes().find((entry) => formatIdentity(entry.identity) === formatIdentity(identity));
   }
 
+  /** The last full hello; undefined when none was read. */
+  helloOf(identity: Identity): FullHello | undefined {
+    return this.#entries.get(formatIdentity(identity))?.hello;
+  }
+
   /** The probes to plan for: configured, present (silent ones too) and not saying goodbye. */
   plannable(): FullHello[] {
     return this.probes().flatMap((entry) =>

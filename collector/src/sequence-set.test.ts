@@ -41,3 +41,15 @@ test('is the same after its ranges went through a snapshot', () => {
   for (const seq of [1, 2, 9]) set.add(seq);
   expect(new SequenceSet(undefined, set.ranges()).ranges()).toEqual(set.ranges());
 });
+
+test('can be filled from 1 on, over gaps and into what is there', () => {
+  const set = new SequenceSet(undefined, [[3, 4], [6, 8], [12, 12]]); // prettier-ignore
+  set.fillTo(0);
+  expect(set.ranges()[0]).toEqual([3, 4]);
+  set.fillTo(2);
+  expect(set.ranges()).toEqual([[1, 4], [6, 8], [12, 12]]); // prettier-ignore
+  set.fillTo(7);
+  expect(set.ranges()).toEqual([[1, 8], [12, 12]]); // prettier-ignore
+  set.fillTo(20);
+  expect(set.ranges()).toEqual([[1, 20]]);
+});

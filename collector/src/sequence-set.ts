@@ -57,6 +57,19 @@ export class SequenceSet {
     return true;
   }
 
+  /** Puts everything from 1 to `last` into the set. */
+  fillTo(last: number): void {
+    if (last < 1) return;
+    let covered = 0;
+    let end = last;
+    while (covered < this.#firsts.length && this.#firsts[covered]! <= last + 1) {
+      end = Math.max(end, this.#lasts[covered]!);
+      covered += 1;
+    }
+    this.#firsts.splice(0, covered, 1);
+    this.#lasts.splice(0, covered, end);
+  }
+
   ranges(): SequenceRange[] {
     return this.#firsts.map((first, at) => [first, this.#lasts[at]!]);
   }

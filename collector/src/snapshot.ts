@@ -30,6 +30,8 @@ export interface StreamPosition {
   readonly stream: string;
   readonly created: string;
   readonly seq: number;
+  /** How often the stream came back with fewer messages than it had. */
+  readonly rewound?: number;
 }
 
 export interface SavedCounters {
@@ -50,6 +52,8 @@ export interface SnapshotHead {
   readonly intakes: readonly SavedIntake[];
   readonly plans: readonly SavedPlan[];
   readonly counters: SavedCounters;
+  /** Generation of the journal that follows. Absent in snapshots of collectors that wrote none. */
+  readonly journal?: number;
   /** Absent in snapshots of collectors that knew no routes. */
   readonly routes?: readonly SavedRoutes[];
   /** Absent in snapshots of collectors that knew no flows. */

@@ -1,6 +1,7 @@
 export * from './ask.ts';
 export * from './clock.ts';
 export * from './commit.ts';
+export * from './crc32c.ts';
 export * from './dns.ts';
 export * from './errors.ts';
 export * from './hello.ts';

@@ -365,6 +365,41 @@ export function decodeReport(bytes: Uint8Array): Report {
   return report;
 }
 
+/**
+ * Which report the octets are, where that much can be trusted although `decodeReport` refuses them: the length and the
+ * checksum are right, or it is JSON. Undefined where not even that can be read.
+ */
+export function peekReport(bytes: Uint8Array): Pick<Report, 'bootId' | 'seq'> | undefined {
+  try {
+    const { bootId, seq } = bytes[0] === 0x7b ? peekJson(bytes) : peekBinary(bytes);
+    return parseShape(bootIdSchema, bootId).success && Number.isSafeInteger(seq) && seq > 0
+      ? { bootId, seq }
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function peekBinary(bytes: Uint8Array): Pick<Report, 'bootId' | 'seq'> {
+  const input = new ByteReader(bytes);
+  const [first, second, version] = [input.u8(), input.u8(), input.u8()];
+  input.u8();
+  const length = input.u32();
+  const isWhole =
+    first === MAGIC[0] &&
+    second === MAGIC[1] &&
+    version === REPORT_VERSION &&
+    length === bytes.length &&
+    input.u32() === (crc32c(bytes.subarray(HEADER_BYTES)) ^ headerSum(version, length)) >>> 0;
+  if (!isWhole) throw new RejectedMessage('bad_checksum', 'it is not whole');
+  input.raw(8);
+  return { bootId: readHex(input, 8), seq: input.varint() };
+}
+
+function peekJson(bytes: Uint8Array): Pick<Report, 'bootId' | 'seq'> {
+  return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8')) as Report;
+}
+
 function readHex(input: ByteReader, octets: number): string {
   return Buffer.from(input.raw(octets)).toString('hex');
 }

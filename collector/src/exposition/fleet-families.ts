@@ -27,7 +27,10 @@ export interface CollectorHealth {
     readonly failures: number;
     /** False when the state directory cannot be written: counters live in memory only. */
     readonly durable: boolean;
+    readonly journalBytes: number;
+    readonly journalFailures: number;
   };
+  readonly commitsSent: number;
   /** 99th percentile of the event loop's delay since the last reading; undefined where it is not watched. */
   readonly eventLoopDelayMs: number | undefined;
   readonly residentBytes: number;
@@ -309,11 +312,22 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
     selfTotal('wan_probe_reports_produced_total', 'Intervals the running boot closed.', 'reportsProduced'),
     counter(
       'wan_probe_reports_committed_total',
-      'Reports of the running boot that a written snapshot holds.',
+      'Reports that the collector told the probe it has on disk; of a probe without a spool, those that it has there.',
       labels,
-      each((intake) =>
-        intake.currentBoot === undefined ? undefined : intake.boots.get(intake.currentBoot)?.committed,
-      ),
+      each(({ self: values, committed }) => values.reportsCommitted ?? committed),
+    ),
+    counter(
+      'wan_probe_reports_counted_total',
+      'Reports of the probe that the collector counted and has on disk, over all boots.',
+      labels,
+      each(({ committed }) => committed),
+    ),
+    gauge(
+      'wan_probe_reports_missing',
+      '1',
+      'Reports that the latest commit named as missing.',
+      labels,
+      each(({ missing }) => missing),
     ),
     selfTotal(
       'wan_probe_reports_ledgered_total',
@@ -654,6 +668,18 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       'Time the latest snapshot took.',
       () => view.health().snapshot.durationMs / 1_000,
     ),
+    now(
+      'journal_bytes',
+      'bytes',
+      'Size of the journal since the latest snapshot.',
+      () => view.health().snapshot.journalBytes,
+    ),
+    count(
+      'journal_failures_total',
+      'Times the journal could not be written.',
+      () => view.health().snapshot.journalFailures,
+    ),
+    count('commits_total', 'Commits sent to probes.', () => view.health().commitsSent),
     count('snapshot_failures_total', 'Snapshots that could not be written.', () => view.health().snapshot.failures),
     now('state_durable', '1', '0 when counters live in memory only.', () => Number(view.health().snapshot.durable)),
     now(

@@ -1,5 +1,5 @@
 /** A broker in memory with the two streams, for tests: messages are handed over at once, in order. */
-import { parseSubject, REPORT_STREAM, type Identity } from '@wanscope/shared';
+import { decodeCommit, parseSubject, REPORT_STREAM, type Commit, type Identity } from '@wanscope/shared';
 import type { Bus, BusHandlers, BusMessage } from '../bus.ts';
 
 interface Stored {
@@ -13,6 +13,7 @@ export class MemoryBroker {
   readonly reports: Stored[] = [];
   readonly state = new Map<string, Stored>();
   readonly asked: string[] = [];
+  readonly commits: Commit[] = [];
   readonly plans: { readonly identity: Identity; readonly bytes: Uint8Array }[] = [];
   readonly wallMs: () => number;
   created = 'first';
@@ -77,6 +78,10 @@ export class MemoryBus implements Bus {
     this.#broker.plans.push({ identity, bytes });
     this.#broker.publish(`wan.v1.plan.${identity.site}.${identity.probe}`, bytes);
     return Promise.resolve();
+  }
+
+  publishCommit(identity: Identity, bytes: Uint8Array): void {
+    this.#broker.commits.push(decodeCommit(bytes, identity));
   }
 
   ask(identity: Identity, bytes: Uint8Array): void {

@@ -1,0 +1,340 @@
+/**
+ * What was counted since the snapshot, on disk: the octets of each message in the order of counting, so that a collector
+ * that starts again counts them anew from the snapshot and has the same state.
+ *
+ * A journal is a sequence of files, one for each snapshot, in ascending generation. File: magic, then records. Record:
+ * length of the payload, CRC-32C of it (both 32 bits, little endian), payload: kind, then by kind. A mark closes what
+ * was written together and holds the position in the stream: what follows the last whole mark is cut at the start, and
+ * comes again from the stream.
+ */
+import { mkdir, open, readdir, readFile, rm, truncate, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
+import { crc32c, MAX_MESSAGE_BYTES, type Identity, type RejectCause } from '@wanscope/shared';
+import type { IngestJournal, ReportMessage } from './ingest.ts';
+import type { SavedCounters, StreamPosition } from './snapshot.ts';
+
+const FILE = /^collector\.journal\.(\d{10})$/;
+const MAGIC = Buffer.from('WANJRNL1', 'latin1');
+const FRAME_BYTES = 8;
+const MAX_PAYLOAD_BYTES = MAX_MESSAGE_BYTES + 64 * 1024 * 1024;
+/** What waits for the disk; a disk that is slower than this for long is a broken one. */
+const MAX_WAITING_BYTES = 64 * 1024 * 1024;
+
+const MESSAGE = 1;
+const REFUSAL = 2;
+const RELEASE = 3;
+const MARK = 4;
+
+/** How far the collector had read and what it had counted of itself, when the mark was written. */
+export interface JournalMark {
+  readonly position: StreamPosition | undefined;
+  readonly counters: SavedCounters;
+}
+
+export interface Refusal {
+  readonly identity: Identity;
+  readonly bootId: string;
+  readonly seq: number;
+  readonly cause: RejectCause;
+}
+
+/** Where the entries of a journal go when it is read again. */
+export interface JournalReader {
+  message(message: ReportMessage, takenAtMs: number): void;
+  refusal(refusal: Refusal): void;
+  release(identity: Identity, keys: readonly string[]): void;
+}
+
+export interface ReplayedJournal {
+  /** The last one; undefined when nothing was replayed. */
+  readonly mark: JournalMark | undefined;
+  /** Under which to go on writing. */
+  readonly nextGeneration: number;
+  readonly messages: number;
+  /** What was cut off: torn by a crash, or damaged. */
+  readonly cutBytes: number;
+}
+
+export class Journal implements IngestJournal {
+  readonly #directory: string;
+  #generation: number;
+  #waiting: Buffer[] = [];
+  #waitingBytes = 0;
+  #isOpen = true;
+  #file: FileHandle | undefined;
+  #fileBytes = 0;
+
+  constructor(directory: string, generation: number) {
+    this.#directory = directory;
+    this.#generation = generation;
+  }
+
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** Octets in the file of this generation. */
+  get bytes(): number {
+    return this.#fileBytes;
+  }
+
+  /** False when something was not written: what follows would stand on nothing, so nothing is taken until `renew`. */
+  get isWhole(): boolean {
+    return this.#isOpen;
+  }
+
+  get hasWaiting(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  message({ identity, streamSeq, storedAtMs, data }: ReportMessage, takenAtMs: number): void {
+    const site = Buffer.from(identity.site, 'latin1');
+    const probe = Buffer.from(identity.probe, 'latin1');
+    const head = Buffer.alloc(3 + site.length + probe.length + 24);
+    head[0] = MESSAGE;
+    head[1] = site.length;
+    head[2] = probe.length;
+    site.copy(head, 3);
+    probe.copy(head, 3 + site.length);
+    let at = 3 + site.length + probe.length;
+    for (const value of [streamSeq, storedAtMs, takenAtMs]) at = head.writeDoubleLE(value, at);
+    this.#add(Buffer.concat([head, data]));
+  }
+
+  refusal(refusal: Refusal): void {
+    this.#add(jsonPayload(REFUSAL, refusal));
+  }
+
+  release(identity: Identity, keys: readonly string[]): void {
+    this.#add(jsonPayload(RELEASE, { identity, keys }));
+  }
+
+  /** Forgets the journal up to here: a snapshot of this moment is about to be written, which the new generation follows. */
+  renew(): { readonly write: (mark: JournalMark) => Promise<void> } {
+    const waiting = this.#waiting;
+    const wasOpen = this.#isOpen;
+    const file = this.#file;
+    const generation = this.#generation;
+    this.#generation += 1;
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    this.#isOpen = true;
+    this.#file = undefined;
+    this.#fileBytes = 0;
+    return {
+      /** What waited goes to the old generation, so that the chain is whole even when the snapshot fails. */
+      write: async (mark) => {
+        if (!wasOpen) throw new Error('the journal has a gap');
+        const handle = file ?? (await this.#create(generation));
+        try {
+          await writeAndSync(handle, [...waiting, framed(jsonPayload(MARK, mark))]);
+        } finally {
+          await handle.close();
+        }
+      },
+    };
+  }
+
+  /** Writes what waits and a mark, and forces it to disk. After a failure the journal takes nothing until `renew`. */
+  async flush(mark: JournalMark): Promise<void> {
+    if (!this.#isOpen) throw new Error('the journal has a gap');
+    const buffers = [...this.#waiting, framed(jsonPayload(MARK, mark))];
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    try {
+      this.#file ??= await this.#create(this.#generation);
+      await writeAndSync(this.#file, buffers);
+      this.#fileBytes += buffers.reduce((sum, buffer) => sum + buffer.length, 0);
+    } catch (error) {
+      this.abandon();
+      throw error;
+    }
+  }
+
+  /** Takes nothing more until `renew`. */
+  abandon(): void {
+    this.#isOpen = false;
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    const file = this.#file;
+    this.#file = undefined;
+    void file?.close().catch(() => undefined);
+  }
+
+  async close(): Promise<void> {
+    await this.#file?.close();
+    this.#file = undefined;
+  }
+
+  #add(payload: Buffer): void {
+    if (!this.#isOpen) return;
+    const record = framed(payload);
+    this.#waiting.push(record);
+    this.#waitingBytes += record.length;
+    if (this.#waitingBytes > MAX_WAITING_BYTES) this.abandon();
+  }
+
+  async #create(generation: number): Promise<FileHandle> {
+    await mkdir(this.#directory, { recursive: true });
+    const file = await open(join(this.#directory, fileName(generation)), 'w', 0o600);
+    await file.writeFile(MAGIC);
+    await syncDirectory(this.#directory);
+    return file;
+  }
+}
+
+/**
+ * Reads the generations from `first` on, as long as they follow each other, and gives every entry that a mark covers to
+ * `reader`. What is behind the last whole mark is cut off the file; after a cut no later generation is read. Files that
+ * are not part of the chain are removed.
+ *
+ * @param first undefined when there is no state that a journal could follow: all files are removed.
+ */
+export async function replayJournal(
+  directory: string,
+  first: number | undefined,
+  reader: JournalReader,
+): Promise<ReplayedJournal> {
+  const found = await generationsIn(directory);
+  let next = first ?? 0;
+  let mark: JournalMark | undefined;
+  let messages = 0;
+  let cutBytes = 0;
+  for (const generation of found) {
+    const path = join(directory, fileName(generation));
+    if (first === undefined || generation !== next || cutBytes > 0) {
+      await rm(path, { force: true });
+      continue;
+    }
+    next += 1;
+    const bytes = await readFile(path);
+    const { entries, end } = entriesOf(bytes);
+    for (const payload of entries) {
+      const told = tell(payload, reader);
+      if (told !== undefined) mark = told;
+      if (payload[0] === MESSAGE) messages += 1;
+    }
+    if (end < bytes.length) {
+      cutBytes = bytes.length - end;
+      await truncate(path, end);
+    }
+  }
+  return { mark, nextGeneration: next, messages, cutBytes };
+}
+
+/** A generation that no file has. */
+export async function freeGeneration(directory: string): Promise<number> {
+  return ((await generationsIn(directory)).at(-1) ?? -1) + 1;
+}
+
+/** Removes the generations that a newer snapshot has made superfluous. */
+export async function removeJournalsBelow(directory: string, generation: number): Promise<void> {
+  for (const old of await generationsIn(directory)) {
+    if (old < generation) await rm(join(directory, fileName(old)), { force: true });
+  }
+}
+
+/** Payloads up to the last mark, and where the octets that they came from end. */
+function entriesOf(bytes: Buffer): { readonly entries: readonly Buffer[]; readonly end: number } {
+  const entries: Buffer[] = [];
+  if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) return { entries, end: 0 };
+  let at = MAGIC.length;
+  let end = at;
+  let covered = 0;
+  while (at + FRAME_BYTES <= bytes.length) {
+    const length = bytes.readUInt32LE(at);
+    const payload = bytes.subarray(at + FRAME_BYTES, at + FRAME_BYTES + length);
+    // Octets that were never written are zeros, of which no record consists.
+    if (length === 0 || length > MAX_PAYLOAD_BYTES || payload.length < length) break;
+    if (crc32c(payload) !== bytes.readUInt32LE(at + 4)) break;
+    entries.push(payload);
+    at += FRAME_BYTES + length;
+    if (payload[0] === MARK) {
+      end = at;
+      covered = entries.length;
+    }
+  }
+  return { entries: entries.slice(0, covered), end };
+}
+
+function tell(payload: Buffer, reader: JournalReader): JournalMark | undefined {
+  const kind = payload.readUInt8(0);
+  switch (kind) {
+    case MESSAGE: {
+      const siteEnd = 3 + payload[1]!;
+      const probeEnd = siteEnd + payload[2]!;
+      const identity = {
+        site: payload.toString('latin1', 3, siteEnd),
+        probe: payload.toString('latin1', siteEnd, probeEnd),
+      };
+      const number = (index: number): number => payload.readDoubleLE(probeEnd + 8 * index);
+      const data = payload.subarray(probeEnd + 24);
+      reader.message({ identity, streamSeq: number(0), storedAtMs: number(1), data }, number(2));
+      return undefined;
+    }
+    case REFUSAL:
+      reader.refusal(jsonOf(payload) as Refusal);
+      return undefined;
+    case RELEASE: {
+      const { identity, keys } = jsonOf(payload) as { identity: Identity; keys: string[] };
+      reader.release(identity, keys);
+      return undefined;
+    }
+    case MARK:
+      return jsonOf(payload) as JournalMark;
+    default:
+      throw new Error(`a journal entry of kind ${kind}`);
+  }
+}
+
+function jsonPayload(kind: number, value: object): Buffer {
+  return Buffer.concat([Buffer.of(kind), Buffer.from(JSON.stringify(value))]);
+}
+
+function jsonOf(payload: Buffer): unknown {
+  return JSON.parse(payload.toString('utf8', 1));
+}
+
+function framed(payload: Buffer): Buffer {
+  const frame = Buffer.alloc(FRAME_BYTES);
+  frame.writeUInt32LE(payload.length, 0);
+  frame.writeUInt32LE(crc32c(payload), 4);
+  return Buffer.concat([frame, payload]);
+}
+
+async function writeAndSync(file: FileHandle, buffers: readonly Buffer[]): Promise<void> {
+  await file.writeFile(Buffer.concat(buffers));
+  await file.datasync();
+  // Written, and to nowhere: somebody removed it.
+  if ((await file.stat()).nlink === 0) throw new Error('the journal was removed');
+}
+
+async function syncDirectory(directory: string): Promise<void> {
+  const folder = await open(directory, 'r');
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+function fileName(generation: number): string {
+  return `collector.journal.${String(generation).padStart(10, '0')}`;
+}
+
+/** Ascending. */
+async function generationsIn(directory: string): Promise<number[]> {
+  let names: string[];
+  try {
+    names = await readdir(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+  return names
+    .flatMap((name) => {
+      const match = FILE.exec(name);
+      return match === null ? [] : [Number(match[1])];
+    })
+    .sort((a, b) => a - b);
+}

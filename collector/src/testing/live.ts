@@ -1,0 +1,65 @@
+/** What tests with real processes have in common. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** A program that is started, stopped and started again. */
+export class Service {
+  process: ChildProcess | undefined;
+  log = '';
+  readonly #command: readonly string[];
+
+  constructor(command: readonly string[]) {
+    this.#command = command;
+  }
+
+  start(): void {
+    const [program, ...args] = this.#command;
+    this.process = spawn(program!, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.process.stdout?.on('data', (chunk: Buffer) => (this.log += chunk.toString()));
+    this.process.stderr?.on('data', (chunk: Buffer) => (this.log += chunk.toString()));
+  }
+
+  async stop(signal: NodeJS.Signals): Promise<number | null> {
+    const child = this.process;
+    if (child?.exitCode !== null) return child?.exitCode ?? null;
+    const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
+    child.kill(signal);
+    return exited;
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+/** Polls to a deadline; what throws does not hold. */
+export async function until(what: string, holds: () => Promise<boolean>, patienceMs = 15_000): Promise<void> {
+  const deadline = Date.now() + patienceMs;
+  while (!(await holds().catch(() => false))) {
+    if (Date.now() > deadline) throw new Error(`waited ${patienceMs} ms for ${what}`);
+    await sleep(100);
+  }
+}
+
+/** The samples of an exposition, by name and labels. */
+export function samplesOf(body: string): Map<string, number> {
+  return new Map(
+    body
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#'))
+      .map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]),
+  );
+}
+
+/** The sum of a family's samples that carry all the labels. */
+export function sumOf(samples: ReadonlyMap<string, number>, family: string, ...labels: readonly string[]): number {
+  return [...samples]
+    .filter(([name]) => name.startsWith(`${family}{`) && labels.every((label) => name.includes(label)))
+    .reduce((total, [, value]) => total + value, 0);
+}
