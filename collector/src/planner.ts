@@ -272,6 +272,7 @@ class PlanBuilder {
         site: this.#probe.site,
         probe: this.#probe.probe,
         intervalMs: this.#config.intervalMs,
+        drainBytesPerSecond: this.#config.drainBytesPerSecond,
         paused: false,
         tests,
         sources: this.#sources.map((source) => {

@@ -6,6 +6,7 @@ import {
   dictionaryOfPlan,
   decodeThroughputReply,
   encodeAsk,
+  encodeCommit,
   encodePlan,
   isDictionary,
   NS_PER_MS,
@@ -19,7 +20,7 @@ import { Agent, type AgentOptions } from './agent.ts';
 import { BusError, type Bus, type OnMessage } from './bus.ts';
 import type { PlanStore } from './plan-store.ts';
 import type { ProbeChannel, Prober } from './probers/prober.ts';
-import { MemorySpool } from './spool.ts';
+import { Spool, type Acknowledgement } from './spool/spool.ts';
 import { UsageLedger } from './usage.ts';
 
 const IDENTITY = { site: 'a', probe: 'p' };
@@ -34,10 +35,10 @@ class FakeBus implements Bus {
   state: Uint8Array | undefined;
   readonly #listeners: ((connected: boolean) => void)[] = [];
 
-  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<void> {
+  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<Acknowledgement> {
     if (!this.connected || this.refusing) return Promise.reject(new BusError('refused'));
     this.published.push({ subject, bytes, messageId });
-    return Promise.resolve();
+    return Promise.resolve({ streamSeq: this.published.length, isDuplicate: false });
   }
   subscribe(subject: string, onMessage: OnMessage): void {
     this.handlers.set(subject, onMessage);
@@ -87,7 +88,7 @@ describe('the agent', () => {
   let clock: FakeClock;
   let bus: FakeBus;
   let store: FakeStore;
-  let spool: MemorySpool;
+  let spool: Spool;
   let opened: number;
   let closed: number;
   let agent: Agent;
@@ -196,6 +197,12 @@ describe('the agent', () => {
     bus.handlers.get('wan.v1.plan.a.p')!(message instanceof Uint8Array ? message : encodePlan(message));
   };
 
+  const commit = (upTo: number): void => {
+    const boot = { bootId: '00000000000000b1', upTo, counted: [], missing: [], rejected: [] };
+    const stream = { created: 'then', readTo: 1_000 };
+    bus.handlers.get('wan.v1.commit.a.p')!(encodeCommit({ v: 1, ...IDENTITY, stream, boots: [boot] }));
+  };
+
   async function advance(ms: number): Promise<void> {
     for (let left = ms; left > 0; left -= 250) {
       clock.advance(Math.min(250, left));
@@ -207,7 +214,7 @@ describe('the agent', () => {
     clock = new FakeClock({ wallMs: NOON });
     bus = new FakeBus();
     store = new FakeStore();
-    spool = new MemorySpool();
+    spool = new Spool({ bootId: '00000000000000b1', clock, log });
     opened = closed = 0;
     printed = [];
     unread = [];
@@ -262,6 +269,7 @@ describe('the agent', () => {
     await agent.stop(0);
     clock = new FakeClock({ wallMs: NOON });
     bus = new FakeBus();
+    spool = new Spool({ bootId: '00000000000000b1', clock, log });
     let addresses = ['192.0.2.1', '198.51.100.1'];
     let sends = 0;
     const silent: Prober = {
@@ -433,11 +441,11 @@ describe('the agent', () => {
   it('starts by the kept plan while it is cut off, and hands everything over afterwards, newest first', async () => {
     await agent.stop(0);
     bus = new FakeBus();
-    spool = new MemorySpool();
+    spool = new Spool({ bootId: '00000000000000b1', clock, log });
     store.kept = plan(9);
     make();
     await advance(100_000);
-    expect(spool.counts()).toMatchObject({ produced: 9, acknowledged: 0, reports: 9 });
+    expect(spool.counts()).toMatchObject({ produced: 9, committed: 0, reports: 9 });
     bus.setConnected(true);
     await advance(1_000);
     const seqs = bus.reports.map((report) => report.seq);
@@ -449,8 +457,10 @@ describe('the agent', () => {
     ).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
     expect(seqs[0]).toBeGreaterThan(5);
     expect(isDictionary(bus.onReportSubject[0]!)).toBe(true);
-    const counts = spool.counts();
-    expect(counts.produced).toBe(counts.acknowledged + counts.ledgered + counts.reports);
+    // The broker has all of them; they leave the spool when the collector has.
+    expect(spool.counts()).toMatchObject({ committed: 0, ledgered: 0, reports: 10 });
+    commit(10);
+    expect(spool.counts()).toMatchObject({ produced: 10, committed: 10, ledgered: 0, reports: 0 });
   });
 
   it('keeps reports that the broker refuses and tries again', async () => {
@@ -458,7 +468,7 @@ describe('the agent', () => {
     bus.refusing = true;
     await advance(35_000);
     expect(bus.reports).toEqual([]);
-    expect(spool.counts()).toMatchObject({ acknowledged: 0, ledgered: 0 });
+    expect(spool.counts()).toMatchObject({ committed: 0, ledgered: 0 });
     bus.refusing = false;
     await advance(10_000);
     expect(bus.reports.map((report) => report.seq)).toContain(1);
@@ -474,7 +484,8 @@ describe('the agent', () => {
     await stopped;
     expect(bus.hellos.at(-1)).toMatchObject({ kind: 'goodbye' });
     expect(bus.reports.reduce((lost, report) => lost + (report.records[0]?.lost ?? 0), 0)).toBe(0);
-    expect(spool.counts().reports).toBe(0);
+    const { produced } = spool.counts()!;
+    expect(bus.reports.map((report) => report.seq)).toEqual(Array.from({ length: produced }, (_unused, at) => at + 1));
     expect(closed).toBe(opened);
   });
 

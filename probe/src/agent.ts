@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import {
   decodeAsk,
+  decodeCommit,
   decodePlan,
   dictionaryOf,
   dictionaryOfPlan,
@@ -50,7 +51,7 @@ import type { Throughput } from './throughput/throughput.ts';
 import { encodeInterval, type ReportFormat } from './reports.ts';
 import { Schedule, type TimerError } from './schedule.ts';
 import { recipeOf, Session, type SessionContext } from './session.ts';
-import type { Spool, SpoolCounts } from './spool.ts';
+import type { NewReport, Spool, SpoolCounts } from './spool/spool.ts';
 import { SendBudget, tcpStreamBytes, type UsageLedger } from './usage.ts';
 
 /** Interval length while there is no plan. */
@@ -60,6 +61,10 @@ const CLOSE_GRACE_MS = 100;
 /** How often the machine's addresses are looked at. Under the usual timeout, so that no probe is lost by then. */
 const ADDRESSES_EVERY_MS = 500;
 const GOING_KEPT_NS = 20 * NS_PER_MS;
+/** Earlier starts' reports are read when measuring has begun. */
+const RECOVER_AFTER_MS = 1_000;
+/** Where the plan does not say. */
+const DRAIN_BYTES_PER_SECOND = 64_000;
 const HELLO_RETRY_MS = 1_000;
 const HELLO_LAST_RETRY_MS = 15_000;
 
@@ -115,8 +120,11 @@ export interface AgentState {
   readonly sessions: number;
   readonly inFlight: number;
   readonly rejected: ReadonlyMap<RejectCause, number>;
-  readonly spool: SpoolCounts;
+  /** Undefined until it is known what earlier starts left. */
+  readonly spool: SpoolCounts | undefined;
   readonly spoolInMemory: boolean;
+  /** Commits for boots that the spool does not know. */
+  readonly ignoredCommits: number;
   readonly budgetRefused: number;
   /** Timer error of the interval that closed last. */
   readonly timerError: TimerError;
@@ -175,6 +183,9 @@ export class Agent {
   readonly #going = new Map<string, { readonly isGoing: boolean; readonly askedNs: number }>();
   #endpoints: readonly HelloEndpoint[] = [];
   #gateways: Gateways = {};
+  /** Earlier boots in the spool by the last hello; undefined: it did not know. */
+  #toldBoots: string | undefined;
+  #cancelRecovery: (() => void) | undefined;
   #helloVersion = 0;
   #helloRetryMs = HELLO_RETRY_MS;
   #cancelHello: (() => void) | undefined;
@@ -213,10 +224,10 @@ export class Agent {
       spool: options.spool,
       clock,
       identity: options.identity,
-      bootId: options.bootId,
       log: options.log,
       once: this.#once,
       intervalMs: () => this.#intervals.current.intervalMs,
+      drainBytesPerSecond: this.#plan?.drainBytesPerSecond ?? DRAIN_BYTES_PER_SECOND,
       countBytes: (purpose, bytes) => {
         options.usage.add(purpose, this.#endpoints[0]?.uplink ?? '', tcpStreamBytes(bytes));
       },
@@ -225,13 +236,19 @@ export class Agent {
 
   /** Starts measuring by the kept plan, if there is one, and listens for others. */
   start(): void {
-    const { bus, identity } = this.#options;
+    const { bus, identity, spool, clock } = this.#options;
+    spool.openInterval(this.#intervals.current.number);
     if (this.#plan !== undefined) this.#run(this.#plan);
     else this.#publisher.useDictionary(this.#dictionary);
+    void spool.open();
+    this.#cancelRecovery = clock.after(RECOVER_AFTER_MS, () => {
+      void spool.recover().then(() => this.#tellSpool());
+    });
     this.#armBoundary();
     this.#watchAddresses();
     bus.subscribe(subjectOf('plan', identity), (bytes) => this.#onPlan(bytes));
     bus.subscribe(subjectOf('ask', identity), (bytes, answer) => this.#onAsk(bytes, answer));
+    bus.subscribe(subjectOf('commit', identity), (bytes) => this.#onCommit(bytes));
     bus.onStatus((connected) => {
       if (connected) void this.#onConnect();
     });
@@ -246,6 +263,7 @@ export class Agent {
     this.#cancelClose?.();
     this.#cancelHello?.();
     this.#cancelAddresses?.();
+    this.#cancelRecovery?.();
     this.#schedule.clear();
     this.#tracer?.stop();
     const all = [...this.#sessions.values(), ...this.#draining.map(({ session }) => session)];
@@ -254,7 +272,7 @@ export class Agent {
     if (this.#closing !== undefined) this.#close(this.#closing);
     this.#close(this.#intervals.current);
     for (const session of all) session.stop();
-    await Promise.race([this.#sayGoodbye(flushMs), this.#sleep(flushMs)]);
+    await Promise.race([this.#leave(flushMs), this.#sleep(flushMs)]);
   }
 
   /** Announces the endpoints again when they are not those of the last hello. True when they were others. */
@@ -279,7 +297,8 @@ export class Agent {
       inFlight: sessions.reduce((sum, session) => sum + session.pending, 0),
       rejected: this.#rejected,
       spool: options.spool.counts(),
-      spoolInMemory: !options.spool.durable,
+      spoolInMemory: options.spool.inMemory,
+      ignoredCommits: options.spool.ignoredCommits,
       budgetRefused: this.#budget.refused,
       timerError: this.#timerError,
       icmpFamilies: options.engine.icmpFamilies,
@@ -330,6 +349,14 @@ export class Agent {
     }
   }
 
+  #onCommit(bytes: Uint8Array): void {
+    try {
+      this.#options.spool.commit(decodeCommit(bytes, this.#options.identity));
+    } catch (error) {
+      this.#reject('commit', error);
+    }
+  }
+
   #onAsk(bytes: Uint8Array, answer?: (bytes: Uint8Array) => void): void {
     try {
       const ask = decodeAsk(bytes, this.#options.identity);
@@ -363,11 +390,13 @@ export class Agent {
   }
 
   #sayHello(): void {
-    const { bus, identity, bootId, software, engine, log, clock } = this.#options;
+    const { bus, identity, bootId, software, engine, log, clock, spool } = this.#options;
     this.#cancelHello?.();
     this.#cancelHello = undefined;
     if (!bus.connected || this.#stopped) return;
     this.#helloVersion += 1;
+    const spans = spool.spans();
+    this.#toldBoots = this.#earlierBoots();
     const bytes = encodeHello({
       v: HELLO_VERSION,
       kind: 'full',
@@ -383,6 +412,7 @@ export class Agent {
       endpoints: [...this.#endpoints],
       ...(Object.keys(this.#gateways).length === 0 ? {} : { gateways: this.#gateways }),
       ...(this.#options.throughput === undefined ? {} : { throughput: true }),
+      ...(spans === undefined ? {} : { spool: spans }),
     });
     this.#countReportBytes(bytes.length);
     bus.publish(subjectOf('hello', identity), bytes).then(
@@ -400,9 +430,30 @@ export class Agent {
     );
   }
 
-  async #sayGoodbye(flushMs: number): Promise<void> {
-    const { bus, identity, bootId } = this.#options;
+  /** Earlier boots that the spool holds something of; undefined until it is known. */
+  #earlierBoots(): string | undefined {
+    const { spool, bootId } = this.#options;
+    return spool
+      .spans()
+      ?.map((span) => span.bootId)
+      .filter((boot) => boot !== bootId)
+      .join(' ');
+  }
+
+  /** Says hello when the spool holds other boots than the last hello said: has been read, or has done with one. */
+  #tellSpool(): void {
+    const boots = this.#earlierBoots();
+    if (boots !== undefined && boots !== this.#toldBoots) this.#sayHello();
+  }
+
+  async #leave(flushMs: number): Promise<void> {
     await this.#publisher.flush(flushMs / 2);
+    await this.#sayGoodbye();
+    await this.#options.spool.close();
+  }
+
+  async #sayGoodbye(): Promise<void> {
+    const { bus, identity, bootId } = this.#options;
     if (!bus.connected) return;
     const goodbye = encodeHello({
       v: HELLO_VERSION,
@@ -462,6 +513,7 @@ export class Agent {
     this.#plan = plan;
     this.#dictionary = dictionary;
     this.#publisher.useDictionary(dictionary);
+    this.#publisher.setDrainRate(plan.drainBytesPerSecond ?? DRAIN_BYTES_PER_SECOND);
     this.#sending = false;
     this.#updateSending();
   }
@@ -560,6 +612,7 @@ export class Agent {
     if (this.#closing !== undefined) this.#close(this.#closing);
     const ended = this.#intervals.advance();
     if (ended === undefined) return;
+    this.#options.spool.openInterval(this.#intervals.current.number);
     this.#closing = ended;
     const closeNs = ended.endNs + this.#closeDelayMs(ended) * NS_PER_MS;
     this.#cancelClose = this.#after(closeNs, () => this.#close(ended));
@@ -609,9 +662,12 @@ export class Agent {
     this.#timerError = this.#takeTimerError();
     this.#loopDelay = this.#options.watch.take();
     const dueNs = this.#publishNs(span);
-    for (const [hash, records] of byDictionary) this.#report(span, hash, records, dueNs);
+    const reports = [...byDictionary].flatMap(([hash, records]) => this.#report(span, hash, records, dueNs));
+    this.#options.spool.closeInterval(span.number, reports);
     this.#publisher.forgetDictionaries(new Set(this.#draining.map(({ session }) => session.dictionaryHash)));
-    if (!this.#stopped) this.#publisher.pump();
+    if (this.#stopped) return;
+    this.#publisher.pump();
+    this.#tellSpool();
   }
 
   /** How late probes left: those that the schedule sends at once, and those that the engine waited with. */
@@ -634,9 +690,11 @@ export class Agent {
     return this.#options.clock.monoNs() + Math.floor(hash * spreadMs) * NS_PER_MS;
   }
 
-  #report(span: IntervalSpan, dictionaryHash: string, records: readonly PathRecord[], dueNs: number): void {
-    const { spool, clock, bootId, reportFormat, printReport, usage } = this.#options;
+  #report(span: IntervalSpan, dictionaryHash: string, records: readonly PathRecord[], dueNs: number): NewReport[] {
+    const { bootId, reportFormat, printReport, usage } = this.#options;
     const self = this.#self();
+    const counts = this.#options.spool.counts();
+    const inSpool = this.#options.spool.nextSeq() - 1;
     const usages = usage.list();
     const encoded = encodeInterval(
       records,
@@ -648,7 +706,7 @@ export class Agent {
         intervalMs: span.intervalMs,
         epoch: span.epoch,
         dictionaryHash,
-        self: { ...self, reportsProduced: this.#seq + 1 },
+        self: { ...self, ...spoolSelf(counts, this.#seq + 1 - inSpool) },
         usage: usages,
         records: part,
       }),
@@ -656,24 +714,21 @@ export class Agent {
         this.#seq += 1;
       },
     );
-    for (const { report, bytes } of encoded) {
+    return encoded.map(({ report, bytes }) => {
       printReport?.(Buffer.from(encodeReportJson(report)).toString('utf8'));
-      spool.push({ seq: report.seq, bytes, dictionaryHash, closedNs: clock.monoNs(), dueNs });
-    }
+      return { seq: report.seq, bytes, dictionaryHash, dueNs };
+    });
   }
 
   #self(): SelfReport {
     const { spool, planStore, engine } = this.#options;
-    const counts = spool.counts();
     const { rssBytes, cpuNs } = this.#options.processUsage();
     const { reflected, dropped } = this.#options.reflectorCounts();
     const { stamps, rowsDropped, receiveDropped } = engine.counts();
     let planRejected = 0;
     for (const count of this.#rejected.values()) planRejected += count;
     return {
-      reportsLedgered: counts.ledgered,
-      spoolReports: counts.reports,
-      spoolBytes: counts.bytes,
+      spoolFirst: spool.firstUnsettled(),
       timerErrorMaxNs: Math.round(this.#timerError.maxNs),
       timerErrorSumNs: Math.round(this.#timerError.sumNs),
       timerErrorCount: this.#timerError.count,
@@ -684,7 +739,7 @@ export class Agent {
       planRejected,
       reflected,
       reflectorDropped: dropped,
-      spoolInMemory: spool.durable ? 0 : 1,
+      spoolInMemory: spool.inMemory ? 1 : 0,
       planInMemory: planStore.inMemory ? 1 : 0,
       icmpUnavailable: engine.icmpFamilies.length === 0 ? 1 : 0,
       paused: this.#plan?.paused === true ? 1 : 0,
@@ -714,4 +769,21 @@ export class Agent {
   async #sleep(delayMs: number): Promise<void> {
     await new Promise<void>((resolve) => this.#options.clock.after(delayMs, resolve));
   }
+}
+
+/**
+ * What a report says of the spool, itself included. Nothing until it is known what earlier starts left.
+ *
+ * @param more reports that the spool does not count yet, with this one.
+ */
+function spoolSelf(counts: SpoolCounts | undefined, more: number): SelfReport {
+  if (counts === undefined) return {};
+  return {
+    reportsProduced: counts.produced + more,
+    reportsCommitted: counts.committed,
+    reportsLedgered: counts.ledgered,
+    spoolReports: counts.reports + more,
+    spoolBytes: counts.bytes,
+    spoolSecondsLeft: Math.floor(counts.secondsLeft),
+  };
 }

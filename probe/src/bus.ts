@@ -18,6 +18,7 @@ import {
 } from 'nats';
 import { STATE_STREAM, WanscopeError, type Identity } from '@wanscope/shared';
 import type { Log } from './log.ts';
+import type { Acknowledgement } from './spool/spool.ts';
 
 /** The broker did not take or answer something; it may later. */
 export class BusError extends WanscopeError {
@@ -32,9 +33,10 @@ export interface Bus {
    * Publishes and resolves when the broker's stream has taken the message.
    *
    * @param messageId makes a repeated publish of the same message have no effect.
+   * @returns what the stream said.
    * @throws BusError
    */
-  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<void>;
+  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<Acknowledgement>;
   /** `onMessage` gets a copy of each message, and how to answer it where that is wanted. Survives reconnects. */
   subscribe(subject: string, onMessage: OnMessage): void;
   /** The last message that the state stream keeps of a subject; undefined when there is none or it cannot be told. */
@@ -86,14 +88,15 @@ export class NatsBus implements Bus {
     return this.#connected;
   }
 
-  async publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<void> {
+  async publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<Acknowledgement> {
     const jetStream = this.#jetStream;
     if (jetStream === undefined || !this.#connected) throw new BusError('not connected');
     try {
-      await jetStream.publish(subject, bytes, {
+      const { seq, duplicate } = await jetStream.publish(subject, bytes, {
         timeout: PUBLISH_TIMEOUT_MS,
         ...(messageId === undefined ? {} : { msgID: messageId }),
       });
+      return { streamSeq: seq, isDuplicate: duplicate };
     } catch (cause) {
       throw new BusError(`publish to ${subject}: ${messageOf(cause)}`, { cause });
     }

@@ -8,6 +8,7 @@ import { lookup } from 'node:dns/promises';
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { endianness, networkInterfaces } from 'node:os';
+import { join } from 'node:path';
 import { systemClock, type Clock, type Family, type Gateways } from '@wanscope/shared';
 import { detectAddresses, endpointsOf, type LocalAddress } from './addresses.ts';
 import { Agent } from './agent.ts';
@@ -29,7 +30,8 @@ import { createProbers } from './probers/registry.ts';
 import { Reflectors } from './reflectors/reflectors.ts';
 import { RouteTracer } from './routes/tracer.ts';
 import { serveSelfMetrics, type SelfMetricsServer } from './self-metrics.ts';
-import { MemorySpool } from './spool.ts';
+import { FolderFiles } from './spool/files.ts';
+import { DEFAULT_SPOOL_LIMITS, Spool } from './spool/spool.ts';
 import { readCpuThrottling } from './throttling.ts';
 import { Throughput } from './throughput/throughput.ts';
 import { UsageLedger } from './usage.ts';
@@ -179,15 +181,24 @@ export async function startProbe(
     port === undefined || native === undefined
       ? undefined
       : new Throughput({ clock, native, domains, addresses, usage, log, port });
+  const bootId = randomBytes(8).toString('hex');
+  const { site, probe } = settings.identity;
+  const spool = new Spool({
+    bootId,
+    clock,
+    log,
+    files: new FolderFiles(join(settings.stateDirectory, 'spool', `${site}.${probe}`)),
+    limits: { ...DEFAULT_SPOOL_LIMITS, maxBytes: settings.spoolBytes, maxAgeMs: settings.spoolAgeMs },
+  });
   const agent = new Agent({
     identity: settings.identity,
-    bootId: randomBytes(8).toString('hex'),
+    bootId,
     software: edges.software,
     clock,
     bus,
     log,
     planStore: new FilePlanStore(settings.stateDirectory, settings.identity, log),
-    spool: new MemorySpool(),
+    spool,
     usage,
     probers: createProbers({
       clock,

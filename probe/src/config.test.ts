@@ -37,6 +37,8 @@ describe('settings', () => {
       stampKeyFile: '',
       engine: 'auto',
       stateDirectory: '/var/lib/wan-probe',
+      spoolBytes: 512e6,
+      spoolAgeMs: 72 * 3_600_000,
       logLevel: 'info',
       metricsListen: undefined,
       keepRoot: false,

@@ -2,7 +2,16 @@
  * Settings: environment variables, each with a flag of the same name that wins over it. Pure: text in, settings or the
  * list of everything wrong with it out.
  */
-import { isToken, looksLikeContainerId, toToken, type Identity } from '@wanscope/shared';
+import {
+  isToken,
+  looksLikeContainerId,
+  NS_PER_MS,
+  NS_PER_S,
+  parseBytes,
+  parseDurationNs,
+  toToken,
+  type Identity,
+} from '@wanscope/shared';
 import {
   ADDRESS_FORM,
   parseAddresses,
@@ -19,6 +28,9 @@ import type { ReportFormat } from './reports.ts';
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
+const LEAST_SPOOL_BYTES = 1e6;
+const LEAST_SPOOL_AGE_NS = 60 * NS_PER_S;
+
 const ENGINE_CHOICES = ['auto', ...ENGINE_NAMES] as const;
 
 export interface Settings {
@@ -34,6 +46,8 @@ export interface Settings {
   readonly stampKeyFile: string;
   readonly engine: 'auto' | EngineName;
   readonly stateDirectory: string;
+  readonly spoolBytes: number;
+  readonly spoolAgeMs: number;
   readonly logLevel: LogLevel;
   readonly metricsListen: { readonly host: string; readonly port: number } | undefined;
   readonly keepRoot: boolean;
@@ -113,7 +127,21 @@ export const SETTINGS = [
     flag: 'state-dir',
     value: 'directory',
     standard: '/var/lib/wan-probe',
-    help: 'where the last plan is kept',
+    help: 'where the last plan and the reports that are not counted yet are kept',
+  },
+  {
+    env: 'WAN_SPOOL_BYTES',
+    flag: 'spool-bytes',
+    value: 'size',
+    standard: '512MB',
+    help: 'how large the spool of reports may be on disk; its oldest are dropped beyond',
+  },
+  {
+    env: 'WAN_SPOOL_AGE',
+    flag: 'spool-age',
+    value: 'duration',
+    standard: '72h',
+    help: 'how old reports in the spool may be',
   },
   { env: 'WAN_LOG_LEVEL', flag: 'log-level', value: 'level', standard: 'info', help: LOG_LEVELS.join(', ') },
   {
@@ -190,6 +218,8 @@ export function readSettings(
     stampKeyFile: valueOf('WAN_STAMP_KEY_FILE'),
     engine: read.oneOf('WAN_ENGINE', valueOf('WAN_ENGINE'), ENGINE_CHOICES),
     stateDirectory: valueOf('WAN_STATE_DIR'),
+    spoolBytes: read.size('WAN_SPOOL_BYTES', valueOf('WAN_SPOOL_BYTES')),
+    spoolAgeMs: read.age('WAN_SPOOL_AGE', valueOf('WAN_SPOOL_AGE')),
     logLevel: read.oneOf('WAN_LOG_LEVEL', valueOf('WAN_LOG_LEVEL'), LOG_LEVELS),
     metricsListen: read.listen(valueOf('WAN_METRICS_LISTEN')),
     keepRoot: read.truth('WAN_KEEP_ROOT', valueOf('WAN_KEEP_ROOT')),
@@ -273,6 +303,22 @@ class Reader {
       this.problem('WAN_THROUGHPUT', `"${text}" is none of them`, 'off, on, a port from 1 to 65535');
     }
     return port;
+  }
+
+  size(name: SettingName, text: string): number {
+    const bytes = parseBytes(text);
+    if (bytes === undefined || bytes < LEAST_SPOOL_BYTES) {
+      this.problem(name, `"${text}" is not a size of 1MB or more`, 'such as 64MB, 512MB or 2GB');
+    }
+    return bytes ?? 0;
+  }
+
+  age(name: SettingName, text: string): number {
+    const ns = parseDurationNs(text);
+    if (ns === undefined || ns < LEAST_SPOOL_AGE_NS) {
+      this.problem(name, `"${text}" is not a duration of 1m or more`, 'such as 30m, 72h or 7d');
+    }
+    return (ns ?? 0) / NS_PER_MS;
   }
 
   listen(text: string): { host: string; port: number } | undefined {

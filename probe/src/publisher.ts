@@ -1,7 +1,6 @@
 /**
  * Publisher: moves reports from the spool to the broker, newest intervals first after an outage, and sees to it that
- * the broker has a dictionary before any report that names it. A report leaves the spool on the broker's
- * acknowledgement only.
+ * the broker has a dictionary before any report that names it. What is older than live drains at a planned rate.
  */
 import {
   encodeDictionary,
@@ -12,9 +11,10 @@ import {
   type Identity,
   type UsagePurpose,
 } from '@wanscope/shared';
-import type { Bus } from './bus.ts';
+import { BusError, type Bus } from './bus.ts';
 import type { Log, OncePerCause } from './log.ts';
-import type { Spool, SpooledReport } from './spool.ts';
+import type { Spool, TakenReport } from './spool/spool.ts';
+import { TokenBucket } from './usage.ts';
 
 /** Publishes under way at once. */
 const MAX_CONCURRENT = 4;
@@ -22,29 +22,34 @@ const FIRST_RETRY_MS = 250;
 const LAST_RETRY_MS = 5_000;
 /** A report older than this many intervals is backlog. */
 const LIVE_INTERVALS = 3;
+/** What the backlog may send at once, of the rate of a second. */
+const DRAIN_BURST_S = 1;
 
 export interface PublisherOptions {
   readonly bus: Bus;
   readonly spool: Spool;
   readonly clock: Clock;
   readonly identity: Identity;
-  readonly bootId: string;
   readonly log: Log;
   readonly once: OncePerCause;
   /** Length of an interval now. */
   readonly intervalMs: () => number;
+  /** What the backlog may take of the uplink. */
+  readonly drainBytesPerSecond: number;
   readonly countBytes: (purpose: UsagePurpose, bytes: number) => void;
 }
 
 export class Publisher {
   readonly #options: PublisherOptions;
   readonly #subject: string;
-  /** The dictionary in use and those that spooled reports need. */
-  readonly #dictionaries = new Map<string, Dictionary>();
+  /** The octets of dictionaries that are to be announced: the one in use and those of reports on their way. */
+  readonly #dictionaries = new Map<string, Uint8Array>();
   /** Hashes that the broker has taken since the last connect. */
   readonly #announced = new Set<string>();
+  /** Dictionaries that are not to be had: their reports go without. */
+  readonly #unknown = new Set<string>();
   #announcing: Promise<void> | undefined;
-  #current: string | undefined;
+  #drain: TokenBucket;
   #underWay = 0;
   #retryMs = FIRST_RETRY_MS;
   #blocked = false;
@@ -54,7 +59,11 @@ export class Publisher {
   constructor(options: PublisherOptions) {
     this.#options = options;
     this.#subject = subjectOf('report', options.identity);
+    this.#drain = this.#drainOf(options.drainBytesPerSecond);
+    options.spool.onChange(() => this.pump());
+    options.spool.setConnected(options.bus.connected);
     options.bus.onStatus((connected) => {
+      options.spool.setConnected(connected);
       if (!connected) return;
       // The broker may be another one, with empty streams.
       this.#announced.clear();
@@ -66,15 +75,21 @@ export class Publisher {
 
   /** Makes this the dictionary in use and publishes it. */
   useDictionary(dictionary: Dictionary): void {
-    this.#current = dictionary.hash;
-    this.#dictionaries.set(dictionary.hash, dictionary);
+    const bytes = encodeDictionary(dictionary);
+    this.#options.spool.useDictionary(dictionary.hash, bytes);
+    this.#dictionaries.set(dictionary.hash, bytes);
     this.pump();
+  }
+
+  setDrainRate(bytesPerSecond: number): void {
+    this.#drain = this.#drainOf(bytesPerSecond);
   }
 
   /** Forgets the dictionaries that neither a spooled report needs nor `inUse` names. */
   forgetDictionaries(inUse: ReadonlySet<string>): void {
+    this.#options.spool.forgetDictionaries(inUse);
     for (const hash of this.#dictionaries.keys()) {
-      if (hash === this.#current || inUse.has(hash) || this.#options.spool.needs(hash)) continue;
+      if (inUse.has(hash) || this.#options.spool.needs(hash)) continue;
       this.#dictionaries.delete(hash);
       this.#announced.delete(hash);
     }
@@ -83,6 +98,7 @@ export class Publisher {
   /** Publishes every known dictionary again: somebody lacks one. */
   announceAgain(): void {
     this.#announced.clear();
+    this.#unknown.clear();
     this.pump();
   }
 
@@ -100,21 +116,36 @@ export class Publisher {
     const nowNs = clock.monoNs();
     const liveSinceNs = nowNs - LIVE_INTERVALS * this.#options.intervalMs() * NS_PER_MS;
     while (this.#underWay < MAX_CONCURRENT) {
-      const report = spool.take(nowNs, liveSinceNs);
+      // The bucket is of octets, and a report may be larger than it: what is over is paid back before the next.
+      const report = spool.take(nowNs, liveSinceNs, !this.#drain.has(0, nowNs));
       if (report === undefined) break;
       this.#underWay += 1;
-      void this.#publish(report, report.closedNs < liveSinceNs ? 'drain' : 'reports');
+      const isLive = report.closedNs >= liveSinceNs;
+      if (!isLive) this.#drain.force(report.length, nowNs);
+      void this.#publish(report, isLive ? 'reports' : 'drain');
     }
-    const nextNs = spool.nextDueNs();
-    if (nextNs !== undefined && nextNs > nowNs) {
+    const nextNs = Math.min(
+      spool.nextDueNs(liveSinceNs) ?? Infinity,
+      spool.hasBacklog(liveSinceNs) ? nowNs + this.#drain.nsUntil(0, nowNs) : Infinity,
+    );
+    if (nextNs > nowNs && nextNs < Infinity) {
       this.#cancelTimer = clock.after(Math.ceil((nextNs - nowNs) / NS_PER_MS), () => this.pump());
     }
   }
 
-  /** Publishes everything without regard to due times, until the spool is empty or `timeoutMs` have passed. */
+  #drainOf(bytesPerSecond: number): TokenBucket {
+    return new TokenBucket(bytesPerSecond, bytesPerSecond * DRAIN_BURST_S, this.#options.clock.monoNs());
+  }
+
+  /**
+   * Publishes without regard to due times until `timeoutMs` have passed: what is live, and where nothing outlives the process
+   * everything.
+   */
   async flush(timeoutMs: number): Promise<void> {
     this.#cancelTimer?.();
     const { spool, clock, bus } = this.#options;
+    await Promise.race([spool.idle(), this.#until(clock.monoNs() + timeoutMs * NS_PER_MS)]);
+    const liveSinceNs = clock.monoNs() - LIVE_INTERVALS * this.#options.intervalMs() * NS_PER_MS;
     const endNs = clock.monoNs() + timeoutMs * NS_PER_MS;
     while (bus.connected && clock.monoNs() < endNs) {
       if (this.#missingDictionary() !== undefined) {
@@ -123,7 +154,7 @@ export class Publisher {
         if (this.#blocked) break;
         continue;
       }
-      const report = spool.take(Infinity, -Infinity);
+      const report = spool.take(Infinity, liveSinceNs, !spool.inMemory);
       if (report === undefined) break;
       this.#underWay += 1;
       await Promise.race([this.#publish(report, 'reports'), this.#until(endNs)]);
@@ -138,25 +169,47 @@ export class Publisher {
     this.#cancelTimer = undefined;
   }
 
-  async #publish(report: SpooledReport, purpose: UsagePurpose): Promise<void> {
-    const { bus, spool, bootId } = this.#options;
-    this.#options.countBytes(purpose, report.bytes.length);
+  async #publish(report: TakenReport, purpose: UsagePurpose): Promise<void> {
+    const { bus, spool } = this.#options;
+    const bytes = await spool.read(report);
+    if (bytes === undefined) {
+      this.#underWay -= 1;
+      this.pump();
+      return;
+    }
     try {
-      await bus.publish(this.#subject, report.bytes, `${bootId}:${report.seq}`);
-      spool.acknowledge(report.seq);
+      await this.#ensureDictionary(report.dictionaryHash);
+      this.#options.countBytes(purpose, bytes.length);
+      spool.acknowledge(report, await bus.publish(this.#subject, bytes, report.messageId));
       this.#underWay -= 1;
       this.#retryMs = FIRST_RETRY_MS;
       this.#options.once.forget('publish');
       this.pump();
     } catch (error) {
-      spool.putBack(report.seq);
+      if (!(error instanceof BusError)) throw error;
+      spool.putBack(report);
       this.#underWay -= 1;
       this.#backOff(error);
     }
   }
 
-  #missingDictionary(): Dictionary | undefined {
-    for (const [hash, dictionary] of this.#dictionaries) if (!this.#announced.has(hash)) return dictionary;
+  /** A report of an earlier start names a dictionary that only the spool has. */
+  async #ensureDictionary(hash: string): Promise<void> {
+    if (this.#announced.has(hash) || this.#unknown.has(hash)) return;
+    const bytes = await this.#options.spool.dictionary(hash);
+    if (bytes === undefined) {
+      this.#unknown.add(hash);
+      this.#options.log.warn({ dictionary: hash }, 'dictionary is not in the spool; its reports go without');
+      return;
+    }
+    this.#options.countBytes('drain', bytes.length);
+    await this.#options.bus.publish(this.#subject, bytes);
+    this.#dictionaries.set(hash, bytes);
+    this.#announced.add(hash);
+  }
+
+  #missingDictionary(): readonly [hash: string, bytes: Uint8Array] | undefined {
+    for (const entry of this.#dictionaries) if (!this.#announced.has(entry[0])) return entry;
     return undefined;
   }
 
@@ -171,11 +224,11 @@ export class Publisher {
     for (;;) {
       const dictionary = this.#missingDictionary();
       if (dictionary === undefined) return;
-      const bytes = encodeDictionary(dictionary);
+      const [hash, bytes] = dictionary;
       this.#options.countBytes('reports', bytes.length);
       try {
         await this.#options.bus.publish(this.#subject, bytes);
-        this.#announced.add(dictionary.hash);
+        this.#announced.add(hash);
       } catch (error) {
         this.#backOff(error);
         return;

@@ -7,6 +7,8 @@ import { NS_PER_S, REJECT_CAUSES, type Usage } from '@wanscope/shared';
 import type { AgentState } from './agent.ts';
 import type { LoopDelay } from './net/loop-watch.ts';
 import { ENGINE_NAMES } from './net/packet-engine.ts';
+import { LOSS_CAUSES } from './spool/ledger.ts';
+import type { SpoolCounts } from './spool/spool.ts';
 
 export interface SelfMetricsSource {
   readonly state: () => AgentState;
@@ -36,6 +38,11 @@ function delay({ maxNs, sumNs, count }: LoopDelay): readonly Value[] {
     [{ statistic: 'max' }, maxNs / NS_PER_S],
     [{ statistic: 'mean' }, count === 0 ? 0 : sumNs / count / NS_PER_S],
   ];
+}
+
+/** Nothing until it is known what earlier starts left. */
+function ofSpool({ spool }: AgentState, values: (counts: SpoolCounts) => readonly Value[]): readonly Value[] {
+  return spool === undefined ? [] : values(spool);
 }
 
 const DEFINITIONS: readonly Definition[] = [
@@ -84,7 +91,7 @@ const DEFINITIONS: readonly Definition[] = [
   {
     name: 'wan_probe_rejected_messages_total',
     type: 'counter',
-    help: 'Plans and requests refused whole, by cause.',
+    help: 'Plans, commits and requests refused whole, by cause.',
     labels: ['cause'],
     values: ({ state }) => {
       const { rejected } = state();
@@ -94,42 +101,57 @@ const DEFINITIONS: readonly Definition[] = [
   {
     name: 'wan_probe_reports_produced_total',
     type: 'counter',
-    help: 'Reports closed since the probe started.',
+    help: 'Reports closed, and intervals that a kill left open, since the spool was begun: committed + ledgered + in the spool.',
     labels: [],
-    values: ({ state }) => one(state().spool.produced),
+    values: ({ state }) => ofSpool(state(), ({ produced }) => one(produced)),
   },
   {
-    name: 'wan_probe_reports_acknowledged_total',
+    name: 'wan_probe_reports_committed_total',
     type: 'counter',
-    help: 'Reports that the broker has taken.',
+    help: 'Reports that the collector holds on disk.',
     labels: [],
-    values: ({ state }) => one(state().spool.acknowledged),
+    values: ({ state }) => ofSpool(state(), ({ committed }) => one(committed)),
   },
   {
     name: 'wan_probe_reports_ledgered_total',
     type: 'counter',
-    help: 'Reports pushed out of a full spool, lost.',
-    labels: [],
-    values: ({ state }) => one(state().spool.ledgered),
+    help: 'Reports that will never be counted, by cause: the loss ledger.',
+    labels: ['cause'],
+    values: ({ state }) =>
+      ofSpool(state(), ({ ledgeredBy }) => LOSS_CAUSES.map((cause): Value => [{ cause }, ledgeredBy.get(cause) ?? 0])),
   },
   {
     name: 'wan_probe_spool_reports',
     type: 'gauge',
-    help: 'Reports waiting for the broker.',
+    help: 'Reports that are neither committed nor ledgered.',
     labels: [],
-    values: ({ state }) => one(state().spool.reports),
+    values: ({ state }) => ofSpool(state(), ({ reports }) => one(reports)),
   },
   {
     name: 'wan_probe_spool_bytes',
     type: 'gauge',
-    help: 'Octets of the reports waiting for the broker.',
+    help: 'Octets of the reports in the spool.',
     labels: [],
-    values: ({ state }) => one(state().spool.bytes),
+    values: ({ state }) => ofSpool(state(), ({ bytes }) => one(bytes)),
+  },
+  {
+    name: 'wan_probe_spool_seconds_left',
+    type: 'gauge',
+    help: 'How long the spool goes on at the present rate before it drops its oldest report.',
+    labels: [],
+    values: ({ state }) => ofSpool(state(), ({ secondsLeft }) => one(secondsLeft)),
+  },
+  {
+    name: 'wan_probe_ignored_commits_total',
+    type: 'counter',
+    help: 'Commits for starts of this probe that its spool does not know.',
+    labels: [],
+    values: ({ state }) => one(state().ignoredCommits),
   },
   {
     name: 'wan_probe_spool_in_memory',
     type: 'gauge',
-    help: '1 when waiting reports do not outlive the process.',
+    help: '1 when the spool cannot be written, so that reports in it do not outlive the process.',
     labels: [],
     values: ({ state }) => one(state().spoolInMemory),
   },

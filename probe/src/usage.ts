@@ -79,6 +79,17 @@ export class TokenBucket {
     this.#tokens -= tokens;
     return true;
   }
+
+  /** Takes them also where they are not there: what is owed is paid back first. */
+  force(tokens: number, nowNs: number): void {
+    this.has(tokens, nowNs);
+    this.#tokens -= tokens;
+  }
+
+  /** How long until there are so many; 0 when there are now. */
+  nsUntil(tokens: number, nowNs: number): number {
+    return this.has(tokens, nowNs) ? 0 : ((tokens - this.#tokens) / this.#ratePerS) * NS_PER_S;
+  }
 }
 
 /** Share of a second that may be sent at once when many deadlines fall together. */

@@ -1,4 +1,5 @@
 export * from './ask.ts';
+export * from './bytes.ts';
 export * from './clock.ts';
 export * from './commit.ts';
 export * from './crc32c.ts';

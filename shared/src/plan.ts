@@ -110,6 +110,8 @@ const planSchema = z.strictObject({
   expiresAtMs: z.int().check(z.minimum(0)),
   /** Length of the aggregation interval. */
   intervalMs: z.int().check(z.minimum(1_000), z.maximum(300_000)),
+  /** What reports older than live may take of the probe's uplink. */
+  drainBytesPerSecond: z.optional(z.int().check(z.minimum(1_000))),
   /** Sends nothing while true. */
   paused: z.boolean(),
   tests: z.array(planTestSchema).check(z.maxLength(256)),

@@ -348,7 +348,11 @@ describe.skipIf(!isRoot)('a mark (needs root)', () => {
   });
 });
 
-const vrfUnavailable = !isRoot ? 'needs root' : vrf.status === 0 ? undefined : `not in this kernel: ${vrf.stderr.trim()}`;
+const vrfUnavailable = !isRoot
+  ? 'needs root'
+  : vrf.status === 0
+    ? undefined
+    : `not in this kernel: ${vrf.stderr.trim()}`;
 describe.skipIf(vrfUnavailable !== undefined)(
   `a VRF${vrfUnavailable === undefined ? '' : ` (${vrfUnavailable})`}`,
   () => {

@@ -371,6 +371,11 @@ const configSchema = strict({
   exposition: expositionSchema.prefault({}).describe('What `/metrics` shows of single paths.'),
   throughput: throughputSchema.optional().describe('Throughput runs that operators may ask for; none when absent.'),
   interval: duration.default(10 * NS_PER_S).describe('Aggregation interval of every probe: 10s; 1s to 5m.'),
+  drain: bitRate
+    .default(512_000)
+    .describe(
+      'What a probe sends older reports with after an outage, behind the live ones: 512kbit/s; 8kbit/s or more.',
+    ),
   leaveAfter: duration.default(15 * 60 * NS_PER_S).describe('A probe silent for this long has left: 15m.'),
   planExpiry: duration
     .default(7 * 86_400 * NS_PER_S)
@@ -598,6 +603,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
       to: parsed.throughput.to,
     },
     intervalMs: parsed.interval / NS_PER_MS,
+    drainBytesPerSecond: Math.floor(parsed.drain / 8),
     leaveAfterMs: parsed.leaveAfter / NS_PER_MS,
     planExpiryMs: parsed.planExpiry / NS_PER_MS,
   };
@@ -689,6 +695,7 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
   };
 
   if (config.intervalMs < 1_000 || config.intervalMs > 300_000) add(['interval'], 'must be from 1s to 5m');
+  if (config.drainBytesPerSecond < 1_000) add(['drain'], 'must be 8kbit/s or more');
   if (config.planExpiryMs < 72 * 3_600_000) add(['planExpiry'], "must be 72h or more, the age of a probe's spool");
   for (const site of config.sites.keys()) {
     if (!isToken(site)) add(['sites', site], NAME_RULE);

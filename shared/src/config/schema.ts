@@ -184,6 +184,8 @@ export interface OperatorConfig {
   readonly throughput: ThroughputConfig | undefined;
   /** Aggregation interval of every probe. */
   readonly intervalMs: number;
+  /** What a probe's backlog of reports may take of its uplink after an outage. */
+  readonly drainBytesPerSecond: number;
   /** A silent probe has left after this long. */
   readonly leaveAfterMs: number;
   /** How long a plan may be used without news from the collector. */
