@@ -3,6 +3,7 @@
  * it depends on comes in from outside; everything it owns is here.
  */
 import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import {
   decodeHello,
   decodePlan,
@@ -24,6 +25,7 @@ import type { Logger } from './log.ts';
 import { isInMaintenance } from './maintenance.ts';
 import { PlanBook } from './plan-book.ts';
 import { planFleet, PolicyIndex } from './planner.ts';
+import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
 import { Registry, type RegistrySettings, type Transition } from './registry.ts';
 import { GAUGE } from './series-table.ts';
 import { siteReachability } from './site-reach.ts';
@@ -70,6 +72,7 @@ export class Collector {
   readonly #options: CollectorOptions;
   readonly #logger: Logger;
   readonly #keeper: Keeper;
+  readonly #quarantine: Quarantine | undefined;
   readonly #startedAtMs: number;
   #config: OperatorConfig;
   #position: StreamPosition | undefined;
@@ -108,7 +111,15 @@ export class Collector {
       mark: () => ({ position: this.#resumePosition(), counters: this.#counters() }),
       settle: () => this.#settle(),
     });
+    if (options.stateDir !== undefined) {
+      const directory = join(options.stateDir, QUARANTINE_DIRECTORY);
+      this.#quarantine = new Quarantine({ directory, logger: options.logger });
+    }
     this.ingest = new Ingest({
+      onRefused: (refusal, data, atMs) => {
+        // Two probes of one name: what is wrong is the name, not the report.
+        if (refusal.cause !== 'duplicate_identity') this.#quarantine?.keep(refusal, data, atMs);
+      },
       journal: this.#keeper,
       state: this.state,
       registry: this.registry,
@@ -179,6 +190,11 @@ export class Collector {
       configReloadedAtMs: this.#reload.atMs,
       snapshot: this.#keeper.health,
       commitsSent: this.#commitsSent,
+      quarantine: {
+        files: this.#quarantine?.files ?? 0,
+        bytes: this.#quarantine?.bytes ?? 0,
+        notKept: this.#quarantine?.notKept ?? 0,
+      },
       eventLoopDelayMs: process?.eventLoopDelayMs(),
       residentBytes: process?.residentBytes() ?? 0,
       cpuSeconds: process?.cpuSeconds() ?? 0,
@@ -201,6 +217,7 @@ export class Collector {
     this.#cancelPlan?.();
     await this.#options.bus.close();
     await this.#keeper.stop();
+    await this.#quarantine?.written();
   }
 
   /** Resolves when what is being written to disk now is written, or has failed. */

@@ -14,7 +14,7 @@ import {
   type Report,
 } from '@wanscope/shared';
 import { FakeClock, pathOf, recordOf, reportOf } from '@wanscope/shared/testing';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Collector } from './collector.ts';
 import { silentLogger } from './log.ts';
 import { COUNTER } from './series-table.ts';
@@ -244,6 +244,8 @@ describe('a commit', () => {
     });
     expect(broker.commits.every(({ site }) => site === 'a')).toBe(true);
     expect(intake().counted).toBe(0);
+    await vi.waitFor(() => expect(collector.health().quarantine.files).toBe(1));
+    expect(readdirSync(join(directory, 'quarantine'))[0]).toContain('a.p.00000000000000b1.1.impossible_value');
   });
 
   test('does not count what the probe gave up, nor what comes of it later', async () => {

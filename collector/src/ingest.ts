@@ -165,6 +165,8 @@ export interface IngestOptions {
   readonly ask: (identity: Identity, want: 'hello' | 'dictionary') => void;
   /** Undefined: what is counted is kept in memory only. */
   readonly journal?: IngestJournal | undefined;
+  /** Told of every report that is refused for good; the octets are valid during the call. */
+  readonly onRefused?: ((refusal: Refusal, data: Uint8Array, storedAtMs: number) => void) | undefined;
 }
 
 export class Ingest implements JournalReader {
@@ -514,12 +516,14 @@ export class Ingest implements JournalReader {
    * A report that was refused will never be counted, and its probe is told so. One whose site is not configured is not
    * settled: it may be, tomorrow. One that cannot even be named stays a gap.
    */
-  #settleRefused({ identity, data }: ReportMessage, cause: RejectCause): void {
+  #settleRefused({ identity, data, storedAtMs }: ReportMessage, cause: RejectCause): void {
     if (cause === 'unknown_site' || !this.#options.registry.isConfigured(identity.site)) return;
     const report = peekReport(data);
     if (report === undefined) return;
     const refusal: Refusal = { identity, ...report, cause };
-    if (this.#refuse(this.#intake(identity), report.bootId, report.seq, cause)) this.#options.journal?.refusal(refusal);
+    if (!this.#refuse(this.#intake(identity), report.bootId, report.seq, cause)) return;
+    this.#options.journal?.refusal(refusal);
+    this.#options.onRefused?.(refusal, data, storedAtMs);
   }
 
   #refuse(intake: Intake, bootId: string, seq: number, cause: RejectCause): boolean {

@@ -31,6 +31,8 @@ export interface CollectorHealth {
     readonly journalFailures: number;
   };
   readonly commitsSent: number;
+  /** Refused reports kept as files, and those that could not be. */
+  readonly quarantine: { readonly files: number; readonly bytes: number; readonly notKept: number };
   /** 99th percentile of the event loop's delay since the last reading; undefined where it is not watched. */
   readonly eventLoopDelayMs: number | undefined;
   readonly residentBytes: number;
@@ -678,6 +680,13 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       'journal_failures_total',
       'Times the journal could not be written.',
       () => view.health().snapshot.journalFailures,
+    ),
+    now('quarantine_reports', '1', 'Refused reports kept as files.', () => view.health().quarantine.files),
+    now('quarantine_bytes', 'bytes', 'Octets of the refused reports kept.', () => view.health().quarantine.bytes),
+    count(
+      'quarantine_not_kept_total',
+      'Refused reports that could not be kept as a file.',
+      () => view.health().quarantine.notKept,
     ),
     count('commits_total', 'Commits sent to probes.', () => view.health().commitsSent),
     count('snapshot_failures_total', 'Snapshots that could not be written.', () => view.health().snapshot.failures),
