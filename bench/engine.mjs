@@ -96,6 +96,60 @@ int main(int, char** arguments) {
   for (auto& one : seen) printf("%d %d %lld\\n", one.type, one.number, one.ns);
 }`;
 
+/**
+ * Answers echoes in the kernel's place and prints what the kernel's stamps of both packets say, until its input ends: type,
+ * number, ns. They are made by the driver at the far end of the link, so nothing stands between them and the link, as a
+ * capture's copying would.
+ */
+const ECHO_ANSWERER = `
+#include <arpa/inet.h>
+#include <cstdio>
+#include <linux/errqueue.h>
+#include <linux/net_tstamp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <vector>
+struct Seen { int type, number; long long ns; };
+long long stampOf(msghdr& message) {
+  for (auto* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SO_TIMESTAMPING) continue;
+    auto* stamp = (scm_timestamping*)CMSG_DATA(header);
+    return stamp->ts[0].tv_sec * 1000000000LL + stamp->ts[0].tv_nsec;
+  }
+  return 0;
+}
+int main() {
+  int fd = socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK, IPPROTO_ICMP);
+  int flags = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY;
+  if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags)) return 1;
+  std::vector<Seen> seen; seen.reserve(1 << 16);
+  puts("ready"); fflush(stdout);
+  for (;;) {
+    pollfd waited[] = {{fd, POLLIN, 0}, {0, POLLIN, 0}};
+    poll(waited, 2, -1);
+    unsigned char packet[2048]; alignas(cmsghdr) unsigned char control[512];
+    sockaddr_in from{}; iovec vector{packet, sizeof packet};
+    msghdr message{&from, sizeof from, &vector, 1, control, sizeof control, 0};
+    ssize_t length = recvmsg(fd, &message, 0);
+    if (length < 0 && waited[1].revents) break;
+    unsigned char* icmp = packet + (packet[0] & 15) * 4;
+    if (length < 28 || icmp[0] != 8) continue;
+    const int number = icmp[6] << 8 | icmp[7];
+    seen.push_back({8, number, stampOf(message)});
+    icmp[0] = 0;
+    unsigned sum = (icmp[2] << 8 | icmp[3]) + 0x0800;
+    sum = (sum & 0xffff) + (sum >> 16);
+    icmp[2] = sum >> 8; icmp[3] = sum;
+    sendto(fd, icmp, packet + length - icmp, 0, (sockaddr*)&from, sizeof from);
+    for (int tries = 0; tries < 1000; tries++) {
+      msghdr told{nullptr, 0, nullptr, 0, control, sizeof control, 0};
+      if (recvmsg(fd, &told, MSG_ERRQUEUE) < 0) continue;
+      if (long long ns = stampOf(told)) { seen.push_back({0, number, ns}); break; }
+    }
+  }
+  for (auto& one : seen) printf("%d %d %lld\\n", one.type, one.number, one.ns);
+}`;
+
 /** Answers STAMP packets in batches, as fast as it can; its stamps say that it took no time. */
 const ANSWERER = `
 #include <arpa/inet.h>
@@ -406,9 +460,10 @@ function program(name, source) {
  * @param {string} tool @param {boolean} churn @param {string | undefined} group
  */
 async function errorsOf(tool, churn, group) {
-  const capture = spawn('ip', inside(FAR, [program('capture', CAPTURE), 'far']), {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
+  const isTcp = tool.includes('TCP');
+  const watch = isTcp ? [program('capture', CAPTURE), 'far'] : [program('echo-answerer', ECHO_ANSWERER)];
+  execFileSync('ip', inside(FAR, ['sysctl', '-qw', `net.ipv4.icmp_echo_ignore_all=${isTcp ? 0 : 1}`]));
+  const capture = spawn('ip', inside(FAR, watch), { stdio: ['pipe', 'pipe', 'inherit'] });
   const lines = createInterface({ input: capture.stdout })[Symbol.asyncIterator]();
   await lines.next();
   const rtts = (await TOOLS[tool]?.(churn, group)) ?? [];
@@ -581,6 +636,7 @@ try {
     cleanUp();
     process.exit(0);
   }
+  execFileSync('ip', inside(FAR, ['sysctl', '-qw', 'net.ipv4.icmp_echo_ignore_all=0']));
   console.log('\nProbes a second, and what they cost\n');
   // Without this the far side does its work within the sender's system call, as no other machine would.
   const far = '/sys/class/net/far/queues/rx-0/rps_cpus';
