@@ -2,6 +2,9 @@ import { defineConfig } from 'vitest/config';
 
 const source = (path: string): string => new URL(path, import.meta.url).pathname;
 
+/** Of the probe's live tests, those that start programs and wait for them. */
+const wholePrograms = ['probe/src/{spool,throughput}/*.live.test.ts', 'probe/src/bundle.live.test.ts'];
+
 /**
  * Unit tests run on the sources. Live tests start the built programs and need privileges or real servers: those of the
  * project `live` hold the instrument against a truth and have the machine to themselves; those of `system` wait for whole
@@ -31,7 +34,7 @@ export default defineConfig({
         test: {
           name: 'live',
           include: ['{shared,probe,lab}/**/*.live.test.ts', 'test/accuracy.live.test.ts'],
-          exclude: ['**/dist/**', '**/node_modules/**'],
+          exclude: [...wholePrograms, '**/dist/**', '**/node_modules/**'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
           fileParallelism: false,
@@ -41,11 +44,11 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'system',
-          include: ['{collector,test}/**/*.live.test.ts'],
+          include: ['{collector,test}/**/*.live.test.ts', ...wholePrograms],
           exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
-          maxWorkers: 2,
+          maxWorkers: 3,
         },
       },
     ],
