@@ -2,6 +2,7 @@
 import { parseIdentity, REJECT_CAUSES } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
 import type { Ingest, Intake } from '../ingest.ts';
+import type { KeeperHealth } from '../keeper.ts';
 import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
 import { GAUGE } from '../series-table.ts';
@@ -20,16 +21,7 @@ export interface CollectorHealth {
   readonly missedMessages: number;
   readonly configReloadSuccessful: boolean;
   readonly configReloadedAtMs: number;
-  readonly snapshot: {
-    readonly writtenAtMs: number | undefined;
-    readonly bytes: number;
-    readonly durationMs: number;
-    readonly failures: number;
-    /** False when the state directory cannot be written: counters live in memory only. */
-    readonly durable: boolean;
-    readonly journalBytes: number;
-    readonly journalFailures: number;
-  };
+  readonly snapshot: KeeperHealth;
   readonly commitsSent: number;
   /** Refused reports kept as files, and those that could not be. */
   readonly quarantine: { readonly files: number; readonly bytes: number; readonly notKept: number };

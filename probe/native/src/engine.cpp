@@ -17,6 +17,8 @@
 #include <chrono>
 #include <limits>
 
+#include "socket.hpp"
+
 namespace wanscope {
 
 namespace {
@@ -58,26 +60,6 @@ constexpr uint32_t kMaxHops = 64;
 constexpr int kQuoteBufferBytes = 256 * 1'024;
 /** What follows a packet's head. */
 const uint8_t kZeros[kMaxPacketBytes + kMaxHops]{};
-
-void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
-
-bool parseAddress(const std::string& text, bool v6, uint16_t port, sockaddr_storage& into, socklen_t& length) {
-  std::memset(&into, 0, sizeof into);
-  if (v6) {
-    auto& address = reinterpret_cast<sockaddr_in6&>(into);
-    const size_t zone = text.find('%');
-    address.sin6_family = AF_INET6;
-    address.sin6_port = htons(port);
-    if (zone != std::string::npos) address.sin6_scope_id = if_nametoindex(text.c_str() + zone + 1);
-    length = sizeof address;
-    return inet_pton(AF_INET6, text.substr(0, zone).c_str(), &address.sin6_addr) == 1;
-  }
-  auto& address = reinterpret_cast<sockaddr_in&>(into);
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  length = sizeof address;
-  return inet_pton(AF_INET, text.c_str(), &address.sin_addr) == 1;
-}
 
 /** The octets of an address: 4 or 16. */
 const uint8_t* octetsOf(const sockaddr_storage& address) {
@@ -206,8 +188,8 @@ void* addControl(uint8_t* control, size_t& at, int level, int type, size_t bytes
 
 /** Don't-fragment on every packet whatever is known of the path, or as the system thinks fit. */
 void discoverMtu(int fd, bool v6, bool always) {
-  if (v6) set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, always ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_WANT);
-  else set(fd, IPPROTO_IP, IP_MTU_DISCOVER, always ? IP_PMTUDISC_PROBE : IP_PMTUDISC_WANT);
+  if (v6) setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, always ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_WANT);
+  else setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, always ? IP_PMTUDISC_PROBE : IP_PMTUDISC_WANT);
 }
 
 /**
@@ -220,7 +202,7 @@ int openToItself(sockaddr_in& self) {
   self.sin_family = AF_INET;
   self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t length = sizeof self;
-  set(fd, SOL_SOCKET, SO_TIMESTAMPING, static_cast<int>(stampFlags()));
+  setOption(fd, SOL_SOCKET, SO_TIMESTAMPING, static_cast<int>(stampFlags()));
   if (bind(fd, reinterpret_cast<sockaddr*>(&self), length) == 0 &&
       getsockname(fd, reinterpret_cast<sockaddr*>(&self), &length) == 0) {
     return fd;
@@ -398,8 +380,8 @@ struct Engine::Port {
 
   /** Starts the socket's own counter again at zero. */
   void restartCounter() {
-    set(fd, SOL_SOCKET, SO_TIMESTAMPING, 0);
-    set(fd, SOL_SOCKET, SO_TIMESTAMPING, static_cast<int>(stampFlags()));
+    setOption(fd, SOL_SOCKET, SO_TIMESTAMPING, 0);
+    setOption(fd, SOL_SOCKET, SO_TIMESTAMPING, static_cast<int>(stampFlags()));
     counterStart = txNext;
   }
 };
@@ -448,20 +430,20 @@ int Engine::openPortHere(Port& port) {
   }
   const auto buffer = port.kind == SocketKind::kQuotes ? kQuoteBufferBytes : static_cast<int>(options_.receiveBufferBytes);
   // The forced form passes over the system's limit and needs a privilege.
-  if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0) set(fd, SOL_SOCKET, SO_RCVBUF, buffer);
-  if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer) != 0) set(fd, SOL_SOCKET, SO_SNDBUF, buffer);
+  if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0) setOption(fd, SOL_SOCKET, SO_RCVBUF, buffer);
+  if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer) != 0) setOption(fd, SOL_SOCKET, SO_SNDBUF, buffer);
   // What is dropped among complaints about packets, other people's too, is no answer.
-  if (port.kind != SocketKind::kQuotes) set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
+  if (port.kind != SocketKind::kQuotes) setOption(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
   if (port.v6) {
-    set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
-    set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
-    if (icmp) set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
+    setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    setOption(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+    setOption(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    if (icmp) setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
   } else {
-    set(fd, IPPROTO_IP, IP_RECVTTL, 1);
-    set(fd, IPPROTO_IP, IP_RECVTOS, 1);
+    setOption(fd, IPPROTO_IP, IP_RECVTTL, 1);
+    setOption(fd, IPPROTO_IP, IP_RECVTOS, 1);
     // Do not fragment: a probe that is too large for the path is an answer in itself.
-    if (icmp) set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
+    if (icmp) setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
   }
   if (port.kind == SocketKind::kRawIcmp) {
     if (port.v6) filterIcmp6(fd, options_.identifier);

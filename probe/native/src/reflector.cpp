@@ -14,6 +14,7 @@
 
 #include "engine.hpp"
 #include "packet.hpp"
+#include "socket.hpp"
 
 namespace wanscope {
 
@@ -24,8 +25,6 @@ constexpr int kReceiveBufferBytes = 1 << 20;
 constexpr uint64_t kSampleEvery = 32;
 /** A longer way to the wire is a queue, not the steady part. */
 constexpr int64_t kMaxSendDelayNs = 100'000;
-
-void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
 
 }  // namespace
 
@@ -68,21 +67,21 @@ int Reflector::openSocketHere(const std::string& address, uint16_t port, bool on
     if (const int error = domain->prepare(fd_)) return error;
   }
   if (setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes) != 0) {
-    set(fd_, SOL_SOCKET, SO_RCVBUF, kReceiveBufferBytes);
+    setOption(fd_, SOL_SOCKET, SO_RCVBUF, kReceiveBufferBytes);
   }
-  set(fd_, SOL_SOCKET, SO_RXQ_OVFL, 1);
+  setOption(fd_, SOL_SOCKET, SO_RXQ_OVFL, 1);
   if (v6) {
-    set(fd_, IPPROTO_IPV6, IPV6_V6ONLY, onlyV6 ? 1 : 0);
-    set(fd_, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
-    set(fd_, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
-    set(fd_, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+    setOption(fd_, IPPROTO_IPV6, IPV6_V6ONLY, onlyV6 ? 1 : 0);
+    setOption(fd_, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+    setOption(fd_, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    setOption(fd_, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
   }
   // On a version 6 socket these are about the version 4 packets that it takes as well.
-  set(fd_, IPPROTO_IP, IP_RECVTTL, 1);
-  set(fd_, IPPROTO_IP, IP_RECVTOS, 1);
-  if (!v6) set(fd_, IPPROTO_IP, IP_PKTINFO, 1);
+  setOption(fd_, IPPROTO_IP, IP_RECVTTL, 1);
+  setOption(fd_, IPPROTO_IP, IP_RECVTOS, 1);
+  if (!v6) setOption(fd_, IPPROTO_IP, IP_PKTINFO, 1);
   const int flags = SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY;
-  set(fd_, SOL_SOCKET, SO_TIMESTAMPING, flags);
+  setOption(fd_, SOL_SOCKET, SO_TIMESTAMPING, flags);
   sockaddr_storage local{};
   socklen_t length = 0;
   if (v6) {

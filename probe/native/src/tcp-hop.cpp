@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "clock.hpp"
+#include "socket.hpp"
 
 namespace wanscope {
 
@@ -20,34 +21,14 @@ namespace {
 /** The kernel's numbers, which <linux/tcp.h> does not name. */
 constexpr uint8_t kEstablished = 1;
 
-void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
-
-bool toSocketAddress(const std::string& text, bool v6, uint16_t port, sockaddr_storage& into, socklen_t& length) {
-  std::memset(&into, 0, sizeof into);
-  if (v6) {
-    auto& address = reinterpret_cast<sockaddr_in6&>(into);
-    const size_t zone = text.find('%');
-    address.sin6_family = AF_INET6;
-    address.sin6_port = htons(port);
-    if (zone != std::string::npos) address.sin6_scope_id = if_nametoindex(text.c_str() + zone + 1);
-    length = sizeof address;
-    return inet_pton(AF_INET6, text.substr(0, zone).c_str(), &address.sin6_addr) == 1;
-  }
-  auto& address = reinterpret_cast<sockaddr_in&>(into);
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  length = sizeof address;
-  return inet_pton(AF_INET, text.c_str(), &address.sin_addr) == 1;
-}
-
 int begin(int fd, const TcpHopOptions& options, int64_t& sentWallNs) {
   const int level = options.v6 ? static_cast<int>(IPPROTO_IPV6) : static_cast<int>(IPPROTO_IP);
   // Each hop's socket has the port of the one before, which is closed by then.
-  set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-  set(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1);
-  set(fd, level, options.v6 ? IPV6_RECVERR : IP_RECVERR, 1);
-  set(fd, level, options.v6 ? IPV6_UNICAST_HOPS : IP_TTL, options.ttl);
-  if (options.dscp != 0) set(fd, level, options.v6 ? IPV6_TCLASS : IP_TOS, options.dscp << 2);
+  setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  setOption(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1);
+  setOption(fd, level, options.v6 ? IPV6_RECVERR : IP_RECVERR, 1);
+  setOption(fd, level, options.v6 ? IPV6_UNICAST_HOPS : IP_TTL, options.ttl);
+  if (options.dscp != 0) setOption(fd, level, options.v6 ? IPV6_TCLASS : IP_TOS, options.dscp << 2);
   if (options.domain != nullptr) {
     if (const int error = options.domain->prepare(fd)) return error;
   }
@@ -60,11 +41,11 @@ int begin(int fd, const TcpHopOptions& options, int64_t& sentWallNs) {
   sockaddr_storage address;
   socklen_t length;
   const std::string any = options.v6 ? "::" : "0.0.0.0";
-  if (!toSocketAddress(options.source.empty() ? any : options.source, options.v6, options.sourcePort, address, length)) {
+  if (!parseAddress(options.source.empty() ? any : options.source, options.v6, options.sourcePort, address, length)) {
     return EINVAL;
   }
   if (bind(fd, reinterpret_cast<sockaddr*>(&address), length) != 0) return errno;
-  if (!toSocketAddress(options.destination, options.v6, options.port, address, length)) return EINVAL;
+  if (!parseAddress(options.destination, options.v6, options.port, address, length)) return EINVAL;
   sentWallNs = readClock(CLOCK_REALTIME);
   if (connect(fd, reinterpret_cast<sockaddr*>(&address), length) != 0 && errno != EINPROGRESS) return errno;
   return 0;
