@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { NS_PER_MS, type PlannedSession } from '@wanscope/shared';
-import { FakeClock, Random } from '@wanscope/shared/testing';
+import { NS_PER_MS } from '@wanscope/shared';
+import { FakeClock, plannedOf, Random } from '@wanscope/shared/testing';
 import { IntervalClock, type IntervalSpan } from './interval.ts';
 import type { ProbeEvents, Prober } from './probers/prober.ts';
 import { Schedule } from './schedule.ts';
@@ -9,35 +9,13 @@ import { SendBudget } from './usage.ts';
 
 const ms = (value: number): number => value * NS_PER_MS;
 
-const PLANNED: PlannedSession = {
+const PLANNED = plannedOf({
   index: 3,
-  path: {
-    network: 'default',
-    srcSite: 'a',
-    src: 'p',
-    srcUplink: 'isp',
-    dstSite: 'b',
-    dst: 'q',
-    dstUplink: '',
-    dstNetwork: 'default',
-    dstKind: 'probe',
-    test: 'udp',
-    protocol: 'udp',
-    class: 'BE',
-    family: 'ipv4',
-  },
-  test: {
-    name: 'udp',
-    protocol: 'udp',
-    class: 'BE',
-    sizeBytes: 100,
-    intervalNs: ms(1_000),
-    timeoutNs: ms(900),
-    keepAlive: false,
-  },
-  source: { address: '192.0.2.1', interface: undefined },
-  target: { address: '192.0.2.2', host: undefined, url: undefined, port: 862 },
-};
+  path: { srcUplink: 'isp' },
+  test: { timeoutNs: ms(900) },
+  source: { address: '192.0.2.1' },
+  target: { address: '192.0.2.2', port: 862 },
+});
 
 describe('a session', () => {
   let clock: FakeClock;
@@ -237,7 +215,7 @@ describe('a session', () => {
   });
 
   it('counts replies that overtake each other as reordered', () => {
-    const fast: PlannedSession = { ...PLANNED, test: { ...PLANNED.test, intervalNs: ms(100) } };
+    const fast = { ...PLANNED, test: { ...PLANNED.test, intervalNs: ms(100) } };
     schedule.clear();
     session = new Session(fast, 'd1', 2, 10_000, prober(false), {
       clock,

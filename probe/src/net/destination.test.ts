@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { PlannedSession } from '@wanscope/shared';
+import type { Family, PlannedSession } from '@wanscope/shared';
+import { plannedOf } from '@wanscope/shared/testing';
 import { mayProbe, sameAddress, TargetResolver, type Lookup } from './destination.ts';
 
 describe('where a probe may go', () => {
@@ -33,35 +34,8 @@ it('an address is the same in any spelling', () => {
 });
 
 describe('a target that is a name', () => {
-  const planned = (target: Partial<PlannedSession['target']>, family: 'ipv4' | 'ipv6' = 'ipv4'): PlannedSession => ({
-    index: 0,
-    path: {
-      network: 'default',
-      srcSite: 'a',
-      src: 'p',
-      srcUplink: '',
-      dstSite: 'external',
-      dst: 'x',
-      dstUplink: '',
-      dstNetwork: 'default',
-      dstKind: 'external',
-      test: 't',
-      protocol: 'http',
-      class: 'BE',
-      family,
-    },
-    test: {
-      name: 't',
-      protocol: 'http',
-      class: 'BE',
-      sizeBytes: 64,
-      intervalNs: 1e9,
-      timeoutNs: 1e9,
-      keepAlive: false,
-    },
-    source: { address: undefined, interface: undefined },
-    target: { address: undefined, host: undefined, url: undefined, port: undefined, ...target },
-  });
+  const planned = (target: Partial<PlannedSession['target']>, family: Family = 'ipv4'): PlannedSession =>
+    plannedOf({ protocol: 'http', family, path: { dstKind: 'external' }, target });
   const resolver = (lookup: Lookup): TargetResolver => new TargetResolver(lookup);
 
   it('is the first of its addresses when all of them may be probed', async () => {

@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { systemClock, type PlannedSession, type Protocol } from '@wanscope/shared';
+import { NS_PER_MS, systemClock, type PlannedSession, type Protocol } from '@wanscope/shared';
+import { plannedOf } from '@wanscope/shared/testing';
 import { parseAddresses, type LocalAddress } from '../addresses.ts';
 import { probeOnce } from '../probers/probe-once.ts';
 import type { Prober } from '../probers/prober.ts';
@@ -91,18 +92,12 @@ function datagramOutcome(
   waitMs: number,
   source: string,
 ): Promise<string> {
-  const planned = {
-    ...{ index: 0, source: { address: source, interface: undefined }, target: { port: undefined, ...target } },
-    path: { network: 'default', srcUplink: '', dstKind: 'probe', protocol: prober.protocol, family: 'ipv4', test: 't' },
-    test: {
-      name: 't',
-      protocol: prober.protocol,
-      class: 'BE',
-      sizeBytes: 64,
-      intervalNs: 1e9,
-      timeoutNs: waitMs * 1e6,
-    },
-  } as unknown as PlannedSession;
+  const planned = plannedOf({
+    protocol: prober.protocol,
+    test: { timeoutNs: waitMs * NS_PER_MS },
+    source: { address: source },
+    target,
+  });
   return new Promise((resolve) => {
     const end = (outcome: string): void => {
       clearInterval(drain);
@@ -114,7 +109,7 @@ function datagramOutcome(
     const timer = setTimeout(() => end('lost'), waitMs);
     const ignore = (): undefined => undefined;
     const channel = prober.open(
-      { sessionId: 1, planned, timeoutNs: waitMs * 1e6 },
+      { sessionId: 1, planned, timeoutNs: waitMs * NS_PER_MS },
       {
         ...{
           sent: ignore,

@@ -3,14 +3,8 @@
  * late and lost, a closed channel sends nothing and leaves nothing behind, and every octet is counted.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  NS_PER_MS,
-  systemClock,
-  type Clock,
-  type Family,
-  type PathRecord,
-  type PlannedSession,
-} from '@wanscope/shared';
+import { NS_PER_MS, systemClock, type Clock, type Family, type PathRecord } from '@wanscope/shared';
+import { plannedOf } from '@wanscope/shared/testing';
 import { IntervalClock } from '../interval.ts';
 import { Session } from '../session.ts';
 import { SendBudget } from '../usage.ts';
@@ -120,41 +114,13 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
       const intervals = new IntervalClock(systemClock, 300_000);
       let bytes = 0;
       let contaminated = 0;
-      const planned: PlannedSession = {
-        index: 0,
-        path: {
-          network: 'default',
-          srcSite: 'a',
-          src: 'p',
-          srcUplink: '',
-          dstSite: 'b',
-          dst: 'q',
-          dstUplink: '',
-          dstNetwork: 'default',
-          dstKind: 'probe',
-          test: 'contract',
-          protocol,
-          class: 'BE',
-          family,
-        },
-        test: {
-          name: 'contract',
-          protocol,
-          class: 'BE',
-          sizeBytes: 100,
-          intervalNs: SPACING_MS * NS_PER_MS,
-          timeoutNs: TIMEOUT_MS * NS_PER_MS,
-          keepAlive: false,
-        },
-        source: { address: family === 'ipv4' ? '127.0.0.1' : '::1', interface: undefined },
-        target: {
-          address: target.address,
-          host: undefined,
-          url: undefined,
-          port: target.port,
-          question: { name: 'host.example', type: 'A' },
-        },
-      };
+      const planned = plannedOf({
+        protocol,
+        family,
+        test: { intervalNs: SPACING_MS * NS_PER_MS, timeoutNs: TIMEOUT_MS * NS_PER_MS },
+        source: { address: family === 'ipv4' ? '127.0.0.1' : '::1' },
+        target: { address: target.address, port: target.port, question: { name: 'host.example', type: 'A' } },
+      });
       const made = new Session(planned, 'd', 1 + Math.floor(Math.random() * 1e6), 10_000, fixture.prober, {
         clock: systemClock,
         budget: new SendBudget(systemClock.monoNs()),

@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { systemClock, type PlannedSession } from '@wanscope/shared';
+import { NS_PER_S, systemClock, type PlannedSession } from '@wanscope/shared';
+import { plannedOf } from '@wanscope/shared/testing';
 import { afterEach, expect, it } from 'vitest';
 import { TargetResolver } from '../net/destination.ts';
 import { KernelEngine } from '../net/kernel-engine.ts';
@@ -50,36 +51,11 @@ async function far(): Promise<Far> {
 }
 
 function planned(port: number): PlannedSession {
-  return {
-    index: 0,
-    path: {
-      network: 'default',
-      srcSite: 'a',
-      src: 'p',
-      srcUplink: '',
-      dstSite: 'b',
-      dst: 'q',
-      dstUplink: '',
-      dstNetwork: 'default',
-      dstKind: 'probe',
-      test: 't',
-      protocol: 'udp',
-      class: 'BE',
-      family: 'ipv4',
-    },
-    test: {
-      name: 't',
-      protocol: 'udp',
-      class: 'BE',
-      sizeBytes: 44,
-      intervalNs: 1e9,
-      timeoutNs: 5e9,
-      keepAlive: false,
-      flows: FLOWS,
-    },
-    source: { address: '127.0.0.1', interface: undefined },
-    target: { address: '127.0.0.1', host: undefined, url: undefined, port },
-  };
+  return plannedOf({
+    test: { timeoutNs: 5 * NS_PER_S, flows: FLOWS },
+    source: { address: '127.0.0.1' },
+    target: { address: '127.0.0.1', port },
+  });
 }
 
 /** Sends probes 0 to 7 and waits until each is answered. @returns the source ports that the channel tells. */

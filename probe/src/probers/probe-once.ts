@@ -1,6 +1,14 @@
 /** For the live tests of probers: one probe, without a session. */
 import { isIPv6 } from 'node:net';
-import { systemClock, type HttpPhase, type Outcome, type PlannedSession, type TlsFailure } from '@wanscope/shared';
+import {
+  NS_PER_MS,
+  systemClock,
+  type HttpPhase,
+  type Outcome,
+  type PlannedSession,
+  type TlsFailure,
+} from '@wanscope/shared';
+import { plannedOf } from '@wanscope/shared/testing';
 import type { ProbeEvents, Prober } from './prober.ts';
 
 export interface ProbeResult {
@@ -39,35 +47,14 @@ async function probeTimes(
   target: Partial<PlannedSession['target']>,
   { timeoutMs, sourceAddress, keepAlive }: { timeoutMs: number; sourceAddress: string; keepAlive: boolean },
 ): Promise<readonly ProbeResult[]> {
-  const planned: PlannedSession = {
-    index: 0,
-    path: {
-      network: 'default',
-      srcSite: 'a',
-      src: 'p',
-      srcUplink: '',
-      dstSite: 'b',
-      dst: 'q',
-      dstUplink: '',
-      dstNetwork: 'default',
-      dstKind: 'external',
-      test: 't',
-      protocol: prober.protocol,
-      class: 'BE',
-      family: isIPv6(sourceAddress) ? 'ipv6' : 'ipv4',
-    },
-    test: {
-      name: 't',
-      protocol: prober.protocol,
-      class: 'BE',
-      sizeBytes: 64,
-      intervalNs: 1e9,
-      timeoutNs: timeoutMs * 1e6,
-      keepAlive,
-    },
-    source: { address: sourceAddress, interface: undefined },
-    target: { address: undefined, host: undefined, url: undefined, port: undefined, ...target },
-  };
+  const planned = plannedOf({
+    protocol: prober.protocol,
+    family: isIPv6(sourceAddress) ? 'ipv6' : 'ipv4',
+    path: { dstKind: 'external' },
+    test: { timeoutNs: timeoutMs * NS_PER_MS, keepAlive },
+    source: { address: sourceAddress },
+    target,
+  });
   let phases: HttpPhase[] = [];
   let tlsExpiryS: number | undefined;
   let tlsFailure: TlsFailure | undefined;
