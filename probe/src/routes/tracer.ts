@@ -92,6 +92,10 @@ interface Traced extends TracedSession, Task {
   isQueued: boolean;
   /** What the last round saw is to be seen once more before it is believed. */
   isUnsure: boolean;
+  /** Its flow, while it is asked about the way, by as many as use it. */
+  own: { readonly asker: Asker; users: number } | undefined;
+  /** Its other ways are looked for. Not those of a route that has changed meanwhile. */
+  isSearched: boolean;
   isGone: boolean;
 }
 
@@ -209,6 +213,8 @@ export class RouteTracer {
       saidNs: 0,
       isQueued: false,
       isUnsure: false,
+      own: undefined,
+      isSearched: false,
       isGone: false,
       run: () => this.#enqueue(traced),
     };
@@ -237,50 +243,54 @@ export class RouteTracer {
       if (traced === undefined) return;
       const destination = destinationOf(traced.planned);
       this.#active.add(destination);
-      let isRoundOver = false;
-      const endRound = (): void => {
-        if (isRoundOver) return;
-        isRoundOver = true;
+      void this.#round(traced).finally(() => {
+        traced.isQueued = false;
         this.#active.delete(destination);
         this.#startWaiting();
-      };
-      void this.#round(traced, endRound).finally(() => {
-        traced.isQueued = false;
-        endRound();
         if (traced.isUnsure) this.#enqueue(traced);
       });
     }
   }
 
-  /** @param endRound called before a search for other ways, during which others have their rounds. */
-  async #round(traced: Traced, endRound: () => void): Promise<void> {
+  async #round(traced: Traced): Promise<void> {
     const destination = await this.#dependencies.resolver.resolve(traced.planned);
     if (!('address' in destination)) return;
     const { address } = destination;
     // Its ports are not open yet.
     if (traced.sourcePorts !== undefined && traced.sourcePorts[0] === undefined) return;
-    const own = this.#open(traced, address, 'hops', traceBytes(traced.planned), ownFlow(traced));
-    if (own === undefined) return;
-    try {
-      traced.rounds += 1;
-      await this.#trace(traced, own);
-      if (traced.rounds >= traced.searchInRound && !this.#isSearching) {
-        this.#isSearching = true;
-        endRound();
-        try {
-          await this.#searchWays(traced, address, own);
-        } finally {
-          this.#isSearching = false;
-        }
-      }
-    } finally {
-      this.#close(own);
+    traced.rounds += 1;
+    await this.#withOwn(traced, address, (own) => this.#trace(traced, own));
+    // Both take long where packets vanish; rounds go on meanwhile.
+    if (traced.rounds >= traced.searchInRound && !this.#isSearching) {
+      this.#isSearching = true;
+      void this.#withOwn(traced, address, (own) => this.#searchWays(traced, address, own)).finally(() => {
+        this.#isSearching = false;
+      });
     }
-    // A search takes long where packets vanish; rounds go on meanwhile.
     if (traced.planned.path.protocol === 'tcp' || traced.route?.ending !== 'reached') return;
     if (this.#sizing.has(traced) || this.#sizing.size >= AT_ONCE) return;
     this.#sizing.add(traced);
     void this.#findMtu(traced, address).finally(() => this.#sizing.delete(traced));
+  }
+
+  /** A flow has one asker at a time: a second would not get the port of connects. */
+  async #withOwn(traced: Traced, address: string, use: (own: Asker) => Promise<void>): Promise<void> {
+    if (traced.own === undefined) {
+      const asker = this.#open(traced, address, 'hops', traceBytes(traced.planned), ownFlow(traced));
+      if (asker === undefined) return;
+      traced.own = { asker, users: 0 };
+    }
+    const { own } = traced;
+    own.users += 1;
+    try {
+      await use(own.asker);
+    } finally {
+      own.users -= 1;
+      if (own.users === 0) {
+        this.#close(own.asker);
+        traced.own = undefined;
+      }
+    }
   }
 
   async #trace(traced: Traced, own: Asker): Promise<void> {
@@ -312,6 +322,7 @@ export class RouteTracer {
     if (!changed) return;
     traced.changes += 1;
     traced.others = [];
+    traced.isSearched = false;
     traced.searchInRound = traced.rounds + 1;
   }
 
@@ -319,8 +330,10 @@ export class RouteTracer {
     const search = new MultipathSearch();
     const explorers = new Map<number, Asker>([[0, own]]);
     const bytes = traceBytes(traced.planned);
+    const isWanted = (): boolean => traced.isSearched && this.#isLive(traced);
+    traced.isSearched = true;
     await drive(
-      () => (this.#isLive(traced) ? search.next() : undefined),
+      () => (isWanted() ? search.next() : undefined),
       async (probe) => {
         let explorer = explorers.get(probe.flow);
         if (explorer === undefined) {
@@ -334,7 +347,8 @@ export class RouteTracer {
     );
     explorers.delete(0);
     for (const explorer of explorers.values()) this.#close(explorer);
-    if (!this.#isLive(traced)) return;
+    if (!isWanted()) return;
+    traced.isSearched = false;
     traced.searchInRound = traced.rounds + ROUNDS_PER_SEARCH;
     const seen = search.hops().slice(0, traced.route?.hops.length ?? 0);
     traced.others = seen.map((addresses) => addresses.slice(0, MAX_HOP_ADDRESSES));
