@@ -2,3 +2,4 @@
 export * from './load.ts';
 export * from './schema.ts';
 export * from './templates.ts';
+export * from './yaml-file.ts';

@@ -5,10 +5,8 @@
  */
 import { isIP } from 'node:net';
 import { IANAZone } from 'luxon';
-import { isAlias, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument, type Document } from 'yaml';
 import { z } from 'zod';
 import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion, type DnsType } from '../dns.ts';
-import { InvalidConfiguration } from '../errors.ts';
 import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, SEGMENTS, type Family, type Protocol } from '../path.ts';
 import { parsePrefix } from '../ip.ts';
 import { MAX_FLOWS } from '../report.ts';
@@ -37,6 +35,7 @@ import type {
   UplinkConfig,
 } from './schema.ts';
 import { TARGET_TEMPLATES, TEMPLATE_NAMES, TEMPLATE_QUESTION, type TargetTemplate } from './templates.ts';
+import { parseYamlFile, type Problem } from './yaml-file.ts';
 
 interface TestDefaults {
   readonly intervalNs: number;
@@ -390,15 +389,6 @@ export function configurationJsonSchema(): object {
 type Parsed = z.output<typeof configSchema>;
 type ParsedSite = z.output<typeof siteSchema>;
 type ParsedTarget = z.output<typeof targetSchema>;
-type Path = readonly (string | number)[];
-
-interface Problem {
-  readonly path: Path;
-  readonly message: string;
-  /** The offending key, where the problem is a key rather than its value. */
-  readonly key?: string;
-}
-
 /**
  * Parses and checks a configuration file.
  *
@@ -411,62 +401,11 @@ export function parseOperatorConfig(
   fileName: string,
   readSecret: ReadSecret = noSecrets,
 ): OperatorConfig {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
-  if (document.errors.length > 0) {
-    throw new InvalidConfiguration(
-      document.errors.map((error) => `${fileName}:${lines.linePos(error.pos[0]).line}: ${error.message}`),
-    );
-  }
-  const report = (problems: readonly Problem[]): never => {
-    const placed = problems.map((problem) => ({ ...problem, line: lineOf(document, lines, problem) }));
-    placed.sort((a, b) => a.line - b.line);
-    throw new InvalidConfiguration(
-      placed.map(({ line, path, message }) => `${fileName}:${line}: ${path.join('.') || '(file)'}: ${message}`),
-    );
-  };
-  const parsed = configSchema.safeParse(document.toJS({ maxAliasCount: 100 }) ?? {});
-  if (!parsed.success) {
-    return report(
-      parsed.error.issues.map((issue) => ({
-        path: issue.path.filter((step) => typeof step !== 'symbol'),
-        message: messageOf(issue),
-        ...(issue.code === 'unrecognized_keys' ? { key: issue.keys[0]! } : {}),
-      })),
-    );
-  }
+  const { data, refuse } = parseYamlFile(text, fileName, configSchema);
   const keys = new SecretKeys(readSecret);
-  const config = build(parsed.data, keys);
-  const problems = [...keys.problems, ...crossCheck(parsed.data, config)];
-  return problems.length > 0 ? report(problems) : config;
-}
-
-/** A bad map key carries its rule in a nested issue. */
-function messageOf(issue: z.core.$ZodIssue): string {
-  return issue.code === 'invalid_key' ? issue.issues.map((nested) => nested.message).join('; ') : issue.message;
-}
-
-/** Line of the node at `problem.path`, or of its nearest parent that is in the file. */
-function lineOf(document: Document, lines: LineCounter, problem: Problem): number {
-  const offsetOf = (node: unknown): number | undefined => (isNode(node) ? node.range?.[0] : undefined);
-  let node: unknown = document.contents;
-  let offset = offsetOf(node) ?? 0;
-  const steps = problem.key === undefined ? problem.path : [...problem.path, problem.key];
-  for (const step of steps) {
-    if (isAlias(node)) node = node.resolve(document);
-    if (isMap(node)) {
-      const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === String(step));
-      if (pair === undefined) break;
-      offset = offsetOf(pair.key) ?? offset;
-      node = pair.value;
-    } else if (isSeq(node)) {
-      node = node.items[Number(step)];
-      offset = offsetOf(node) ?? offset;
-    } else {
-      break;
-    }
-  }
-  return lines.linePos(offset).line;
+  const config = build(data, keys);
+  const problems = [...keys.problems, ...crossCheck(data, config)];
+  return problems.length > 0 ? refuse(problems) : config;
 }
 
 export type ReadSecret = (path: string) => string;
@@ -494,7 +433,7 @@ class SecretKeys {
     this.#read = read;
   }
 
-  of(path: Path, given: string | { readonly file: string } | undefined): string | undefined {
+  of(path: Problem['path'], given: string | { readonly file: string } | undefined): string | undefined {
     if (given === undefined) return undefined;
     let key: string;
     try {
@@ -681,14 +620,14 @@ function questionOf({
 /** What no single value shows: names that point nowhere, tests that cannot run, timeouts over the interval. */
 function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
   const problems: Problem[] = [];
-  const add = (path: Path, message: string): void => void problems.push({ path, message });
+  const add = (path: Problem['path'], message: string): void => void problems.push({ path, message });
   const testNames = [...config.tests.keys()].join(', ') || 'none are defined';
-  const checkTests = (path: Path, tests: readonly string[]): void =>
+  const checkTests = (path: Problem['path'], tests: readonly string[]): void =>
     tests.forEach((test, i) => {
       if (test !== '*' && !config.tests.has(test))
         add([...path, i], `no test ${JSON.stringify(test)}; tests: ${testNames}`);
     });
-  const checkSite = (path: Path, site: string): void => {
+  const checkSite = (path: Problem['path'], site: string): void => {
     if (site === '*' || config.autoSites || config.sites.has(site)) return;
     if (config.targets.has(site)) return;
     add(path, `no site ${JSON.stringify(site)}; sites: ${[...config.sites.keys()].join(', ') || 'none are defined'}`);
