@@ -13,7 +13,7 @@ const wholePrograms = ['probe/src/{spool,throughput}/*.live.test.ts', 'probe/src
 export default defineConfig({
   resolve: {
     alias: [
-      { find: /^@wanscope\/shared\/testing$/, replacement: source('shared/src/testing/index.ts') },
+      { find: /^@wanscope\/shared\/(config|testing)$/, replacement: source('shared/src/$1/index.ts') },
       { find: /^@wanscope\/(shared|probe|collector|lab)$/, replacement: source('$1/src/index.ts') },
     ],
   },

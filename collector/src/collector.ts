@@ -38,6 +38,7 @@ import {
 } from './snapshot.ts';
 import { MeasurementState } from './state.ts';
 import { ThroughputDesk } from './throughput.ts';
+import { WEB_REFUSALS, type WebGuard } from './web-guard.ts';
 
 const TICK_MS = 1_000;
 const PLAN_DELAY_MS = 200;
@@ -55,6 +56,8 @@ export interface CollectorOptions {
   readonly stateDir?: string | undefined;
   readonly version?: string;
   readonly revision?: string;
+  /** Who turns away requests. */
+  readonly guards?: readonly Pick<WebGuard, 'refusals'>[];
   readonly process?: {
     readonly residentBytes: () => number;
     readonly cpuSeconds: () => number;
@@ -178,7 +181,7 @@ export class Collector {
   }
 
   health(): CollectorHealth {
-    const { process, version, revision } = this.#options;
+    const { process, version, revision, guards = [] } = this.#options;
     return {
       version: version ?? 'unknown',
       revision: revision ?? 'unknown',
@@ -195,6 +198,10 @@ export class Collector {
         bytes: this.#quarantine?.bytes ?? 0,
         notKept: this.#quarantine?.notKept ?? 0,
       },
+      webRefused: WEB_REFUSALS.map((cause) => ({
+        cause,
+        count: guards.reduce((sum, { refusals }) => sum + refusals.get(cause)!, 0),
+      })),
       eventLoopDelayMs: process?.eventLoopDelayMs(),
       residentBytes: process?.residentBytes() ?? 0,
       cpuSeconds: process?.cpuSeconds() ?? 0,

@@ -1,18 +1,29 @@
 /** The web side: metrics, health, API and the page. One application behind any number of listeners. */
 import { createReadStream } from 'node:fs';
 import { stat, unlink } from 'node:fs/promises';
-import { createServer, type Server } from 'node:http';
+import type { Server } from 'node:http';
 import { extname, join, normalize, sep } from 'node:path';
 import { Readable } from 'node:stream';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { registerApi } from './api/api.ts';
 import type { Collector } from './collector.ts';
+import type { WebGuard } from './web-guard.ts';
 
 export interface WebOptions {
   readonly collector: Collector;
   readonly telemetryPath: string;
   /** Folders that may hold the page; the first that exists is served. */
   readonly uiFolders: readonly string[];
+  readonly guard: WebGuard;
+  /** `metrics` and `page`: where the two have listeners of their own. Health is on both. */
+  readonly serves: 'everything' | 'metrics' | 'page';
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Who asks; undefined where listeners know no names. */
+    user: string | undefined;
+  }
 }
 
 /** Where to listen: TCP, or a Unix socket. */
@@ -40,28 +51,63 @@ const CONTENT_TYPES: Readonly<Record<string, string>> = {
   '.woff2': 'font/woff2',
 };
 
+/** Nothing of another origin is loaded by the page, and no other page holds it in a frame. */
+const SECURITY_HEADERS: Readonly<Record<string, string>> = {
+  'content-security-policy':
+    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-resource-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+};
+const HSTS = 'max-age=31536000';
+const HEALTH = ['/-/healthy', '/-/ready'];
+const MAX_CONNECTIONS = 1_024;
+
+/** One application for any number of listeners that serve and ask for the same. */
 export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
-  const { collector, telemetryPath } = options;
+  const { collector, telemetryPath, guard, serves } = options;
   const app = fastify({ logger: false, routerOptions: { ignoreTrailingSlash: true } });
   app.addHook('onSend', async (_request, reply) => {
-    reply.header('x-content-type-options', 'nosniff');
+    reply.headers(SECURITY_HEADERS);
+    if (guard.isEncrypted) reply.header('strict-transport-security', HSTS);
+    reply.headers(guard.headers);
+  });
+  app.decorateRequest('user', undefined);
+  app.addHook('onRequest', async (request, reply) => {
+    // Who starts and watches the program needs no password.
+    if (HEALTH.includes(pathOf(request.url))) return;
+    const verdict = await guard.admit(request.headers.authorization);
+    if (verdict.ok) {
+      request.user = verdict.user;
+      return;
+    }
+    const isBusy = verdict.cause === 'busy';
+    const message = isBusy ? 'too many passwords are being checked' : 'a name and a password are needed';
+    if (isBusy) reply.header('retry-after', '1');
+    else reply.header('www-authenticate', 'Basic realm="wanscope", charset="UTF-8"');
+    return reply.code(isBusy ? 503 : 401).send({ error: { code: isBusy ? 'busy' : 'unauthorized', message } });
   });
   app.get('/-/healthy', { schema: { hide: true } }, (_request, reply) => reply.type('text/plain').send('healthy\n'));
   app.get('/-/ready', { schema: { hide: true } }, (_request, reply) =>
     collector.isReady ? reply.type('text/plain').send('ready\n') : notReady(reply),
   );
-  app.get(telemetryPath, { schema: { hide: true } }, (_request, reply) => {
-    if (!collector.isReady) return notReady(reply);
-    const { registry } = collector.exposition;
-    return reply.type(registry.contentType).send(Readable.from(registry.stream(), { objectMode: false }));
-  });
-  await registerApi(app, collector);
+  if (serves !== 'page') {
+    app.get(telemetryPath, { schema: { hide: true } }, (_request, reply) => {
+      if (!collector.isReady) return notReady(reply);
+      const { registry } = collector.exposition;
+      return reply.type(registry.contentType).send(Readable.from(registry.stream(), { objectMode: false }));
+    });
+  }
+  if (serves !== 'metrics') await registerApi(app, collector);
   app.setNotFoundHandler(async (request, reply) => {
-    const path = request.url.split('?', 1)[0]!;
+    const path = pathOf(request.url);
     if (path.startsWith('/api/')) {
       return reply.code(404).send({ error: { code: 'not_found', message: `there is no ${path}` } });
     }
-    const file = request.method === 'GET' ? await findFile(options.uiFolders, path) : undefined;
+    const isPage = request.method === 'GET' && serves !== 'metrics';
+    const file = isPage ? await findFile(options.uiFolders, path) : undefined;
     if (file !== undefined) {
       return reply.type(CONTENT_TYPES[extname(file)] ?? 'application/octet-stream').send(createReadStream(file));
     }
@@ -72,9 +118,10 @@ export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
 }
 
 /** Opens one listener. A socket file that nobody answers on is replaced. */
-export async function listen(app: FastifyInstance, address: ListenAddress): Promise<Server> {
-  const server = createServer((request, response) => app.routing(request, response));
+export async function listen(app: FastifyInstance, address: ListenAddress, guard: WebGuard): Promise<Server> {
+  const server = guard.createServer((request, response) => app.routing(request, response));
   server.keepAliveTimeout = 75_000;
+  server.maxConnections = MAX_CONNECTIONS;
   if ('path' in address) await removeStaleSocket(address.path);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -90,6 +137,10 @@ export async function closeServer(server: Server): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeAllConnections();
   await closed;
+}
+
+function pathOf(url: string): string {
+  return url.split('?', 1)[0]!;
 }
 
 function notReady(reply: FastifyReply): FastifyReply {

@@ -1,6 +1,7 @@
 /** The collector as a program: flags, environment, signals, exit codes. Nothing else reads or sets these. */
 import { existsSync, readFileSync, watch } from 'node:fs';
 import { request } from 'node:http';
+import { request as tlsRequest } from 'node:https';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { basename, dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,11 +13,15 @@ import { NatsBus } from './bus.ts';
 import { Collector } from './collector.ts';
 import { closeServer, createWeb, listen, parseListenAddress, type ListenAddress } from './http.ts';
 import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
+import { WebGuard } from './web-guard.ts';
 
 interface Flags {
   readonly config: string;
   readonly 'web.listenAddress': readonly string[];
   readonly 'web.telemetryPath': string;
+  readonly 'web.config.file'?: string;
+  readonly 'metrics.listenAddress': readonly string[];
+  readonly 'metrics.config.file'?: string;
   readonly 'nats.url': string;
   readonly 'nats.creds'?: string;
   readonly 'state.dir': string;
@@ -27,6 +32,7 @@ interface Flags {
 
 const DEFAULT_LISTEN = ':9479';
 const RELOAD_DELAY_MS = 300;
+const GUARD_EVERY_MS = 1_000;
 const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
 
 const packageFile = new URL('../package.json', import.meta.url);
@@ -40,15 +46,18 @@ function parseFlags(): Flags {
     .option(
       '--web.listen-address <address>',
       `host:port, :port or unix:/path; may be repeated (default "${DEFAULT_LISTEN}")`,
-      (value: string, before: readonly string[]) => {
-        if (parseListenAddress(value) === undefined) {
-          throw new InvalidArgumentError('It must be host:port, :port or unix:/path.');
-        }
-        return [...before, value];
-      },
+      anotherAddress,
       [] as readonly string[],
     )
     .option('--web.telemetry-path <path>', 'path of the metrics', '/metrics')
+    .option('--web.config.file <file>', 'TLS, passwords and headers of the listeners: the file that exporters share')
+    .option(
+      '--metrics.listen-address <address>',
+      'serve the metrics here and nowhere else; may be repeated (default: where the page is)',
+      anotherAddress,
+      [] as readonly string[],
+    )
+    .option('--metrics.config.file <file>', 'the same for these listeners (default: --web.config.file)')
     .option(
       '--nats.url <list>',
       'brokers, separated by commas (env WAN_NATS_URL)',
@@ -68,6 +77,13 @@ function parseFlags(): Flags {
   return command.parse().opts<Flags>();
 }
 
+function anotherAddress(value: string, before: readonly string[]): readonly string[] {
+  if (parseListenAddress(value) === undefined) {
+    throw new InvalidArgumentError('It must be host:port, :port or unix:/path.');
+  }
+  return [...before, value];
+}
+
 function readConfig(file: string): OperatorConfig {
   let text: string;
   try {
@@ -80,9 +96,13 @@ function readConfig(file: string): OperatorConfig {
   return parseOperatorConfig(text, file, (path) => readFileSync(resolve(dirname(file), path), 'utf8'));
 }
 
-function listenAddresses(flags: Flags): ListenAddress[] {
-  const texts = flags['web.listenAddress'].length === 0 ? [DEFAULT_LISTEN] : flags['web.listenAddress'];
+function listenAddresses(texts: readonly string[]): ListenAddress[] {
   return texts.flatMap((text) => parseListenAddress(text) ?? []);
+}
+
+function webAddresses(flags: Flags): ListenAddress[] {
+  const texts = flags['web.listenAddress'];
+  return listenAddresses(texts.length === 0 ? [DEFAULT_LISTEN] : texts);
 }
 
 function checkConfig(file: string): number {
@@ -97,11 +117,13 @@ function checkConfig(file: string): number {
   }
 }
 
-function healthcheck(address: ListenAddress): Promise<number> {
+/** Its own certificate need not be one for the name of this host. */
+function healthcheck(address: ListenAddress, isEncrypted: boolean): Promise<number> {
   const target =
     'path' in address ? { socketPath: address.path } : { host: address.host ?? '127.0.0.1', port: address.port };
+  const ask = isEncrypted ? tlsRequest : request;
   return new Promise((resolve) => {
-    const asked = request({ ...target, path: '/-/healthy', timeout: 3_000 }, (response) => {
+    const asked = ask({ ...target, path: '/-/healthy', timeout: 3_000, rejectUnauthorized: false }, (response) => {
       response.resume();
       resolve(response.statusCode === 200 ? 0 : 1);
     });
@@ -130,8 +152,13 @@ function watchFile(file: string, changed: () => void): () => void {
 async function run(flags: Flags): Promise<number> {
   const logger = pino({ level: flags['log.level'], base: null, timestamp: pino.stdTimeFunctions.isoTime });
   let config: OperatorConfig;
+  let guard: WebGuard;
+  let metricsGuard: WebGuard;
   try {
     config = readConfig(flags.config);
+    guard = new WebGuard(flags['web.config.file'], logger);
+    const ofMetrics = flags['metrics.config.file'];
+    metricsGuard = ofMetrics === undefined ? guard : new WebGuard(ofMetrics, logger);
   } catch (error) {
     if (!(error instanceof InvalidConfiguration)) throw error;
     for (const problem of error.problems) logger.fatal(problem);
@@ -152,6 +179,7 @@ async function run(flags: Flags): Promise<number> {
     bus,
     logger,
     stateDir: flags['state.dir'],
+    guards: [...new Set([guard, metricsGuard])],
     version,
     revision: process.env['WAN_REVISION'] ?? 'unknown',
     process: {
@@ -168,12 +196,23 @@ async function run(flags: Flags): Promise<number> {
     },
   });
   const ui = fileURLToPath(new URL('../ui', import.meta.url));
-  const web = await createWeb({
+  const metricsAddresses = listenAddresses(flags['metrics.listenAddress']);
+  const common = {
     collector,
     telemetryPath: flags['web.telemetryPath'],
     uiFolders: [`${ui}/dist`, ui].filter((folder) => existsSync(folder)),
-  });
-  const servers = await Promise.all(listenAddresses(flags).map((address) => listen(web, address)));
+  };
+  const isApart = metricsAddresses.length > 0;
+  const web = await createWeb({ ...common, guard, serves: isApart ? 'page' : 'everything' });
+  const metrics = await createWeb({ ...common, guard: metricsGuard, serves: 'metrics' });
+  const servers = await Promise.all([
+    ...webAddresses(flags).map((address) => listen(web, address, guard)),
+    ...metricsAddresses.map((address) => listen(metrics, address, metricsGuard)),
+  ]);
+  const watchGuards = setInterval(
+    () => new Set([guard, metricsGuard]).forEach((each) => each.refresh()),
+    GUARD_EVERY_MS,
+  );
   logger.info({ addresses: servers.map((server) => server.address()), version }, 'listening');
   await collector.start();
 
@@ -199,9 +238,10 @@ async function run(flags: Flags): Promise<number> {
   });
   logger.info({ signal }, 'stopping');
   unwatch();
+  clearInterval(watchGuards);
   await Promise.all(servers.map(closeServer));
   await collector.stop();
-  await web.close();
+  await Promise.all([web.close(), metrics.close()]);
   return 0;
 }
 
@@ -218,7 +258,13 @@ async function main(): Promise<number> {
     return 1;
   }
   if (flags.checkConfig) return checkConfig(flags.config);
-  if (flags.healthcheck) return healthcheck(listenAddresses(flags)[0]!);
+  if (flags.healthcheck) {
+    const file = flags['web.config.file'];
+    return healthcheck(
+      webAddresses(flags)[0]!,
+      file !== undefined && new WebGuard(file, pino({ level: 'silent' })).isEncrypted,
+    );
+  }
   return run(flags);
 }
 

@@ -8,6 +8,7 @@ import type { ProbeEntry, Registry } from '../registry.ts';
 import { GAUGE } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
 import { THROUGHPUT_FAILURES, type ThroughputDesk, type ThroughputResult } from '../throughput.ts';
+import type { WebRefusal } from '../web-guard.ts';
 import type { Family, FamilyDefinition } from './registry.ts';
 import { labelText } from './text.ts';
 
@@ -25,6 +26,8 @@ export interface CollectorHealth {
   readonly commitsSent: number;
   /** Refused reports kept as files, and those that could not be. */
   readonly quarantine: { readonly files: number; readonly bytes: number; readonly notKept: number };
+  /** Connections and requests that listeners turned away. */
+  readonly webRefused: readonly { readonly cause: WebRefusal; readonly count: number }[];
   /** 99th percentile of the event loop's delay since the last reading; undefined where it is not watched. */
   readonly eventLoopDelayMs: number | undefined;
   readonly residentBytes: number;
@@ -680,6 +683,9 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       'Refused reports that could not be kept as a file.',
       () => view.health().quarantine.notKept,
     ),
+    counter(`${own}web_refused_total`, 'Connections and requests turned away, by cause.', ['cause'], (put) => {
+      for (const { cause, count } of view.health().webRefused) put({ cause }, count);
+    }),
     count('commits_total', 'Commits sent to probes.', () => view.health().commitsSent),
     count('snapshot_failures_total', 'Snapshots that could not be written.', () => view.health().snapshot.failures),
     now('state_durable', '1', '0 when counters live in memory only.', () => Number(view.health().snapshot.durable)),
