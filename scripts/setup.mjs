@@ -56,6 +56,7 @@ const TO_TEST = [
   { program: 'dnsmasq', package: 'dnsmasq-base', why: 'tests of DNS' },
   { program: 'scapy', package: 'python3-scapy', why: 'tests with another implementation of STAMP' },
   { program: 'chromium', package: 'chromium', why: 'tests of the page' },
+  { program: 'faketime', package: 'faketime', why: 'fault runs with clocks that are stepped' },
 ];
 
 /** @param {string} line */

@@ -1,0 +1,138 @@
+/** Somebody with the broker's own rights: takes messages out, and publishes them again, elsewhere, damaged or in another order. */
+import { connect, headers, type JetStreamManager, type NatsConnection } from 'nats';
+import { decodeReport, isDictionary, parseSubject, REPORT_STREAM, subjectOf, type Identity } from '@wanscope/shared';
+import type { Random } from '@wanscope/shared/testing';
+import { BROKER_PORT } from './world.ts';
+import type { FORGERIES } from './schedule.ts';
+
+const PATIENCE_MS = 2_000;
+
+interface Stored {
+  readonly seq: number;
+  readonly subject: string;
+  readonly data: Uint8Array;
+  readonly id: string | undefined;
+}
+
+export class Meddler {
+  readonly #random: Random;
+  readonly #identities: readonly Identity[];
+
+  constructor(random: Random, identities: readonly Identity[]) {
+    this.#random = random;
+    this.#identities = identities;
+  }
+
+  /** Publishes stored messages again, of any age. @returns how many. */
+  async duplicate(count: number, sameId: boolean): Promise<number> {
+    return this.#use(async (connection, manager) => {
+      const found = await this.#some(manager, count);
+      for (const { subject, data, id } of shuffled(found, this.#random)) {
+        await this.#publish(connection, subject, data, sameId ? id : undefined);
+      }
+      return found.length;
+    });
+  }
+
+  /** Takes the newest out of the stream and publishes them in another order. @returns how many. */
+  async reorder(count: number): Promise<number> {
+    return this.#use(async (connection, manager) => {
+      const { last_seq: last } = (await manager.streams.info(REPORT_STREAM)).state;
+      const found = await this.#read(manager, Math.max(1, last - count), last);
+      for (const { seq } of found) await manager.streams.deleteMessage(REPORT_STREAM, seq);
+      for (const { subject, data } of shuffled(found, this.#random)) await this.#publish(connection, subject, data);
+      return found.length;
+    });
+  }
+
+  /** Publishes what must not be counted. @returns how many. */
+  async forge(what: (typeof FORGERIES)[number], count: number): Promise<number> {
+    return this.#use(async (connection, manager) => {
+      const found = (await this.#some(manager, count)).filter(({ data }) => !isDictionary(data));
+      let forged = 0;
+      for (const { subject, data } of found) {
+        const victim = this.#forge(what, subject, data);
+        if (victim === undefined) continue;
+        await this.#publish(connection, victim.subject, victim.data);
+        forged += 1;
+      }
+      return forged;
+    });
+  }
+
+  async purge(): Promise<void> {
+    await this.#use((_connection, manager) => manager.streams.purge(REPORT_STREAM));
+  }
+
+  async deleteStream(): Promise<void> {
+    await this.#use((_connection, manager) => manager.streams.delete(REPORT_STREAM));
+  }
+
+  #forge(
+    what: (typeof FORGERIES)[number],
+    subject: string,
+    data: Uint8Array,
+  ): { readonly subject: string; readonly data: Uint8Array } | undefined {
+    const octets = Uint8Array.from(data);
+    switch (what) {
+      case 'other identity': {
+        const owner = parseSubject(subject)?.identity;
+        const other = this.#random.pick(this.#identities);
+        // A report without records says nothing of whose it is.
+        if (owner?.site === other.site || decodeReport(data).records.length === 0) return undefined;
+        return { subject: subjectOf('report', other), data };
+      }
+      case 'flipped':
+        octets[this.#random.int(octets.length)]! ^= 1 << this.#random.int(8);
+        return { subject, data: octets };
+      case 'cut':
+        return { subject, data: octets.subarray(0, this.#random.int(octets.length)) };
+      case 'noise':
+        return { subject, data: this.#random.bytes(this.#random.int(2_000)) };
+    }
+  }
+
+  async #publish(connection: NatsConnection, subject: string, data: Uint8Array, id?: string): Promise<void> {
+    const withId = headers();
+    if (id !== undefined) withId.set('Nats-Msg-Id', id);
+    connection.publish(subject, data, id === undefined ? {} : { headers: withId });
+    await connection.flush();
+  }
+
+  /** As many as asked for, from a random place on. */
+  async #some(manager: JetStreamManager, count: number): Promise<Stored[]> {
+    const { first_seq: first, last_seq: last } = (await manager.streams.info(REPORT_STREAM)).state;
+    const from = first + this.#random.int(Math.max(1, last - first));
+    return this.#read(manager, from, Math.min(last, from + count - 1));
+  }
+
+  async #read(manager: JetStreamManager, from: number, to: number): Promise<Stored[]> {
+    const found: Stored[] = [];
+    for (let seq = from; seq <= to; seq += 1) {
+      const message = await manager.streams.getMessage(REPORT_STREAM, { seq }).catch(() => undefined);
+      if (message === undefined) continue;
+      const id = message.header.get('Nats-Msg-Id');
+      found.push({ seq, subject: message.subject, data: message.data, id: id === '' ? undefined : id });
+    }
+    return found;
+  }
+
+  async #use<T>(work: (connection: NatsConnection, manager: JetStreamManager) => Promise<T>): Promise<T> {
+    const connection = await connect({
+      servers: `127.0.0.1:${BROKER_PORT}`,
+      reconnect: false,
+      timeout: PATIENCE_MS,
+      name: 'meddler',
+    });
+    try {
+      return await work(connection, await connection.jetstreamManager({ timeout: PATIENCE_MS }));
+    } finally {
+      await connection.close();
+    }
+  }
+}
+
+function shuffled<T>(items: readonly T[], random: Random): T[] {
+  const left = [...items];
+  return items.map(() => left.splice(random.int(left.length), 1)[0]!);
+}
