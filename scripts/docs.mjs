@@ -54,6 +54,7 @@ export function metricsPage(collector, probe) {
     ['Paths: container to container', 'wan_path_'],
     ['Pairs of sites', 'wan_site_'],
     ['Objectives', 'wan_objective_'],
+    ['Late intervals, by remote write only', 'wan_backfill_'],
     ['Tests, uplinks, plans and probes', 'wan_'],
     ['The collector itself', 'wanscope_collector_'],
   ];

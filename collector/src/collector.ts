@@ -15,7 +15,7 @@ import {
   type Clock,
   type Identity,
 } from '@wanscope/shared';
-import type { OperatorConfig } from '@wanscope/shared/config';
+import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config';
 import type { Bus, BusHandlers, BusMessage, StreamFacts } from './bus.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
 import type { CollectorHealth } from './exposition/fleet-families.ts';
@@ -36,6 +36,9 @@ import {
   type SnapshotHead,
   type StreamPosition,
 } from './snapshot.ts';
+import { httpPost, type Post } from './remote-write/delivery.ts';
+import { RemoteWrite } from './remote-write/remote-write.ts';
+import { FileSegments, MemorySegments } from './remote-write/segment-store.ts';
 import { MeasurementState } from './state.ts';
 import { ThroughputDesk } from './throughput.ts';
 import { WEB_REFUSALS, type WebGuard } from './web-guard.ts';
@@ -46,6 +49,7 @@ const MAINTENANCE_EVERY_MS = 10_000;
 /** Sequence numbers are kept for longer than the report stream can replay them. */
 const FORGET_INTAKE_AFTER_MS = 25 * 3_600_000;
 const NOT_MEASURED_AFTER_SENDS = 3;
+const REMOTE_WRITE_DIRECTORY = 'remote-write';
 
 export interface CollectorOptions {
   readonly config: OperatorConfig;
@@ -58,6 +62,8 @@ export interface CollectorOptions {
   readonly revision?: string;
   /** Who turns away requests. */
   readonly guards?: readonly Pick<WebGuard, 'refusals'>[];
+  /** How remote write reaches its receiver; over HTTP when absent. */
+  readonly post?: (config: RemoteWriteConfig, stopped: AbortSignal) => Post;
   readonly process?: {
     readonly residentBytes: () => number;
     readonly cpuSeconds: () => number;
@@ -72,6 +78,7 @@ export class Collector {
   readonly plans = new PlanBook();
   readonly throughput: ThroughputDesk;
   readonly exposition: Exposition;
+  readonly remoteWrite: RemoteWrite;
   readonly #options: CollectorOptions;
   readonly #logger: Logger;
   readonly #keeper: Keeper;
@@ -113,6 +120,7 @@ export class Collector {
       capture: (generation) => captureSnapshot(this.state, this.#head(generation)),
       mark: () => ({ position: this.#resumePosition(), counters: this.#counters() }),
       settle: () => this.#settle(),
+      keepElse: () => this.remoteWrite.keep(),
     });
     if (options.stateDir !== undefined) {
       const directory = join(options.stateDir, QUARANTINE_DIRECTORY);
@@ -123,6 +131,8 @@ export class Collector {
         // Two probes of one name: what is wrong is the name, not the report.
         if (refusal.cause !== 'duplicate_identity') this.#quarantine?.keep(refusal, data, atMs);
       },
+      isShown: () => this.#reportsCaughtUp,
+      onLate: (late) => this.remoteWrite.take(late),
       journal: this.#keeper,
       state: this.state,
       registry: this.registry,
@@ -153,6 +163,21 @@ export class Collector {
       reachable: () => this.#reachable,
       maintenance: () => this.#maintenance,
       health: () => this.health(),
+      remoteWrite: () => this.remoteWrite.status,
+    });
+    const directory = options.stateDir && join(options.stateDir, REMOTE_WRITE_DIRECTORY);
+    this.remoteWrite = new RemoteWrite({
+      config: () => this.#config.remoteWrite,
+      store: directory === undefined ? new MemorySegments() : new FileSegments(directory),
+      clock,
+      logger: options.logger,
+      random: Math.random,
+      post:
+        options.post ??
+        ((config, stopped) => httpPost(config, options.version ?? 'unknown', () => clock.wallMs(), stopped)),
+      isFolded: (parts) => this.exposition.isFolded(parts),
+      exposition: () => (this.isReady ? this.exposition.registry.stream() : undefined),
+      intervalMs: () => this.#config.intervalMs,
     });
   }
 
@@ -210,7 +235,12 @@ export class Collector {
 
   /** Restores the last snapshot and the journal behind it, then connects and runs until `stop`. */
   async start(): Promise<void> {
+    await this.remoteWrite.open().catch((error: unknown) => {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#logger.error({ reason }, 'late reports that an earlier collector kept cannot be read');
+    });
     await this.#restore();
+    this.remoteWrite.start();
     this.#refreshMaintenance();
     this.#options.bus.start(this.#handlers());
     this.#scheduleTick();
@@ -224,6 +254,7 @@ export class Collector {
     this.#cancelPlan?.();
     await this.#options.bus.close();
     await this.#keeper.stop();
+    await this.remoteWrite.stop();
     await this.#quarantine?.written();
   }
 
@@ -242,6 +273,7 @@ export class Collector {
     this.#maintenanceAtMs = Number.NEGATIVE_INFINITY;
     this.#refreshMaintenance();
     this.#planSoon();
+    void this.remoteWrite.reconfigured();
   }
 
   /** A new configuration was refused: the running one stays, and the world is told. */
@@ -524,6 +556,7 @@ export class Collector {
     this.ingest.restore(head.intakes);
     this.state.flows.restore(head.flows ?? [], (key) => this.state.paths.find(key));
     this.state.routes.restore(head.routes ?? [], (key) => this.state.paths.find(key));
+    this.state.backfills.restore(head.backfills ?? [], (key) => this.state.paths.find(key));
     this.#restoreCounters(head.counters);
   }
 
@@ -574,6 +607,7 @@ export class Collector {
       plans: this.plans.save(),
       flows: this.state.flows.save((slot) => this.state.paths.keyOf(slot)),
       routes: this.state.routes.save((slot) => this.state.paths.keyOf(slot)),
+      backfills: this.state.backfills.save((slot) => this.state.paths.keyOf(slot)),
       counters: this.#counters(),
     };
   }

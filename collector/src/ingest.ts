@@ -27,7 +27,10 @@ import { SequenceSet, type SequenceRange } from './sequence-set.ts';
 import { GAUGE } from './series-table.ts';
 import type { MeasurementState, RecordStanding } from './state.ts';
 
-/** An interval that ended longer ago than this when the broker took it never touches live counters. */
+/**
+ * An interval that ended longer ago than this is late: when the broker took it, or, once counters are shown, when it is
+ * counted. It never touches live counters.
+ */
 export const LATE_AFTER_MS = 60_000;
 /** A stamp further ahead than this is a wrong clock. */
 export const FUTURE_AFTER_MS = 2_000;
@@ -56,10 +59,19 @@ export interface ReportMessage {
 
 /** What is counted, in order, so that it can be counted anew from the same state. */
 export interface IngestJournal {
-  message(message: ReportMessage, takenAtMs: number): void;
+  /** @param isLate it counted as late although the broker took it in time. */
+  message(message: ReportMessage, takenAtMs: number, isLate: boolean): void;
   refusal(refusal: Refusal): void;
   /** Paths of one source were forgotten, by their keys. */
   release(identity: Identity, keys: readonly string[]): void;
+}
+
+/** A report that was counted over 60 s after its interval ended; its octets are valid during the call. */
+export interface LateMessage {
+  readonly message: ReportMessage;
+  readonly report: Report;
+  readonly dictionary: Dictionary;
+  readonly countedAtMs: number;
 }
 
 interface Boot {
@@ -167,6 +179,10 @@ export interface IngestOptions {
   readonly journal?: IngestJournal | undefined;
   /** Told of every report that is refused for good; the octets are valid during the call. */
   readonly onRefused?: ((refusal: Refusal, data: Uint8Array, storedAtMs: number) => void) | undefined;
+  /** Whether counters are shown: from then on what is late when it is counted may not add to them. */
+  readonly isShown?: (() => boolean) | undefined;
+  /** Told of every late report with records, also of those counted anew from the journal. */
+  readonly onLate?: ((late: LateMessage) => void) | undefined;
 }
 
 export class Ingest implements JournalReader {
@@ -193,6 +209,7 @@ export class Ingest implements JournalReader {
   #orphans = 0;
   /** The time of the message being counted anew from the journal. */
   #replayedAtMs: number | undefined;
+  #replayedLate = false;
 
   constructor(options: IngestOptions) {
     this.#options = options;
@@ -252,8 +269,9 @@ export class Ingest implements JournalReader {
   }
 
   /** Counts a message of the journal anew: what was counted once is not doubted again. */
-  message(message: ReportMessage, takenAtMs: number): void {
+  message(message: ReportMessage, takenAtMs: number, isLate: boolean): void {
     this.#replayedAtMs = takenAtMs;
+    this.#replayedLate = isLate;
     try {
       if (isDictionary(message.data)) this.#takeDictionary(message.identity, message);
       else this.#takeReport(message);
@@ -419,7 +437,7 @@ export class Ingest implements JournalReader {
     const intake = this.#intake(identity);
     if (!intake.dictionaries.has(dictionary.hash)) {
       this.#know(intake, dictionary);
-      this.#write(message);
+      this.#write(message, false);
     }
     for (const [streamSeq, parked] of this.#parked) {
       if (parked.hash !== dictionary.hash) continue;
@@ -465,7 +483,12 @@ export class Ingest implements JournalReader {
       throw new RejectedMessage('impossible_value', `record ${lastRecord.index} is not in its dictionary`);
     }
     this.counters.lastReportStoredAtMs = storedAtMs;
-    const late = storedAtMs - endMs > LATE_AFTER_MS;
+    const countedAtMs = this.#nowMs();
+    const isOld = countedAtMs - endMs > LATE_AFTER_MS;
+    // While counters are not shown yet, what the broker took in time brings them up to where they would be.
+    const isLateHere =
+      this.#replayedAtMs === undefined ? isOld && this.#options.isShown?.() === true : this.#replayedLate;
+    const late = storedAtMs - endMs > LATE_AFTER_MS || isLateHere;
     const aheadMs = endMs - storedAtMs;
     const future = aheadMs > FUTURE_AFTER_MS;
     if (late) this.counters.lateReports += 1;
@@ -478,10 +501,8 @@ export class Ingest implements JournalReader {
     this.counters.closedGaps += boot.sequences.closedGaps;
     boot.sequences.closedGaps = 0;
     this.#addUsage(intake, boot, report);
-    if (!late) {
-      intake.clockAheadMs = future ? aheadMs : 0;
-      this.counters.lagSeconds = Math.max(0, (this.#nowMs() - storedAtMs) / 1_000);
-    }
+    this.counters.lagSeconds = Math.max(0, (countedAtMs - storedAtMs) / 1_000);
+    if (!late) intake.clockAheadMs = future ? aheadMs : 0;
     const standing: RecordStanding = late ? 'backfilled' : future ? 'counted' : 'live';
     if (standing === 'live' && startMs >= intake.currentStartMs) {
       intake.currentStartMs = startMs;
@@ -490,8 +511,11 @@ export class Ingest implements JournalReader {
       intake.self = report.self;
       if (intake.currentHash !== report.dictionaryHash) this.#makeCurrent(intake, report.dictionaryHash, known, endMs);
     }
-    if (known !== undefined) this.#applyRecords(intake, known, report, startMs, endMs, standing);
-    this.#write(message);
+    if (known !== undefined) {
+      this.#applyRecords(intake, known, report, startMs, endMs, standing, late || isOld);
+      if (late || isOld) this.#options.onLate?.({ message, report, dictionary: known.dictionary, countedAtMs });
+    }
+    this.#write(message, isLateHere);
   }
 
   /** What the probe has settled will never come: its numbers are closed, and are not counted. */
@@ -508,8 +532,8 @@ export class Ingest implements JournalReader {
     boot.changedAt = intake.changes;
   }
 
-  #write(message: ReportMessage): void {
-    if (this.#replayedAtMs === undefined) this.#options.journal?.message(message, this.#options.wallMs());
+  #write(message: ReportMessage, isLate: boolean): void {
+    if (this.#replayedAtMs === undefined) this.#options.journal?.message(message, this.#options.wallMs(), isLate);
   }
 
   /**
@@ -589,6 +613,7 @@ export class Ingest implements JournalReader {
     startMs: number,
     endMs: number,
     standing: RecordStanding,
+    isLate: boolean,
   ): void {
     const { state } = this.#options;
     const { slots } = known;
@@ -602,6 +627,7 @@ export class Ingest implements JournalReader {
         }
       }
       state.apply(slot, record, startMs, endMs, standing);
+      if (isLate) state.backfills.add(slot, record, startMs);
     }
   }
 
@@ -618,7 +644,11 @@ export class Ingest implements JournalReader {
     const parts = known.dictionary.paths[index]!;
     const isCurrent = hash === intake.currentHash;
     // What is not live may add to a path that is there; it does not bring one back.
-    if (standing !== 'live' && !isCurrent) return -1;
+    if (standing !== 'live' && !isCurrent) {
+      const there = state.findPath(parts);
+      if (there !== undefined) known.slots[index] = there;
+      return there ?? -1;
+    }
     if (registry.hasLeft(intake.identity)) return -1;
     if (parts.dstKind === 'probe' && registry.hasLeft({ site: parts.dstSite, probe: parts.dst })) return -1;
     const slot = state.acquirePath(parts, endMs);

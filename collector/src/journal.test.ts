@@ -33,9 +33,9 @@ const message = (streamSeq: number) => ({
 async function read(first: number | 'no state' = 0) {
   const entries: string[] = [];
   const replayed = await replayJournal(directory, first === 'no state' ? undefined : first, {
-    message: (m, takenAtMs) =>
+    message: (m, takenAtMs, isLate) =>
       entries.push(
-        `${m.identity.site}/${m.identity.probe} ${m.streamSeq} ${m.storedAtMs} ${takenAtMs} ${Buffer.from(m.data).toString()}`,
+        `${isLate ? 'late ' : ''}${m.identity.site}/${m.identity.probe} ${m.streamSeq} ${m.storedAtMs} ${takenAtMs} ${Buffer.from(m.data).toString()}`,
       ),
     refusal: ({ bootId, seq, cause }) => entries.push(`refused ${bootId} ${seq} ${cause}`),
     release: ({ site }, keys) => entries.push(`released ${site} ${keys.join()}`),
@@ -47,15 +47,20 @@ const file = (generation: number): string => join(directory, `collector.journal.
 describe('a journal', () => {
   test('gives back what was written, in order, with the last mark', async () => {
     const journal = new Journal(directory, 0);
-    journal.message(message(7), 2_000);
+    journal.message(message(7), 2_000, false);
     journal.refusal({ identity: IDENTITY, bootId: 'b', seq: 3, cause: 'malformed' });
     await journal.flush(markAt(7));
     journal.release(IDENTITY, ['k1', 'k2']);
-    journal.message(message(8), 2_001);
+    journal.message(message(8), 2_001, true);
     await journal.flush(markAt(8));
     await journal.close();
     expect(await read()).toEqual({
-      entries: ['a/p 7 1007 2000 report 7', 'refused b 3 malformed', 'released a k1,k2', 'a/p 8 1008 2001 report 8'],
+      entries: [
+        'a/p 7 1007 2000 report 7',
+        'refused b 3 malformed',
+        'released a k1,k2',
+        'late a/p 8 1008 2001 report 8',
+      ],
       mark: markAt(8),
       nextGeneration: 1,
       messages: 2,
@@ -65,10 +70,10 @@ describe('a journal', () => {
 
   test('torn at any octet gives what the last whole mark covers, and goes on behind it', async () => {
     const journal = new Journal(directory, 0);
-    journal.message(message(1), 1);
+    journal.message(message(1), 1, false);
     await journal.flush(markAt(1));
     const whole = readFileSync(file(0)).length;
-    journal.message(message(2), 2);
+    journal.message(message(2), 2, false);
     await journal.flush(markAt(2));
     await journal.close();
     const all = readFileSync(file(0));
@@ -79,7 +84,7 @@ describe('a journal', () => {
       expect(readFileSync(file(0)).length).toBe(whole);
     }
     const next = new Journal(directory, 1);
-    next.message(message(3), 3);
+    next.message(message(3), 3, false);
     await next.flush(markAt(3));
     await next.close();
     expect((await read()).entries.map((text) => text.split(' ')[1])).toEqual(['1', '3']);
@@ -88,7 +93,7 @@ describe('a journal', () => {
   test('with a flipped bit anywhere never gives an entry that was not written, nor one behind the damage', async () => {
     const journal = new Journal(directory, 0);
     for (let seq = 1; seq <= 3; seq += 1) {
-      journal.message(message(seq), seq);
+      journal.message(message(seq), seq, false);
       await journal.flush(markAt(seq));
     }
     await journal.close();
@@ -107,7 +112,7 @@ describe('a journal', () => {
   test('ends at a damaged generation: what follows it is removed', async () => {
     for (const generation of [0, 1]) {
       const journal = new Journal(directory, generation);
-      journal.message(message(generation + 1), 1);
+      journal.message(message(generation + 1), 1, false);
       await journal.flush(markAt(generation + 1));
       await journal.close();
     }
@@ -119,7 +124,7 @@ describe('a journal', () => {
 
   test('ends at zeros that a crash left behind', async () => {
     const journal = new Journal(directory, 0);
-    journal.message(message(1), 1);
+    journal.message(message(1), 1, false);
     await journal.flush(markAt(1));
     await journal.close();
     appendFileSync(file(0), Buffer.alloc(4_096));
@@ -136,9 +141,9 @@ describe('a journal', () => {
 
   test('of a new generation holds what came after the renewal; the old one holds what came before', async () => {
     const journal = new Journal(directory, 0);
-    journal.message(message(1), 1);
+    journal.message(message(1), 1, false);
     const old = journal.renew();
-    journal.message(message(2), 2);
+    journal.message(message(2), 2, false);
     await old.write(markAt(1));
     await journal.flush(markAt(2));
     await journal.close();
@@ -150,13 +155,13 @@ describe('a journal', () => {
   test('that could not be written takes nothing until it is renewed', async () => {
     const journal = new Journal(join(directory, 'file', 'below'), 0);
     writeFileSync(join(directory, 'file'), '');
-    journal.message(message(1), 1);
+    journal.message(message(1), 1, false);
     await expect(journal.flush(markAt(1))).rejects.toThrow(/ENOTDIR/);
-    journal.message(message(2), 2);
+    journal.message(message(2), 2, false);
     expect([journal.isWhole, journal.hasWaiting]).toEqual([false, false]);
     await expect(journal.flush(markAt(2))).rejects.toThrow('gap');
     journal.renew();
-    journal.message(message(3), 3);
+    journal.message(message(3), 3, false);
     expect([journal.isWhole, journal.hasWaiting]).toEqual([true, true]);
   });
 });

@@ -24,6 +24,8 @@ const MESSAGE = 1;
 const REFUSAL = 2;
 const RELEASE = 3;
 const MARK = 4;
+/** A message that counted as late although the broker took it in time. */
+const LATE_MESSAGE = 5;
 
 /** How far the collector had read and what it had counted of itself, when the mark was written. */
 export interface JournalMark {
@@ -40,7 +42,7 @@ export interface Refusal {
 
 /** Where the entries of a journal go when it is read again. */
 export interface JournalReader {
-  message(message: ReportMessage, takenAtMs: number): void;
+  message(message: ReportMessage, takenAtMs: number, isLate: boolean): void;
   refusal(refusal: Refusal): void;
   release(identity: Identity, keys: readonly string[]): void;
 }
@@ -87,11 +89,11 @@ export class Journal implements IngestJournal {
     return this.#waiting.length > 0;
   }
 
-  message({ identity, streamSeq, storedAtMs, data }: ReportMessage, takenAtMs: number): void {
+  message({ identity, streamSeq, storedAtMs, data }: ReportMessage, takenAtMs: number, isLate: boolean): void {
     const site = Buffer.from(identity.site, 'latin1');
     const probe = Buffer.from(identity.probe, 'latin1');
     const head = Buffer.alloc(3 + site.length + probe.length + 24);
-    head[0] = MESSAGE;
+    head[0] = isLate ? LATE_MESSAGE : MESSAGE;
     head[1] = site.length;
     head[2] = probe.length;
     site.copy(head, 3);
@@ -212,7 +214,7 @@ export async function replayJournal(
     for (const payload of entries) {
       const told = tell(payload, reader);
       if (told !== undefined) mark = told;
-      if (payload[0] === MESSAGE) messages += 1;
+      if (payload[0] === MESSAGE || payload[0] === LATE_MESSAGE) messages += 1;
     }
     if (end < bytes.length) {
       cutBytes = bytes.length - end;
@@ -260,7 +262,8 @@ function entriesOf(bytes: Buffer): { readonly entries: readonly Buffer[]; readon
 function tell(payload: Buffer, reader: JournalReader): JournalMark | undefined {
   const kind = payload.readUInt8(0);
   switch (kind) {
-    case MESSAGE: {
+    case MESSAGE:
+    case LATE_MESSAGE: {
       const siteEnd = 3 + payload[1]!;
       const probeEnd = siteEnd + payload[2]!;
       const identity = {
@@ -269,7 +272,7 @@ function tell(payload: Buffer, reader: JournalReader): JournalMark | undefined {
       };
       const number = (index: number): number => payload.readDoubleLE(probeEnd + 8 * index);
       const data = payload.subarray(probeEnd + 24);
-      reader.message({ identity, streamSeq: number(0), storedAtMs: number(1), data }, number(2));
+      reader.message({ identity, streamSeq: number(0), storedAtMs: number(1), data }, number(2), kind === LATE_MESSAGE);
       return undefined;
     }
     case REFUSAL:

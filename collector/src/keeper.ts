@@ -36,6 +36,8 @@ export interface KeeperOptions {
   readonly mark: () => JournalMark;
   /** Says what may be committed when everything counted so far is on disk; `done` is called when it is. */
   readonly settle: () => { readonly done: () => void };
+  /** Resolves when what else depends on the messages counted so far is on disk. */
+  readonly keepElse?: () => Promise<void>;
 }
 
 export interface KeeperHealth {
@@ -118,8 +120,8 @@ export class Keeper implements IngestJournal {
     }
   }
 
-  message(message: ReportMessage, takenAtMs: number): void {
-    this.#journal?.message(message, takenAtMs);
+  message(message: ReportMessage, takenAtMs: number, isLate: boolean): void {
+    this.#journal?.message(message, takenAtMs, isLate);
   }
 
   refusal(refusal: Refusal): void {
@@ -173,17 +175,22 @@ export class Keeper implements IngestJournal {
   async #commit(): Promise<void> {
     const { stateDir, logger, mark, settle } = this.#options;
     const { done } = settle();
+    const keptElse = this.#keepElse();
     if (stateDir === undefined) {
+      await keptElse;
       done();
       return;
     }
     const journal = this.#journal;
     // After a failure only a snapshot can begin a journal that is whole.
-    if (journal?.isWhole !== true) return;
+    if (journal?.isWhole !== true) {
+      await keptElse;
+      return;
+    }
     try {
       await journal.flush(mark());
       this.#health.durable = true;
-      done();
+      if (await keptElse) done();
     } catch (error) {
       this.#journalFailed(error);
       if (this.#health.durable) logger.error({ stateDir, reason: describe(error) }, 'the journal cannot be written');
@@ -199,6 +206,7 @@ export class Keeper implements IngestJournal {
     const writtenAtMs = clock.wallMs();
     // All of one turn: what is counted after it belongs to the new generation.
     const { done } = settle();
+    const keptElse = this.#keepElse();
     const marked = mark();
     this.#journal ??= new Journal(stateDir, 0);
     const journal = this.#journal;
@@ -212,6 +220,7 @@ export class Keeper implements IngestJournal {
       this.#journalFailed(error);
     }
     try {
+      if (!(await keptElse)) throw new Error('what is to be written elsewhere cannot be kept');
       const bytes = await writeSnapshot(stateDir, body);
       await removeJournalsBelow(stateDir, journal.generation);
       const durationMs = this.#monoMs() - startedMs;
@@ -228,6 +237,20 @@ export class Keeper implements IngestJournal {
       }
     }
     done();
+  }
+
+  /** Whether it is on disk. Never rejects. */
+  async #keepElse(): Promise<boolean> {
+    try {
+      await this.#options.keepElse?.();
+      return true;
+    } catch (error) {
+      this.#options.logger.error(
+        { reason: describe(error) },
+        'late reports cannot be kept: nothing is committed until they can',
+      );
+      return false;
+    }
   }
 
   #journalFailed(error: unknown): void {

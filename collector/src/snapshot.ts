@@ -12,6 +12,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { PATH_FIELDS } from '@wanscope/shared';
 import type { SavedIntake } from './ingest.ts';
 import type { SavedPlan } from './plan-book.ts';
+import type { SavedBackfill } from './backfill-book.ts';
 import type { SavedFlows } from './flow-book.ts';
 import type { SavedRoutes } from './route-book.ts';
 import { STRIDE, type SeriesParts } from './series-table.ts';
@@ -58,6 +59,8 @@ export interface SnapshotHead {
   readonly routes?: readonly SavedRoutes[];
   /** Absent in snapshots of collectors that knew no flows. */
   readonly flows?: readonly SavedFlows[];
+  /** Absent in snapshots of collectors that showed nothing of what came late. */
+  readonly backfills?: readonly SavedBackfill[];
 }
 
 interface StoredHead extends SnapshotHead {

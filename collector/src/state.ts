@@ -34,6 +34,7 @@ import {
   type State,
   type Verdict,
 } from './path-state.ts';
+import { BackfillBook } from './backfill-book.ts';
 import { FlowBook } from './flow-book.ts';
 import { RecentDelaysTable } from './recent-delays.ts';
 import { RouteBook } from './route-book.ts';
@@ -85,6 +86,7 @@ export class MeasurementState {
   readonly recentDelays = new RecentDelaysTable();
   readonly routes = new RouteBook();
   readonly flows = new FlowBook();
+  readonly backfills = new BackfillBook();
   readonly #history = newHistory();
   #policy: PolicyLookup;
 
@@ -119,6 +121,7 @@ export class MeasurementState {
     this.recentDelays.release(slot);
     this.routes.release(slot);
     this.flows.release(slot);
+    this.backfills.release(slot);
     this.paths.release(slot);
   }
 

@@ -4,6 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifySchema } from 'fastify';
 import { formatIdentity, isToken, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
 import { STATES } from '../path-state.ts';
+import { backfillView } from './backfill-view.ts';
 import { chainOf, plansBySite } from './chain.ts';
 import type { Registry } from '../registry.ts';
 import { COUNTER } from '../series-table.ts';
@@ -178,6 +179,29 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       const network = state.paths.part(slot, 'network');
       const changes = state.paths.get(slot, COUNTER.routeChanges);
       return routesView(routes, changes, collector.config.hops, endpointNames(registry, network));
+    },
+  );
+
+  app.get<{ Params: { key: string }; Querystring: { since?: string } }>(
+    '/api/v1/paths/:key/backfill',
+    {
+      schema: {
+        ...describeRoute(
+          'Intervals of a path that came late, added up in steps; `since` leaves out the steps that begin before.',
+          schemas.backfill,
+        ),
+        params: { type: 'object', properties: { key: { type: 'string', pattern: '^[0-9a-f]{32}$' } } },
+        querystring: {
+          type: 'object',
+          additionalProperties: false,
+          properties: { since: { type: 'string', format: 'date-time' } },
+        },
+      },
+    },
+    (request, reply) => {
+      const slot = state.paths.find(request.params.key);
+      if (slot === undefined) return fail(reply, 404, 'not_found', 'there is no such path');
+      return backfillView(state.backfills.of(slot), Date.parse(request.query.since ?? '1970-01-01'));
     },
   );
 

@@ -197,6 +197,22 @@ const route: Schema = object({
 
 export const routes = object({ changes: integer, current: route, previous: optional(route) });
 
+export const backfill = object({
+  stepSeconds: number,
+  steps: list(
+    object({
+      start: time,
+      intervals: integer,
+      sent: integer,
+      lost: integer,
+      lossRatio: number,
+      minRttSeconds: optional(number),
+      meanRttSeconds: optional(number),
+      maxRttSeconds: optional(number),
+    }),
+  ),
+});
+
 export const paths = object({ paths: list(path), next: optional(text) });
 
 export const mesh = object({

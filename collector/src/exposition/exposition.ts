@@ -1,7 +1,8 @@
 /** The whole exposition: every family over one view of the collector. */
-import type { Protocol } from '@wanscope/shared';
+import type { PathParts, Protocol } from '@wanscope/shared';
 import type { ExpositionConfig, OperatorConfig } from '@wanscope/shared/config';
 import type { MeasurementState } from '../state.ts';
+import { BACKFILL_FAMILIES } from './backfill-families.ts';
 import { fleetFamilies, type MetricView } from './fleet-families.ts';
 import { StateRegistry, type FamilyDefinition } from './registry.ts';
 import { seriesFamilies, seriesPerPath } from './series-families.ts';
@@ -69,6 +70,8 @@ export interface Exposition {
   readonly registry: StateRegistry;
   /** Every family there is, whether or not it has samples now. */
   readonly families: readonly FamilyDefinition[];
+  /** True for a path that the budget keeps out. */
+  readonly isFolded: (parts: PathParts) => boolean;
 }
 
 export function createExposition(view: Omit<MetricView, 'folded'>): Exposition {
@@ -90,15 +93,19 @@ export function createExposition(view: Omit<MetricView, 'folded'>): Exposition {
     }),
     ...fleetFamilies({ ...view, folded: () => budget.measure() }),
   ];
-  return { registry: new StateRegistry(families), families };
+  const isFolded = (parts: PathParts): boolean => {
+    const { endSlot, paths } = budget.measure();
+    return paths > 0 && (state.findPath(parts) ?? -1) >= endSlot;
+  };
+  return { registry: new StateRegistry(families), families, isFolded };
 }
 
-/** Every family there is, without a collector: definitions do not depend on the state they will be read from. */
+/** Every family there is, those of remote write too, without a collector: definitions do not depend on the state they will be read from. */
 export function familyDefinitions(): readonly FamilyDefinition[] {
   const unread: Omit<MetricView, 'folded'> = new Proxy({} as never, {
     get: () => unread,
     ownKeys: () => ['ingest'],
     getOwnPropertyDescriptor: () => ({ value: unread, enumerable: true, configurable: true }),
   });
-  return createExposition(unread).families;
+  return [...createExposition(unread).families, ...BACKFILL_FAMILIES];
 }

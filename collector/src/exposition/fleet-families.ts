@@ -5,6 +5,8 @@ import type { Ingest, Intake } from '../ingest.ts';
 import type { KeeperHealth } from '../keeper.ts';
 import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
+import { DROP_CAUSES } from '../remote-write/delivery.ts';
+import type { RemoteWriteStatus } from '../remote-write/remote-write.ts';
 import { GAUGE } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
 import { THROUGHPUT_FAILURES, type ThroughputDesk, type ThroughputResult } from '../throughput.ts';
@@ -47,6 +49,7 @@ export interface MetricView {
   readonly maintenance: () => ReadonlyMap<string, boolean>;
   readonly folded: () => { readonly series: number; readonly paths: number };
   readonly health: () => CollectorHealth;
+  readonly remoteWrite: () => RemoteWriteStatus;
 }
 
 type Write = (labels: Readonly<Record<string, string | number>>, value: number) => void;
@@ -65,6 +68,7 @@ export function fleetFamilies(view: MetricView): Family[] {
     ...planFamilies(view),
     ...throughputFamilies(view),
     ...collectorFamilies(view),
+    ...remoteWriteFamilies(view),
   ];
   return families.map((family) => ({
     ...family,
@@ -698,6 +702,69 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
     now('resident_memory_bytes', 'bytes', 'Resident memory of the collector.', () => view.health().residentBytes),
     count('cpu_seconds_total', 'Processor time the collector used.', () => view.health().cpuSeconds),
     now('start_timestamp_seconds', 'timestamp', 'When the collector started.', () => view.health().startedAtMs / 1_000),
+  ];
+}
+
+/** Shown where remote write is configured. */
+function remoteWriteFamilies(view: MetricView): PlainFamily[] {
+  const own = 'wanscope_collector_remote_write_';
+  const shown = (write: (put: Write, status: RemoteWriteStatus) => void) => (put: Write) => {
+    const status = view.remoteWrite();
+    if (status.configured) write(put, status);
+  };
+  return [
+    counter(
+      `${own}samples_total`,
+      'Samples that the remote write receiver took: of late intervals, and live ones.',
+      ['kind'],
+      shown((put, { written }) => {
+        for (const kind of ['late', 'live'] as const) put({ kind }, written.get(kind) ?? 0);
+      }),
+    ),
+    counter(
+      `${own}dropped_samples_total`,
+      'Samples that were given up, by cause (docs/late-data.md).',
+      ['cause'],
+      shown((put, { dropped }) => {
+        for (const cause of DROP_CAUSES) put({ cause }, dropped.get(cause) ?? 0);
+      }),
+    ),
+    counter(
+      `${own}requests_total`,
+      'Remote write requests: taken, refused for a sample in them, or failed and to be tried again.',
+      ['outcome'],
+      shown((put, { requests }) => {
+        for (const outcome of ['taken', 'refused', 'failed'] as const) put({ outcome }, requests.get(outcome) ?? 0);
+      }),
+    ),
+    gauge(
+      `${own}pending_reports`,
+      '1',
+      'Late reports that wait to be written.',
+      [],
+      shown((put, { pendingReports }) => put({}, pendingReports)),
+    ),
+    gauge(
+      `${own}pending_samples`,
+      '1',
+      'Samples in those reports.',
+      [],
+      shown((put, { pendingSamples }) => put({}, pendingSamples)),
+    ),
+    gauge(
+      `${own}pending_bytes`,
+      'bytes',
+      'Octets that late reports take, those just written too.',
+      [],
+      shown((put, { pendingBytes }) => put({}, pendingBytes)),
+    ),
+    gauge(
+      `${own}lag_seconds`,
+      'seconds',
+      'How long the late report that has waited longest has waited.',
+      [],
+      shown((put, { lagSeconds }) => put({}, lagSeconds)),
+    ),
   ];
 }
 

@@ -650,10 +650,15 @@ function* renderSeries(
   }
 }
 
-/** Path labels, without `src` and `dst` for a pair of sites; `dst_network` only where it differs. */
+/** The labels as text, without `src` and `dst` for a pair of sites. */
 function seriesLabels(parts: SeriesParts): string {
+  return labelText(pathLabels(parts));
+}
+
+/** Path labels, without `src` and `dst` for a pair of sites; `dst_network` only where it differs. */
+export function pathLabels(parts: SeriesParts): Record<string, string> {
   const isPath = parts.src !== '';
-  return labelText({
+  return {
     network: parts.network,
     src_site: parts.srcSite,
     ...(isPath ? { src: parts.src } : {}),
@@ -666,5 +671,5 @@ function seriesLabels(parts: SeriesParts): string {
     protocol: parts.protocol,
     class: parts.class,
     family: parts.family,
-  });
+  };
 }

@@ -39,6 +39,37 @@ describe('a good configuration', () => {
     });
   });
 
+  test('takes who it is to a remote write receiver from files', () => {
+    const read = (path: string): string => (path === 'token' ? 'abc\n' : 'user:pass word\n');
+    const written = (key: string, file: string): unknown =>
+      parseOperatorConfig(
+        `{ tests: {}, remoteWrite: { url: "http://x:9090/api/v1/write", headers: { X-Scope-OrgID: t }, ${key}: ${file} } }`,
+        'x',
+        read,
+      ).remoteWrite;
+    expect(written('bearerTokenFile', 'token')).toEqual({
+      url: 'http://x:9090/api/v1/write',
+      headers: { 'X-Scope-OrgID': 't', authorization: 'Bearer abc' },
+      labels: {},
+      maxAgeMs: 71 * 3_600_000,
+      live: false,
+      batchSamples: 2_000,
+      queueBytes: 256e6,
+      timeoutMs: 30_000,
+    });
+    // base64 of "user:pass word"
+    expect(written('basicAuthFile', 'user')).toMatchObject({
+      headers: { authorization: 'Basic dXNlcjpwYXNzIHdvcmQ=' },
+    });
+  });
+
+  test('never repeats what stands in the file of a secret that cannot be used', () => {
+    const parse = (): unknown =>
+      parseOperatorConfig('{ tests: {}, remoteWrite: { url: "http://x/w", basicAuthFile: f } }', 'x', () => 'secret');
+    expect(parse).toThrow('must name a file that holds user:password');
+    expect(parse).not.toThrow('secret');
+  });
+
   const config = parseOperatorConfig(
     `
 sites:

@@ -28,6 +28,7 @@ import type {
   MeshConfig,
   ObjectiveConfig,
   OperatorConfig,
+  RemoteWriteConfig,
   SegmentsConfig,
   SiteConfig,
   TargetConfig,
@@ -331,6 +332,46 @@ const throughputSchema = strict({
   to: z.array(pattern).min(1).default(['*']).describe('Sites that may receive, or `*`.'),
 });
 
+const BATCH_RULE = 'must be a number of samples from 1 to 10000';
+const AGE_RULE = 'must be from 2m to 30d';
+const labelName = z
+  .string()
+  .regex(/^[a-zA-Z][a-zA-Z0-9_]{0,62}$/, 'must be the name of a label: letters, digits and _');
+const headerName = z.string().regex(/^[A-Za-z0-9-]{1,64}$/, 'must be the name of a header: letters, digits and -');
+/** Never repeated in an error: it may be a secret. */
+const headerValue = z
+  .string({ error: 'must be text' })
+  .regex(/^[\x20-\x7e]{0,4096}$/, 'must be printable ASCII of one line');
+
+const remoteWriteSchema = strict({
+  url: z
+    .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
+    .describe('Where to write: remote write 1.0, such as http://prometheus:9090/api/v1/write.'),
+  headers: z.record(headerName, headerValue).default({}).describe('Sent with each request.'),
+  basicAuthFile: z.string().min(1).optional().describe('File that holds `user:password`, relative to this one.'),
+  bearerTokenFile: z.string().min(1).optional().describe('File that holds a bearer token, relative to this one.'),
+  labels: z.record(labelName, z.string()).default({}).describe('Labels added to every series.'),
+  maxAge: duration
+    .default(71 * 3_600 * NS_PER_S)
+    .describe(
+      'Older intervals are not written: a little less than `out_of_order_time_window` of the receiver. 71h; 2m to 30d.',
+    ),
+  live: z
+    .boolean()
+    .default(false)
+    .describe('Write once an interval what `/metrics` shows, too; for where nobody scrapes.'),
+  batch: z
+    .int({ error: BATCH_RULE })
+    .min(1, BATCH_RULE)
+    .max(10_000, BATCH_RULE)
+    .default(2_000)
+    .describe('Samples in one request: 2000; at most 10000.'),
+  queueBytes: bytes
+    .default(256e6)
+    .describe('Most octets of late reports that wait; the oldest go first. 256MB; 1MB or more.'),
+  timeout: duration.default(30 * NS_PER_S).describe('Of one request: 30s; 1s to 5m.'),
+});
+
 const hopSchema = strict({
   name: z
     .string()
@@ -369,6 +410,9 @@ const configSchema = strict({
     .describe('Names and autonomous systems of routers on the way, by address or prefix; the longest one wins.'),
   exposition: expositionSchema.prefault({}).describe('What `/metrics` shows of single paths.'),
   throughput: throughputSchema.optional().describe('Throughput runs that operators may ask for; none when absent.'),
+  remoteWrite: remoteWriteSchema
+    .optional()
+    .describe('Prometheus to which late intervals are written with their own time; none when absent.'),
   interval: duration.default(10 * NS_PER_S).describe('Aggregation interval of every probe: 10s; 1s to 5m.'),
   drain: bitRate
     .default(512_000)
@@ -389,6 +433,8 @@ export function configurationJsonSchema(): object {
 type Parsed = z.output<typeof configSchema>;
 type ParsedSite = z.output<typeof siteSchema>;
 type ParsedTarget = z.output<typeof targetSchema>;
+type ParsedRemoteWrite = z.output<typeof remoteWriteSchema>;
+
 /**
  * Parses and checks a configuration file.
  *
@@ -424,7 +470,7 @@ function leastStampBytes(test: Parsed['tests'][string]): number {
   return (test.class ?? 'BE') === 'BE' ? 0 : CLASS_ASKING_BYTES;
 }
 
-/** The keys that the configuration holds or names, and what is wrong with them. No problem repeats one. */
+/** What the configuration holds or names of secrets, and what is wrong with it. No problem repeats one. */
 class SecretKeys {
   readonly problems: Problem[] = [];
   readonly #read: ReadSecret;
@@ -435,9 +481,22 @@ class SecretKeys {
 
   of(path: Problem['path'], given: string | { readonly file: string } | undefined): string | undefined {
     if (given === undefined) return undefined;
-    let key: string;
+    const key = (typeof given === 'string' ? given : this.#contentOf(path, given.file))?.trim().toLowerCase();
+    if (key !== undefined && !/^(?:[0-9a-f]{2}){16,64}$/.test(key)) this.problems.push({ path, message: KEY_RULE });
+    return key;
+  }
+
+  /** A line of a file, without the white space around it. */
+  line(path: Problem['path'], file: string | undefined, pattern: RegExp, rule: string): string | undefined {
+    if (file === undefined) return undefined;
+    const line = this.#contentOf(path, file)?.trim();
+    if (line !== undefined && !pattern.test(line)) this.problems.push({ path, message: rule });
+    return line;
+  }
+
+  #contentOf(path: Problem['path'], file: string): string | undefined {
     try {
-      key = (typeof given === 'string' ? given : this.#read(given.file)).trim().toLowerCase();
+      return this.#read(file);
     } catch (error) {
       this.problems.push({
         path,
@@ -445,8 +504,6 @@ class SecretKeys {
       });
       return undefined;
     }
-    if (!/^(?:[0-9a-f]{2}){16,64}$/.test(key)) this.problems.push({ path, message: KEY_RULE });
-    return key;
   }
 }
 
@@ -541,10 +598,43 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
       from: parsed.throughput.from,
       to: parsed.throughput.to,
     },
+    remoteWrite: parsed.remoteWrite && remoteWriteOf(parsed.remoteWrite, keys),
     intervalMs: parsed.interval / NS_PER_MS,
     drainBytesPerSecond: Math.floor(parsed.drain / 8),
     leaveAfterMs: parsed.leaveAfter / NS_PER_MS,
     planExpiryMs: parsed.planExpiry / NS_PER_MS,
+  };
+}
+
+function remoteWriteOf(parsed: ParsedRemoteWrite, keys: SecretKeys): RemoteWriteConfig {
+  const path = 'remoteWrite';
+  const basic = keys.line(
+    [path, 'basicAuthFile'],
+    parsed.basicAuthFile,
+    /^[^:\s][^:]*:.+$/,
+    'must name a file that holds user:password',
+  );
+  const bearer = keys.line(
+    [path, 'bearerTokenFile'],
+    parsed.bearerTokenFile,
+    /^[\x21-\x7e]+$/,
+    'must name a file that holds a token',
+  );
+  const authorization =
+    bearer !== undefined
+      ? `Bearer ${bearer}`
+      : basic !== undefined
+        ? `Basic ${Buffer.from(basic).toString('base64')}`
+        : undefined;
+  return {
+    url: parsed.url,
+    headers: { ...parsed.headers, ...(authorization === undefined ? {} : { authorization }) },
+    labels: parsed.labels,
+    maxAgeMs: parsed.maxAge / NS_PER_MS,
+    live: parsed.live,
+    batchSamples: parsed.batch,
+    queueBytes: parsed.queueBytes,
+    timeoutMs: parsed.timeout / NS_PER_MS,
   };
 }
 
@@ -649,6 +739,15 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     if (maxBitsPerSecond > THROUGHPUT_CAP.bitsPerSecond) add(['throughput', 'maxRate'], 'must be 100Mbit/s or less');
     from.forEach((site, at) => checkSite(['throughput', 'from', at], site));
     to.forEach((site, at) => checkSite(['throughput', 'to', at], site));
+  }
+  if (config.remoteWrite !== undefined) {
+    const { maxAgeMs, queueBytes, timeoutMs } = config.remoteWrite;
+    if (maxAgeMs < 120_000 || maxAgeMs > 30 * 86_400_000) add(['remoteWrite', 'maxAge'], AGE_RULE);
+    if (queueBytes < 1e6) add(['remoteWrite', 'queueBytes'], 'must be 1MB or more');
+    if (timeoutMs < 1_000 || timeoutMs > 300_000) add(['remoteWrite', 'timeout'], 'must be from 1s to 5m');
+    if (parsed.remoteWrite?.basicAuthFile !== undefined && parsed.remoteWrite.bearerTokenFile !== undefined) {
+      add(['remoteWrite', 'bearerTokenFile'], 'does not go with basicAuthFile');
+    }
   }
   for (const test of config.tests.values()) {
     const path = ['tests', test.name];

@@ -166,6 +166,24 @@ export interface ThroughputConfig {
   readonly to: readonly string[];
 }
 
+/** Where late intervals are written, and live ones where that is asked for: Prometheus' remote write 1.0. */
+export interface RemoteWriteConfig {
+  readonly url: string;
+  /** SECRET: sent with each request, what authorises it among them. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** Added to every series. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** What is older is not offered: it lies before the receiver's out-of-order window. */
+  readonly maxAgeMs: number;
+  /** Writes what `/metrics` shows, once an interval. */
+  readonly live: boolean;
+  /** Samples in one request. */
+  readonly batchSamples: number;
+  /** Of late reports that wait. */
+  readonly queueBytes: number;
+  readonly timeoutMs: number;
+}
+
 export interface OperatorConfig {
   readonly sites: ReadonlyMap<string, SiteConfig>;
   /** Sites that no entry names are planned too. */
@@ -182,6 +200,8 @@ export interface OperatorConfig {
   readonly exposition: ExpositionConfig;
   /** Undefined: there are no throughput runs. */
   readonly throughput: ThroughputConfig | undefined;
+  /** Undefined: late intervals are written nowhere. */
+  readonly remoteWrite: RemoteWriteConfig | undefined;
   /** Aggregation interval of every probe. */
   readonly intervalMs: number;
   /** What a probe's backlog of reports may take of its uplink after an outage. */
