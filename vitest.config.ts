@@ -14,6 +14,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^@wanscope\/shared\/(config|testing)$/, replacement: source('shared/src/$1/index.ts') },
+      { find: /^@wanscope\/collector\/testing$/, replacement: source('collector/src/testing/index.ts') },
       { find: /^@wanscope\/(shared|probe|collector|lab)$/, replacement: source('$1/src/index.ts') },
     ],
   },

@@ -7,3 +7,5 @@ export * from './log.ts';
 export * from './path-state.ts';
 export * from './planner.ts';
 export * from './predicted-load.ts';
+export * from './remote-write/delivery.ts';
+export * from './remote-write/write-request.ts';

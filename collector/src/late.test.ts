@@ -156,6 +156,17 @@ describe('what is late', () => {
     await crashed.remoteWrite.stop();
   });
 
+  test('of a probe that had left, what it says first counts like the rest', async () => {
+    report(0, recordOf(0, [10 * MS]));
+    // Silent for longer than `leaveAfter`, 15 minutes: its paths are forgotten.
+    await settle(1_000_000);
+    expect(collector.state.findPath(PATH)).toBeUndefined();
+    report(0, recordOf(0, [10 * MS]));
+    report(900_000, recordOf(0, [10 * MS, 10 * MS]));
+    expect([total(COUNTER.sent), total(COUNTER.backfilled)]).toEqual([1, 2]);
+    expect(collector.ingest.counters.recordsOfLeftPaths).toBe(0);
+  });
+
   test('adds to a path that was forgotten and is there again under another dictionary', () => {
     report(0, recordOf(0, [10 * MS]));
     const slot = collector.state.findPath(PATH)!;

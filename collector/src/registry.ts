@@ -156,8 +156,10 @@ export class Registry {
     return entry?.hello === undefined || (entry.hello.bootId !== bootId && !entry.olderBoots.has(bootId));
   }
 
+  /** False as soon as it is heard of again. */
   hasLeft(identity: Identity): boolean {
-    return this.#entries.get(formatIdentity(identity))?.presence === 'left';
+    const entry = this.#entries.get(formatIdentity(identity));
+    return entry?.presence === 'left' && this.#presenceOf(entry, this.#monoMs()) === 'left';
   }
 
   isSilent(identity: Identity): boolean {

@@ -1,0 +1,3 @@
+/** Test doubles for tests of several workspaces. Not imported by products. */
+export { COUNTER } from '../series-table.ts';
+export * from './memory-bus.ts';
