@@ -30,6 +30,31 @@ const mean = (by, scope, family = 'wan_site_rtt_seconds') =>
 const quantile = (q, by, scope, family = 'wan_site_rtt_seconds') =>
   `histogram_quantile(${q}, sum by (le, ${by}) (rate(${family}_bucket{${scope}}[$__rate_interval])))`;
 
+/**
+ * What came live or, where nothing did, what came late of the same time: an outage is filled in. Late intervals are gauges of one
+ * interval each, without the pairs of sites that live series have, so they are added up here.
+ */
+const drawn = {
+  /** @param {string} by @param {string} scope */
+  loss: (by, scope) =>
+    `(${loss(by, scope)}) or ` +
+    `(sum by (${by}) (sum_over_time(wan_backfill_probes_lost{${scope}}[$__rate_interval])) / ` +
+    `(sum by (${by}) (sum_over_time(wan_backfill_probes_sent{${scope}}[$__rate_interval])) > 0))`,
+  /** Late: the mean of the intervals' means. @param {string} by @param {string} scope */
+  mean: (by, scope) =>
+    `(${mean(by, scope)}) or ` +
+    `avg by (${by}) (avg_over_time(wan_backfill_rtt_mean_seconds{${scope}}[$__rate_interval]))`,
+  /** Late: the greatest of the intervals' own. @param {string} by @param {string} scope */
+  p95: (by, scope) =>
+    `(${quantile(0.95, by, scope)} >= 0) or ` +
+    `max by (${by}) (max_over_time(wan_backfill_rtt_p95_seconds{${scope}}[$__rate_interval]))`,
+  /** The live gauge stands still while a branch is silent: late comes first. @param {string} by @param {string} scope */
+  jitter: (by, scope) =>
+    `max by (${by}) (max_over_time(wan_backfill_interarrival_jitter_seconds{${scope}}[$__rate_interval])) or ` +
+    `max by (${by}) (wan_path_interarrival_jitter_seconds{${scope}})`,
+};
+const FILLED_IN = 'Where nothing came live, what came late of that time (with remote write).';
+
 let nextId = 1;
 
 /**
@@ -269,11 +294,12 @@ export function overview() {
         'Loss and delay of the ten worst pairs',
         { h: 10, w: 24, x: 0, y: 25 },
         [
-          { expr: `topk(10, ${loss('src_site, dst_site', SCOPE)})`, legend: 'loss {{src_site}} → {{dst_site}}' },
-          { expr: `topk(10, ${mean('src_site, dst_site', SCOPE)})`, legend: 'RTT {{src_site}} → {{dst_site}}' },
+          { expr: `topk(10, ${drawn.loss('src_site, dst_site', SCOPE)})`, legend: 'loss {{src_site}} → {{dst_site}}' },
+          { expr: `topk(10, ${drawn.mean('src_site, dst_site', SCOPE)})`, legend: 'RTT {{src_site}} → {{dst_site}}' },
         ],
         {
           unit: 's',
+          description: FILLED_IN,
           overrides: [
             {
               matcher: { id: 'byFrameRefID', options: 'A' },
@@ -347,10 +373,15 @@ export function pathDetail() {
         'Loss, round trip, both ways',
         { h: 8, w: 12, x: 0, y: 8 },
         [
-          { expr: loss(tests, PAIR), legend: '→ {{test}} {{family}}' },
-          { expr: loss(tests, OPPOSITE), legend: '← {{test}} {{family}}' },
+          { expr: drawn.loss(tests, PAIR), legend: '→ {{test}} {{family}}' },
+          { expr: drawn.loss(tests, OPPOSITE), legend: '← {{test}} {{family}}' },
         ],
-        { unit: 'percentunit', defaults: { min: 0 }, options: { ...TABLE_LEGEND, ...TOOLTIP_ALL } },
+        {
+          unit: 'percentunit',
+          description: FILLED_IN,
+          defaults: { min: 0 },
+          options: { ...TABLE_LEGEND, ...TOOLTIP_ALL },
+        },
       ),
       panel(
         'timeseries',
@@ -374,10 +405,10 @@ export function pathDetail() {
         'Round-trip delay',
         { h: 8, w: 12, x: 0, y: 16 },
         [
-          { expr: mean(tests, PAIR), legend: 'mean {{test}} {{family}}' },
-          { expr: quantile(0.95, tests, PAIR), legend: 'p95 {{test}} {{family}}' },
+          { expr: drawn.mean(tests, PAIR), legend: 'mean {{test}} {{family}}' },
+          { expr: drawn.p95(tests, PAIR), legend: 'p95 {{test}} {{family}}' },
         ],
-        { unit: 's', defaults: { min: 0 }, options: { ...TABLE_LEGEND, ...TOOLTIP_ALL } },
+        { unit: 's', description: FILLED_IN, defaults: { min: 0 }, options: { ...TABLE_LEGEND, ...TOOLTIP_ALL } },
       ),
       panel(
         'heatmap',
@@ -415,11 +446,11 @@ export function pathDetail() {
         { h: 8, w: 12, x: 12, y: 24 },
         [
           {
-            expr: `wan_path_interarrival_jitter_seconds{${PAIR}}`,
+            expr: drawn.jitter('src, dst, test, family', PAIR),
             legend: '{{src}} → {{dst}} {{test}} {{family}}',
           },
         ],
-        { unit: 's', defaults: { min: 0 }, options: TOOLTIP_ALL },
+        { unit: 's', description: FILLED_IN, defaults: { min: 0 }, options: TOOLTIP_ALL },
       ),
       panel(
         'timeseries',

@@ -3,12 +3,13 @@
  * nothing live says otherwise than it did. The truth is what the probe prints of each report it closes.
  */
 import { spawnSync } from 'node:child_process';
-import { readFileSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { makeRunDirectory, Mesh, namespacesUnavailable, SwitchedNetwork } from '@wanscope/lab';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { dashboardQueries, withVariables } from './dashboards.ts';
 import { Prometheus, PROMETHEUS_PORT } from './prometheus.ts';
 
 const unavailable = namespacesUnavailable();
@@ -23,6 +24,7 @@ const LATE_AFTER_S = 60;
 /** Seconds of intervals that are to come late. 10 minutes: WAN_CUT_SECONDS=600. */
 const CUT_S = Number(process.env['WAN_CUT_SECONDS'] ?? LATE_AFTER_S + 20);
 const RULES = fileURLToPath(new URL('../deploy/compose/prometheus/rules/*.yaml', import.meta.url));
+const DASHBOARDS = fileURLToPath(new URL('../grafana/dashboards', import.meta.url));
 const CONFIG = `
 interval: ${INTERVAL_MS}ms
 sites: { site-1: {}, site-2: {} }
@@ -191,6 +193,27 @@ describe.skipIf(unavailable !== undefined)(`late data${why}`, () => {
     }
     expect((await written('wan_backfill_probes_lost')).size).toBe((await written('wan_backfill_probes_sent')).size);
     expect((await written('wan_backfill_interarrival_jitter_seconds')).size).toBeGreaterThan(0);
+  });
+
+  test('the dashboards draw it: live where there is live data, late where there is not', async () => {
+    const ends = [...(await written('wan_backfill_probes_sent')).keys()].sort((a, b) => a - b);
+    // So that the ten seconds before it are of the outage, too.
+    const atS = ends.at(-1)!;
+    const drawn = readdirSync(DASHBOARDS)
+      .flatMap((file) => dashboardQueries(JSON.parse(readFileSync(join(DASHBOARDS, file), 'utf8'))))
+      .filter(({ expression }) => expression.includes('wan_backfill_'));
+    expect(drawn.length).toBeGreaterThanOrEqual(7);
+    const variables = { src_site: CUT.site, dst_site: OTHER.site, __rate_interval: '10s' };
+    for (const { panel, expression } of drawn) {
+      const series = await prometheus.query(withVariables(expression, variables), atS);
+      expect(series.length, `${panel}: ${expression}`).toBeGreaterThan(0);
+      for (const { value } of series) expect(Number(value![1]), panel).not.toBeNaN();
+      // Without what came late there is nothing of the branch that was cut.
+      const sites = series.map(({ metric }) => metric['src_site']);
+      if (sites[0] !== undefined) expect(sites, panel).toContain(CUT.site);
+    }
+    const live = `rate(wan_site_probes_sent_total{src_site="${CUT.site}"}[10s]) > 0`;
+    expect(await prometheus.query(live, atS)).toEqual([]);
   });
 
   test('the API shows it filled in', async () => {

@@ -102,9 +102,13 @@ scrape_configs:
     return (await this.#get('/-/ready')).status === 200;
   }
 
-  /** @throws when Prometheus refuses the expression. */
-  async query(expression: string): Promise<Series[]> {
-    const { status, body } = await this.#get(`/api/v1/query?query=${encodeURIComponent(expression)}`);
+  /**
+   * @param atS when, seconds since the epoch; now when absent.
+   * @throws when Prometheus refuses the expression.
+   */
+  async query(expression: string, atS?: number): Promise<Series[]> {
+    const time = atS === undefined ? '' : `&time=${atS}`;
+    const { status, body } = await this.#get(`/api/v1/query?query=${encodeURIComponent(expression)}${time}`);
     if (status !== 200) throw new Error(`${expression}: ${body}`);
     return (JSON.parse(body) as { data: { result: Series[] } }).data.result;
   }
