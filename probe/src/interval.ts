@@ -11,6 +11,8 @@ import {
   BurstGapCounter,
   classicIndex,
   HTTP_PHASES,
+  isPossibleDelay,
+  isPossibleLoss,
   NS_PER_MS,
   NS_PER_S,
   NS_PER_US,
@@ -423,18 +425,22 @@ export class CarriedState {
   }
 }
 
-/** A record with what is counted beside the interval's own results. */
+/**
+ * A record with what is counted beside the interval's own results. What reflectors say may be anything, and a clock may be set in
+ * the middle of an interval: what cannot be is left out, since a report that holds it would be refused whole.
+ */
 export function withCarried(
   record: PathRecord,
   jitterNs: number | undefined,
   oneWayLost: OneWayLost | undefined,
   oneWayDelay: OneWayDelay | undefined,
 ): PathRecord {
+  const delay = oneWayDelay && inTicks(oneWayDelay);
   return {
     ...record,
     ...(jitterNs === undefined ? {} : { interarrivalJitterNs: Math.round(jitterNs / TICK_NS) * TICK_NS }),
-    ...(oneWayLost === undefined ? {} : { oneWayLost }),
-    ...(oneWayDelay === undefined ? {} : { oneWayDelay: inTicks(oneWayDelay) }),
+    ...(oneWayLost === undefined || !isPossibleLoss(oneWayLost) ? {} : { oneWayLost }),
+    ...(delay === undefined || !isPossibleDelay(delay, record.sent - record.lost) ? {} : { oneWayDelay: delay }),
   };
 }
 

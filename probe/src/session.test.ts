@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { NS_PER_MS } from '@wanscope/shared';
-import { FakeClock, plannedOf, Random } from '@wanscope/shared/testing';
+import { decodeReport, encodeReport, NS_PER_MS } from '@wanscope/shared';
+import { FakeClock, plannedOf, Random, reportOf } from '@wanscope/shared/testing';
 import { IntervalClock, type IntervalSpan } from './interval.ts';
 import type { ProbeEvents, Prober } from './probers/prober.ts';
 import { Schedule } from './schedule.ts';
@@ -393,6 +393,29 @@ describe('a session', () => {
       // Of flow 0 only.
       oneWayDelay: { count: 42, forwardPdvSumNs: 0 },
     });
+  });
+
+  it.each([
+    [
+      'whose clock is set by an hour in the middle of an interval',
+      (seq: number) => (seq < 5 ? 0 : ms(3_600_000)),
+      (seq: number) => seq,
+    ],
+    // NTP goes from 1900 to 2036: farther away than any clock is.
+    ['whose clock is far from ours', () => -ms(120 * 366 * 86_400_000), (seq: number) => seq],
+    ['that numbers from one end to the other', () => 0, (seq: number) => (seq % 2 === 0 ? 0 : 2 ** 32 - 1)],
+  ])('makes a report that can be sent of what a reflector says %s', (_what, clockNs, numberOf) => {
+    onSend = (seq) => {
+      send(seq);
+      clock.after(10, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.reflected(seq, numberOf(seq), clock.monoNs() + clockNs(seq), Number.NaN);
+      });
+    };
+    const record = closeInterval();
+    expect(record).toMatchObject({ sent: 10, lost: 0 });
+    const report = reportOf([record]);
+    expect(decodeReport(encodeReport(report)).records[0]).toMatchObject({ sent: 10, lost: 0 });
   });
 
   it('tells delay by direction, whatever the reflector’s clock shows', () => {

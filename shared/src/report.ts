@@ -311,15 +311,13 @@ export function checkReport(report: Report): void {
     if (ipdv !== undefined && (ipdv.count > answered || ipdv.buckets.total() !== ipdv.count)) refuse(`${where}: IPDV`);
     const oneWay = record.oneWayLost;
     // A loss found by a later reply is attributed in that reply's interval, so only absurd totals can be refused.
-    if (oneWay !== undefined && oneWay.forward + oneWay.reverse + oneWay.unknown > MAX_COUNT) {
-      refuse(`${where}: one-way loss`);
-    }
+    if (oneWay !== undefined && !isPossibleLoss(oneWay)) refuse(`${where}: one-way loss`);
     if (record.flows !== undefined && !addsUp(record, record.flows)) refuse(`${where}: flows`);
     if (record.route !== undefined) checkRoute(record.route, (what) => refuse(`${where}: ${what}`));
     const mtu = record.mtu?.bytes;
     if (mtu !== undefined && (mtu < LEAST_MTU_BYTES || mtu > MOST_MTU_BYTES)) refuse(`${where}: MTU of ${mtu}`);
     const delay = record.oneWayDelay;
-    if (delay !== undefined && !isPossible(delay, answered)) refuse(`${where}: one-way delay`);
+    if (delay !== undefined && !isPossibleDelay(delay, answered)) refuse(`${where}: one-way delay`);
     const burstGap = record.burstGap;
     if (
       burstGap !== undefined &&
@@ -371,7 +369,13 @@ export function routeHash({ ending, hops }: Pick<RouteReport, 'ending' | 'hops'>
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
-function isPossible(delay: OneWayDelay, answered: number): boolean {
+/** False for what a reflector makes up that numbers its answers as it likes. */
+export function isPossibleLoss({ forward, reverse, unknown }: OneWayLost): boolean {
+  return forward + reverse + unknown <= MAX_COUNT;
+}
+
+/** False for what stamps give that were taken on both sides of a clock's step, or that a reflector makes up. */
+export function isPossibleDelay(delay: OneWayDelay, answered: number): boolean {
   const { count, forwardPdvSumNs, reversePdvSumNs, clockErrorNs, clockOffsetNs, forwardMeanNs } = delay;
   const within = (ns: number, most: number): boolean => Math.abs(ns) <= most;
   return (

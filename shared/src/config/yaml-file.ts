@@ -2,9 +2,11 @@
  * Files of settings in YAML, held against a schema. A bad file is refused whole, with every problem named as
  * `file:line: path: what is wrong; what is allowed`.
  */
-import { isAlias, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument, type Document } from 'yaml';
+import { isAlias, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument, visit, type Document } from 'yaml';
 import type { z } from 'zod';
 import { InvalidConfiguration } from '../errors.ts';
+
+const MAX_ALIASES = 100;
 
 export interface Problem {
   readonly path: readonly (string | number)[];
@@ -42,7 +44,7 @@ export function parseYamlFile<Schema extends z.ZodType>(
       placed.map(({ line, path, message }) => `${fileName}:${line}: ${path.join('.') || '(file)'}: ${message}`),
     );
   };
-  const parsed = schema.safeParse(document.toJS({ maxAliasCount: 100 }) ?? {});
+  const parsed = schema.safeParse(valueOf(document, lines, fileName) ?? {});
   if (parsed.success) return { data: parsed.data, refuse };
   return refuse(
     parsed.error.issues.map((issue) => ({
@@ -51,6 +53,24 @@ export function parseYamlFile<Schema extends z.ZodType>(
       ...(issue.code === 'unrecognized_keys' ? { key: issue.keys[0]! } : {}),
     })),
   );
+}
+
+/** @throws InvalidConfiguration where an alias has no anchor, or aliases stand for too much. */
+function valueOf(document: Document, lines: LineCounter, fileName: string): unknown {
+  let offset = 0;
+  try {
+    visit(document, {
+      Alias: (_key, alias) => {
+        if (alias.resolve(document) !== undefined) return;
+        offset = alias.range?.[0] ?? 0;
+        throw new ReferenceError(`there is no anchor "${alias.source}" before this alias`);
+      },
+    });
+    return document.toJS({ maxAliasCount: MAX_ALIASES });
+  } catch (error) {
+    if (!(error instanceof ReferenceError)) throw error;
+    throw new InvalidConfiguration([`${fileName}:${lines.linePos(offset).line}: ${error.message}`]);
+  }
 }
 
 /** A bad map key carries its rule in a nested issue. */
