@@ -95,10 +95,9 @@ export function decodeRecord(octets: Uint8Array, offset = 0): ReadRecord | undef
   const view = new DataView(octets.buffer, octets.byteOffset + offset, left);
   const payload = view.getUint32(LENGTH_AT);
   const length = FRAME_BYTES + payload;
-  if (payload > MAX_PAYLOAD_BYTES || length > left) return undefined;
-  if (crc32c(octets.subarray(offset + LENGTH_AT, offset + length)) !== view.getUint32(CRC_AT)) return undefined;
   const kind = TYPES[view.getUint8(TYPE_AT)];
-  if (kind === undefined) return undefined;
+  if (payload > MAX_PAYLOAD_BYTES || length > left || kind === undefined) return undefined;
+  if (crc32c(octets.subarray(offset + LENGTH_AT, offset + length)) !== view.getUint32(CRC_AT)) return undefined;
   try {
     const input = new ByteReader(octets.subarray(offset + FRAME_BYTES, offset + length));
     return { kind: 'record', offset, length, record: readPayload(input, kind) };

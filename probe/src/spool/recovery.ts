@@ -83,7 +83,8 @@ export async function recover(files: SpoolFiles, below: number, pause: () => Pro
     }
     let worked = 0;
     for (const read of readRecords(octets)) {
-      worked += read.length;
+      // To find that octets are no record takes as long as to read the longest one.
+      worked += read.kind === 'damage' ? SLICE_BYTES : read.length;
       if (worked >= SLICE_BYTES) {
         worked = 0;
         await pause();
@@ -178,12 +179,21 @@ function settleWithoutOctets(
   bootId: string,
   reports: ReadonlyMap<number, FoundReport> | undefined,
 ): void {
+  const present = [...(reports?.keys() ?? [])].sort((a, b) => a - b);
+  let at = 0;
   for (const { first, last, value } of ledger.unsettled(bootId)) {
     if (isDoubt(value)) continue;
-    for (let seq = first; seq <= last; seq += 1) {
-      if (reports?.has(seq) === true) continue;
-      if (value === 'held') ledger.apply({ kind: 'settled', bootId, first: seq, last: seq, as: 'damaged' });
-      else ledger.apply({ kind: 'standing', bootId, first: seq, last: seq, standing: 'doubt:damaged' });
+    while (at < present.length && present[at]! < first) at += 1;
+    let from = first;
+    const settleTo = (to: number): void => {
+      if (from > to) return;
+      if (value === 'held') ledger.apply({ kind: 'settled', bootId, first: from, last: to, as: 'damaged' });
+      else ledger.apply({ kind: 'standing', bootId, first: from, last: to, standing: 'doubt:damaged' });
+    };
+    for (; at < present.length && present[at]! <= last; at += 1) {
+      settleTo(present[at]! - 1);
+      from = present[at]! + 1;
     }
+    settleTo(last);
   }
 }
