@@ -210,18 +210,37 @@ export async function replayJournal(
     }
     next += 1;
     const bytes = await readFile(path);
-    const { entries, end } = entriesOf(bytes);
-    for (const payload of entries) {
-      const told = tell(payload, reader);
-      if (told !== undefined) mark = told;
-      if (payload[0] === MESSAGE || payload[0] === LATE_MESSAGE) messages += 1;
-    }
+    const read = readJournal(bytes, reader);
+    const { end } = read;
+    mark = read.mark ?? mark;
+    messages += read.messages;
     if (end < bytes.length) {
       cutBytes = bytes.length - end;
       await truncate(path, end);
     }
   }
   return { mark, nextGeneration: next, messages, cutBytes };
+}
+
+/**
+ * Gives every entry of one file that a mark covers to `reader`.
+ *
+ * @returns the last mark, and where the octets end that it covers.
+ * @throws Error for an entry that is whole and cannot be read: another collector wrote it.
+ */
+export function readJournal(
+  bytes: Buffer,
+  reader: JournalReader,
+): { readonly mark: JournalMark | undefined; readonly messages: number; readonly end: number } {
+  const { entries, end } = entriesOf(bytes);
+  let mark: JournalMark | undefined;
+  let messages = 0;
+  for (const payload of entries) {
+    const told = tell(payload, reader);
+    if (told !== undefined) mark = told;
+    if (payload[0] === MESSAGE || payload[0] === LATE_MESSAGE) messages += 1;
+  }
+  return { mark, messages, end };
 }
 
 /** A generation that no file has. */

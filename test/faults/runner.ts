@@ -243,7 +243,13 @@ export class Runner {
 
   /** What holds at every moment. */
   async #watchTotals(signal: AbortSignal): Promise<void> {
+    const { broker, collector, probes } = this.#world;
     while (!signal.aborted) {
+      for (const program of [broker, collector, ...probes]) {
+        if (!program.hasEnded) continue;
+        this.#found.push(`${program.service.name} ended by itself:\n${program.service.logTail(20)}`);
+        return;
+      }
       for (const probe of this.#world.probes) {
         const totals = await probe.totals();
         const problem = totals === undefined ? undefined : unsoundTotals(totals);

@@ -51,6 +51,8 @@ export class Program {
   readonly service: Service;
   readonly stateDirectory: string;
   kills = 0;
+  /** It was started, and nobody ended it since. */
+  #isWanted = false;
   #lock: Promise<void> = Promise.resolve();
 
   constructor(service: Service, stateDirectory: string) {
@@ -65,12 +67,19 @@ export class Program {
     await run;
   }
 
+  /** It ended by itself. */
+  get hasEnded(): boolean {
+    return this.#isWanted && !this.service.running;
+  }
+
   start(): void {
+    this.#isWanted = true;
     if (!this.service.running) this.service.start();
   }
 
   async kill(): Promise<void> {
     if (!this.service.running) return;
+    this.#isWanted = false;
     this.kills += 1;
     await this.service.stop('SIGKILL');
   }
@@ -79,6 +88,7 @@ export class Program {
   async stop(): Promise<boolean> {
     const { pid } = this.service;
     if (pid === undefined) return true;
+    this.#isWanted = false;
     const startedMs = Date.now();
     await this.service.stop();
     return Date.now() - startedMs < STOP_PATIENCE_MS;
