@@ -759,7 +759,8 @@ const POSITION = { stream: 'WAN_REPORTS', created: '2025-06-15T15:06:40Z', seq: 
 async function journalSeed(): Promise<Uint8Array> {
   return writtenTo('collector.journal.0000000000', async (directory) => {
     const journal = new Journal(directory, 0);
-    journal.message({ identity: OWNER, data: encodeReport(sampleReport()), streamSeq: 1, storedAtMs: 2 }, 3);
+    journal.message({ identity: OWNER, data: encodeReport(sampleReport()), streamSeq: 1, storedAtMs: 2 }, 3, false);
+    journal.message({ identity: OWNER, data: encodeReport(reportOf([])), streamSeq: 2, storedAtMs: 3 }, 4, true);
     journal.refusal({ identity: OWNER, bootId: BOOT, seq: 4, cause: 'malformed' });
     journal.release(OWNER, ['a', 'b']);
     await journal.flush({ position: POSITION, counters: NO_COUNTERS });
