@@ -32,6 +32,11 @@ export const REJECT_CAUSES = [
   'expired',
   'stale_version',
   'unexpected_subject',
+  'unsigned',
+  'bad_signature',
+  'unknown_key',
+  'revoked_key',
+  'replayed',
 ] as const;
 
 export type RejectCause = (typeof REJECT_CAUSES)[number];

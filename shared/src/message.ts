@@ -1,7 +1,7 @@
 /** What the JSON messages (hello, plan, ask, commit) have in common: bounded, versioned, refused whole. */
 import * as z from 'zod/mini';
 import { RejectedMessage } from './errors.ts';
-import { MAX_MESSAGE_BYTES, type Identity } from './subjects.ts';
+import { MAX_BODY_BYTES, MAX_MESSAGE_BYTES, type Identity } from './subjects.ts';
 
 const { localeError: inWords } = z.locales.en();
 
@@ -48,6 +48,6 @@ export function parseJsonMessage<T extends { readonly site: string; readonly pro
 /** @throws RejectedMessage `too_large` when the message would not fit in one NATS message. */
 export function encodeJsonMessage(kind: string, message: object): Uint8Array {
   const bytes = Buffer.from(JSON.stringify(message));
-  if (bytes.length > MAX_MESSAGE_BYTES) throw new RejectedMessage('too_large', `${kind} of ${bytes.length} octets`);
+  if (bytes.length > MAX_BODY_BYTES) throw new RejectedMessage('too_large', `${kind} of ${bytes.length} octets`);
   return bytes;
 }

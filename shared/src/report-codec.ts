@@ -7,7 +7,6 @@
  */
 import * as z from 'zod/mini';
 import { ByteReader, ByteWriter } from './bytes.ts';
-import { crc32c } from './crc32c.ts';
 import { RejectedMessage } from './errors.ts';
 import { bootIdSchema } from './hello.ts';
 import { bucketIndex, Buckets, CLASSIC_FIRST_INDEX, CLASSIC_LAST_INDEX, classicIndex } from './histogram.ts';
@@ -40,18 +39,16 @@ import {
 } from './report.ts';
 import { addressOctets, addressText } from './ip.ts';
 import { parseShape } from './message.ts';
-import { isToken, MAX_MESSAGE_BYTES } from './subjects.ts';
+import { finishReport, REPORT_MAGIC, REPORT_VERSION, reportChecksum } from './report-frame.ts';
+import { isToken, MAX_BODY_BYTES, MAX_MESSAGE_BYTES } from './subjects.ts';
 import { NS_PER_S, NS_PER_US } from './units.ts';
 
-export const REPORT_VERSION = 1;
+export { REPORT_VERSION } from './report-frame.ts';
 /** Schemas in which RTTs may travel, finest first; the flags hold the position. */
 const RTT_SCHEMAS = [5, 4, 3] as const;
 /** The finest schema whose buckets take no more octets than this is used; the coarsest one always may. */
 const BUCKET_BYTES_AIM = 16;
 
-const MAGIC = [0x57, 0x52] as const; // "WR"
-const HEADER_BYTES = 12;
-const CRC_OFFSET = 8;
 const MAX_RECORDS = 65_536;
 const MAX_SELF_FIELDS = 64;
 const MAX_USAGES = 256;
@@ -93,7 +90,7 @@ const rttIndex = (ns: number, schema: number): number => bucketIndex(ns / NS_PER
 export function encodeReport(report: Report): Uint8Array {
   checkReport(report);
   const out = new ByteWriter();
-  out.raw(Uint8Array.of(...MAGIC, REPORT_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+  out.raw(Uint8Array.of(...REPORT_MAGIC, REPORT_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0));
   out.raw(Buffer.from(report.dictionaryHash, 'hex'));
   out.raw(Buffer.from(report.bootId, 'hex'));
   out.varint(report.seq);
@@ -109,16 +106,11 @@ export function encodeReport(report: Report): Uint8Array {
     previousIndex = record.index;
     writeRecord(out, record);
   }
-  out.varint(0); // length of the signature: none yet
-  if (out.length > MAX_MESSAGE_BYTES) throw new RejectedMessage('too_large', `report of ${out.length} octets`);
-  out.patchU32(4, out.length);
-  out.patchU32(CRC_OFFSET, crc32c(out.subarray(HEADER_BYTES)) ^ headerSum(REPORT_VERSION, out.length));
-  return out.finish();
-}
-
-/** Version and length are under the checksum too, so that no octet of a report is outside it. */
-function headerSum(version: number, length: number): number {
-  return crc32c(Uint8Array.of(version, length >>> 24, length >>> 16, length >>> 8, length));
+  out.varint(0); // room for a seal, which comes when the report leaves
+  if (out.length > MAX_BODY_BYTES) throw new RejectedMessage('too_large', `report of ${out.length} octets`);
+  const bytes = out.finish();
+  finishReport(bytes);
+  return bytes;
 }
 
 function writeSelf(out: ByteWriter, self: SelfReport): void {
@@ -339,13 +331,14 @@ export function decodeReport(bytes: Uint8Array): Report {
   if (bytes.length > MAX_MESSAGE_BYTES) throw new RejectedMessage('too_large', `report of ${bytes.length} octets`);
   if (bytes[0] === 0x7b) return decodeReportJson(bytes);
   const input = new ByteReader(bytes);
-  if (input.u8() !== MAGIC[0] || input.u8() !== MAGIC[1]) throw new RejectedMessage('bad_magic', 'not a report');
+  if (input.u8() !== REPORT_MAGIC[0] || input.u8() !== REPORT_MAGIC[1])
+    throw new RejectedMessage('bad_magic', 'not a report');
   const version = input.u8();
   if (version !== REPORT_VERSION) throw new RejectedMessage('unsupported_version', `report of version ${version}`);
-  if (input.u8() !== 0) throw new RejectedMessage('malformed', 'reserved octet is not 0');
+  if (input.u8() !== 0) throw new RejectedMessage('malformed', 'flags are not 0');
   const length = input.u32();
   if (length !== bytes.length) throw new RejectedMessage('bad_length', `${bytes.length} octets, header says ${length}`);
-  if (input.u32() !== (crc32c(bytes.subarray(HEADER_BYTES)) ^ headerSum(version, length)) >>> 0) {
+  if (input.u32() !== reportChecksum(version, bytes)) {
     throw new RejectedMessage('bad_checksum', 'CRC-32C differs');
   }
   const report: Report = {
@@ -359,7 +352,7 @@ export function decodeReport(bytes: Uint8Array): Report {
     usage: readUsage(input),
     records: readRecords(input),
   };
-  input.raw(input.varint()); // the signature: skipped until there are keys
+  input.raw(input.varint()); // the room for a seal: `unseal` has taken what was in it
   if (input.remaining !== 0) throw new RejectedMessage('bad_length', `${input.remaining} octets after the report`);
   checkReport(report);
   return report;
@@ -386,11 +379,11 @@ function peekBinary(bytes: Uint8Array): Pick<Report, 'bootId' | 'seq'> {
   input.u8();
   const length = input.u32();
   const isWhole =
-    first === MAGIC[0] &&
-    second === MAGIC[1] &&
+    first === REPORT_MAGIC[0] &&
+    second === REPORT_MAGIC[1] &&
     version === REPORT_VERSION &&
     length === bytes.length &&
-    input.u32() === (crc32c(bytes.subarray(HEADER_BYTES)) ^ headerSum(version, length)) >>> 0;
+    input.u32() === reportChecksum(version, bytes);
   if (!isWhole) throw new RejectedMessage('bad_checksum', 'it is not whole');
   input.raw(8);
   return { bootId: readHex(input, 8), seq: input.varint() };

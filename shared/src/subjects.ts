@@ -9,6 +9,8 @@ export const SUBJECT_PREFIX = 'wan.v1';
 
 /** No message, of any kind, is larger. Larger ones are refused unread. */
 export const MAX_MESSAGE_BYTES = 256 * 1024;
+/** What a message may have before it is sealed. */
+export const MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 128;
 
 /** Buffer of reports: 24 h, bounded, oldest discarded. The probe's spool is the durable copy. */
 export const REPORT_STREAM = 'WAN_REPORTS';
@@ -56,6 +58,14 @@ export function parseIdentity(text: string): Identity | undefined {
 export function subjectOf(kind: SubjectKind, identity: Identity): string {
   return `${SUBJECT_PREFIX}.${kind}.${identity.site}.${identity.probe}`;
 }
+
+/** Where a probe gets its answers: nobody else may read there, where the broker has accounts. */
+export function inboxPrefixOf(identity: Identity): string {
+  return `_INBOX.wan.${identity.site}.${identity.probe}`;
+}
+
+/** Where the collector gets its answers. */
+export const COLLECTOR_INBOX_PREFIX = '_INBOX.wan-collector';
 
 /** All subjects of one kind: `wan.v1.report.*.*`. */
 export function subjectsOf(kind: SubjectKind): string {

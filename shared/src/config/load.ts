@@ -372,6 +372,13 @@ const remoteWriteSchema = strict({
   timeout: duration.default(30 * NS_PER_S).describe('Of one request: 30s; 1s to 5m.'),
 });
 
+const identitySchema = strict({
+  required: z
+    .boolean()
+    .default(true)
+    .describe('Messages that their probe did not sign are refused. `false` while probes are being enrolled.'),
+});
+
 const hopSchema = strict({
   name: z
     .string()
@@ -409,6 +416,9 @@ const configSchema = strict({
     .default({})
     .describe('Names and autonomous systems of routers on the way, by address or prefix; the longest one wins.'),
   exposition: expositionSchema.prefault({}).describe('What `/metrics` shows of single paths.'),
+  identity: identitySchema
+    .optional()
+    .describe('What is asked of messages; needs `--identity.dir`, which asks for signatures by itself.'),
   throughput: throughputSchema.optional().describe('Throughput runs that operators may ask for; none when absent.'),
   remoteWrite: remoteWriteSchema
     .optional()
@@ -590,6 +600,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
       .map(([key, hop]): HopConfig => ({ prefix: parsePrefix(key)!, name: hop.name, as: hop.as }))
       .sort((a, b) => b.prefix.bits - a.prefix.bits),
     exposition: parsed.exposition,
+    identity: parsed.identity,
     throughput: parsed.throughput && {
       key: keys.of(['throughput', 'key'], parsed.throughput.key) ?? '',
       maxSeconds: parsed.throughput.maxSeconds,

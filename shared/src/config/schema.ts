@@ -184,6 +184,12 @@ export interface RemoteWriteConfig {
   readonly timeoutMs: number;
 }
 
+/** What is asked of the fleet's messages where the collector has keys. */
+export interface IdentityConfig {
+  /** What has no good signature of its probe is refused. */
+  readonly required: boolean;
+}
+
 export interface OperatorConfig {
   readonly sites: ReadonlyMap<string, SiteConfig>;
   /** Sites that no entry names are planned too. */
@@ -198,6 +204,8 @@ export interface OperatorConfig {
   /** The longest prefix first. */
   readonly hops: readonly HopConfig[];
   readonly exposition: ExpositionConfig;
+  /** Undefined: signatures are required as soon as the collector has keys. */
+  readonly identity: IdentityConfig | undefined;
   /** Undefined: there are no throughput runs. */
   readonly throughput: ThroughputConfig | undefined;
   /** Undefined: late intervals are written nowhere. */
