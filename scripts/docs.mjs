@@ -164,8 +164,8 @@ export function cliPage(programs) {
 
 /** The help of each program, from the built program itself. */
 export function programHelp() {
-  const help = (/** @type {string} */ path) =>
-    execFileSync(process.execPath, [fileURLToPath(new URL(`../${path}`, import.meta.url)), '--help'], {
+  const help = (/** @type {string} */ path, /** @type {string[]} */ ...words) =>
+    execFileSync(process.execPath, [fileURLToPath(new URL(`../${path}`, import.meta.url)), ...words, '--help'], {
       encoding: 'utf8',
       env: { PATH: process.env['PATH'], COLUMNS: '100', NO_COLOR: '1' },
     });
@@ -176,6 +176,13 @@ export function programHelp() {
       help: help('probe/dist/main.js'),
     },
     { title: 'wan-collector', text: 'Ingest, state, metrics, planner and API.', help: help('collector/dist/main.js') },
+    {
+      title: 'wan-admin',
+      text: 'Identities of a fleet ([identity](identity.md)); `npm run admin -- WORDS` runs it.',
+      help: [[], ['init'], ['probe', 'add'], ['probe', 'revoke'], ['rotate'], ['collector', 'renew'], ['certificate']]
+        .map((words) => help('collector/dist/admin/main.js', ...words).trimEnd())
+        .join('\n\n'),
+    },
     { title: 'wan-lab', text: 'The demo; `npm start -- FLAGS` passes its flags on.', help: help('lab/dist/main.js') },
   ];
 }

@@ -81,9 +81,16 @@ describe('workspaces', () => {
 });
 
 describe('clients of the outside world live in one place', () => {
-  test('NATS in one bus module per side', () => {
+  test('NATS in one bus module per side, and where an administrator speaks to the broker', () => {
     const importers = all.filter(({ imports }) => imports.includes('nats')).map(({ path }) => path);
-    expect(importers.sort()).toEqual(['collector/src/bus.ts', 'probe/src/bus.ts']);
+    expect(importers.sort()).toEqual(['collector/src/admin/broker.ts', 'collector/src/bus.ts', 'probe/src/bus.ts']);
+  });
+
+  test('what makes keys of users and certificates in the program for administrators', () => {
+    const makes = (imported: string): boolean => /^@(?:nats-io|peculiar)\//.test(imported);
+    const importers = all.filter(({ imports }) => imports.some(makes)).map(({ path }) => path);
+    expect(importers.length).toBeGreaterThan(1);
+    for (const path of importers) expect(path).toMatch(/^collector\/src\/admin\//);
   });
 
   test("prom-client in the collector's exposition", () => {
@@ -102,7 +109,11 @@ describe('clients of the outside world live in one place', () => {
     const users = [...sources.shared, ...sources.probe, ...sources.collector].filter(({ text }) =>
       /process\.(env|exit\b|exitCode|on\(|once\()/.test(text),
     );
-    expect(users.map(({ path }) => path).sort()).toEqual(['collector/src/main.ts', 'probe/src/main.ts']);
+    expect(users.map(({ path }) => path).sort()).toEqual([
+      'collector/src/admin/main.ts',
+      'collector/src/main.ts',
+      'probe/src/main.ts',
+    ]);
   });
 });
 

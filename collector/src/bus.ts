@@ -22,6 +22,8 @@ import {
   type StreamInfo,
 } from 'nats';
 import {
+  brokerTls,
+  COLLECTOR_INBOX_PREFIX,
   parseSubject,
   REPORT_STREAM,
   STATE_STREAM,
@@ -81,6 +83,8 @@ export interface NatsBusOptions {
   readonly servers: readonly string[];
   /** Path of a credentials file, or its content. */
   readonly creds?: string | undefined;
+  /** Certificates (PEM) of who may vouch for the broker, a file or their text; undefined: those of the system. */
+  readonly ca?: string | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Spreads reconnection of many clients; 0 to 1. */
@@ -171,8 +175,10 @@ export class NatsBus implements Bus {
   }
 
   async #connect(): Promise<NatsConnection> {
-    const { servers, creds } = this.#options;
-    const text = creds === undefined ? undefined : creds.includes('-----BEGIN') ? creds : await readFile(creds, 'utf8');
+    const { servers } = this.#options;
+    // Read anew each time: they may have been renewed.
+    const [text, ca] = await Promise.all([textOf(this.#options.creds), textOf(this.#options.ca)]);
+    const tls = brokerTls(servers, ca);
     return connect({
       servers: [...servers],
       name: 'wan-collector',
@@ -181,6 +187,8 @@ export class NatsBus implements Bus {
       timeout: REQUEST_TIMEOUT_MS,
       pingInterval: 5_000,
       maxPingOut: 2,
+      inboxPrefix: COLLECTOR_INBOX_PREFIX,
+      ...(tls && { tls }),
       ...(text === undefined ? {} : { authenticator: credsAuthenticator(new TextEncoder().encode(text)) }),
     });
   }
@@ -281,6 +289,8 @@ export class NatsBus implements Bus {
       storage: StorageType.File,
       discard: DiscardPolicy.Old,
       max_msgs_per_subject: 1,
+      // A probe reads its own plan back by subject, which permissions can tell from another's.
+      allow_direct: true,
       duplicate_window: nanos(DUPLICATE_WINDOW_MS),
     });
     return [reports, state];
@@ -306,9 +316,17 @@ export class NatsBus implements Bus {
   }
 }
 
+/** The content of the file that is named, or the text itself. */
+async function textOf(fileOrText: string | undefined): Promise<string | undefined> {
+  if (fileOrText === undefined || fileOrText.includes('-----BEGIN')) return fileOrText;
+  return readFile(fileOrText, 'utf8');
+}
+
 async function ensureStream(manager: JetStreamManager, config: Partial<StreamConfig>): Promise<StreamInfo> {
   try {
-    return await manager.streams.info(config.name!);
+    const info = await manager.streams.info(config.name!);
+    if (config.allow_direct !== true || info.config.allow_direct) return info;
+    return await manager.streams.update(config.name!, { ...info.config, allow_direct: true });
   } catch (error) {
     if (!isNotFound(error)) throw error;
   }

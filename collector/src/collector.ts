@@ -19,6 +19,7 @@ import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config'
 import type { Bus, BusHandlers, BusMessage, StreamFacts } from './bus.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
 import type { CollectorHealth } from './exposition/fleet-families.ts';
+import { Gate, SealingBus } from './gate.ts';
 import { Ingest } from './ingest.ts';
 import { Keeper } from './keeper.ts';
 import type { Logger } from './log.ts';
@@ -55,6 +56,8 @@ export interface CollectorOptions {
   readonly config: OperatorConfig;
   readonly clock: Clock;
   readonly bus: Bus;
+  /** Undefined: whatever comes over the bus is believed. */
+  readonly gate?: Gate;
   readonly logger: Logger;
   /** Undefined: counters live in memory only. */
   readonly stateDir?: string | undefined;
@@ -79,7 +82,9 @@ export class Collector {
   readonly throughput: ThroughputDesk;
   readonly exposition: Exposition;
   readonly remoteWrite: RemoteWrite;
+  readonly gate: Gate;
   readonly #options: CollectorOptions;
+  readonly #bus: Bus;
   readonly #logger: Logger;
   readonly #keeper: Keeper;
   readonly #quarantine: Quarantine | undefined;
@@ -108,6 +113,8 @@ export class Collector {
     this.#config = options.config;
     this.#logger = options.logger;
     const { clock } = options;
+    this.gate = options.gate ?? new Gate();
+    this.#bus = new SealingBus(options.bus, this.gate, () => clock.wallMs());
     this.#startedAtMs = clock.wallMs();
     this.#reload = { successful: true, atMs: this.#startedAtMs, problems: [] };
     const policies = new PolicyIndex(options.config);
@@ -142,7 +149,7 @@ export class Collector {
     });
     this.throughput = new ThroughputDesk({
       config: () => this.#config.throughput,
-      bus: options.bus,
+      bus: this.#bus,
       helloOf: (identity) =>
         this.registry.isSilent(identity)
           ? undefined
@@ -154,6 +161,7 @@ export class Collector {
     });
     this.exposition = createExposition({
       throughput: this.throughput,
+      gate: this.gate,
       state: this.state,
       registry: this.registry,
       ingest: this.ingest,
@@ -242,7 +250,7 @@ export class Collector {
     await this.#restore();
     this.remoteWrite.start();
     this.#refreshMaintenance();
-    this.#options.bus.start(this.#handlers());
+    this.#bus.start(this.#handlers());
     this.#scheduleTick();
   }
 
@@ -252,7 +260,7 @@ export class Collector {
     this.#stopped = true;
     this.#cancelTick?.();
     this.#cancelPlan?.();
-    await this.#options.bus.close();
+    await this.#bus.close();
     await this.#keeper.stop();
     await this.remoteWrite.stop();
     await this.#quarantine?.written();
@@ -274,6 +282,12 @@ export class Collector {
     this.#refreshMaintenance();
     this.#planSoon();
     void this.remoteWrite.reconfigured();
+  }
+
+  /** The keys are others: what probes were told is said again, with the seal of now. */
+  keysChanged(): void {
+    this.plans.markAllDue();
+    this.#planSoon();
   }
 
   /** A new configuration was refused: the running one stays, and the world is told. */
@@ -343,7 +357,15 @@ export class Collector {
       this.ingest.reject('report', undefined, new RejectedMessage('unexpected_subject', message.subject));
       return;
     }
-    this.ingest.take({ ...message, identity: message.identity });
+    const { identity } = message;
+    try {
+      const data = this.gate.open('report', identity, message.data, message.storedAtMs);
+      this.ingest.take({ ...message, identity, data });
+    } catch (error) {
+      if (!(error instanceof RejectedMessage)) throw error;
+      this.ingest.count('report');
+      this.ingest.reject('report', identity, error);
+    }
   }
 
   #onState(message: BusMessage): void {
@@ -354,13 +376,14 @@ export class Collector {
       if (identity === undefined || (kind !== 'hello' && kind !== 'plan')) {
         throw new RejectedMessage('unexpected_subject', message.subject);
       }
+      const data = this.gate.open(kind, identity, message.data, message.storedAtMs);
       if (kind === 'plan') {
-        this.plans.published(identity, decodePlan(message.data, identity));
+        this.plans.published(identity, decodePlan(data, identity));
         return;
       }
-      const hello = decodeHello(message.data, identity);
+      const hello = decodeHello(data, identity);
       const ageMs = Math.max(0, this.#options.clock.wallMs() - message.storedAtMs);
-      this.registry.hello(identity, hello, ageMs);
+      this.registry.hello(identity, hello, ageMs, message.streamSeq);
       if (hello.kind === 'full' && hello.spool !== undefined) {
         this.ingest.spoolNamed(identity);
         this.#keeper.commitSoon();
@@ -374,7 +397,7 @@ export class Collector {
   }
 
   #ask(identity: Identity, want: 'hello' | 'dictionary'): void {
-    this.#options.bus.ask(identity, encodeAsk({ v: 1, ...identity, want }));
+    this.#bus.ask(identity, encodeAsk({ v: 1, ...identity, want }));
   }
 
   #scheduleTick(): void {
@@ -513,7 +536,7 @@ export class Collector {
   async #publishDue(): Promise<void> {
     for (const { identity, bytes, plan } of this.plans.takeDue()) {
       try {
-        await this.#options.bus.publishPlan(identity, bytes);
+        await this.#bus.publishPlan(identity, bytes);
         this.#logger.debug(
           { probe: formatIdentity(identity), version: plan.version, sessions: plan.sessions.length },
           'plan published',
@@ -580,7 +603,7 @@ export class Collector {
     return {
       done: () => {
         for (const commit of settled.done()) {
-          this.#options.bus.publishCommit(commit, encodeCommit(commit));
+          this.#bus.publishCommit(commit, encodeCommit(commit));
           this.#commitsSent += 1;
         }
       },

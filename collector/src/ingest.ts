@@ -463,7 +463,9 @@ export class Ingest implements JournalReader {
       if (registry.isReplacedBoot(identity, report.bootId, startMs)) {
         throw new RejectedMessage('duplicate_identity', `boot ${report.bootId} of ${formatIdentity(identity)}`);
       }
-      registry.heard(identity, Math.max(0, this.#options.wallMs() - storedAtMs));
+      // A copy says nothing of whether its probe is there.
+      const isCopy = this.intakeOf(identity)?.boots.get(report.bootId)?.sequences.has(report.seq) === true;
+      if (!isCopy) registry.heard(identity, Math.max(0, this.#options.wallMs() - storedAtMs));
       this.#requireConfigured(identity);
       if (registry.isUnknownBoot(identity, report.bootId)) this.#ask(identity, 'hello', report.bootId);
     }

@@ -3,14 +3,15 @@ import { existsSync, readFileSync, watch } from 'node:fs';
 import { request } from 'node:http';
 import { request as tlsRequest } from 'node:https';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { basename, dirname, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { pino } from 'pino';
-import { InvalidConfiguration, systemClock } from '@wanscope/shared';
+import { decodeRoster, InvalidConfiguration, InvalidKey, systemClock } from '@wanscope/shared';
 import { parseOperatorConfig, type OperatorConfig } from '@wanscope/shared/config';
 import { NatsBus } from './bus.ts';
 import { Collector } from './collector.ts';
+import { Gate, type GateSettings } from './gate.ts';
 import { closeServer, createWeb, listen, parseListenAddress, type ListenAddress } from './http.ts';
 import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
 import { WebGuard } from './web-guard.ts';
@@ -24,6 +25,8 @@ interface Flags {
   readonly 'metrics.config.file'?: string;
   readonly 'nats.url': string;
   readonly 'nats.creds'?: string;
+  readonly 'nats.ca'?: string;
+  readonly 'identity.dir'?: string;
   readonly 'state.dir': string;
   readonly 'log.level': string;
   readonly checkConfig: boolean;
@@ -64,6 +67,16 @@ function parseFlags(): Flags {
       process.env['WAN_NATS_URL'] ?? 'nats://127.0.0.1:4222',
     )
     .option('--nats.creds <file>', 'credentials, a file or their content (env WAN_CREDS)', process.env['WAN_CREDS'])
+    .option(
+      '--nats.ca <file>',
+      'certificates (PEM) of who may vouch for the broker; implies TLS (env WAN_CA)',
+      process.env['WAN_CA'],
+    )
+    .option(
+      '--identity.dir <directory>',
+      'what wan-admin keeps for the collector: credentials, CA, keys, roster of probes (env WAN_IDENTITY_DIR)',
+      process.env['WAN_IDENTITY_DIR'],
+    )
     .option('--state.dir <directory>', 'where the snapshot is kept', '/var/lib/wan-collector')
     .option('--log.level <level>', LEVELS.join(', '), process.env['WAN_LOG_LEVEL'] ?? 'info')
     .option('--check-config', 'validate the configuration, print the load it plans, and exit', false)
@@ -94,6 +107,42 @@ function readConfig(file: string): OperatorConfig {
     ]);
   }
   return parseOperatorConfig(text, file, (path) => readFileSync(resolve(dirname(file), path), 'utf8'));
+}
+
+/** What wan-admin writes into the folder collector/ of a fleet. */
+const IDENTITY_FILES = { creds: 'collector.creds', ca: 'ca.pem', key: 'message.key', roster: 'probes.json' } as const;
+
+/** @throws InvalidConfiguration */
+function readGate(flags: Flags, { identity }: OperatorConfig): GateSettings {
+  const directory = flags['identity.dir'];
+  if (directory === undefined) {
+    if (identity?.required !== true) return { keys: undefined, required: false };
+    throw new InvalidConfiguration([`${flags.config}: identity.required: needs --identity.dir, which has the keys`]);
+  }
+  const read = (file: string): string => {
+    try {
+      return readFileSync(join(directory, file), 'utf8');
+    } catch (error) {
+      throw new InvalidConfiguration([`${join(directory, file)}: cannot be read: ${String(error)}`]);
+    }
+  };
+  const messageKey = read(IDENTITY_FILES.key).trim();
+  const roster = decodeRoster(read(IDENTITY_FILES.roster), join(directory, IDENTITY_FILES.roster));
+  const settings = { keys: { messageKey, roster }, required: identity?.required };
+  try {
+    new Gate().configure(settings);
+  } catch (error) {
+    if (!(error instanceof InvalidKey)) throw error;
+    throw new InvalidConfiguration([`${directory}: a key in it is none: ${error.message}`]);
+  }
+  return settings;
+}
+
+/** The file of the identity's directory, where there is one. */
+function identityFile(flags: Flags, name: string): string | undefined {
+  const directory = flags['identity.dir'];
+  const file = directory === undefined ? undefined : join(directory, name);
+  return file !== undefined && existsSync(file) ? file : undefined;
 }
 
 function listenAddresses(texts: readonly string[]): ListenAddress[] {
@@ -133,12 +182,12 @@ function healthcheck(address: ListenAddress, isEncrypted: boolean): Promise<numb
   });
 }
 
-/** Calls back when the file changes in any way, also when it or a link to it is replaced. Returns how to stop. */
-function watchFile(file: string, changed: () => void): () => void {
+/** Calls back when a file changes in any way, also when it or a link to it is replaced. Returns how to stop. */
+function watchFiles(directory: string, files: readonly string[], changed: () => void): () => void {
   let timer: NodeJS.Timeout | undefined;
-  const watcher = watch(dirname(file), (_event, name) => {
+  const watcher = watch(directory, (_event, name) => {
     // Mounted configuration is swapped by renaming a link beside it (..data), so other names count too.
-    if (name !== null && name !== basename(file) && !name.startsWith('..')) return;
+    if (name !== null && !files.includes(name) && !name.startsWith('..')) return;
     clearTimeout(timer);
     timer = setTimeout(changed, RELOAD_DELAY_MS);
   });
@@ -154,8 +203,10 @@ async function run(flags: Flags): Promise<number> {
   let config: OperatorConfig;
   let guard: WebGuard;
   let metricsGuard: WebGuard;
+  const gate = new Gate();
   try {
     config = readConfig(flags.config);
+    gate.configure(readGate(flags, config));
     guard = new WebGuard(flags['web.config.file'], logger);
     const ofMetrics = flags['metrics.config.file'];
     metricsGuard = ofMetrics === undefined ? guard : new WebGuard(ofMetrics, logger);
@@ -168,7 +219,8 @@ async function run(flags: Flags): Promise<number> {
   delay.enable();
   const bus = new NatsBus({
     servers: flags['nats.url'].split(',').map((url) => url.trim()),
-    creds: flags['nats.creds'],
+    creds: flags['nats.creds'] ?? identityFile(flags, IDENTITY_FILES.creds),
+    ca: flags['nats.ca'] ?? identityFile(flags, IDENTITY_FILES.ca),
     clock: systemClock,
     logger,
     random: Math.random,
@@ -177,6 +229,7 @@ async function run(flags: Flags): Promise<number> {
     config,
     clock: systemClock,
     bus,
+    gate,
     logger,
     stateDir: flags['state.dir'],
     guards: [...new Set([guard, metricsGuard])],
@@ -216,20 +269,27 @@ async function run(flags: Flags): Promise<number> {
   logger.info({ addresses: servers.map((server) => server.address()), version }, 'listening');
   await collector.start();
 
+  const identityDir = flags['identity.dir'];
   let text = readFileSync(flags.config, 'utf8');
   const reload = (always: boolean): void => {
     try {
       const next = existsSync(flags.config) ? readFileSync(flags.config, 'utf8') : undefined;
       if (next === text && !always) return;
       text = next ?? text;
-      collector.reload(readConfig(flags.config));
+      const config = readConfig(flags.config);
+      const settings = readGate(flags, config);
+      collector.reload(config);
+      if (gate.configure(settings)) collector.keysChanged();
       logger.info({ file: flags.config }, 'configuration taken');
     } catch (error) {
       if (!(error instanceof InvalidConfiguration)) throw error;
       collector.reloadFailed(error.problems);
     }
   };
-  const unwatch = watchFile(flags.config, () => reload(false));
+  const unwatch = [watchFiles(dirname(flags.config), [basename(flags.config)], () => reload(false))];
+  if (identityDir !== undefined) {
+    unwatch.push(watchFiles(identityDir, [IDENTITY_FILES.key, IDENTITY_FILES.roster], () => reload(true)));
+  }
   process.on('SIGHUP', () => reload(true));
 
   const signal = await new Promise<string>((resolve) => {
@@ -237,7 +297,7 @@ async function run(flags: Flags): Promise<number> {
     process.once('SIGINT', () => resolve('SIGINT'));
   });
   logger.info({ signal }, 'stopping');
-  unwatch();
+  for (const stop of unwatch) stop();
   clearInterval(watchGuards);
   await Promise.all(servers.map(closeServer));
   await collector.stop();

@@ -7,7 +7,7 @@ import {
   EXTERNAL_SITE,
   FAMILIES,
   formatIdentity,
-  MAX_MESSAGE_BYTES,
+  MAX_BODY_BYTES,
   SEGMENTS,
   SEND_CAP,
   sessionLoad,
@@ -49,7 +49,7 @@ const PATH_OVERHEAD_BYTES = 13;
 /** A session in a plan at its longest: `[255,63,16383,6],`. */
 const SESSION_BYTES = 17;
 /** Room for a plan's tables and head beside its sessions; dictionaries are the tighter bound. */
-const MESSAGE_ROOM_BYTES = MAX_MESSAGE_BYTES - 4_096;
+const MESSAGE_ROOM_BYTES = MAX_BODY_BYTES - 4_096;
 const ROUNDING_MARGIN = 1 + 1e-9;
 /** Of a plan's table of tests, and room for one that is in it for an uplink's sake. */
 const MAX_TESTS = 256;
@@ -315,7 +315,7 @@ class PlanBuilder {
     if (
       this.#sessions.length >= MAX_SESSIONS ||
       (known === undefined && this.#destinations.length >= MAX_DESTINATIONS) ||
-      this.#dictionaryBytes + pathBytes > MAX_MESSAGE_BYTES ||
+      this.#dictionaryBytes + pathBytes > MAX_BODY_BYTES ||
       this.#planBytes + planBytes > MESSAGE_ROOM_BYTES
     ) {
       this.#omitted += 1;

@@ -122,6 +122,39 @@ describe('two boots under one identity', () => {
   });
 });
 
+describe('a hello published again', () => {
+  const OLD = '00000000000000b1';
+  const newer = helloOf('a/p', { bootId: '00000000000000b2', startedAtMs: Date.UTC(2026, 0, 5, 12) });
+  const refusedAs = (cause: string, hello: Parameters<Registry['hello']>[1], streamSeq: number): void => {
+    expect(() => registry.hello(A, hello, 0, streamSeq)).toThrow(expect.objectContaining({ rejectCause: cause }));
+  };
+
+  test('is refused, but for the one that is read from the stream once more', () => {
+    registry.hello(A, newer, 0, 7);
+    registry.hello(A, newer, 60_000, 7);
+    refusedAs('replayed', newer, 8);
+  });
+
+  test('does not make a silent probe live', () => {
+    registry.hello(A, newer, 0, 7);
+    later(30_001);
+    expect(presence()).toBe('silent');
+    refusedAs('replayed', newer, 8);
+    later(1);
+    expect(presence()).toBe('silent');
+  });
+
+  test('does not bring back a boot that was replaced, which may come back with a new one', () => {
+    registry.hello(A, helloOf('a/p', { bootId: OLD, version: 4 }), 0, 5);
+    registry.hello(A, newer, 0, 6);
+    later(30_001);
+    refusedAs('replayed', helloOf('a/p', { bootId: OLD, version: 4 }), 7);
+    expect(registry.probe(A)?.hello?.bootId).toBe('00000000000000b2');
+    registry.hello(A, helloOf('a/p', { bootId: OLD, version: 5 }), 0, 8);
+    expect(registry.probe(A)?.hello?.bootId).toBe(OLD);
+  });
+});
+
 test('only what a plan depends on changes the revision', () => {
   const before = registry.revision;
   registry.hello(A, helloOf('a/p', { version: 2, planVersion: 7 }), 0);

@@ -57,7 +57,9 @@ interface Entry {
   leftMonoMs: number | undefined;
   /** A site that was never configured is listed as it is; one that was taken out has left. */
   wasConfigured: boolean;
-  /** Boots that a newer one replaced, with their start. */
+  /** Where in the stream the hello is, where that is known. */
+  helloStreamSeq: number | undefined;
+  /** Boots that a newer one replaced, with the last version of their hello. */
   readonly olderBoots: Map<string, number>;
   duplicateMonoMs: number | undefined;
 }
@@ -99,9 +101,9 @@ export class Registry {
    * Takes a hello that was stored `ageMs` ago.
    *
    * @throws RejectedMessage `duplicate_identity` for an older boot while a newer one is live, `stale_version` for a
-   * hello older than the one known.
+   * hello older than the one known, `replayed` for the one known when somebody published it again.
    */
-  hello(identity: Identity, hello: Hello, ageMs: number): void {
+  hello(identity: Identity, hello: Hello, ageMs: number, streamSeq?: number): void {
     const entry = this.#entryOf(identity);
     if (hello.kind === 'goodbye') {
       if (entry.hello !== undefined && entry.hello.bootId !== hello.bootId) {
@@ -115,19 +117,28 @@ export class Registry {
     if (known?.bootId === hello.bootId && hello.version < known.version) {
       throw new RejectedMessage('stale_version', `hello ${hello.version} of ${formatIdentity(identity)}`);
     }
+    if (known?.bootId === hello.bootId && hello.version === known.version && streamSeq !== entry.helloStreamSeq) {
+      throw new RejectedMessage('replayed', `hello ${hello.version} of ${formatIdentity(identity)} came before`);
+    }
     if (known !== undefined && known.bootId !== hello.bootId) {
       // A router without a battery-backed clock may start "before" its last boot: it may take over a dead one.
       const knownIsLive = entry.presence === 'live' && entry.goodbyeMonoMs === undefined;
       if (knownIsLive && isOlder(hello, known)) {
-        this.#rememberBoot(entry, hello.bootId, hello.startedAtMs);
+        this.#rememberBoot(entry, hello.bootId, hello.version);
         entry.duplicateMonoMs = this.#monoMs();
         throw new RejectedMessage('duplicate_identity', `an older boot of ${formatIdentity(identity)} is live`);
       }
-      this.#rememberBoot(entry, known.bootId, known.startedAtMs);
+      // A boot may come back when the one that replaced it has gone, but not with what it said before.
+      const said = entry.olderBoots.get(hello.bootId);
+      if (said !== undefined && hello.version <= said) {
+        throw new RejectedMessage('replayed', `hello ${hello.version} of an older boot of ${formatIdentity(identity)}`);
+      }
+      this.#rememberBoot(entry, known.bootId, known.version);
       entry.olderBoots.delete(hello.bootId);
     }
     const changed = known === undefined || entry.goodbyeMonoMs !== undefined || planInputs(known) !== planInputs(hello);
     entry.hello = hello;
+    entry.helloStreamSeq = streamSeq;
     entry.goodbyeMonoMs = undefined;
     this.#hear(entry, ageMs);
     if (changed) this.#revision += 1;
@@ -247,6 +258,7 @@ export class Registry {
     const entry: Entry = {
       identity,
       hello: undefined,
+      helloStreamSeq: undefined,
       presence: 'live',
       heardMonoMs: Number.NEGATIVE_INFINITY,
       heardSightedMs: Number.NEGATIVE_INFINITY,
@@ -260,8 +272,8 @@ export class Registry {
     return entry;
   }
 
-  #rememberBoot(entry: Entry, bootId: string, startedAtMs: number): void {
-    entry.olderBoots.set(bootId, startedAtMs);
+  #rememberBoot(entry: Entry, bootId: string, helloVersion: number): void {
+    entry.olderBoots.set(bootId, Math.max(helloVersion, entry.olderBoots.get(bootId) ?? 0));
     if (entry.olderBoots.size > MAX_BOOTS) {
       const oldest = entry.olderBoots.keys().next().value;
       if (oldest !== undefined) entry.olderBoots.delete(oldest);

@@ -21,6 +21,7 @@ import { BusError, type Bus, type OnMessage } from './bus.ts';
 import type { PlanStore } from './plan-store.ts';
 import type { ProbeChannel, Prober } from './probers/prober.ts';
 import { Spool, type Acknowledgement } from './spool/spool.ts';
+import { Trust } from './trust.ts';
 import { UsageLedger } from './usage.ts';
 
 const IDENTITY = { site: 'a', probe: 'p' };
@@ -176,6 +177,7 @@ describe('the agent', () => {
       software: 'test',
       clock,
       bus,
+      trust: new Trust(IDENTITY, []),
       log,
       planStore: store,
       spool,

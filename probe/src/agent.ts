@@ -52,6 +52,7 @@ import { encodeInterval, type ReportFormat } from './reports.ts';
 import { Schedule, type TimerError } from './schedule.ts';
 import { recipeOf, Session, type SessionContext } from './session.ts';
 import type { NewReport, Spool, SpoolCounts } from './spool/spool.ts';
+import type { Trust } from './trust.ts';
 import { SendBudget, tcpStreamBytes, type UsageLedger } from './usage.ts';
 
 /** Interval length while there is no plan. */
@@ -80,6 +81,8 @@ export interface AgentOptions {
   readonly software: string;
   readonly clock: Clock;
   readonly bus: Bus;
+  /** Opens what comes from the collector. */
+  readonly trust: Pick<Trust, 'open' | 'isPinned'>;
   readonly log: Log;
   readonly planStore: PlanStore;
   readonly spool: Spool;
@@ -116,6 +119,8 @@ export interface AgentState {
   readonly connected: boolean;
   readonly plan: Plan | undefined;
   readonly planInMemory: boolean;
+  /** Whether only what the collector signed is taken. */
+  readonly isPinned: boolean;
   readonly planExpired: boolean;
   readonly sessions: number;
   readonly inFlight: number;
@@ -292,6 +297,7 @@ export class Agent {
       connected: options.bus.connected,
       plan: this.#plan,
       planInMemory: options.planStore.inMemory,
+      isPinned: options.trust.isPinned,
       planExpired: this.#expired(),
       sessions: sessions.length,
       inFlight: sessions.reduce((sum, session) => sum + session.pending, 0),
@@ -326,9 +332,9 @@ export class Agent {
   }
 
   #onPlan(bytes: Uint8Array): void {
-    const { identity, planStore, log, clock } = this.#options;
+    const { identity, planStore, log, clock, trust } = this.#options;
     try {
-      const plan = decodePlan(bytes, identity);
+      const plan = decodePlan(trust.open('plan', bytes), identity);
       const running = this.#plan;
       if (running !== undefined) {
         if (plan.version === running.version) return;
@@ -350,16 +356,18 @@ export class Agent {
   }
 
   #onCommit(bytes: Uint8Array): void {
+    const { identity, spool, trust } = this.#options;
     try {
-      this.#options.spool.commit(decodeCommit(bytes, this.#options.identity));
+      spool.commit(decodeCommit(trust.open('commit', bytes), identity));
     } catch (error) {
       this.#reject('commit', error);
     }
   }
 
   #onAsk(bytes: Uint8Array, answer?: (bytes: Uint8Array) => void): void {
+    const { identity, trust } = this.#options;
     try {
-      const ask = decodeAsk(bytes, this.#options.identity);
+      const ask = decodeAsk(trust.open('ask', bytes), identity);
       if (ask.want === 'throughput') {
         void this.#runThroughput(ask.run, answer);
         return;

@@ -9,6 +9,7 @@ import {
   credsAuthenticator,
   Events,
   headers,
+  jwtAuthenticator,
   tokenAuthenticator,
   usernamePasswordAuthenticator,
   type Authenticator,
@@ -16,7 +17,7 @@ import {
   type JetStreamClient,
   type NatsConnection,
 } from 'nats';
-import { STATE_STREAM, WanscopeError, type Identity } from '@wanscope/shared';
+import { brokerTls, inboxPrefixOf, STATE_STREAM, WanscopeError, type Enrolment, type Identity } from '@wanscope/shared';
 import type { Log } from './log.ts';
 import type { Acknowledgement } from './spool/spool.ts';
 
@@ -53,11 +54,14 @@ export type BusCredentials =
   | { readonly kind: 'none' }
   | { readonly kind: 'token'; readonly token: string }
   | { readonly kind: 'password'; readonly user: string; readonly password: string }
-  | { readonly kind: 'creds'; readonly text: string };
+  | { readonly kind: 'creds'; readonly text: string }
+  | { readonly kind: 'enrolment'; readonly enrolment: Enrolment };
 
 export interface NatsBusOptions {
   readonly servers: readonly string[];
   readonly credentials: BusCredentials;
+  /** Certificates (PEM) of who may vouch for the broker; undefined: those of the system. */
+  readonly ca?: string | undefined;
   readonly identity: Identity;
   readonly log: Log;
 }
@@ -153,11 +157,14 @@ export class NatsBus implements Bus {
   }
 
   async #connectForEver(): Promise<void> {
-    const { servers, identity, log } = this.#options;
+    const { servers, identity, log, ca } = this.#options;
+    const tls = brokerTls(servers, ca);
     const options: ConnectionOptions = {
       servers: [...servers],
       name: `${identity.site}/${identity.probe}`,
       authenticator: authenticatorOf(this.#options.credentials),
+      inboxPrefix: inboxPrefixOf(identity),
+      ...(tls && { tls }),
       maxReconnectAttempts: -1,
       reconnectTimeWait: 1_000,
       reconnectJitter: 1_000,
@@ -262,6 +269,10 @@ function authenticatorOf(credentials: BusCredentials): Authenticator[] {
       return [usernamePasswordAuthenticator(credentials.user, credentials.password)];
     case 'creds':
       return [credsAuthenticator(new TextEncoder().encode(credentials.text))];
+    case 'enrolment': {
+      const { jwt, seed } = credentials.enrolment;
+      return [jwtAuthenticator(jwt, new TextEncoder().encode(seed))];
+    }
   }
 }
 

@@ -9,7 +9,17 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { endianness, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
-import { systemClock, type Clock, type Family, type Gateways } from '@wanscope/shared';
+import {
+  decodeEnrolment,
+  formatIdentity,
+  isEnrolment,
+  signerOf,
+  systemClock,
+  type Clock,
+  type Family,
+  type Gateways,
+  type Identity,
+} from '@wanscope/shared';
 import { detectAddresses, endpointsOf, type LocalAddress } from './addresses.ts';
 import { Agent } from './agent.ts';
 import { NatsBus, type Bus, type BusCredentials } from './bus.ts';
@@ -33,6 +43,7 @@ import { serveSelfMetrics, type SelfMetricsServer } from './self-metrics.ts';
 import { FolderFiles } from './spool/files.ts';
 import { DEFAULT_SPOOL_LIMITS, Spool } from './spool/spool.ts';
 import { readCpuThrottling } from './throttling.ts';
+import { SealingBus, Trust } from './trust.ts';
 import { Throughput } from './throughput/throughput.ts';
 import { UsageLedger } from './usage.ts';
 
@@ -153,14 +164,20 @@ export async function startProbe(
   const clock = edges.clock ?? systemClock;
   const { engine, native, domains, watch, reflectors, usage } = privileged;
   domains.settle();
-  const bus =
+  const credentials = credentialsOf(settings.credentials);
+  const enrolment = credentials.kind === 'enrolment' ? credentials.enrolment : undefined;
+  if (enrolment !== undefined) mustBe(settings.identity, enrolment);
+  const trust = new Trust(settings.identity, enrolment?.collectorKeys ?? []);
+  const plainBus =
     edges.bus ??
     new NatsBus({
       servers: settings.natsUrls,
-      credentials: credentialsOf(settings.credentials),
+      credentials,
+      ca: settings.ca === '' ? enrolment?.ca : textOf(settings.ca),
       identity: settings.identity,
       log,
     });
+  const bus = enrolment === undefined ? plainBus : new SealingBus(plainBus, signerOf(enrolment.secret));
   const addresses = async (): Promise<readonly LocalAddress[]> =>
     settings.addresses ??
     (await detectAddresses(async (family) => routeSource(settings.natsUrls, family), interfaceAddresses()));
@@ -196,6 +213,7 @@ export async function startProbe(
     software: edges.software,
     clock,
     bus,
+    trust,
     log,
     planStore: new FilePlanStore(settings.stateDirectory, settings.identity, log),
     spool,
@@ -275,8 +293,10 @@ function releaseMemoryFromTimeToTime(native: NativeModule | undefined, clock: Cl
 }
 
 /**
- * Credentials from WAN_CREDS: the content of a file where it names one, else the text itself. A text in the form of a
- * creds file, user:password or a token.
+ * Credentials from WAN_CREDS: the content of a file where it names one, else the text itself. An enrolment string, a text in
+ * the form of a creds file, user:password or a token.
+ *
+ * @throws InvalidConfiguration for an enrolment string that is damaged.
  */
 export function credentialsOf(
   setting: string,
@@ -285,11 +305,23 @@ export function credentialsOf(
   if (setting === '') return { kind: 'none' };
   let text = setting;
   if (setting.startsWith('/') || setting.startsWith('./')) text = readFile(setting);
+  if (isEnrolment(text)) return { kind: 'enrolment', enrolment: decodeEnrolment(text) };
   if (text.includes('-----BEGIN')) return { kind: 'creds', text };
   text = text.trim();
   const colon = text.indexOf(':');
   if (colon > 0) return { kind: 'password', user: text.slice(0, colon), password: text.slice(colon + 1) };
   return { kind: 'token', token: text };
+}
+
+/** @throws Error when the enrolment is another probe's: the broker would refuse all that it publishes. */
+function mustBe(identity: Identity, enrolled: Identity): void {
+  const [is, said] = [formatIdentity(enrolled), formatIdentity(identity)];
+  if (is !== said) throw new Error(`WAN_CREDS is the enrolment of ${is}, and this is ${said}`);
+}
+
+/** The text, or the content of the file that it names. */
+function textOf(setting: string): string {
+  return setting.includes('-----BEGIN') ? setting : readFileSync(setting, 'utf8');
 }
 
 function readGateways(): Gateways {

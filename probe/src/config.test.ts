@@ -29,6 +29,7 @@ describe('settings', () => {
     expect(settings(GOOD)).toEqual({
       natsUrls: ['nats://broker:4222'],
       credentials: '',
+      ca: '',
       identity: { site: 'berlin', probe: 'router-7-example' },
       addresses: undefined,
       reflect: { udp: 862, tcp: 8620, http: 8621 },

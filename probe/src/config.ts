@@ -3,6 +3,9 @@
  * list of everything wrong with it out.
  */
 import {
+  decodeEnrolment,
+  InvalidConfiguration,
+  isEnrolment,
   isToken,
   looksLikeContainerId,
   NS_PER_MS,
@@ -10,6 +13,7 @@ import {
   parseBytes,
   parseDurationNs,
   toToken,
+  type Enrolment,
   type Identity,
 } from '@wanscope/shared';
 import {
@@ -37,6 +41,8 @@ export interface Settings {
   readonly natsUrls: readonly string[];
   /** As given: a file's path, or the credentials themselves; '' for none. */
   readonly credentials: string;
+  /** A file's path, or certificates in PEM; '' for those of the system or of the enrolment. */
+  readonly ca: string;
   readonly identity: Identity;
   /** Undefined: detect. */
   readonly addresses: readonly LocalAddress[] | undefined;
@@ -77,9 +83,22 @@ export const SETTINGS = [
     flag: 'creds',
     value: 'file|text',
     standard: '',
-    help: 'credentials: path of a file, a creds text, user:password, or a token',
+    help: 'credentials: an enrolment string, the path of a file with one, a creds text, user:password, or a token',
   },
-  { env: 'WAN_SITE', flag: 'site', value: 'name', standard: '', help: 'the site this probe stands at (required)' },
+  {
+    env: 'WAN_CA',
+    flag: 'ca',
+    value: 'file|text',
+    standard: '',
+    help: "certificates (PEM) of who may vouch for the broker; implies TLS (default: the enrolment's, or the system's)",
+  },
+  {
+    env: 'WAN_SITE',
+    flag: 'site',
+    value: 'name',
+    standard: '',
+    help: 'the site this probe stands at (required, unless an enrolment string says it)',
+  },
   {
     env: 'WAN_PROBE',
     flag: 'probe',
@@ -205,10 +224,16 @@ export function readSettings(
     if (listen === undefined || read.problems.length > 0) return { kind: 'problems', problems: read.problems };
     return { kind: 'healthcheck', ...listen };
   }
+  const credentials = valueOf('WAN_CREDS');
+  const enrolment = isEnrolment(credentials) ? read.enrolment(credentials) : undefined;
   const settings: Settings = {
     natsUrls: read.urls(valueOf('WAN_NATS_URL')),
-    credentials: valueOf('WAN_CREDS'),
-    identity: { site: read.site(valueOf('WAN_SITE')), probe: read.probe(valueOf('WAN_PROBE'), hostName) },
+    credentials,
+    ca: valueOf('WAN_CA'),
+    identity: {
+      site: read.site(valueOf('WAN_SITE') || (enrolment?.site ?? '')),
+      probe: read.probe(valueOf('WAN_PROBE') || (enrolment?.probe ?? ''), hostName),
+    },
     addresses:
       valueOf('WAN_ADDRESSES') === ''
         ? undefined
@@ -228,6 +253,7 @@ export function readSettings(
     reportFormat: read.oneOf('WAN_REPORT_FORMAT', valueOf('WAN_REPORT_FORMAT'), ['binary', 'json'] as const),
     printReports: read.truth('WAN_PRINT_REPORTS', valueOf('WAN_PRINT_REPORTS')),
   };
+  if (enrolment !== undefined) read.mustBe(settings.identity, enrolment);
   return read.problems.length > 0 ? { kind: 'problems', problems: read.problems } : { kind: 'run', settings };
 }
 
@@ -255,6 +281,21 @@ class Reader {
       }
     }
     return urls;
+  }
+
+  enrolment(text: string): Enrolment | undefined {
+    try {
+      return decodeEnrolment(text);
+    } catch (error) {
+      if (!(error instanceof InvalidConfiguration)) throw error;
+      this.problem('WAN_CREDS', error.message, 'what wan-admin probe add prints');
+      return undefined;
+    }
+  }
+
+  mustBe({ site, probe }: Identity, enrolled: Identity): void {
+    if (site !== enrolled.site) this.problem('WAN_SITE', `"${site}" is not what is enrolled`, enrolled.site);
+    if (probe !== enrolled.probe) this.problem('WAN_PROBE', `"${probe}" is not what is enrolled`, enrolled.probe);
   }
 
   site(text: string): string {

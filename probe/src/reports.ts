@@ -2,7 +2,7 @@
 import {
   encodeReport,
   encodeReportJson,
-  MAX_MESSAGE_BYTES,
+  MAX_BODY_BYTES,
   RejectedMessage,
   type PathRecord,
   type Report,
@@ -67,7 +67,7 @@ function encodeSplit(
 function tryEncode(report: Report, format: ReportFormat): Uint8Array | undefined {
   try {
     const bytes = format === 'json' ? encodeReportJson(report) : encodeReport(report);
-    return bytes.length > MAX_MESSAGE_BYTES ? undefined : bytes;
+    return bytes.length > MAX_BODY_BYTES ? undefined : bytes;
   } catch (error) {
     if (error instanceof RejectedMessage && error.rejectCause === 'too_large') return undefined;
     throw error;

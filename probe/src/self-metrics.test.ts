@@ -6,6 +6,7 @@ const STATE: AgentState = {
   connected: true,
   plan: undefined,
   planInMemory: true,
+  isPinned: true,
   planExpired: false,
   sessions: 4,
   inFlight: 2,

@@ -68,6 +68,13 @@ const DEFINITIONS: readonly Definition[] = [
     values: ({ state }) => one(state().planInMemory),
   },
   {
+    name: 'wan_probe_identity_pinned',
+    type: 'gauge',
+    help: '1 when the probe signs what it publishes and takes only what its collector signed; 0 when it believes the broker.',
+    labels: [],
+    values: ({ state }) => one(state().isPinned),
+  },
+  {
     name: 'wan_probe_plan_expired',
     type: 'gauge',
     help: '1 when the plan has expired, so that the probe reflects and sends nothing.',

@@ -1,6 +1,7 @@
 /** Families about sites, uplinks, tests, probes and the collector itself. */
 import { parseIdentity, REJECT_CAUSES } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
+import type { Gate } from '../gate.ts';
 import type { Ingest, Intake } from '../ingest.ts';
 import type { KeeperHealth } from '../keeper.ts';
 import type { PlanBook } from '../plan-book.ts';
@@ -42,6 +43,7 @@ export interface MetricView {
   readonly registry: Registry;
   readonly ingest: Ingest;
   readonly plans: PlanBook;
+  readonly gate: Gate;
   readonly throughput: Pick<ThroughputDesk, 'running' | 'results' | 'runs'>;
   readonly config: () => OperatorConfig;
   readonly wallMs: () => number;
@@ -381,6 +383,18 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
     selfTotal('wan_probe_cpu_seconds_total', 'Processor time the probe used.', 'cpuNs', 1e9),
     self('wan_probe_sessions', '1', 'Sessions the probe runs.', 'sessions'),
     self('wan_probe_plan_version', '1', 'Version of the plan the probe runs.', 'planVersion'),
+    gauge(
+      'wan_probe_signed',
+      '1',
+      '1 when what the probe published last has a signature that the roster knows; 0 when it was taken without.',
+      labels,
+      (put) => {
+        for (const { identity } of present(view)) {
+          const isSigned = view.gate.isSigned(identity);
+          if (isSigned !== undefined) put({ ...identity }, Number(isSigned));
+        }
+      },
+    ),
     selfTotal('wan_probe_plans_rejected_total', 'Plans the probe refused.', 'planRejected'),
     selfTotal('wan_probe_reflected_total', 'Requests of peers that the probe answered.', 'reflected'),
     selfTotal(
@@ -606,6 +620,7 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
         for (const cause of REJECT_CAUSES) put({ kind, cause }, counters.rejected.get(`${kind}|${cause}`) ?? 0);
       }
     }),
+    now('identity_required', '1', '1 when what probes do not sign is refused.', () => Number(view.gate.isRequired)),
     count('deduplicated_total', 'Reports that had been counted already.', () => counters.deduplicated),
     count('late_reports_total', 'Reports of intervals that ended over 60 s before.', () => counters.lateReports),
     count(

@@ -1,0 +1,133 @@
+import { decode, type Account, type ScopedUser } from '@nats-io/jwt';
+import { decodeEnrolment, decodeRoster, signerOf } from '@wanscope/shared';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { newCertificates } from './certificate.ts';
+import {
+  enrol,
+  FILES,
+  filesOf,
+  FleetError,
+  newFleet,
+  parseFleet,
+  renewCollector,
+  retire,
+  revoke,
+  rotate,
+  type Fleet,
+} from './fleet.ts';
+
+const NOON = Date.UTC(2026, 0, 5, 12);
+const EDGE = { site: 'hq', probe: 'edge' };
+let empty: Fleet;
+
+beforeAll(async () => {
+  empty = await newFleet({
+    name: 'test',
+    certificates: await newCertificates(['broker.example', '192.0.2.1'], 'test', NOON),
+    broker: { path: '/etc/wanscope', resolverDir: '/data/accounts' },
+    nowMs: NOON,
+  });
+});
+
+const enrolled = (fleet: Fleet, replace = false, expiresAtMs?: number) =>
+  enrol(fleet, { identity: EDGE, nowMs: NOON, expiresAtMs, replace });
+const accountOf = (fleet: Fleet): Partial<Account> => decode<Account>(fleet.account.jwt).nats;
+const rosterOf = (fleet: Fleet) => decodeRoster(filesOf(fleet).get(FILES.roster)!, 'roster').probes;
+
+describe('an enrolment', () => {
+  test('has a user of the broker with the tags of its probe and no rights of its own', async () => {
+    const { fleet, text } = await enrolled(empty, false, NOON + 5_500);
+    const enrolment = decodeEnrolment(text);
+    const claims = decode<ScopedUser>(enrolment.jwt);
+    expect(claims.name).toBe('hq/edge');
+    expect(claims.exp).toBe(NOON / 1_000 + 5);
+    expect(claims.nats).toEqual({
+      issuer_account: decode(fleet.account.jwt).sub,
+      tags: ['site:hq', 'probe:edge'],
+      type: 'user',
+      version: 2,
+    });
+    const signers = accountOf(fleet).signing_keys as { key: string; role: string }[];
+    expect(signers.find(({ key }) => key === claims.iss)?.role).toBe('probe');
+  });
+
+  test('knows the collector, of now and next, and who vouches for the broker', async () => {
+    const { fleet, text } = await enrolled(empty);
+    const { collectorKeys, ca } = decodeEnrolment(text);
+    expect(collectorKeys).toEqual(fleet.messageKeys.map((secret) => signerOf(secret).publicKey));
+    expect(ca).toBe(filesOf(fleet).get(FILES.ca));
+  });
+
+  test('is in the roster with its public key; its secrets are in no file', async () => {
+    const { fleet, text } = await enrolled(empty);
+    const { secret, seed } = decodeEnrolment(text);
+    const key = signerOf(secret).publicKey;
+    expect(rosterOf(fleet)).toMatchObject([{ ...EDGE, key, addedAtMs: NOON }]);
+    for (const [file, content] of filesOf(fleet)) {
+      for (const word of [secret, seed]) expect(content, file).not.toContain(word);
+    }
+  });
+
+  test('is in the way of another one, unless that is to replace it', async () => {
+    const { fleet } = await enrolled(empty);
+    await expect(enrolled(fleet)).rejects.toThrow(FleetError);
+    const { fleet: replaced } = await enrolled(fleet, true);
+    expect(rosterOf(replaced).map(({ revokedAtMs }) => revokedAtMs)).toEqual([NOON, undefined]);
+    expect(accountOf(replaced).revocations).toEqual({ [rosterOf(fleet)[0]!.user]: NOON / 1_000 });
+  });
+
+  test('ends by being revoked, once', async () => {
+    const { fleet } = await enrolled(empty);
+    const revoked = await revoke(fleet, EDGE, NOON + 1_000);
+    expect(rosterOf(revoked)[0]!.revokedAtMs).toBe(NOON + 1_000);
+    await expect(revoke(revoked, EDGE, NOON)).rejects.toThrow('hq/edge is not enrolled');
+  });
+});
+
+test('a rotated signing key leaves the old one good until that is retired', async () => {
+  const { fleet } = await enrolled(empty);
+  const rotated = await rotate(fleet, NOON + 1);
+  const probeKeys = (of: Fleet): string[] =>
+    (accountOf(of).signing_keys as { key: string; role: string }[])
+      .filter(({ role }) => role === 'probe')
+      .map(({ key }) => key);
+  expect(probeKeys(rotated)).toHaveLength(2);
+  const { fleet: both } = await enrol(rotated, {
+    identity: { site: 'hq', probe: 'new' },
+    nowMs: NOON + 2,
+    expiresAtMs: undefined,
+    replace: false,
+  });
+  const retired = await retire(both, NOON + 3);
+  expect(probeKeys(retired)).toEqual([probeKeys(rotated)[0]]);
+  expect(rosterOf(retired).map(({ probe, revokedAtMs }) => [probe, revokedAtMs])).toEqual([
+    ['edge', NOON + 3],
+    ['new', undefined],
+  ]);
+});
+
+test('a renewed collector seals with the key that was next, and its old user is revoked', async () => {
+  const renewed = await renewCollector(empty, NOON);
+  expect(renewed.messageKeys[0]).toBe(empty.messageKeys[1]);
+  expect(renewed.messageKeys[1]).not.toBe(empty.messageKeys[0]);
+  expect(Object.keys(accountOf(renewed).revocations!)).toEqual([decode(empty.collector.jwt).sub]);
+});
+
+test('the state comes back from its file, and a file that is none shows nothing of itself', () => {
+  const text = filesOf(empty).get(FILES.fleet)!;
+  expect(parseFleet(text, 'fleet.json')).toEqual(empty);
+  expect(() => parseFleet(text.slice(1), 'fleet.json')).toThrow('fleet.json: is not JSON');
+  const damaged = text.replace(empty.operator.seed, 'secret?');
+  expect(() => parseFleet(damaged, 'fleet.json')).toThrow(
+    /^fleet\.json: is not the state of a fleet \(operator\.seed\)$/,
+  );
+});
+
+test('the configuration of the broker names what it has to, and no secret', () => {
+  const text = filesOf(empty).get(FILES.brokerConfig)!;
+  expect(text).toContain(`operator: "${empty.operator.jwt}"`);
+  expect(text).toContain('dir: "/data/accounts"');
+  expect(text).toContain('cert_file: "/etc/wanscope/server.pem"');
+  expect(text).toMatch(/^tls \{$/m);
+  expect(text).not.toMatch(/\bS[AOU][A-Z2-7]{56}\b/);
+});

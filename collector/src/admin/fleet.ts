@@ -1,0 +1,353 @@
+/**
+ * The fleet's identity: the keys of operator, accounts and collector, which probes there are, and everything that follows from
+ * them as texts of files. Pure but for random keys: what is on disk and what a broker was told is the caller's.
+ *
+ * One state holds every secret but the probes' own, which are made once, shown once and not kept.
+ */
+import {
+  createAccount,
+  createOperator,
+  createUser,
+  encodeAccount,
+  encodeOperator,
+  encodeUser,
+  fmtCreds,
+  fromSeed,
+  newScopedSigner,
+  type KeyPair,
+  type OperatorLimits,
+} from '@nats-io/jwt';
+import {
+  decodeRoster,
+  encodeEnrolment,
+  encodeRoster,
+  formatIdentity,
+  newSecret,
+  signerOf,
+  WanscopeError,
+  type Enrolled,
+  type Identity,
+} from '@wanscope/shared';
+import { z } from 'zod';
+import type { Certificates } from './certificate.ts';
+import { COLLECTOR_PERMISSIONS, PROBE_PERMISSIONS } from './permissions.ts';
+
+/** What is asked for cannot be done to this fleet. */
+export class FleetError extends WanscopeError {
+  readonly code = 'FLEET_ERROR';
+}
+
+const UNLIMITED: OperatorLimits = {
+  ...{ subs: -1, data: -1, payload: -1, imports: -1, exports: -1, conn: -1, leaf: -1, wildcards: true },
+};
+const JETSTREAM: OperatorLimits = { mem_storage: -1, disk_storage: -1, streams: -1, consumer: -1 };
+
+const seed = z.string().regex(/^S[A-Z2-7]{57}$/);
+const userSchema = z.strictObject({ seed, jwt: z.string() });
+
+const fleetSchema = z.strictObject({
+  v: z.literal(1),
+  name: z.string(),
+  operator: z.strictObject({ seed, jwt: z.string() }),
+  system: z.strictObject({ seed, jwt: z.string(), user: userSchema }),
+  account: z.strictObject({ seed, jwt: z.string() }),
+  /** Signing keys of probes' users: the newest first. Users of the others stay good until these are retired. */
+  probeSigners: z.array(z.strictObject({ seed, sinceMs: z.number() })).min(1),
+  collectorSigner: seed,
+  collector: userSchema,
+  /** What the collector seals with, and what it will seal with next: probes know both. */
+  messageKeys: z.tuple([z.string(), z.string()]),
+  /** Users whose credentials are no good any more, and since when, in seconds. */
+  revocations: z.record(z.string(), z.number()),
+  probes: z.array(z.custom<Enrolled & { readonly signer: string }>((value) => typeof value === 'object')),
+  certificates: z
+    .strictObject({
+      names: z.array(z.string()),
+      ca: z.string(),
+      caKey: z.string(),
+      server: z.string(),
+      key: z.string(),
+    })
+    .optional(),
+  /** Where the broker sees its files, and where it keeps accounts. */
+  broker: z.strictObject({ path: z.string(), resolverDir: z.string() }),
+});
+export type Fleet = z.infer<typeof fleetSchema>;
+
+export interface NewFleet {
+  readonly name: string;
+  readonly certificates: Certificates | undefined;
+  readonly broker: Fleet['broker'];
+  readonly nowMs: number;
+}
+
+export async function newFleet({ name, certificates, broker, nowMs }: NewFleet): Promise<Fleet> {
+  const [operator, system, account] = [createOperator(), createAccount(), createAccount()];
+  const systemUser = createUser();
+  const fleet: Fleet = {
+    v: 1,
+    name,
+    operator: {
+      seed: seedOf(operator),
+      jwt: await encodeOperator(name, operator, { system_account: system.getPublicKey() }),
+    },
+    system: {
+      seed: seedOf(system),
+      jwt: await encodeAccount('SYS', system, { limits: UNLIMITED }, { signer: operator }),
+      user: { seed: seedOf(systemUser), jwt: await encodeUser('wan-admin', systemUser, system) },
+    },
+    account: { seed: seedOf(account), jwt: '' },
+    probeSigners: [{ seed: seedOf(createAccount()), sinceMs: nowMs }],
+    collectorSigner: seedOf(createAccount()),
+    collector: { seed: seedOf(createUser()), jwt: '' },
+    messageKeys: [newSecret(), newSecret()],
+    revocations: {},
+    probes: [],
+    ...(certificates && { certificates }),
+    broker,
+  };
+  return withAccount(await withNewCollector(fleet));
+}
+
+/** @throws FleetError when it is none. */
+export function parseFleet(text: string, file: string): Fleet {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new FleetError(`${file}: is not JSON`);
+  }
+  const parsed = fleetSchema.safeParse(value);
+  // Not what is wrong with it: the values are secrets.
+  if (!parsed.success)
+    throw new FleetError(`${file}: is not the state of a fleet (${parsed.error.issues[0]!.path.join('.')})`);
+  decodeRoster(rosterOf(parsed.data), file);
+  return parsed.data;
+}
+
+export interface EnrolOptions {
+  readonly identity: Identity;
+  readonly nowMs: number;
+  readonly expiresAtMs: number | undefined;
+  /** Another enrolment of this probe is revoked; otherwise it is in the way. */
+  readonly replace: boolean;
+}
+
+/** A new probe, and the one text that it needs. */
+export async function enrol(
+  fleet: Fleet,
+  options: EnrolOptions,
+): Promise<{ readonly fleet: Fleet; readonly text: string }> {
+  const { identity, nowMs, expiresAtMs, replace } = options;
+  const present = activeOf(fleet, identity);
+  if (present.length > 0 && !replace) {
+    throw new FleetError(`${formatIdentity(identity)} is enrolled already; --force revokes that and makes another one`);
+  }
+  const cleared = present.length > 0 ? await revoke(fleet, identity, nowMs) : fleet;
+  const user = createUser();
+  const signer = fromSeed(bytesOf(cleared.probeSigners[0]!.seed));
+  const jwt = await encodeUser(
+    formatIdentity(identity),
+    user,
+    accountOf(cleared),
+    { tags: [`site:${identity.site}`, `probe:${identity.probe}`] },
+    { signer, scopedUser: true, ...(expiresAtMs !== undefined && { exp: Math.floor(expiresAtMs / 1_000) }) },
+  );
+  const secret = newSecret();
+  const enrolled = {
+    site: identity.site,
+    probe: identity.probe,
+    key: signerOf(secret).publicKey,
+    user: user.getPublicKey(),
+    addedAtMs: nowMs,
+    ...(expiresAtMs !== undefined && { expiresAtMs }),
+    signer: signer.getPublicKey(),
+  };
+  const text = encodeEnrolment({
+    v: 1,
+    site: identity.site,
+    probe: identity.probe,
+    jwt,
+    seed: seedOf(user),
+    secret,
+    collectorKeys: cleared.messageKeys.map((key) => signerOf(key).publicKey),
+    ...(cleared.certificates && { ca: cleared.certificates.ca }),
+  });
+  return { fleet: { ...cleared, probes: [...cleared.probes, enrolled] }, text };
+}
+
+/** What this probe was given is no good any more. @throws FleetError when it has nothing that is. */
+export async function revoke(fleet: Fleet, identity: Identity, nowMs: number): Promise<Fleet> {
+  const active = new Set(activeOf(fleet, identity));
+  if (active.size === 0) throw new FleetError(`${formatIdentity(identity)} is not enrolled`);
+  return withAccount(withRevoked(fleet, (probe) => active.has(probe), nowMs));
+}
+
+/** New enrolments are signed with a new key from now on; those of the old ones stay good until `retire`. */
+export async function rotate(fleet: Fleet, nowMs: number): Promise<Fleet> {
+  const next = { seed: seedOf(createAccount()), sinceMs: nowMs };
+  return withAccount({ ...fleet, probeSigners: [next, ...fleet.probeSigners] });
+}
+
+/** Every enrolment that was not signed with the newest key is no good any more. */
+export async function retire(fleet: Fleet, nowMs: number): Promise<Fleet> {
+  const [newest] = fleet.probeSigners;
+  const key = fromSeed(bytesOf(newest!.seed)).getPublicKey();
+  const left = withRevoked(fleet, (probe) => probe.signer !== key && probe.revokedAtMs === undefined, nowMs);
+  return withAccount({ ...left, probeSigners: [newest!] });
+}
+
+/**
+ * The collector gets another broker user and seals with the next key, which the probes know already; the old user is
+ * revoked. Enrolments from now on know the key that follows.
+ */
+export async function renewCollector(fleet: Fleet, nowMs: number): Promise<Fleet> {
+  const old = fromSeed(bytesOf(fleet.collector.seed)).getPublicKey();
+  const renewed = await withNewCollector({
+    ...fleet,
+    collector: { seed: seedOf(createUser()), jwt: '' },
+    messageKeys: [fleet.messageKeys[1], newSecret()],
+    revocations: { ...fleet.revocations, [old]: Math.floor(nowMs / 1_000) },
+  });
+  return withAccount(renewed);
+}
+
+/** Where the files of a fleet go, below its directory. */
+export const FILES = {
+  fleet: 'admin/fleet.json',
+  systemCreds: 'admin/system.creds',
+  brokerConfig: 'broker/accounts.conf',
+  brokerCertificate: 'broker/server.pem',
+  brokerKey: 'broker/server.key',
+  collectorCreds: 'collector/collector.creds',
+  messageKey: 'collector/message.key',
+  roster: 'collector/probes.json',
+  ca: 'collector/ca.pem',
+} as const;
+
+/** Every file that broker and collector need, by its path below the fleet's directory. All but the roster and the CA are secret. */
+export function filesOf(fleet: Fleet): ReadonlyMap<string, string> {
+  const { certificates } = fleet;
+  return new Map([
+    [FILES.fleet, `${JSON.stringify(fleet, undefined, 1)}\n`],
+    [FILES.systemCreds, credsOf(fleet.system.user)],
+    [FILES.brokerConfig, brokerConfigOf(fleet)],
+    [FILES.collectorCreds, credsOf(fleet.collector)],
+    [FILES.messageKey, `${fleet.messageKeys[0]}\n`],
+    [FILES.roster, rosterOf(fleet)],
+    ...(certificates === undefined
+      ? []
+      : ([
+          [FILES.brokerCertificate, certificates.server],
+          [FILES.brokerKey, certificates.key],
+          [FILES.ca, certificates.ca],
+        ] as const)),
+  ]);
+}
+
+/** The accounts as a running broker is to have them. */
+export function accountsOf(fleet: Fleet): readonly string[] {
+  return [fleet.account.jwt];
+}
+
+export function systemCredsOf(fleet: Fleet): string {
+  return credsOf(fleet.system.user);
+}
+
+function rosterOf(fleet: Fleet): string {
+  return encodeRoster({ v: 1, probes: fleet.probes.map(({ signer: _signer, ...probe }) => probe) });
+}
+
+/** What nats-server includes: operator, accounts and how it learns of changes, and TLS where there are certificates. */
+function brokerConfigOf({ operator, system, account, certificates, broker }: Fleet): string {
+  const publicKey = (text: string): string => fromSeed(bytesOf(text)).getPublicKey();
+  const inBroker = (file: string): string => JSON.stringify(`${broker.path}/${file.slice('broker/'.length)}`);
+  const tls = `
+# Whoever does not speak TLS is not heard.
+tls {
+  cert_file: ${inBroker(FILES.brokerCertificate)}
+  key_file: ${inBroker(FILES.brokerKey)}
+  timeout: 5
+}
+`;
+  return `# Made by wan-admin, which writes it anew at each change: include it, do not edit it.
+operator: "${operator.jwt}"
+system_account: "${publicKey(system.seed)}"
+
+# Changes come over the system account and are kept here; what is newer than the accounts below wins.
+resolver {
+  type: full
+  dir: ${JSON.stringify(broker.resolverDir)}
+  allow_delete: false
+  interval: "2m"
+  timeout: "2s"
+}
+resolver_preload {
+  ${publicKey(system.seed)}: "${system.jwt}"
+  ${publicKey(account.seed)}: "${account.jwt}"
+}
+${certificates === undefined ? '' : tls}`;
+}
+
+async function withNewCollector(fleet: Fleet): Promise<Fleet> {
+  const jwt = await encodeUser(
+    'wan-collector',
+    fromSeed(bytesOf(fleet.collector.seed)),
+    accountOf(fleet),
+    {},
+    { signer: fromSeed(bytesOf(fleet.collectorSigner)), scopedUser: true },
+  );
+  return { ...fleet, collector: { ...fleet.collector, jwt } };
+}
+
+/** The account as it is to be: who may sign users, with which permissions, and who is revoked. */
+async function withAccount(fleet: Fleet): Promise<Fleet> {
+  const scoped = (text: string, role: string, permissions: typeof PROBE_PERMISSIONS) =>
+    newScopedSigner(fromSeed(bytesOf(text)).getPublicKey(), role, permissions);
+  const jwt = await encodeAccount(
+    'WAN',
+    accountOf(fleet),
+    {
+      limits: { ...UNLIMITED, ...JETSTREAM },
+      signing_keys: [
+        ...fleet.probeSigners.map(({ seed: text }) => scoped(text, 'probe', PROBE_PERMISSIONS)),
+        scoped(fleet.collectorSigner, 'collector', COLLECTOR_PERMISSIONS),
+      ],
+      revocations: fleet.revocations,
+    },
+    { signer: fromSeed(bytesOf(fleet.operator.seed)) },
+  );
+  return { ...fleet, account: { ...fleet.account, jwt } };
+}
+
+function withRevoked(fleet: Fleet, isGone: (probe: Fleet['probes'][number]) => boolean, nowMs: number): Fleet {
+  const gone = fleet.probes.filter(isGone);
+  return {
+    ...fleet,
+    probes: fleet.probes.map((probe) => (gone.includes(probe) ? { ...probe, revokedAtMs: nowMs } : probe)),
+    revocations: {
+      ...fleet.revocations,
+      ...Object.fromEntries(gone.map(({ user }) => [user, Math.floor(nowMs / 1_000)])),
+    },
+  };
+}
+
+function activeOf(fleet: Fleet, { site, probe }: Identity): Fleet['probes'][number][] {
+  return fleet.probes.filter((one) => one.site === site && one.probe === probe && one.revokedAtMs === undefined);
+}
+
+function accountOf(fleet: Fleet): KeyPair {
+  return fromSeed(bytesOf(fleet.account.seed));
+}
+
+function credsOf(user: { readonly seed: string; readonly jwt: string }): string {
+  return Buffer.from(fmtCreds(user.jwt, fromSeed(bytesOf(user.seed)))).toString('utf8');
+}
+
+function seedOf(pair: KeyPair): string {
+  return Buffer.from(pair.getSeed()).toString('utf8');
+}
+
+function bytesOf(text: string): Uint8Array {
+  return Buffer.from(text);
+}

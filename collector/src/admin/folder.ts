@@ -1,0 +1,73 @@
+/** A fleet's directory: files that only their owner reads, each replaced whole or not at all. */
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fchownSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+
+/** Who is to own what is for the collector and the probes; undefined: whoever runs this. */
+export type Owner = { readonly uid: number; readonly gid: number } | undefined;
+
+export class Folder {
+  readonly #path: string;
+  readonly #owner: Owner;
+
+  constructor(path: string, owner: Owner) {
+    this.#path = path;
+    this.#owner = owner;
+  }
+
+  pathOf(file: string): string {
+    return join(this.#path, file);
+  }
+
+  has(file: string): boolean {
+    return existsSync(this.pathOf(file));
+  }
+
+  read(file: string): string {
+    return readFileSync(this.pathOf(file), 'utf8');
+  }
+
+  /** Files that did not change are left alone. */
+  writeAll(files: ReadonlyMap<string, string>): void {
+    for (const [file, text] of files) if (!this.has(file) || this.read(file) !== text) this.write(file, text);
+  }
+
+  /** Mode 0600 from its first octet on. */
+  write(file: string, text: string): void {
+    const path = this.pathOf(file);
+    const folder = dirname(path);
+    const forOthers = this.#owner !== undefined && !file.startsWith('admin/') && !file.startsWith('broker/');
+    // Others have to pass to their own file; they cannot list the folder.
+    mkdirSync(folder, { recursive: true, mode: forOthers ? 0o711 : 0o700 });
+    const temporary = `${path}.${randomBytes(6).toString('hex')}`;
+    const descriptor = openSync(temporary, 'wx', 0o600);
+    try {
+      if (forOthers) fchownSync(descriptor, this.#owner.uid, this.#owner.gid);
+      writeFileSync(descriptor, text);
+      fsyncSync(descriptor);
+    } catch (error) {
+      rmSync(temporary, { force: true });
+      throw error;
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(temporary, path);
+    const descriptorOfFolder = openSync(folder, 'r');
+    try {
+      fsyncSync(descriptorOfFolder);
+    } finally {
+      closeSync(descriptorOfFolder);
+    }
+  }
+}

@@ -1,0 +1,294 @@
+#!/usr/bin/env node
+/** wan-admin as a program: flags, environment, exit codes. Who belongs to the fleet, and what each of them is given. */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import {
+  InvalidConfiguration,
+  parseDurationNs,
+  parseIdentity,
+  isToken,
+  WanscopeError,
+  type Identity,
+} from '@wanscope/shared';
+import { pushAccounts } from './broker.ts';
+import { newCertificates, serverCertificate } from './certificate.ts';
+import {
+  accountsOf,
+  enrol,
+  FILES,
+  filesOf,
+  FleetError,
+  newFleet,
+  parseFleet,
+  renewCollector,
+  retire,
+  revoke,
+  rotate,
+  systemCredsOf,
+  type Fleet,
+} from './fleet.ts';
+import { Folder, type Owner } from './folder.ts';
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+const NS_PER_MS = 1e6;
+
+interface Shared {
+  readonly dir: string;
+  readonly 'nats.url'?: string;
+  readonly natsUrl?: string;
+  readonly owner?: Owner;
+}
+
+function identityOf(site: string, probe: string): Identity {
+  const identity = parseIdentity(`${site}/${probe}`);
+  if (identity === undefined) throw new FleetError(`"${site}" "${probe}": each must match [a-z0-9_-]{1,63}`);
+  return identity;
+}
+
+function ownerOf(text: string): Owner {
+  const match = /^(\d{1,9})(?::(\d{1,9}))?$/.exec(text);
+  if (match === null) throw new InvalidArgumentError('It must be uid or uid:gid, numeric.');
+  return { uid: Number(match[1]), gid: Number(match[2] ?? match[1]) };
+}
+
+function durationMs(text: string): number {
+  const ns = parseDurationNs(text);
+  if (ns === undefined || ns <= 0) throw new InvalidArgumentError('It must be a duration such as 90d or 12h.');
+  return ns / NS_PER_MS;
+}
+
+function say(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** Loads the fleet, changes it, writes it, and tells the broker where one is named. */
+async function change(flags: Shared, make: (fleet: Fleet) => Promise<Fleet>): Promise<Fleet> {
+  const folder = new Folder(flags.dir, flags.owner);
+  const before = load(folder);
+  const fleet = await make(before);
+  folder.writeAll(filesOf(fleet));
+  if (fleet.account.jwt !== before.account.jwt) await tell(flags, fleet);
+  return fleet;
+}
+
+function load(folder: Folder): Fleet {
+  if (!folder.has(FILES.fleet))
+    throw new FleetError(`${folder.pathOf(FILES.fleet)} is not there: run wan-admin init first`);
+  return parseFleet(folder.read(FILES.fleet), folder.pathOf(FILES.fleet));
+}
+
+async function tell(flags: Shared, fleet: Fleet): Promise<void> {
+  const urls = flags.natsUrl;
+  if (urls === undefined) {
+    say('No broker was named (--nats-url): a running one knows of this once you run wan-admin push.');
+    return;
+  }
+  const said = await pushAccounts({
+    servers: urls.split(',').map((url) => url.trim()),
+    creds: systemCredsOf(fleet),
+    ca: fleet.certificates?.ca,
+    accounts: accountsOf(fleet),
+  });
+  for (const line of said) say(line);
+}
+
+function program(): Command {
+  const command = new Command('wan-admin')
+    .description('Makes and keeps the identities of a fleet: broker, collector and probes.')
+    .version(version)
+    .showHelpAfterError()
+    .exitOverride();
+  const add = (parent: Command, name: string, description: string): Command =>
+    parent
+      .command(name)
+      .description(description)
+      .exitOverride()
+      .requiredOption('--dir <directory>', "the fleet's directory (env WAN_ADMIN_DIR)", process.env['WAN_ADMIN_DIR'])
+      .option('--nats-url <list>', 'broker to tell of the change (env WAN_NATS_URL)', process.env['WAN_NATS_URL'])
+      .addOption(new Option('--owner <uid[:gid]>', 'owner of what is for collector and probes').argParser(ownerOf));
+
+  add(
+    command,
+    'init',
+    'make a fleet: operator, accounts, keys, configuration of the broker, credentials of the collector',
+  )
+    .option('--name <name>', 'what to call it', 'wanscope')
+    .option(
+      '--tls <names...>',
+      "names and addresses of the broker: makes a certificate authority and the broker's certificate",
+    )
+    .option('--broker-path <path>', 'where the broker sees the folder broker/ (default: as it is here)')
+    .option('--resolver-dir <path>', 'where the broker keeps accounts; it must be able to write there', './accounts')
+    .option('--if-missing', 'do nothing when there is a fleet already', false)
+    .option('--force', 'replace the fleet that is there: every probe has to be enrolled again', false)
+    .action(async (flags: Shared & InitFlags) => init(flags));
+
+  const probe = command.command('probe').description('probes of the fleet');
+  add(probe, 'add', 'enrol a probe; prints the line for its WAN_CREDS, once')
+    .argument('<site>')
+    .argument('<probe>')
+    .option('--expires <duration>', 'for how long it is good (default: until it is revoked)', durationMs)
+    .option('--out <file>', 'write the line to this file below probes/ instead of printing it')
+    .option('--if-missing', 'do nothing when it is enrolled already', false)
+    .option('--force', 'revoke what it was given before', false)
+    .action(async (site: string, name: string, flags: Shared & AddFlags) => addProbe(identityOf(site, name), flags));
+  add(probe, 'revoke', 'what this probe was given is no good any more; it is cut off')
+    .argument('<site>')
+    .argument('<probe>')
+    .action(async (site: string, name: string, flags: Shared) => {
+      const identity = identityOf(site, name);
+      await change(flags, (fleet) => revoke(fleet, identity, Date.now()));
+    });
+  add(probe, 'list', 'every enrolment').action((flags: Shared) => list(load(new Folder(flags.dir, flags.owner))));
+
+  const collector = command.command('collector').description('the collector of the fleet');
+  add(collector, 'creds', "print the credentials of the collector's broker user").action((flags: Shared) => {
+    process.stdout.write(new Folder(flags.dir, flags.owner).read(FILES.collectorCreds));
+  });
+  add(collector, 'renew', 'new credentials and the next message key for the collector; the old user is revoked').action(
+    async (flags: Shared) => {
+      await change(flags, (fleet) => renewCollector(fleet, Date.now()));
+    },
+  );
+
+  add(command, 'rotate', "a new signing key for probes' users; what the old ones signed stays good until --retire")
+    .option('--retire', 'instead: whatever the newest key did not sign is no good any more', false)
+    .action(async (flags: Shared & { readonly retire: boolean }) => {
+      await change(flags, (fleet) => (flags.retire ? retire : rotate)(fleet, Date.now()));
+    });
+  add(
+    command,
+    'certificate',
+    "a new certificate of the broker, by the fleet's authority; the broker has to be reloaded",
+  )
+    .option('--tls <names...>', 'names and addresses of the broker (default: those of the last one)')
+    .action(async (flags: Shared & { readonly tls?: readonly string[] }) => {
+      await change(flags, async (fleet) => {
+        if (fleet.certificates === undefined) throw new FleetError('this fleet was made without --tls');
+        const names = flags.tls ?? fleet.certificates.names;
+        return { ...fleet, certificates: await serverCertificate(names, fleet.certificates, Date.now()) };
+      });
+    });
+  add(command, 'push', 'tell a running broker of the accounts as they are').action(async (flags: Shared) => {
+    if (flags.natsUrl === undefined) throw new FleetError('--nats-url is needed');
+    await tell(flags, load(new Folder(flags.dir, flags.owner)));
+  });
+  return command;
+}
+
+interface InitFlags {
+  readonly name: string;
+  readonly tls?: readonly string[];
+  readonly brokerPath?: string;
+  readonly resolverDir: string;
+  readonly ifMissing: boolean;
+  readonly force: boolean;
+}
+
+async function init(flags: Shared & InitFlags): Promise<void> {
+  const folder = new Folder(flags.dir, flags.owner);
+  if (folder.has(FILES.fleet)) {
+    if (flags.ifMissing) {
+      // A start that was cut off may have left some of them out.
+      folder.writeAll(filesOf(load(folder)));
+      return;
+    }
+    if (!flags.force) throw new FleetError(`${folder.pathOf(FILES.fleet)} is there already; --force replaces it`);
+  }
+  if (!isToken(flags.name)) throw new FleetError(`"${flags.name}" is not a name: [a-z0-9_-]{1,63}`);
+  const nowMs = Date.now();
+  const fleet = await newFleet({
+    name: flags.name,
+    certificates: flags.tls && (await newCertificates(flags.tls, flags.name, nowMs)),
+    broker: { path: flags.brokerPath ?? folder.pathOf('broker'), resolverDir: flags.resolverDir },
+    nowMs,
+  });
+  folder.writeAll(filesOf(fleet));
+  say(`${folder.pathOf(FILES.brokerConfig)}: include it in the configuration of nats-server`);
+  say(`${folder.pathOf('collector')}: credentials, message key and roster of the collector`);
+}
+
+interface AddFlags {
+  readonly expires?: number;
+  readonly out?: string;
+  readonly ifMissing: boolean;
+  readonly force: boolean;
+}
+
+async function addProbe(identity: Identity, flags: Shared & AddFlags): Promise<void> {
+  const folder = new Folder(flags.dir, flags.owner);
+  const out = flags.out === undefined ? undefined : `probes/${flags.out}`;
+  if (out !== undefined && folder.has(out)) {
+    if (flags.ifMissing) return;
+    if (!flags.force) throw new FleetError(`${folder.pathOf(out)} is there already; --force replaces it`);
+  }
+  const nowMs = Date.now();
+  let text = '';
+  await change(flags, async (fleet) => {
+    const enrolled = await enrol(fleet, {
+      identity,
+      nowMs,
+      expiresAtMs: flags.expires === undefined ? undefined : nowMs + flags.expires,
+      // With a file that is not there, what was enrolled before is lost: it is made anew.
+      replace: flags.force || (flags.ifMissing && out !== undefined),
+    });
+    text = enrolled.text;
+    return enrolled.fleet;
+  });
+  if (out === undefined) process.stdout.write(`${text}\n`);
+  else folder.write(out, `${text}\n`);
+}
+
+function list(fleet: Fleet): void {
+  const at = (ms: number | undefined): string => (ms === undefined ? '-' : new Date(ms).toISOString());
+  const rows = fleet.probes.map((probe) => {
+    const { site, probe: name, addedAtMs, expiresAtMs, revokedAtMs, user } = probe;
+    const state =
+      revokedAtMs !== undefined
+        ? 'revoked'
+        : expiresAtMs !== undefined && expiresAtMs <= Date.now()
+          ? 'expired'
+          : 'good';
+    return [`${site}/${name}`, state, at(addedAtMs), at(expiresAtMs), at(revokedAtMs), user];
+  });
+  const table = [['PROBE', 'STATE', 'ADDED', 'EXPIRES', 'REVOKED', 'USER'], ...rows];
+  const widths = table[0]!.map((_head, column) => Math.max(...table.map((row) => row[column]!.length)));
+  for (const row of table) {
+    process.stdout.write(
+      `${row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join('  ')
+        .trimEnd()}\n`,
+    );
+  }
+}
+
+async function main(): Promise<number> {
+  try {
+    await program().parseAsync();
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode;
+    const isExpected = error instanceof WanscopeError || error instanceof InvalidConfiguration || isSystemError(error);
+    if (!isExpected) throw error;
+    say(`wan-admin: ${(error as Error).message}`);
+    return 1;
+  }
+}
+
+/** A file that cannot be written, a broker that is not there. */
+function isSystemError(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string';
+}
+
+main().then(
+  (exitCode) => {
+    process.exitCode = exitCode;
+  },
+  (error: unknown) => {
+    say(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    process.exitCode = 1;
+  },
+);

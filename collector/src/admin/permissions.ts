@@ -1,0 +1,63 @@
+/**
+ * What each kind of broker user may do, and nothing else. The probes' permissions are a template of their signing key: the
+ * broker fills in site and probe from the tags of the user, so whoever holds that key can make probes and nothing more.
+ */
+import type { UserPermissionsLimits } from '@nats-io/jwt';
+import {
+  COLLECTOR_INBOX_PREFIX,
+  inboxPrefixOf,
+  MAX_MESSAGE_BYTES,
+  REPORT_STREAM,
+  STATE_STREAM,
+  subjectOf,
+  subjectsOf,
+} from '@wanscope/shared';
+
+/** The collector's answers travel on subjects that the broker lets a probe use once each, for this long. */
+const ANSWER_TTL_NS = 60e9;
+/** A message and its headers. */
+const MAX_PAYLOAD_BYTES = MAX_MESSAGE_BYTES + 8 * 1_024;
+const PROBE_SUBSCRIPTIONS = 16;
+
+const probe = { site: '{{tag(site)}}', probe: '{{tag(probe)}}' };
+const plans = subjectOf('plan', probe);
+
+/** Not leaf nodes, not MQTT: a probe is a client. */
+const connections: UserPermissionsLimits['allowed_connection_types'] = ['STANDARD', 'WEBSOCKET'];
+
+export const PROBE_PERMISSIONS: Partial<UserPermissionsLimits> = {
+  pub: {
+    allow: [
+      subjectOf('report', probe),
+      subjectOf('hello', probe),
+      // The last plan of its own that the state stream holds.
+      `$JS.API.DIRECT.GET.${STATE_STREAM}.${plans}`,
+    ],
+  },
+  sub: { allow: [plans, subjectOf('commit', probe), subjectOf('ask', probe), `${inboxPrefixOf(probe)}.>`] },
+  resp: { max: 1, ttl: ANSWER_TTL_NS },
+  subs: PROBE_SUBSCRIPTIONS,
+  payload: MAX_PAYLOAD_BYTES,
+  allowed_connection_types: connections,
+};
+
+const streams = [REPORT_STREAM, STATE_STREAM];
+
+export const COLLECTOR_PERMISSIONS: Partial<UserPermissionsLimits> = {
+  pub: {
+    allow: [
+      subjectsOf('plan'),
+      subjectsOf('commit'),
+      subjectsOf('ask'),
+      '$JS.API.INFO',
+      ...streams.flatMap((stream) => [
+        ...['CREATE', 'UPDATE', 'INFO'].map((what) => `$JS.API.STREAM.${what}.${stream}`),
+        ...['CREATE', 'INFO', 'DELETE', 'MSG.NEXT'].map((what) => `$JS.API.CONSUMER.${what}.${stream}.>`),
+        // An ordered consumer without a name of its own.
+        `$JS.API.CONSUMER.CREATE.${stream}`,
+      ]),
+    ],
+  },
+  sub: { allow: [`${COLLECTOR_INBOX_PREFIX}.>`] },
+  allowed_connection_types: connections,
+};
