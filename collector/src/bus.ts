@@ -44,6 +44,8 @@ export interface BusMessage {
   readonly data: Uint8Array;
   readonly streamSeq: number;
   readonly storedAtMs: number;
+  /** Messages of its stream that were not handed over yet when the broker sent it. */
+  readonly unread: number;
 }
 
 /** What tells one incarnation of a stream from the next. */
@@ -97,8 +99,11 @@ const DAY_MS = 86_400_000;
 const DUPLICATE_WINDOW_MS = 120_000;
 const MAX_RETRY_MS = 2_000;
 const CHECK_EVERY_MS = 2_000;
-/** Messages fetched ahead of the callback. */
-const FETCH_MESSAGES = 500;
+/**
+ * Messages that the broker may send ahead of what was handled: of 256 KiB at most, so that they fit in what it holds for a client
+ * (64 MiB) and none is cut off for being slow. The rest stays in the stream.
+ */
+const FETCH_MESSAGES = 200;
 const REQUEST_TIMEOUT_MS = 5_000;
 
 export class NatsBus implements Bus {
@@ -363,6 +368,7 @@ function toBusMessage(message: JsMsg): BusMessage {
     data: message.data,
     streamSeq: message.seq,
     storedAtMs: Math.floor(message.info.timestampNanos / 1e6),
+    unread: message.info.pending,
   };
 }
 

@@ -96,6 +96,8 @@ export class Collector {
   #connected = false;
   #disconnections = 0;
   #missedMessages = 0;
+  /** Messages of the report stream behind the latest that was read. */
+  #unread = 0;
   #plannedRevision = -1;
   #reachable: ReadonlyMap<string, boolean> = new Map();
   #maintenance: ReadonlyMap<string, boolean> = new Map();
@@ -222,6 +224,7 @@ export class Collector {
       connected: this.#connected,
       disconnections: this.#disconnections,
       missedMessages: this.#missedMessages,
+      unreadMessages: this.#unread,
       configReloadSuccessful: this.#reload.successful,
       configReloadedAtMs: this.#reload.atMs,
       snapshot: this.#keeper.health,
@@ -348,6 +351,7 @@ export class Collector {
   }
 
   #onReport(message: BusMessage): void {
+    this.#unread = message.unread;
     const position = this.#position;
     if (position !== undefined && message.streamSeq > position.seq) {
       this.#position = { ...position, seq: message.streamSeq };

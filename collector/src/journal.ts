@@ -89,6 +89,11 @@ export class Journal implements IngestJournal {
     return this.#waiting.length > 0;
   }
 
+  /** Octets that wait for `flush`. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
   message({ identity, streamSeq, storedAtMs, data }: ReportMessage, takenAtMs: number, isLate: boolean): void {
     const site = Buffer.from(identity.site, 'latin1');
     const probe = Buffer.from(identity.probe, 'latin1');

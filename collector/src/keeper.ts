@@ -25,6 +25,8 @@ const SNAPSHOT_AGAIN_MS = 10_000;
 export const COMMIT_EVERY_MS = 10_000;
 /** When asked for, and never more often. */
 const COMMIT_SOON_MS = 1_000;
+/** Not all that may wait waits for ten seconds. */
+const MUCH_WAITING_BYTES = 8 * 1024 * 1024;
 
 export interface KeeperOptions {
   /** Undefined: counters live in memory only, and are committed as they are. */
@@ -122,6 +124,7 @@ export class Keeper implements IngestJournal {
 
   message(message: ReportMessage, takenAtMs: number, isLate: boolean): void {
     this.#journal?.message(message, takenAtMs, isLate);
+    if ((this.#journal?.waitingBytes ?? 0) > MUCH_WAITING_BYTES) this.#asked = true;
   }
 
   refusal(refusal: Refusal): void {

@@ -23,6 +23,8 @@ export interface CollectorHealth {
   readonly connected: boolean;
   readonly disconnections: number;
   readonly missedMessages: number;
+  /** In the report stream behind the latest that was read. */
+  readonly unreadMessages: number;
   readonly configReloadSuccessful: boolean;
   readonly configReloadedAtMs: number;
   readonly snapshot: KeeperHealth;
@@ -662,6 +664,12 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
     now('routes', '1', 'Paths whose route is held.', () => state.routes.size),
     count('routes_refused_total', 'Reported routes that found no room.', () => state.routes.refused),
     now('ingest_lag_seconds', 'seconds', 'From broker to state, for the latest report.', () => counters.lagSeconds),
+    now(
+      'unread_messages',
+      '1',
+      'Messages of the report stream behind the latest that was read.',
+      () => view.health().unreadMessages,
+    ),
     now('bus_connected', '1', '1 while the broker is connected.', () => Number(view.health().connected)),
     count('disconnections_total', 'Times the broker was lost.', () => view.health().disconnections),
     now('config_last_reload_successful', '1', '1 when the latest configuration was taken.', () =>

@@ -102,5 +102,5 @@ export class MemoryBus implements Bus {
 
 function messageOf({ subject, data, seq, storedAtMs }: Stored): BusMessage {
   const parsed = parseSubject(subject);
-  return { subject, kind: parsed?.kind, identity: parsed?.identity, data, streamSeq: seq, storedAtMs };
+  return { subject, kind: parsed?.kind, identity: parsed?.identity, data, streamSeq: seq, storedAtMs, unread: 0 };
 }
