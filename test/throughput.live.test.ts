@@ -1,6 +1,5 @@
 /** Throughput on demand over an emulated line of 10 Mbit/s: what the operator asks the collector for, and what comes of it. */
 import { rmSync } from 'node:fs';
-import { request } from 'node:http';
 import { Lab, makeRunDirectory, Mesh, namespacesUnavailable, starTopology } from '@wanscope/lab';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -57,34 +56,13 @@ describe.skipIf(unavailable !== undefined)(`throughput over a line of 10 Mbit/s$
     rmSync(directory, { recursive: true, force: true });
   });
 
-  function ask(
+  async function ask(
     body: object,
     key: string | undefined = KEY,
   ): Promise<{ status: number; body: Record<string, unknown> }> {
-    return new Promise((resolve, reject) => {
-      const sent = request(
-        {
-          socketPath: mesh.collectorSocket,
-          method: 'POST',
-          path: '/api/v1/throughput',
-          headers: { 'content-type': 'application/json', ...(key === '' ? {} : { authorization: `Bearer ${key}` }) },
-          timeout: 40_000,
-        },
-        (response) => {
-          const chunks: Buffer[] = [];
-          response.on('data', (chunk: Buffer) => chunks.push(chunk));
-          response.on('end', () =>
-            resolve({
-              status: response.statusCode ?? 0,
-              body: JSON.parse(Buffer.concat(chunks).toString()) as Record<string, unknown>,
-            }),
-          );
-        },
-      );
-      sent.on('timeout', () => sent.destroy(new Error('no answer in 40 s')));
-      sent.on('error', reject);
-      sent.end(JSON.stringify(body));
-    });
+    const headers: Record<string, string> = key === '' ? {} : { authorization: `Bearer ${key}` };
+    const answer = await mesh.ask('/api/v1/throughput', { method: 'POST', body, headers, patienceMs: 40_000 });
+    return { ...answer, body: JSON.parse(answer.body) as Record<string, unknown> };
   }
 
   async function measured(body: object): Promise<Result> {

@@ -2,7 +2,7 @@
  * The collector put together: bus -> ingest -> state -> exposition and API, and registry -> planner -> bus. Everything
  * it depends on comes in from outside; everything it owns is here.
  */
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import {
   decodeHello,
@@ -16,6 +16,7 @@ import {
   type Identity,
 } from '@wanscope/shared';
 import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config';
+import { AuditLog } from './audit.ts';
 import type { Bus, BusHandlers, BusMessage, StreamFacts } from './bus.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
 import type { CollectorHealth } from './exposition/fleet-families.ts';
@@ -26,6 +27,7 @@ import type { Logger } from './log.ts';
 import { isInMaintenance } from './maintenance.ts';
 import { PlanBook } from './plan-book.ts';
 import { planFleet, PolicyIndex } from './planner.ts';
+import { formatScope, PauseBook, type Pause, type PauseScope } from './pauses.ts';
 import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
 import { Registry, type RegistrySettings, type Transition } from './registry.ts';
 import { GAUGE } from './series-table.ts';
@@ -51,6 +53,8 @@ const MAINTENANCE_EVERY_MS = 10_000;
 const FORGET_INTAKE_AFTER_MS = 25 * 3_600_000;
 const NOT_MEASURED_AFTER_SENDS = 3;
 const REMOTE_WRITE_DIRECTORY = 'remote-write';
+/** Who acts, in the audit, where nobody asked for it. */
+const OWN_NAME = 'collector';
 
 export interface CollectorOptions {
   readonly config: OperatorConfig;
@@ -80,6 +84,8 @@ export class Collector {
   readonly ingest: Ingest;
   readonly plans = new PlanBook();
   readonly throughput: ThroughputDesk;
+  readonly pauses: PauseBook;
+  readonly audit: AuditLog;
   readonly exposition: Exposition;
   readonly remoteWrite: RemoteWrite;
   readonly gate: Gate;
@@ -106,6 +112,8 @@ export class Collector {
   #commitsSent = 0;
   readonly #uplinksTold = new Map<string, string>();
   #publishing = false;
+  /** On whose account plans are made anew. */
+  #planWanted: string | undefined;
   #cancelTick: (() => void) | undefined;
   #cancelPlan: (() => void) | undefined;
   #stopped = false;
@@ -119,6 +127,9 @@ export class Collector {
     this.#bus = new SealingBus(options.bus, this.gate, () => clock.wallMs());
     this.#startedAtMs = clock.wallMs();
     this.#reload = { successful: true, atMs: this.#startedAtMs, problems: [] };
+    const { stateDir } = options;
+    this.pauses = new PauseBook(stateDir === undefined ? undefined : join(stateDir, 'pauses.json'));
+    this.audit = openAudit(stateDir, clock, this.#logger);
     const policies = new PolicyIndex(options.config);
     this.state = new MeasurementState((src, dst, test) => policies.of(src, dst, test));
     this.registry = new Registry(clock, registrySettings(options.config));
@@ -172,6 +183,8 @@ export class Collector {
       wallMs: () => clock.wallMs(),
       reachable: () => this.#reachable,
       maintenance: () => this.#maintenance,
+      pauses: this.pauses,
+      audit: this.audit,
       health: () => this.health(),
       remoteWrite: () => this.remoteWrite.status,
     });
@@ -252,6 +265,11 @@ export class Collector {
     });
     await this.#restore();
     this.remoteWrite.start();
+    this.audit.add(OWN_NAME, 'start', 'collector', undefined, {
+      version: this.#options.version ?? 'unknown',
+      configuration: digestOf(this.#config),
+      paused: this.pauses.all.map(({ scope }) => formatScope(scope)),
+    });
     this.#refreshMaintenance();
     this.#bus.start(this.#handlers());
     this.#scheduleTick();
@@ -267,6 +285,7 @@ export class Collector {
     await this.#keeper.stop();
     await this.remoteWrite.stop();
     await this.#quarantine?.written();
+    this.audit.close();
   }
 
   /** Resolves when what is being written to disk now is written, or has failed. */
@@ -276,6 +295,7 @@ export class Collector {
 
   /** Takes a new configuration; plans and verdicts follow. */
   reload(config: OperatorConfig): void {
+    this.audit.add('configuration file', 'configuration', 'taken', digestOf(this.#config), digestOf(config));
     this.#config = config;
     this.registry.configure(registrySettings(config));
     const policies = new PolicyIndex(config);
@@ -283,8 +303,24 @@ export class Collector {
     this.#reload = { successful: true, atMs: this.#options.clock.wallMs(), problems: [] };
     this.#maintenanceAtMs = Number.NEGATIVE_INFINITY;
     this.#refreshMaintenance();
-    this.#planSoon();
     void this.remoteWrite.reconfigured();
+    this.#planAnew('configuration file');
+  }
+
+  /** Stops sending in this scope, from and to it, until `resume` or its time is over. @returns false when too much is paused. */
+  pause(pause: Pause): boolean {
+    const before = this.pauses.of(pause.scope);
+    if (!this.pauses.pause(pause)) return false;
+    this.audit.add(pause.who, 'pause', formatScope(pause.scope), before && shownPause(before), shownPause(pause));
+    this.#planAnew(pause.who);
+    return true;
+  }
+
+  /** @returns false when it was not paused. */
+  resume(scope: PauseScope, who: string): boolean {
+    const pause = this.pauses.resume(scope);
+    if (pause !== undefined) this.#resumed(pause, who);
+    return pause !== undefined;
   }
 
   /** The keys are others: what probes were told is said again, with the seal of now. */
@@ -420,6 +456,7 @@ export class Collector {
     const nowMs = this.#options.clock.wallMs();
     this.#refreshMaintenance();
     if (this.isReady) {
+      for (const pause of this.pauses.expire(nowMs)) this.#resumed(pause, OWN_NAME);
       for (const transition of this.registry.tick()) this.#follow(transition, nowMs);
       this.ingest.sweep(nowMs);
       this.#markUnmeasured(nowMs);
@@ -509,9 +546,25 @@ export class Collector {
     if (monoMs - this.#maintenanceAtMs < MAINTENANCE_EVERY_MS) return;
     this.#maintenanceAtMs = monoMs;
     const nowMs = this.#options.clock.wallMs();
+    const before = this.#maintenance;
     this.#maintenance = new Map(
       [...this.#config.sites.values()].map((site) => [site.name, isInMaintenance(site, nowMs)]),
     );
+    for (const [site, isIn] of this.#maintenance) {
+      const was = before.get(site) ?? false;
+      if (was !== isIn) this.audit.add(OWN_NAME, 'maintenance', site, was, isIn);
+    }
+  }
+
+  #resumed(pause: Pause, who: string): void {
+    this.audit.add(who, 'resume', formatScope(pause.scope), shownPause(pause), undefined);
+    this.#planAnew(who);
+  }
+
+  /** Somebody changed what plans are made of. */
+  #planAnew(who: string): void {
+    this.#planWanted = who;
+    this.#planSoon();
   }
 
   #planSoon(): void {
@@ -525,10 +578,14 @@ export class Collector {
   /** Plans anew when the fleet or the configuration changed, and publishes what is due. */
   #plan(): void {
     const { clock } = this.#options;
-    if (this.registry.revision !== this.#plannedRevision || this.plans.isOutdated) {
+    const who = this.#planWanted;
+    if (this.registry.revision !== this.#plannedRevision || this.plans.isOutdated || who !== undefined) {
       this.#plannedRevision = this.registry.revision;
-      const plans = planFleet(this.#config, this.registry.plannable());
+      this.#planWanted = undefined;
+      const plans = planFleet(this.#config, this.registry.plannable(), this.pauses);
+      const before = this.plans.summary();
       this.plans.update(plans, clock.wallMs(), this.#config.planExpiryMs);
+      if (who !== undefined) this.audit.add(who, 'plan', 'fleet', before, this.plans.summary());
       this.#tellUplinks();
     }
     if (this.#connected && !this.#publishing) {
@@ -642,6 +699,35 @@ export class Collector {
   #monoMs(): number {
     return this.#options.clock.monoNs() / NS_PER_MS;
   }
+}
+
+/** A state directory that cannot be used is no reason not to collect. */
+function openAudit(stateDir: string | undefined, clock: Clock, logger: Logger): AuditLog {
+  const wallMs = (): number => clock.wallMs();
+  try {
+    return new AuditLog(stateDir === undefined ? undefined : join(stateDir, 'audit.jsonl'), wallMs, logger);
+  } catch (error) {
+    logger.error({ error: String(error) }, 'the audit is kept in memory and in the log only');
+    return new AuditLog(undefined, wallMs, logger);
+  }
+}
+
+/** Tells one configuration from another. Secrets are part of it and do not show. */
+function digestOf(config: OperatorConfig): string {
+  const plain = (_key: string, value: unknown): unknown =>
+    value instanceof Map ? [...(value as Map<unknown, unknown>)] : value;
+  return `sha256:${createHash('sha256').update(JSON.stringify(config, plain)).digest('hex')}`;
+}
+
+export function shownPause({ scope, sinceMs, untilMs, who, reason }: Pause): object {
+  const iso = (ms: number): string => new Date(ms).toISOString();
+  return {
+    scope: formatScope(scope),
+    since: iso(sinceMs),
+    until: untilMs === undefined ? null : iso(untilMs),
+    who,
+    reason,
+  };
 }
 
 function registrySettings(config: OperatorConfig): RegistrySettings {

@@ -68,7 +68,12 @@ const MAX_CONNECTIONS = 1_024;
 /** One application for any number of listeners that serve and ask for the same. */
 export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
   const { collector, telemetryPath, guard, serves } = options;
-  const app = fastify({ logger: false, routerOptions: { ignoreTrailingSlash: true } });
+  const app = fastify({
+    logger: false,
+    routerOptions: { ignoreTrailingSlash: true },
+    // What is not asked for is refused, not dropped.
+    ajv: { customOptions: { removeAdditional: false } },
+  });
   app.addHook('onSend', async (_request, reply) => {
     reply.headers(SECURITY_HEADERS);
     if (guard.isEncrypted) reply.header('strict-transport-security', HSTS);

@@ -46,6 +46,16 @@ export class PlanBook {
     return this.#outdated;
   }
 
+  /** How much is planned. */
+  summary(): { readonly probes: number; readonly paused: number; readonly sessions: number } {
+    const plans = [...this.current()].map(([, { plan }]) => plan);
+    return {
+      probes: plans.length,
+      paused: plans.filter(({ paused }) => paused).length,
+      sessions: plans.reduce((sum, { sessions }) => sum + sessions.length, 0),
+    };
+  }
+
   /** Takes the plans the fleet should have now. */
   update(plans: ReadonlyMap<string, ProbePlan>, nowMs: number, expiryMs: number): void {
     this.#outdated = false;

@@ -15,6 +15,7 @@ import {
 import type { OperatorConfig } from '@wanscope/shared/config';
 import { describe, expect, test } from 'vitest';
 import { withoutSecrets } from './api/api.ts';
+import type { PausedPlaces } from './pauses.ts';
 import { planFleet, PolicyIndex } from './planner.ts';
 import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
 
@@ -478,5 +479,47 @@ objectives:
     expect(policies.of('b', 'hq', 'icmp').objective.rttNs).toBe(40e6);
     expect(policies.of('a', 'hq', 'icmp').objective.rttNs).toBe(20e6);
     expect(policies.of('a', 'hq', 'udp').objective.rttNs).toBeUndefined();
+  });
+});
+
+describe('what is paused', () => {
+  const fleet = [
+    helloOf('hq/p', { endpoints: [endpointOf({ uplink: 'isp-a' }), endpointOf({ uplink: 'isp-b' })] }),
+    helloOf('a/p'),
+    helloOf('b/p'),
+  ];
+  const planned = (covers: PausedPlaces['covers']): Plan[] =>
+    [...planFleet(full(), fleet, { covers })].map(([, { body }]) => ({
+      ...body,
+      version: 1,
+      issuedAtMs: 0,
+      expiresAtMs: 1,
+    }));
+  const pairs = (plans: readonly Plan[]): string[] =>
+    [
+      ...new Set(
+        plans
+          .flatMap(sessionsOf)
+          .map(
+            ({ path: { srcSite, srcUplink, dstSite, dstUplink } }) => `${srcSite}${srcUplink} ${dstSite}${dstUplink}`,
+          ),
+      ),
+    ].sort();
+
+  test('is the whole fleet: nobody sends', () => {
+    const plans = planned(() => true);
+    expect([pairs(plans), plans.map(({ paused }) => paused)]).toEqual([[], [true, true, true]]);
+  });
+
+  test('is a site: nobody sends from there or to there, and the others go on', () => {
+    const plans = planned((site) => site === 'hq');
+    expect(pairs(plans)).toEqual(['a b', 'b a']);
+    expect(plans.map(({ site, paused }) => `${site} ${paused}`).sort()).toEqual(['a false', 'b false', 'hq true']);
+  });
+
+  test('is an uplink: nothing is sent from it or to it', () => {
+    const plans = planned((site, uplink) => site === 'hq' && uplink === 'isp-b');
+    expect(pairs(plans)).toEqual(['a b', 'a hqisp-a', 'b a', 'b hqisp-a', 'hqisp-a a', 'hqisp-a b']);
+    expect(plans.every(({ paused }) => !paused)).toBe(true);
   });
 });

@@ -22,6 +22,7 @@ import {
   type Segment,
 } from '@wanscope/shared';
 import type { ExpectationConfig, MeshConfig, OperatorConfig, TargetConfig, TestConfig } from '@wanscope/shared/config';
+import { NOTHING_PAUSED, type PausedPlaces } from './pauses.ts';
 import type { PairPolicy } from './state.ts';
 import { floorIntervalNs } from './uplink-budget.ts';
 import { UplinkBook, type End, type UplinkPlan } from './uplink-book.ts';
@@ -58,7 +59,11 @@ const SLOWED_TEST_BYTES = 220;
 type PlanSession = Plan['sessions'][number];
 
 /** Plans for the whole fleet, by identity in ascending order. */
-export function planFleet(config: OperatorConfig, fleet: readonly FullHello[]): Map<string, ProbePlan> {
+export function planFleet(
+  config: OperatorConfig,
+  fleet: readonly FullHello[],
+  paused: PausedPlaces = NOTHING_PAUSED,
+): Map<string, ProbePlan> {
   const probes = [...fleet].sort(byIdentity);
   const policies = new PolicyIndex(config);
   const meshes = config.meshes.map((mesh) => new MeshTargets(mesh, probes));
@@ -66,7 +71,7 @@ export function planFleet(config: OperatorConfig, fleet: readonly FullHello[]): 
     probes.map((probe) => [probe, endpointsOf(probe).map((one) => prepare(destinationOf(probe, one)))]),
   );
   const uplinks = new UplinkBook(config, probes);
-  const builders = probes.map((probe) => planProbe(config, probe, probes, meshes, policies, prepared, uplinks));
+  const builders = probes.map((probe) => planProbe(config, probe, probes, meshes, policies, prepared, uplinks, paused));
   if (!uplinks.isEmpty) {
     for (const builder of builders) builder.want();
     uplinks.settle();
@@ -106,8 +111,9 @@ function planProbe(
   policies: PolicyIndex,
   prepared: ReadonlyMap<FullHello, readonly Prepared[]>,
   uplinks: UplinkBook,
+  paused: PausedPlaces,
 ): PlanBuilder {
-  const builder = new PlanBuilder(config, probe, uplinks);
+  const builder = new PlanBuilder(config, probe, uplinks, paused);
   config.meshes.forEach((mesh, at) => {
     const tests = testsOf(config, mesh.tests);
     for (const index of meshes[at]!.destinationsOf(probe)) {
@@ -196,6 +202,7 @@ class PlanBuilder {
   readonly #testIndex = new Map<string, number>();
   readonly #sources: readonly PlanSource[];
   readonly #uplinks: UplinkBook;
+  readonly #paused: PausedPlaces;
   readonly #destinations: PlanDestination[] = [];
   readonly #destinationIndex = new Map<PlanDestination, number>();
   readonly #targets = new Map<string, Prepared>();
@@ -205,10 +212,11 @@ class PlanBuilder {
   #planBytes = 1_024;
   #omitted = 0;
 
-  constructor(config: OperatorConfig, probe: FullHello, uplinks: UplinkBook) {
+  constructor(config: OperatorConfig, probe: FullHello, uplinks: UplinkBook, paused: PausedPlaces) {
     this.#config = config;
     this.#probe = probe;
     this.#uplinks = uplinks;
+    this.#paused = paused;
     this.#sources = endpointsOf(probe).map(sourceOf);
     if (!uplinks.isEmpty) this.#planBytes += MAX_TESTS * SLOWED_TEST_BYTES;
   }
@@ -273,7 +281,7 @@ class PlanBuilder {
         probe: this.#probe.probe,
         intervalMs: this.#config.intervalMs,
         drainBytesPerSecond: this.#config.drainBytesPerSecond,
-        paused: false,
+        paused: this.#paused.covers(this.#probe.site),
         tests,
         sources: this.#sources.map((source) => {
           const slowedBy = this.#uplinks.slowedBy(this.#end(source));
@@ -288,8 +296,10 @@ class PlanBuilder {
   }
 
   #addSessions(network: string, prepared: Prepared, test: TestConfig, has: (family: Family) => boolean): void {
+    const { site, uplink } = prepared.destination;
+    if (this.#paused.covers(site, uplink)) return;
     this.#sources.forEach((source, sourceIndex) => {
-      if (source.network !== network) return;
+      if (source.network !== network || this.#paused.covers(this.#probe.site, source.uplink)) return;
       for (const family of FAMILIES) {
         if (!test.families.includes(family) || source[family] === undefined || !has(family)) continue;
         if (test.protocol === 'icmp' && !this.#probe.icmp.includes(family)) continue;

@@ -28,6 +28,11 @@ const BUSY_RETRY_MS = 500;
 /** Results that are kept: the last of each pair, protocol and family. */
 const MAX_RESULTS = 256;
 
+/** Somebody whom a listener knows, and who may ask for runs. */
+export interface Operator {
+  readonly user: string;
+}
+
 /** What an operator asks for; what is absent is the most that is allowed, or any that fits. */
 export interface ThroughputRequest {
   readonly from: string;
@@ -122,9 +127,9 @@ export class ThroughputDesk {
     return this.#runs;
   }
 
-  /** @param key what the request carried. Never rejects. */
-  async run(request: ThroughputRequest, key: string | undefined): Promise<ThroughputOutcome> {
-    const outcome = await this.#run(request, key);
+  /** @param by the key that the request carried, or an operator, who needs none. Never rejects. */
+  async run(request: ThroughputRequest, by: string | undefined | Operator): Promise<ThroughputOutcome> {
+    const outcome = await this.#run(request, by);
     const kind = outcome.ok ? 'done' : outcome.cause;
     this.#runs.set(kind, (this.#runs.get(kind) ?? 0) + 1);
     const { from, to, protocol } = request;
@@ -135,10 +140,13 @@ export class ThroughputDesk {
     return outcome;
   }
 
-  async #run(request: ThroughputRequest, key: string | undefined): Promise<ThroughputOutcome> {
+  async #run(request: ThroughputRequest, by: string | undefined | Operator): Promise<ThroughputOutcome> {
     const config = this.#options.config();
     if (config === undefined) return fail('not_configured', 'the configuration has no throughput section');
-    if (key === undefined || !isSameSecret(key, config.key)) return fail('unauthorized', 'the key is missing or wrong');
+    const isOperator = typeof by === 'object';
+    if (!isOperator && (by === undefined || !isSameSecret(by, config.key))) {
+      return fail('unauthorized', 'the key is missing or wrong');
+    }
     const [from, to] = [identityOf(request.from), identityOf(request.to)];
     if (from === undefined || to === undefined) return fail('unknown_probe', 'from and to are written site/probe');
     if (request.from === request.to) return fail('not_possible', 'from and to are one probe');

@@ -258,8 +258,11 @@ describe('a guarded listener', () => {
 
     beforeAll(async () => {
       [web, metrics] = [await freePort(), await freePort()];
-      writeFileSync(at('wan.yaml'), 'sites: { hq: {} }\ntests: { icmp: { protocol: icmp } }\n');
-      writeFileSync(at('page.yaml'), `${tls()}basic_auth_users: { alice: '${hash}' }`);
+      writeFileSync(
+        at('wan.yaml'),
+        'sites: { hq: {} }\ntests: { icmp: { protocol: icmp } }\naccess: { olga: operator }\n',
+      );
+      writeFileSync(at('page.yaml'), `${tls()}basic_auth_users: { alice: '${hash}', olga: '${hash}' }`);
       writeFileSync(at('metrics.yaml'), `basic_auth_users: { prometheus: '${hash}' }`);
       flags = [
         ...['--config', at('wan.yaml'), '--state.dir', at('state'), '--nats.url', 'nats://127.0.0.1:1'],
@@ -274,16 +277,21 @@ describe('a guarded listener', () => {
       await service.stop('SIGTERM');
     });
 
-    const page = (path: string, user?: string): Promise<Answer> =>
+    const page = (
+      path: string,
+      user?: string,
+      { method = 'GET', body }: { method?: string; body?: string } = {},
+    ): Promise<Answer> =>
       new Promise((resolve, reject) => {
-        const headers = user === undefined ? {} : { authorization: basic(user) };
+        const type = body === undefined ? {} : { 'content-type': 'application/json' };
+        const headers = { ...type, ...(user === undefined ? {} : { authorization: basic(user) }) };
         const ca = readFileSync(at('ca.pem'));
-        request({ host: '127.0.0.1', port: web, path, ca, agent: false, headers }, (response) => {
+        request({ host: '127.0.0.1', port: web, path, method, ca, agent: false, headers }, (response) => {
           response.resume();
           resolve({ status: response.statusCode, headers: response.headers });
         })
           .on('error', reject)
-          .end();
+          .end(body);
       });
     const metric = (path: string, user?: string): Promise<Answer> =>
       new Promise((resolve, reject) => {
@@ -313,6 +321,31 @@ describe('a guarded listener', () => {
       expect((await metric('/metrics')).status).toBe(401);
       expect((await metric('/api/v1/status', 'prometheus:correct horse')).status).toBe(404);
       expect((await metric('/', 'prometheus:correct horse')).status).toBe(404);
+    });
+
+    it('lets a viewer look and an operator pause, and says who did', async () => {
+      const pause = (user: string): Promise<Answer> =>
+        page('/api/v1/pauses', user, { method: 'POST', body: '{"scope":"site/hq"}' });
+      expect((await pause('alice:correct horse')).status).toBe(403);
+      expect((await pause('olga:correct horse')).status).toBe(200);
+      expect((await page('/api/v1/pauses', 'alice:correct horse')).status).toBe(200);
+      // The audit is for admins.
+      expect((await page('/api/v1/audit', 'olga:correct horse')).status).toBe(403);
+      expect((await page('/api/v1/pauses/site/hq', 'alice:correct horse', { method: 'DELETE' })).status).toBe(403);
+      expect((await page('/api/v1/pauses/site/hq', 'olga:correct horse', { method: 'DELETE' })).status).toBe(200);
+      const lines = readFileSync(join(at('state'), 'audit.jsonl'), 'utf8');
+      expect(lines).toContain('"who":"olga","action":"pause","what":"site/hq"');
+      expect(lines).not.toContain('"who":"alice"');
+    });
+
+    it.each([
+      ['nothing that can be paused', '{"scope":"all"}', 400],
+      ['a site that nobody knows', '{"scope":"site/nowhere"}', 404],
+      ['a time that is none', '{"scope":"fleet","for":"soon"}', 400],
+      ['more than is asked for', '{"scope":"fleet","force":true}', 400],
+      ['no JSON', 'scope=fleet', 400],
+    ])('refuses to pause %s', async (_name, body, status) => {
+      expect((await page('/api/v1/pauses', 'olga:correct horse', { method: 'POST', body })).status).toBe(status);
     });
 
     it('tells whether it is well without a password', async () => {

@@ -6,6 +6,7 @@
  * @typedef {{ src: string, dst: string, protocol: string, state: State, reason: string, since: string, paths: number,
  *   sent: number, lost: number, lossRatio: number | null, meanRttSeconds: number | null }} Cell
  * @typedef {{ nodes: string[], cells: Cell[], truncated: boolean }} Mesh
+ * @typedef {{ scope: string, since: string, until: string | null, who: string, reason: string }} Pause
  * @typedef {{ place: string, text: string, links: { site: string, segment: string, path: Path }[] }} Chain
  * @typedef {{ key: string, srcSite: string, src: string, dstSite: string, dst: string, test: string, class: string,
  *   family: string, state: State, reason: string, since: string,
@@ -134,8 +135,8 @@ function drawMesh(mesh) {
   byId('mesh').replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
 }
 
-/** @param {Mesh} mesh */
-function drawProblems(mesh) {
+/** @param {Mesh} mesh @param {Pause[]} pauses */
+function drawProblems(mesh, pauses) {
   const bad = mesh.cells
     .filter((cell) => cell.state === 'degraded' || cell.state === 'down')
     .sort((a, b) => GRAVITY.indexOf(b.state) - GRAVITY.indexOf(a.state) || a.since.localeCompare(b.since));
@@ -150,7 +151,20 @@ function drawProblems(mesh) {
   );
   const nothing = element('li', { class: 'quiet' }, 'Nothing: every path that has data is within its objectives.');
   const list = byId('problems');
-  list.replaceChildren(...(lines.length > 0 ? lines : [nothing]));
+  const paused = pauses.map(pauseLine);
+  list.replaceChildren(...paused, ...(lines.length > 0 ? lines : [nothing]));
+}
+
+/** @param {Pause} pause */
+function pauseLine({ scope, since, until, who, reason }) {
+  const end = until === null ? '' : `, until ${new Date(until).toLocaleTimeString()}`;
+  const why = reason === '' ? '' : `: ${reason}`;
+  return element(
+    'li',
+    { class: 'no_data' },
+    element('strong', {}, scope),
+    ` is paused by ${who}, ${sinceText(since)}${end}${why}`,
+  );
 }
 
 /** @param {number | undefined} seconds one-way delay more than it was */
@@ -311,12 +325,13 @@ function fillSelect(id, values, current, take) {
 
 async function refresh() {
   try {
-    /** @type {[Mesh, Mesh, { paths: number, ready: boolean }, { probes: { presence: string }[] }]} */
-    const [mesh, sites, status, fleet] = await Promise.all([
+    /** @type {[Mesh, Mesh, { paths: number, ready: boolean }, { probes: { presence: string }[] }, { pauses: Pause[] }]} */
+    const [mesh, sites, status, fleet, { pauses }] = await Promise.all([
       load(`mesh?by=${chosen.by}`),
       load('mesh?by=site'),
       load('status'),
       load('probes'),
+      load('pauses'),
     ]);
     const live = fleet.probes.filter((probe) => probe.presence === 'live').length;
     byId('summary').textContent =
@@ -330,7 +345,7 @@ async function refresh() {
       byId('paths-section').hidden = true;
     });
     fillSelect('protocol', [ALL, ...protocols], chosen.protocol, (value) => (chosen.protocol = value));
-    drawProblems(sites);
+    drawProblems(sites, pauses);
     drawMesh(mesh);
     if (chosen.pair !== undefined) {
       const { src, dst } = chosen.pair;

@@ -11,8 +11,23 @@ export interface HttpAnswer {
 
 /** @throws when nothing listens, or no answer comes in time. */
 export function getOverSocket(socketPath: string, path: string): Promise<HttpAnswer> {
+  return askOverSocket(socketPath, path);
+}
+
+export interface HttpQuestion {
+  readonly method?: string;
+  /** Sent as JSON. */
+  readonly body?: object;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly patienceMs?: number;
+}
+
+export function askOverSocket(socketPath: string, path: string, question: HttpQuestion = {}): Promise<HttpAnswer> {
+  const { method = 'GET', body, headers = {}, patienceMs = REQUEST_PATIENCE_MS } = question;
+  const type = body === undefined ? {} : { 'content-type': 'application/json' };
   return new Promise((resolve, reject) => {
-    const sent = request({ socketPath, path, timeout: REQUEST_PATIENCE_MS }, (response) => {
+    const options = { socketPath, path, method, headers: { ...type, ...headers }, timeout: patienceMs };
+    const sent = request(options, (response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('error', reject);
@@ -20,9 +35,9 @@ export function getOverSocket(socketPath: string, path: string): Promise<HttpAns
         resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') }),
       );
     });
-    sent.on('timeout', () => sent.destroy(new Error(`no answer to ${path} in ${REQUEST_PATIENCE_MS} ms`)));
+    sent.on('timeout', () => sent.destroy(new Error(`no answer to ${path} in ${patienceMs} ms`)));
     sent.on('error', reject);
-    sent.end();
+    sent.end(body === undefined ? undefined : JSON.stringify(body));
   });
 }
 

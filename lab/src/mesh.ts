@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { formatIdentity, type Identity } from '@wanscope/shared';
 import { parseSamples, type Sample } from './exposition-text.ts';
-import { getOverSocket, type HttpAnswer } from './http.ts';
+import { askOverSocket, type HttpAnswer, type HttpQuestion } from './http.ts';
 import type { BranchNetwork, LabNode } from './network.ts';
 import { Service } from './service.ts';
 
@@ -129,7 +129,11 @@ export class Mesh {
   }
 
   get(path: string): Promise<HttpAnswer> {
-    return getOverSocket(this.collectorSocket, path);
+    return this.ask(path);
+  }
+
+  ask(path: string, question?: HttpQuestion): Promise<HttpAnswer> {
+    return askOverSocket(this.collectorSocket, path, question);
   }
 
   /** Samples of these families; none while the collector is not ready. */

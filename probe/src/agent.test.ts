@@ -440,6 +440,27 @@ describe('the agent', () => {
     expect(bus.reports.at(-1)!.self.paused).toBe(1);
   });
 
+  it('sends nothing while it is paused on the spot, says so, and goes on afterwards', async () => {
+    await agent.stop(0);
+    const localPause = { isOn: true };
+    bus = new FakeBus();
+    spool = new Spool({ bootId: '00000000000000b1', clock, log });
+    make({ localPause });
+    bus.setConnected(true);
+    await advance(100);
+    give(plan(1, ['q']));
+    await advance(20_000);
+    expect(bus.reports.at(-1)!.self.paused).toBe(1);
+    expect(bus.reports.at(-1)!.records[0]?.sent ?? 0).toBe(0);
+    localPause.isOn = false;
+    await advance(30_000);
+    // Two a second, for ten seconds.
+    expect(bus.reports.at(-1)!.records[0]!.sent).toBe(20);
+    localPause.isOn = true;
+    await advance(30_000);
+    expect(bus.reports.at(-1)!.records[0]?.sent ?? 0).toBe(0);
+  });
+
   it('starts by the kept plan while it is cut off, and hands everything over afterwards, newest first', async () => {
     await agent.stop(0);
     bus = new FakeBus();

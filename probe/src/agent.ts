@@ -59,8 +59,8 @@ import { SendBudget, tcpStreamBytes, type UsageLedger } from './usage.ts';
 const DEFAULT_INTERVAL_MS = 10_000;
 /** Answers that come within their timeout may be handled this much after it. */
 const CLOSE_GRACE_MS = 100;
-/** How often the machine's addresses are looked at. Under the usual timeout, so that no probe is lost by then. */
-const ADDRESSES_EVERY_MS = 500;
+/** How often the machine's addresses and the local pause are looked at. Under the usual timeout, so that no probe is lost by then. */
+const WATCH_EVERY_MS = 500;
 const GOING_KEPT_NS = 20 * NS_PER_MS;
 /** Earlier starts' reports are read when measuring has begun. */
 const RECOVER_AFTER_MS = 1_000;
@@ -105,6 +105,8 @@ export interface AgentOptions {
   readonly domains?: Pick<Domains, 'isElsewhere' | 'refused'>;
   /** Absent: it takes part in no throughput run. */
   readonly throughput?: Pick<Throughput, 'handle'>;
+  /** Absent: only the plan pauses. */
+  readonly localPause?: { readonly isOn: boolean };
   /** An address that the probe uses is not what it was. */
   readonly onAddressChange?: () => void;
   readonly reflectorCounts: () => ReflectorCounts;
@@ -184,7 +186,7 @@ export class Agent {
   #contaminated = 0;
   readonly #addresses: AddressWatch | undefined;
   #addressChanges = 0;
-  #cancelAddresses: (() => void) | undefined;
+  #cancelWatch: (() => void) | undefined;
   readonly #going = new Map<string, { readonly isGoing: boolean; readonly askedNs: number }>();
   #endpoints: readonly HelloEndpoint[] = [];
   #gateways: Gateways = {};
@@ -250,7 +252,7 @@ export class Agent {
       void spool.recover().then(() => this.#tellSpool());
     });
     this.#armBoundary();
-    this.#watchAddresses();
+    this.#watch();
     bus.subscribe(subjectOf('plan', identity), (bytes) => this.#onPlan(bytes));
     bus.subscribe(subjectOf('ask', identity), (bytes, answer) => this.#onAsk(bytes, answer));
     bus.subscribe(subjectOf('commit', identity), (bytes) => this.#onCommit(bytes));
@@ -267,7 +269,7 @@ export class Agent {
     this.#cancelBoundary?.();
     this.#cancelClose?.();
     this.#cancelHello?.();
-    this.#cancelAddresses?.();
+    this.#cancelWatch?.();
     this.#cancelRecovery?.();
     this.#schedule.clear();
     this.#tracer?.stop();
@@ -382,8 +384,9 @@ export class Agent {
 
   async #runThroughput(order: ThroughputOrder, answer?: (bytes: Uint8Array) => void): Promise<void> {
     const off: ThroughputReply = { status: 'refused', cause: 'off', message: 'WAN_THROUGHPUT is off' };
-    const reply = await (this.#options.throughput?.handle(order) ?? off);
-    const { log } = this.#options;
+    const paused: ThroughputReply = { status: 'refused', cause: 'off', message: 'the probe is paused' };
+    const { log, throughput } = this.#options;
+    const reply = this.#isPaused ? paused : await (throughput?.handle(order) ?? off);
     if (reply.status === 'refused') log.warn({ cause: reply.cause, reason: reply.message }, 'no throughput run');
     answer?.(encodeThroughputReply(reply));
   }
@@ -547,11 +550,11 @@ export class Agent {
     return isGoing;
   }
 
-  #watchAddresses(): void {
-    if (this.#addresses === undefined) return;
-    this.#cancelAddresses = this.#options.clock.after(ADDRESSES_EVERY_MS, () => {
-      this.#lookAtAddresses(this.#addresses!);
-      this.#watchAddresses();
+  #watch(): void {
+    this.#cancelWatch = this.#options.clock.after(WATCH_EVERY_MS, () => {
+      if (this.#addresses !== undefined) this.#lookAtAddresses(this.#addresses);
+      if (this.#sending !== this.#maySend) this.#updateSending();
+      this.#watch();
     });
   }
 
@@ -589,9 +592,17 @@ export class Agent {
     return this.#plan !== undefined && this.#plan.expiresAtMs <= this.#options.clock.wallMs();
   }
 
-  /** Sends while the plan is valid and not paused. */
+  get #isPaused(): boolean {
+    return this.#plan?.paused === true || this.#options.localPause?.isOn === true;
+  }
+
+  /** While the plan is valid and nobody has paused it. */
+  get #maySend(): boolean {
+    return this.#plan !== undefined && !this.#isPaused && !this.#expired();
+  }
+
   #updateSending(): void {
-    const sending = this.#plan !== undefined && !this.#plan.paused && !this.#expired();
+    const sending = this.#maySend;
     if (sending === this.#sending && sending) return;
     this.#sending = sending;
     this.#tracer?.setSending(sending);
@@ -750,7 +761,7 @@ export class Agent {
       spoolInMemory: spool.inMemory ? 1 : 0,
       planInMemory: planStore.inMemory ? 1 : 0,
       icmpUnavailable: engine.icmpFamilies.length === 0 ? 1 : 0,
-      paused: this.#plan?.paused === true ? 1 : 0,
+      paused: this.#isPaused ? 1 : 0,
       contaminated: this.#contaminated,
       loopDelayMaxNs: Math.round(this.#loopDelay.maxNs),
       stampsKernelKernel: stamps.kernelKernel,

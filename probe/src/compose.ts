@@ -25,6 +25,7 @@ import { Agent } from './agent.ts';
 import { NatsBus, type Bus, type BusCredentials } from './bus.ts';
 import type { Settings } from './config.ts';
 import { defaultGateways } from './gateways.ts';
+import { LocalPause } from './local-pause.ts';
 import type { Log } from './log.ts';
 import { TargetResolver, type Lookup } from './net/destination.ts';
 import { Domains } from './net/domains.ts';
@@ -83,6 +84,8 @@ export interface RunningProbe {
   readonly agent: Agent;
   /** Port of the probe's own metrics page, where it has one. */
   readonly metricsPort: number | undefined;
+  /** Pauses here, or goes on. */
+  togglePause(): void;
   stop(): Promise<void>;
 }
 
@@ -207,6 +210,7 @@ export async function startProbe(
     files: new FolderFiles(join(settings.stateDirectory, 'spool', `${site}.${probe}`)),
     limits: { ...DEFAULT_SPOOL_LIMITS, maxBytes: settings.spoolBytes, maxAgeMs: settings.spoolAgeMs },
   });
+  const localPause = new LocalPause(join(settings.stateDirectory, 'paused'), log);
   const agent = new Agent({
     identity: settings.identity,
     bootId,
@@ -236,6 +240,7 @@ export async function startProbe(
       : undefined,
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts, settings.uplinkRates),
     gateways: readGateways,
+    localPause,
     domains,
     ...(throughput === undefined ? {} : { throughput }),
     localAddresses: () => interfaceAddresses().map(({ address }) => address),
@@ -269,6 +274,7 @@ export async function startProbe(
   return {
     agent,
     metricsPort: metrics?.port,
+    togglePause: () => localPause.toggle(),
     stop: async () => {
       cancelRelease();
       await agent.stop(STOP_MS);

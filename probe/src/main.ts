@@ -53,6 +53,7 @@ async function run(settings: Settings, version: string): Promise<void> {
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  process.on('SIGUSR2', () => probe.togglePause());
 }
 
 async function healthcheck(host: string, port: number): Promise<number> {

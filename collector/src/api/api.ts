@@ -1,4 +1,4 @@
-/** The JSON API, version 1: read only but for throughput runs, bounded, described by OpenAPI at /api/v1/openapi.json. */
+/** The JSON API, version 1: read only but for pauses and throughput runs, bounded, described by OpenAPI at /api/v1/openapi.json. */
 import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifyReply, FastifySchema } from 'fastify';
 import { formatIdentity, isToken, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
@@ -10,6 +10,7 @@ import type { Registry } from '../registry.ts';
 import { COUNTER } from '../series-table.ts';
 import { pathView, type PathFilter, pathPage } from './paths.ts';
 import { meshOf } from './mesh.ts';
+import { registerControls } from './controls.ts';
 import { routesView } from './route-view.ts';
 import * as schemas from './schemas.ts';
 import { registerThroughput } from './throughput.ts';
@@ -25,7 +26,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
         title: 'wanscope collector',
         version: '1',
         description:
-          'What the collector knows, read only but for throughput runs, which need a key. Times are ISO 8601, durations seconds, shares ratios.',
+          'What the collector knows, read only but for pauses and throughput runs, which need an operator. Times are ISO 8601, durations seconds, shares ratios.',
       },
     },
   });
@@ -36,7 +37,8 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
   });
   const { state, registry, ingest, plans } = collector;
 
-  registerThroughput(app, collector.throughput);
+  registerThroughput(app, collector);
+  registerControls(app, collector, () => Date.now());
   app.get('/api/v1/openapi.json', { schema: { hide: true } }, () => app.swagger());
 
   app.get('/api/v1/status', { schema: describeRoute('Health of the collector.', schemas.status) }, () => {
@@ -84,6 +86,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
           longitude: site?.location?.[1] ?? null,
           reachable: collector.reachable.get(name) ?? null,
           maintenance: collector.maintenance.get(name) ?? false,
+          paused: collector.pauses.covers(name),
           probes: probes.filter(({ identity }) => identity.site === name).map(({ identity }) => identity.probe),
         };
       }),

@@ -49,6 +49,7 @@ export const sites = object({
       longitude: optional(number),
       reachable: optional(flag),
       maintenance: flag,
+      paused: flag,
       probes: list(text),
     }),
   ),
@@ -258,3 +259,10 @@ export const throughput = object({
   retransmissions: optional(integer),
 });
 export const throughputs = object({ running: list(text), results: list(throughput) });
+
+export const pause = object({ scope: text, since: time, until: optional(time), who: text, reason: text });
+export const pauses = object({ pauses: list(pause), durable: flag });
+export const resumed = object({ resumed: text });
+export const audit = object({
+  entries: list(object({ at: time, who: text, action: text, what: text, old: {}, new: {} })),
+});

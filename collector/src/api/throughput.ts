@@ -1,7 +1,9 @@
 /** The one thing that the API can be asked to do: a throughput run, with a key. */
 import type { FastifyInstance } from 'fastify';
 import { FAMILIES, formatIdentity, THROUGHPUT_CAP, THROUGHPUT_PROTOCOLS } from '@wanscope/shared';
-import type { ThroughputDesk, ThroughputFailure, ThroughputRequest, ThroughputResult } from '../throughput.ts';
+import type { ThroughputFailure, ThroughputRequest, ThroughputResult } from '../throughput.ts';
+import type { Collector } from '../collector.ts';
+import { hasRole, nameOf } from './controls.ts';
 import * as schemas from './schemas.ts';
 
 const STATUS: Readonly<Record<ThroughputFailure, number>> = {
@@ -15,7 +17,8 @@ const STATUS: Readonly<Record<ThroughputFailure, number>> = {
   no_answer: 504,
 };
 
-export function registerThroughput(app: FastifyInstance, desk: ThroughputDesk): void {
+export function registerThroughput(app: FastifyInstance, collector: Collector): void {
+  const desk = collector.throughput;
   app.get(
     '/api/v1/throughput',
     {
@@ -32,7 +35,7 @@ export function registerThroughput(app: FastifyInstance, desk: ThroughputDesk): 
     {
       schema: {
         summary:
-          'Measures the throughput from one probe to another, once. Needs `Authorization: Bearer` and the configured key.',
+          'Measures the throughput from one probe to another, once. Needs an operator, or `Authorization: Bearer` and the configured key.',
         response: { 200: schemas.throughput, '4xx': schemas.error, '5xx': schemas.error },
         body: {
           type: 'object',
@@ -55,7 +58,12 @@ export function registerThroughput(app: FastifyInstance, desk: ThroughputDesk): 
     },
     async (request, reply) => {
       const key = /^Bearer (\S{1,256})$/.exec(request.headers.authorization ?? '')?.[1];
-      const outcome = await desk.run(request.body, key);
+      const { user } = request;
+      const isOperator = user !== undefined && hasRole(request, collector.config, 'operator');
+      const outcome = await desk.run(request.body, isOperator ? { user } : key);
+      const who = isOperator || key === undefined ? nameOf(request) : 'throughput key';
+      const { from, to } = request.body;
+      collector.audit.add(who, 'throughput', `${from} > ${to}`, request.body, outcome.ok ? 'done' : outcome.cause);
       if (outcome.ok) return shown(outcome.result);
       return reply.code(STATUS[outcome.cause]).send({ error: { code: outcome.cause, message: outcome.message } });
     },

@@ -1,9 +1,11 @@
 /** Families about sites, uplinks, tests, probes and the collector itself. */
 import { parseIdentity, REJECT_CAUSES } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
+import type { AuditLog } from '../audit.ts';
 import type { Gate } from '../gate.ts';
 import type { Ingest, Intake } from '../ingest.ts';
 import type { KeeperHealth } from '../keeper.ts';
+import type { PauseBook } from '../pauses.ts';
 import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
 import { DROP_CAUSES } from '../remote-write/delivery.ts';
@@ -51,6 +53,8 @@ export interface MetricView {
   readonly wallMs: () => number;
   readonly reachable: () => ReadonlyMap<string, boolean>;
   readonly maintenance: () => ReadonlyMap<string, boolean>;
+  readonly pauses: Pick<PauseBook, 'all' | 'covers' | 'isDurable'>;
+  readonly audit: Pick<AuditLog, 'failures'>;
   readonly folded: () => { readonly series: number; readonly paths: number };
   readonly health: () => CollectorHealth;
   readonly remoteWrite: () => RemoteWriteStatus;
@@ -119,6 +123,17 @@ function siteFamilies(view: MetricView): PlainFamily[] {
     ),
     gauge('wan_site_maintenance', '1', '1 during a maintenance window of the site.', ['site'], (put) => {
       for (const [site, inWindow] of view.maintenance()) put({ site }, Number(inWindow));
+    }),
+    gauge('wan_site_paused', '1', '1 while operators have paused the site or the fleet.', ['site'], (put) => {
+      const known = view.registry.probes().map(({ identity }) => identity.site);
+      for (const site of new Set([...view.config().sites.keys(), ...known])) {
+        put({ site }, Number(view.pauses.covers(site)));
+      }
+    }),
+    gauge('wan_uplink_paused', '1', '1 while operators have paused this uplink.', ['site', 'uplink'], (put) => {
+      for (const { scope } of view.pauses.all) {
+        if (scope.kind === 'uplink') put({ site: scope.site, uplink: scope.uplink }, 1);
+      }
     }),
     gauge(
       'wan_site_info',
@@ -713,6 +728,8 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
     counter(`${own}web_refused_total`, 'Connections and requests turned away, by cause.', ['cause'], (put) => {
       for (const { cause, count } of view.health().webRefused) put({ cause }, count);
     }),
+    now('pauses_durable', '1', '0 while a restart would forget what is paused.', () => Number(view.pauses.isDurable)),
+    count('audit_failures_total', 'Audit entries that could not be written.', () => view.audit.failures),
     count('commits_total', 'Commits sent to probes.', () => view.health().commitsSent),
     count('snapshot_failures_total', 'Snapshots that could not be written.', () => view.health().snapshot.failures),
     now('state_durable', '1', '0 when counters live in memory only.', () => Number(view.health().snapshot.durable)),

@@ -35,6 +35,7 @@ import type {
   TestConfig,
   UplinkConfig,
 } from './schema.ts';
+import { ROLES } from './schema.ts';
 import { TARGET_TEMPLATES, TEMPLATE_NAMES, TEMPLATE_QUESTION, type TargetTemplate } from './templates.ts';
 import { parseYamlFile, type Problem } from './yaml-file.ts';
 
@@ -419,6 +420,12 @@ const configSchema = strict({
   identity: identitySchema
     .optional()
     .describe('What is asked of messages; needs `--identity.dir`, which asks for signatures by itself.'),
+  access: z
+    .record(z.string().min(1), z.enum(ROLES, { error: `must be one of ${ROLES.join(', ')}` }))
+    .default({})
+    .describe(
+      'Roles of the users of `--web.config.file`: viewer, operator or admin; `*` is everybody else. viewer when absent.',
+    ),
   throughput: throughputSchema.optional().describe('Throughput runs that operators may ask for; none when absent.'),
   remoteWrite: remoteWriteSchema
     .optional()
@@ -601,6 +608,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
       .sort((a, b) => b.prefix.bits - a.prefix.bits),
     exposition: parsed.exposition,
     identity: parsed.identity,
+    access: new Map(Object.entries(parsed.access)),
     throughput: parsed.throughput && {
       key: keys.of(['throughput', 'key'], parsed.throughput.key) ?? '',
       maxSeconds: parsed.throughput.maxSeconds,

@@ -183,6 +183,9 @@ export interface RemoteWriteConfig {
   readonly queueBytes: number;
   readonly timeoutMs: number;
 }
+/** Each may do what those before it may: look; pause, resume and ask for runs; read the audit. */
+export const ROLES = ['viewer', 'operator', 'admin'] as const;
+export type Role = (typeof ROLES)[number];
 
 /** What is asked of the fleet's messages where the collector has keys. */
 export interface IdentityConfig {
@@ -206,6 +209,8 @@ export interface OperatorConfig {
   readonly exposition: ExpositionConfig;
   /** Undefined: signatures are required as soon as the collector has keys. */
   readonly identity: IdentityConfig | undefined;
+  /** What users of the listeners may do; `*` is everybody else. */
+  readonly access: ReadonlyMap<string, Role>;
   /** Undefined: there are no throughput runs. */
   readonly throughput: ThroughputConfig | undefined;
   /** Undefined: late intervals are written nowhere. */

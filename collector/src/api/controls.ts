@@ -1,0 +1,113 @@
+/** What the API can be asked to do beside throughput runs: pause, resume, and tell who did. */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { parseDurationNs, NS_PER_MS } from '@wanscope/shared';
+import { ROLES, type OperatorConfig, type Role } from '@wanscope/shared/config';
+import { shownPause, type Collector } from '../collector.ts';
+import { parseScope } from '../pauses.ts';
+import * as schemas from './schemas.ts';
+
+/** How who asks is named in the audit. */
+export function nameOf({ user }: FastifyRequest): string {
+  return user ?? 'anyone';
+}
+
+/** @returns true when the user may do what `needed` may. */
+export function hasRole(request: FastifyRequest, { access }: OperatorConfig, needed: Role): boolean {
+  const { user } = request;
+  const role = (user === undefined ? undefined : access.get(user)) ?? access.get('*') ?? 'viewer';
+  return ROLES.indexOf(role) >= ROLES.indexOf(needed);
+}
+
+interface PauseBody {
+  readonly scope: string;
+  readonly for?: string;
+  readonly reason?: string;
+}
+
+export function registerControls(app: FastifyInstance, collector: Collector, wallMs: () => number): void {
+  const fail = (reply: FastifyReply, status: number, code: string, message: string): FastifyReply =>
+    reply.code(status).send({ error: { code, message } });
+  const mayNot = (request: FastifyRequest, reply: FastifyReply, needed: Role): FastifyReply | undefined =>
+    hasRole(request, collector.config, needed)
+      ? undefined
+      : fail(reply, 403, 'not_allowed', `${nameOf(request)} is no ${needed}: see access in the configuration`);
+  const badScope = (reply: FastifyReply): FastifyReply =>
+    fail(reply, 400, 'invalid_parameter', 'scope must be fleet, site/<site> or uplink/<site>/<uplink>');
+  const answered = { '4xx': schemas.error };
+
+  app.get(
+    '/api/v1/pauses',
+    { schema: { summary: 'What operators have paused.', response: { 200: schemas.pauses } } },
+    () => ({ pauses: collector.pauses.all.map(shownPause), durable: collector.pauses.isDurable }),
+  );
+
+  app.post<{ Body: PauseBody }>(
+    '/api/v1/pauses',
+    {
+      schema: {
+        summary:
+          'Stops all tests from and to a scope: `fleet`, `site/<site>` or `uplink/<site>/<uplink>`. Needs an operator.',
+        response: { 200: schemas.pause, ...answered },
+        body: {
+          type: 'object',
+          additionalProperties: false,
+          required: ['scope'],
+          properties: {
+            scope: { type: 'string', maxLength: 140 },
+            for: { type: 'string', maxLength: 16 },
+            reason: { type: 'string', maxLength: 256 },
+          },
+        },
+      },
+    },
+    (request, reply) => {
+      const refused = mayNot(request, reply, 'operator');
+      if (refused !== undefined) return refused;
+      const { scope: text, for: duration, reason = '' } = request.body;
+      const scope = parseScope(text);
+      if (scope === undefined) return badScope(reply);
+      if (scope.kind !== 'fleet' && !isKnown(collector, scope.site)) {
+        return fail(reply, 404, 'not_found', `there is no site ${scope.site}`);
+      }
+      const durationNs = duration === undefined ? undefined : parseDurationNs(duration);
+      if (duration !== undefined && durationNs === undefined) {
+        return fail(reply, 400, 'invalid_parameter', 'for must be a duration such as 30m or 2h');
+      }
+      const sinceMs = wallMs();
+      const untilMs = durationNs === undefined ? undefined : sinceMs + durationNs / NS_PER_MS;
+      const pause = { scope, sinceMs, untilMs, who: nameOf(request), reason };
+      if (!collector.pause(pause)) return fail(reply, 409, 'too_many', 'too much is paused already');
+      return shownPause(pause);
+    },
+  );
+
+  app.delete<{ Params: { '*': string } }>(
+    '/api/v1/pauses/*',
+    { schema: { summary: 'Resumes a scope. Needs an operator.', response: { 200: schemas.resumed, ...answered } } },
+    (request, reply) => {
+      const refused = mayNot(request, reply, 'operator');
+      if (refused !== undefined) return refused;
+      const scope = parseScope(request.params['*']);
+      if (scope === undefined) return badScope(reply);
+      if (!collector.resume(scope, nameOf(request))) {
+        return fail(reply, 404, 'not_found', `${request.params['*']} is not paused`);
+      }
+      return { resumed: request.params['*'] };
+    },
+  );
+
+  app.get(
+    '/api/v1/audit',
+    {
+      schema: {
+        summary: 'Who did what: the latest 1,000 entries, oldest first. Needs an admin.',
+        response: { 200: schemas.audit, ...answered },
+      },
+    },
+    (request, reply) => mayNot(request, reply, 'admin') ?? { entries: collector.audit.recent },
+  );
+}
+
+function isKnown(collector: Collector, site: string): boolean {
+  return collector.config.sites.has(site) || collector.registry.probes().some(({ identity }) => identity.site === site);
+}
