@@ -1,7 +1,20 @@
 /** Remote write against a real Prometheus: what it refuses, and that one bad sample costs that sample. */
 import { rmSync } from 'node:fs';
-import { Delivery, httpPost, seriesOf, type Post, type WriteSample } from '@wanscope/collector';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  Collector,
+  Delivery,
+  httpPost,
+  seriesOf,
+  silentLogger,
+  type Post,
+  type WriteSample,
+} from '@wanscope/collector';
+import { MemoryBroker, MemoryBus } from '@wanscope/collector/testing';
 import { makeRunDirectory } from '@wanscope/lab';
+import { dictionaryOf, encodeDictionary, encodeReport, subjectOf, systemClock } from '@wanscope/shared';
+import { parseOperatorConfig } from '@wanscope/shared/config';
+import { pathOf, recordOf, reportOf } from '@wanscope/shared/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Prometheus } from './prometheus.ts';
 
@@ -88,5 +101,54 @@ describe('a real Prometheus', () => {
       [2 * HOUR_MS, 7_200],
       [HOUR_MS, 3_600],
     ]);
+  });
+
+  test('live series are written under their own names, and end when they end', async () => {
+    const identity = { site: 'a', probe: 'p' };
+    const path = pathOf({ srcSite: 'a', src: 'p', dstSite: 'b', dst: 'p' });
+    const dictionary = dictionaryOf([path]);
+    const broker = new MemoryBroker(() => Date.now());
+    const collector = new Collector({
+      config: parseOperatorConfig(
+        `
+interval: 1s
+sites: { a: {}, b: {} }
+tests: { icmp: { protocol: icmp, family: ipv4 } }
+meshes: [{ shape: full, tests: [icmp] }]
+remoteWrite: { url: "${prometheus.writeUrl}", live: true, labels: { job: wanscope } }
+`,
+        'live.yaml',
+      ),
+      clock: systemClock,
+      bus: new MemoryBus(broker),
+      logger: silentLogger,
+    });
+    await collector.start();
+    try {
+      const subject = subjectOf('report', identity);
+      broker.publish(subject, encodeDictionary(dictionary));
+      const report = reportOf([recordOf(0, [10e6, 20e6])], {
+        intervalStartMs: Date.now() - 1_000,
+        intervalMs: 1_000,
+        dictionaryHash: dictionary.hash,
+      });
+      broker.publish(subject, encodeReport(report));
+      const sent = (): Promise<number | undefined> =>
+        prometheus.scalar('wan_path_probes_sent_total{job="wanscope", src_site="a", dst_site="b"}');
+      const until = async (what: string, holds: () => Promise<boolean>): Promise<void> => {
+        const deadline = Date.now() + 20_000;
+        while (!(await holds())) {
+          if (Date.now() > deadline) throw new Error(`waited for ${what}`);
+          await sleep(200);
+        }
+      };
+      await until('the series', async () => (await sent()) === 2);
+      expect(await prometheus.scalar('wan_site_rtt_seconds_sum{job="wanscope"}')).toBeCloseTo(0.03, 9);
+      collector.ingest.releasePaths(collector.ingest.intakeOf(identity)!, [collector.state.findPath(path)!]);
+      // At once, not after the five minutes that Prometheus looks back.
+      await until('its end', async () => (await sent()) === undefined);
+    } finally {
+      await collector.stop();
+    }
   });
 });
