@@ -272,11 +272,11 @@ describe('a commit', () => {
     expect(lastCommit()).toMatchObject({ upTo: 2, rejected: [[1, 'unknown_dictionary']] });
   }, 30_000);
 
-  test('of sixty-five boots: the ones that the probe still holds are remembered', () => {
+  test('of more boots than can be remembered: the ones that the probe still holds are', () => {
     const id = (n: number): string => n.toString(16).padStart(16, '0');
     hello({ version: 2, spool: [{ bootId: id(1), first: 1, last: 1 }] });
-    for (let boot = 1; boot <= 70; boot += 1) report(1, { bootId: id(boot) });
-    expect(intake().boots.size).toBe(64);
+    for (let boot = 1; boot <= 2_060; boot += 1) report(1, { bootId: id(boot) });
+    expect(intake().boots.size).toBe(2_048);
     expect(intake().boots.has(id(1))).toBe(true);
     expect(intake().boots.has(id(2))).toBe(false);
   });
@@ -324,6 +324,15 @@ describe('a stream that was lost', () => {
     await pass(11_000);
     expect(broker.commits.at(-1)?.stream.created).toBe('first#1');
     expect(sent()).toBe(6);
+  });
+
+  test('put back with a hundred starts in it: none is counted again', async () => {
+    for (let boot = 1; boot <= 100; boot += 1) report(1, { bootId: boot.toString(16).padStart(16, '0') });
+    expect(sent()).toBe(200);
+    broker.reports.length -= 1;
+    broker.restart();
+    await pass(11_000);
+    expect(sent()).toBe(200);
   });
 
   test('with a report parked: it keeps waiting, and is counted with its dictionary', async () => {

@@ -8,7 +8,6 @@ import {
   dictionaryOf,
   formatIdentity,
   isDictionary,
-  MAX_BOOTS,
   peekReport,
   RejectedMessage,
   type Commit,
@@ -41,6 +40,8 @@ const MAX_PARKED_REPORTS = 4_096;
 const MAX_PARKED_BYTES = 64 * 1024 * 1024;
 const PARKED_FOR_MS = 600_000;
 const MAX_DICTIONARIES = 8;
+/** A start every minute for longer than the stream keeps a message: one that comes twice must be known for a copy. */
+const MAX_KNOWN_BOOTS = 2_048;
 /** Refused numbers that are kept for each boot until the probe has settled them. */
 const MAX_REFUSED = 1_024;
 const MAX_GIVEN_UP_ONCE = 10_000;
@@ -739,7 +740,7 @@ export class Ingest implements JournalReader {
     if (known !== undefined) return known;
     const boot = newBoot(intake.changes);
     intake.boots.set(bootId, boot);
-    if (intake.boots.size > MAX_BOOTS && this.#replayedAtMs === undefined) this.#dropBoot(intake, bootId);
+    if (intake.boots.size > MAX_KNOWN_BOOTS && this.#replayedAtMs === undefined) this.#dropBoot(intake, bootId);
     return boot;
   }
 

@@ -32,6 +32,11 @@ export class Service {
     return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
+  /** Its exit code or the signal that ended it; undefined while it runs and before its first start. */
+  get ended(): number | NodeJS.Signals | undefined {
+    return this.#child?.signalCode ?? this.#child?.exitCode ?? undefined;
+  }
+
   get pid(): number | undefined {
     return this.running ? this.#child?.pid : undefined;
   }

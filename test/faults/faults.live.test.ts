@@ -15,7 +15,7 @@ test.skipIf(unavailable !== undefined)(
   { timeout: PATIENCE_MS + 10_000 },
   () => {
     const main = fileURLToPath(new URL('dist/main.js', import.meta.url));
-    const args = [main, '--seed', '21', '--points', String(KILLS), '--verbose'];
+    const args = [main, '--seed', '1479', '--points', String(KILLS), '--verbose'];
     const run = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: PATIENCE_MS, killSignal: 'SIGKILL' });
     const output = `${run.stdout}\n${run.stderr}`;
     expect(run.status, output).toBe(0);

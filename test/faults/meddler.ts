@@ -1,4 +1,5 @@
 /** Somebody with the broker's own rights: takes messages out, and publishes them again, elsewhere, damaged or in another order. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { connect, headers, type JetStreamManager, type NatsConnection } from 'nats';
 import { decodeReport, isDictionary, parseSubject, REPORT_STREAM, subjectOf, type Identity } from '@wanscope/shared';
 import type { Random } from '@wanscope/shared/testing';
@@ -6,6 +7,9 @@ import { BROKER_PORT } from './world.ts';
 import type { FORGERIES } from './schedule.ts';
 
 const PATIENCE_MS = 2_000;
+/** A broker that was killed is back by then. */
+const AWAY_MS = 6_000;
+const AGAIN_MS = 200;
 
 interface Stored {
   readonly seq: number;
@@ -117,13 +121,22 @@ export class Meddler {
     return found;
   }
 
+  /** Waits for a broker that is away for a moment. */
+  async #connect(): Promise<NatsConnection> {
+    const deadlineMs = Date.now() + AWAY_MS;
+    for (;;) {
+      try {
+        const servers = `127.0.0.1:${BROKER_PORT}`;
+        return await connect({ servers, reconnect: false, timeout: PATIENCE_MS, name: 'meddler' });
+      } catch (error) {
+        if (Date.now() > deadlineMs) throw error;
+        await sleep(AGAIN_MS);
+      }
+    }
+  }
+
   async #use<T>(work: (connection: NatsConnection, manager: JetStreamManager) => Promise<T>): Promise<T> {
-    const connection = await connect({
-      servers: `127.0.0.1:${BROKER_PORT}`,
-      reconnect: false,
-      timeout: PATIENCE_MS,
-      name: 'meddler',
-    });
+    const connection = await this.#connect();
     try {
       return await work(connection, await connection.jetstreamManager({ timeout: PATIENCE_MS }));
     } finally {

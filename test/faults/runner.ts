@@ -317,7 +317,13 @@ export class Runner {
         await this.#world.collected('wan_path_probes_sent_total', 'wan_path_backfilled_probes_total'),
       );
     }
-    if (!(await collector.stop())) this.#found.push('the collector did not stop when it was asked to');
+    if (collector.hasEnded || !(await collector.stop())) {
+      const { ended } = collector.service;
+      this.#found.push(
+        `the collector ended with ${ended}, not when it was asked to:\n${collector.service.logTail(20)}`,
+      );
+      return 0;
+    }
     const truth = await this.#world.collectorTruth();
     let printed = 0;
     for (const probe of probes) {

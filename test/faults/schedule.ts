@@ -90,8 +90,8 @@ export interface ScheduleOptions {
   readonly hasClocks: boolean;
 }
 
-const OTHER_FAULTS = 0.35;
-/** One kill of three is of the broker or the collector at a named step; of the broker's, so many lose their store. */
+const OTHER_FAULTS = 0.45;
+/** So many kills of the broker lose its store. */
 const WIPED = 0.35;
 const MEAN_PAUSE_MS = 900;
 const CLOCK_STEPS_S = [-86_400, -3_600, -5, -1, 1, 5, 3_600, 86_400] as const;
@@ -154,7 +154,7 @@ function otherFault(random: Random, probes: number, hasClocks: boolean): Fault {
       };
     case 5:
     case 6:
-      return { kind: 'duplicates', count: 1 + random.int(60), sameId: random.next() < 0.5 };
+      return { kind: 'duplicates', count: 1 + random.int(60), sameId: random.next() < 0.25 };
     case 7:
       return { kind: 'reordered', forMs };
     case 8:

@@ -84,14 +84,13 @@ export class Program {
     await this.service.stop('SIGKILL');
   }
 
-  /** @returns whether it ended as it was asked to. */
+  /** @returns whether it ended as it was asked to, in order. */
   async stop(): Promise<boolean> {
     const { pid } = this.service;
     if (pid === undefined) return true;
     this.#isWanted = false;
-    const startedMs = Date.now();
     await this.service.stop();
-    return Date.now() - startedMs < STOP_PATIENCE_MS;
+    return this.service.ended === 0;
   }
 
   signal(signal: 'SIGSTOP' | 'SIGCONT'): void {
