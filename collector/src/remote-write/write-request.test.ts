@@ -1,6 +1,6 @@
 import { uncompress } from 'snappyjs';
 import { expect, test } from 'vitest';
-import { encodeUncompressed, encodeWriteRequest, seriesOf } from './write-request.ts';
+import { encodeUncompressed, encodeWriteRequest, seriesOf, STALE } from './write-request.ts';
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
@@ -50,4 +50,12 @@ test('the compressed request holds the same octets', () => {
   const compressed = encodeWriteRequest(samples);
   expect(hex(uncompress(compressed))).toBe(hex(encodeUncompressed(samples)));
   expect(compressed.length).toBeLessThan(encodeUncompressed(samples).length);
+});
+
+test('a series that has ended is said to have by the one NaN that says so', () => {
+  const series = { labelBytes: Buffer.alloc(0) };
+  // 7ff0000000000002, least octet first; at 1 ms.
+  expect(hex(encodeUncompressed([{ series, timestampMs: 1, value: STALE }]))).toBe(
+    '0a0d' + '120b' + '090200000000' + '00f07f' + '1001',
+  );
 });

@@ -45,36 +45,69 @@ export function encodeWriteRequest(samples: readonly WriteSample[]): Uint8Array 
 }
 
 export function encodeUncompressed(samples: readonly WriteSample[]): Uint8Array {
-  const bySeries = new Map<WriteSeries, Buffer[]>();
+  const bySeries = new Map<WriteSeries, WriteSample[]>();
   for (const sample of samples) {
-    const parts = bySeries.get(sample.series);
-    const encoded = field(2, sampleBytes(sample));
-    if (parts === undefined) bySeries.set(sample.series, [encoded]);
-    else parts.push(encoded);
+    const known = bySeries.get(sample.series);
+    if (known === undefined) bySeries.set(sample.series, [sample]);
+    else known.push(sample);
   }
-  return Buffer.concat([...bySeries].map(([{ labelBytes }, parts]) => field(1, Buffer.concat([labelBytes, ...parts]))));
+  const sizes = new Map<WriteSeries, number>();
+  let total = 0;
+  for (const [series, own] of bySeries) {
+    const size = own.reduce((sum, { timestampMs }) => sum + 2 + sampleSize(timestampMs), series.labelBytes.length);
+    sizes.set(series, size);
+    total += 1 + varintSize(size) + size;
+  }
+  const out = Buffer.allocUnsafe(total);
+  let at = 0;
+  for (const [series, own] of bySeries) {
+    at = writeHead(out, at, 1, sizes.get(series)!);
+    out.set(series.labelBytes, at);
+    at += series.labelBytes.length;
+    for (const sample of own) at = writeSample(out, writeHead(out, at, 2, sampleSize(sample.timestampMs)), sample);
+  }
+  return out;
 }
 
-function sampleBytes({ timestampMs, value }: WriteSample): Buffer {
-  const number = Buffer.alloc(9);
-  number[0] = (1 << 3) | FIXED64;
-  if (value === STALE) number.writeBigUInt64LE(STALE_BITS, 1);
-  else number.writeDoubleLE(value, 1);
-  return Buffer.concat([number, Buffer.of((2 << 3) | VARINT), varint(timestampMs)]);
+/** Tag and value, tag and time. */
+function sampleSize(timestampMs: number): number {
+  return 9 + 1 + varintSize(timestampMs);
+}
+
+function writeSample(out: Buffer, from: number, { timestampMs, value }: WriteSample): number {
+  out[from] = (1 << 3) | FIXED64;
+  if (value === STALE) out.writeBigUInt64LE(STALE_BITS, from + 1);
+  else out.writeDoubleLE(value, from + 1);
+  out[from + 9] = (2 << 3) | VARINT;
+  return writeVarint(out, from + 10, timestampMs);
 }
 
 function field(number: number, bytes: Uint8Array): Buffer {
-  return Buffer.concat([Buffer.of((number << 3) | LENGTH_DELIMITED), varint(bytes.length), bytes]);
+  const out = Buffer.allocUnsafe(1 + varintSize(bytes.length) + bytes.length);
+  out.set(bytes, writeHead(out, 0, number, bytes.length));
+  return out;
 }
 
-/** Non-negative whole numbers up to 2^53; field numbers here are below 16 and need one octet. */
-function varint(value: number): Buffer {
-  const octets: number[] = [];
+/** Field numbers here are below 16 and need one octet. */
+function writeHead(out: Buffer, at: number, number: number, length: number): number {
+  out[at] = (number << 3) | LENGTH_DELIMITED;
+  return writeVarint(out, at + 1, length);
+}
+
+/** Non-negative whole numbers up to 2^53. */
+function writeVarint(out: Buffer, from: number, value: number): number {
+  let at = from;
   let rest = value;
-  while (rest >= 0x80) {
-    octets.push((rest % 0x80) | 0x80);
+  for (; rest >= 0x80; at += 1) {
+    out[at] = (rest % 0x80) | 0x80;
     rest = Math.floor(rest / 0x80);
   }
-  octets.push(rest);
-  return Buffer.from(octets);
+  out[at] = rest;
+  return at + 1;
+}
+
+function varintSize(value: number): number {
+  let size = 1;
+  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) size += 1;
+  return size;
 }
