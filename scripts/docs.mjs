@@ -179,7 +179,16 @@ export function programHelp() {
     {
       title: 'wan-admin',
       text: 'Identities of a fleet ([identity](identity.md)); `npm run admin -- WORDS` runs it.',
-      help: [[], ['init'], ['probe', 'add'], ['probe', 'revoke'], ['rotate'], ['collector', 'renew'], ['certificate']]
+      help: [
+        [],
+        ['init'],
+        ['ensure'],
+        ['probe', 'add'],
+        ['probe', 'revoke'],
+        ['rotate'],
+        ['collector', 'renew'],
+        ['certificate'],
+      ]
         .map((words) => help('collector/dist/admin/main.js', ...words).trimEnd())
         .join('\n\n'),
     },

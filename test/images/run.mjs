@@ -29,6 +29,8 @@ const sites = ['hq', 'hub-north', 'branch-1', 'branch-2'];
 const protocols = ['icmp', 'udp', 'tcp', 'http'];
 const families = ['ipv4', 'ipv6'];
 const probeServices = sites.map((site) => `probe-${site}`);
+/** They make keys and certificates, and end. */
+const identityServices = { base: 'identity', demo: 'identity-demo' };
 const serverServices = ['nats', 'collector', 'prometheus', 'alertmanager'];
 /** NET_RAW (13), NET_BIND_SERVICE (10), SETUID (7), SETGID (6): bit numbers of linux/capability.h. */
 const PROBE_CAPABILITIES = (1n << 13n) | (1n << 10n) | (1n << 7n) | (1n << 6n);
@@ -185,12 +187,13 @@ async function checkConfiguration(composes) {
       const env = { PATH: process.env.PATH, HOME: process.env.HOME };
       const full = [...args, ...files, '--env-file', '.env.example', '--profile', 'demo', 'config'];
       config = parse(await run(program, full, { env }));
-      return differs(Object.keys(config.services).sort(), [...serverServices, ...probeServices, 'grafana'].sort());
+      const expected = [...serverServices, ...probeServices, ...Object.values(identityServices), 'grafana'];
+      return differs(Object.keys(config.services).sort(), expected.sort());
     });
   }
-  await check('only the probes are part of the demo profile', () => {
+  await check('only the probes and what enrols them are part of the demo profile', () => {
     const demo = Object.entries(config.services).filter(([, { profiles }]) => isDeepStrictEqual(profiles, ['demo']));
-    return differs(demo.map(([name]) => name).sort(), [...probeServices].sort());
+    return differs(demo.map(([name]) => name).sort(), [...probeServices, identityServices.demo].sort());
   });
   await check('.env.example has every variable of the compose file, with its default', () => {
     const text = readFileSync(join(composeDirectory, 'compose.yaml'), 'utf8');
@@ -324,6 +327,12 @@ async function checkMetrics(url) {
     const states = await query(url, 'wan_path_state');
     return differs(states.filter(({ value }) => value[1] !== '0').map(pathOf), []);
   });
+  await check('every probe signs, over TLS, and nothing was refused', async () => {
+    const signed = await query(url, 'wan_probe_signed == 1');
+    const required = await query(url, 'wanscope_collector_identity_required == 1');
+    const refused = await query(url, 'wanscope_collector_messages_rejected_total > 0');
+    return differs([signed.length, required.length, refused.map(({ metric }) => metric.cause)], [sites.length, 1, []]);
+  });
   await check('every probe has the timestamps of the kernel', async () => {
     const engines = await query(url, 'wan_probe_kernel_engine');
     const without = engines.filter(({ value }) => value[1] !== '1').map(({ metric }) => metric.site);
@@ -382,6 +391,23 @@ async function testStack(compose) {
       return not.length === 0 ? undefined : `not healthy: ${not.join(', ')}`;
     }),
   );
+  await check('what makes the identities has ended well', async () => {
+    const made = [];
+    for (const service of Object.values(identityServices)) {
+      const [id] = (
+        await docker(
+          'ps',
+          '-aq',
+          '--filter',
+          `label=com.docker.compose.project=${project}`,
+          '--filter',
+          `label=com.docker.compose.service=${service}`,
+        )
+      ).split('\n');
+      made.push(JSON.parse(await docker('inspect', id))[0].State.ExitCode);
+    }
+    return differs(made, [0, 0]);
+  });
   const [, port] = /:(\d+)\s*$/m.exec(await call('port', 'prometheus', '9090')) ?? [];
   await checkMetrics(`http://127.0.0.1:${port}`);
   for (const service of probeServices) await checkContainer(service, ids.get(service), PROBE_CAPABILITIES);

@@ -34,16 +34,20 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 };
 const NS_PER_MS = 1e6;
 
+interface AddFlags {
+  readonly expires?: number;
+  readonly force: boolean;
+}
+
 interface Shared {
   readonly dir: string;
-  readonly 'nats.url'?: string;
   readonly natsUrl?: string;
   readonly owner?: Owner;
 }
 
-function identityOf(site: string, probe: string): Identity {
-  const identity = parseIdentity(`${site}/${probe}`);
-  if (identity === undefined) throw new FleetError(`"${site}" "${probe}": each must match [a-z0-9_-]{1,63}`);
+function identityOf(text: string): Identity {
+  const identity = parseIdentity(text);
+  if (identity === undefined) throw new FleetError(`"${text}": site and probe must each match [a-z0-9_-]{1,63}`);
   return identity;
 }
 
@@ -109,36 +113,37 @@ function program(): Command {
       .option('--nats-url <list>', 'broker to tell of the change (env WAN_NATS_URL)', process.env['WAN_NATS_URL'])
       .addOption(new Option('--owner <uid[:gid]>', 'owner of what is for collector and probes').argParser(ownerOf));
 
-  add(
-    command,
-    'init',
-    'make a fleet: operator, accounts, keys, configuration of the broker, credentials of the collector',
-  )
-    .option('--name <name>', 'what to call it', 'wanscope')
-    .option(
-      '--tls <names...>',
-      "names and addresses of the broker: makes a certificate authority and the broker's certificate",
-    )
-    .option('--broker-path <path>', 'where the broker sees the folder broker/ (default: as it is here)')
-    .option('--resolver-dir <path>', 'where the broker keeps accounts; it must be able to write there', './accounts')
-    .option('--if-missing', 'do nothing when there is a fleet already', false)
+  const addFleet = (name: string, description: string): Command =>
+    add(command, name, description)
+      .option('--name <name>', 'what to call it', 'wanscope')
+      .option(
+        '--tls <names...>',
+        "names and addresses of the broker: makes a certificate authority and the broker's certificate",
+      )
+      .option('--broker-path <path>', 'where the broker sees the folder broker/ (default: as it is here)')
+      .option('--resolver-dir <path>', 'where the broker keeps accounts; it must be able to write there', './accounts');
+  addFleet('init', 'make a fleet: operator, accounts, keys, configuration of the broker, credentials of the collector')
     .option('--force', 'replace the fleet that is there: every probe has to be enrolled again', false)
-    .action(async (flags: Shared & InitFlags) => init(flags));
+    .action(async (flags: Shared & FleetFlags & { readonly force: boolean }) => init(flags));
+  addFleet('ensure', 'make what is missing of a fleet, and leave alone what is there: for the start of a stack')
+    .option('--probe <site/probe...>', 'write the line of this probe to probes/SITE.PROBE')
+    .action(async (flags: Shared & FleetFlags & { readonly probe?: readonly string[] }) => ensure(flags));
 
   const probe = command.command('probe').description('probes of the fleet');
   add(probe, 'add', 'enrol a probe; prints the line for its WAN_CREDS, once')
     .argument('<site>')
     .argument('<probe>')
     .option('--expires <duration>', 'for how long it is good (default: until it is revoked)', durationMs)
-    .option('--out <file>', 'write the line to this file below probes/ instead of printing it')
-    .option('--if-missing', 'do nothing when it is enrolled already', false)
     .option('--force', 'revoke what it was given before', false)
-    .action(async (site: string, name: string, flags: Shared & AddFlags) => addProbe(identityOf(site, name), flags));
+    .action(async (site: string, name: string, flags: Shared & AddFlags) => {
+      const line = await enrolAnew(flags, identityOf(`${site}/${name}`), flags.force, flags.expires);
+      process.stdout.write(`${line}\n`);
+    });
   add(probe, 'revoke', 'what this probe was given is no good any more; it is cut off')
     .argument('<site>')
     .argument('<probe>')
     .action(async (site: string, name: string, flags: Shared) => {
-      const identity = identityOf(site, name);
+      const identity = identityOf(`${site}/${name}`);
       await change(flags, (fleet) => revoke(fleet, identity, Date.now()));
     });
   add(probe, 'list', 'every enrolment').action((flags: Shared) => list(load(new Folder(flags.dir, flags.owner))));
@@ -178,67 +183,58 @@ function program(): Command {
   return command;
 }
 
-interface InitFlags {
+interface FleetFlags {
   readonly name: string;
   readonly tls?: readonly string[];
   readonly brokerPath?: string;
   readonly resolverDir: string;
-  readonly ifMissing: boolean;
-  readonly force: boolean;
 }
 
-async function init(flags: Shared & InitFlags): Promise<void> {
+async function init(flags: Shared & FleetFlags & { readonly force: boolean }): Promise<void> {
   const folder = new Folder(flags.dir, flags.owner);
-  if (folder.has(FILES.fleet)) {
-    if (flags.ifMissing) {
-      // A start that was cut off may have left some of them out.
-      folder.writeAll(filesOf(load(folder)));
-      return;
-    }
-    if (!flags.force) throw new FleetError(`${folder.pathOf(FILES.fleet)} is there already; --force replaces it`);
+  if (folder.has(FILES.fleet) && !flags.force) {
+    throw new FleetError(`${folder.pathOf(FILES.fleet)} is there already; --force replaces it`);
   }
-  if (!isToken(flags.name)) throw new FleetError(`"${flags.name}" is not a name: [a-z0-9_-]{1,63}`);
-  const nowMs = Date.now();
-  const fleet = await newFleet({
-    name: flags.name,
-    certificates: flags.tls && (await newCertificates(flags.tls, flags.name, nowMs)),
-    broker: { path: flags.brokerPath ?? folder.pathOf('broker'), resolverDir: flags.resolverDir },
-    nowMs,
-  });
-  folder.writeAll(filesOf(fleet));
+  await make(folder, flags);
   say(`${folder.pathOf(FILES.brokerConfig)}: include it in the configuration of nats-server`);
   say(`${folder.pathOf('collector')}: credentials, message key and roster of the collector`);
 }
 
-interface AddFlags {
-  readonly expires?: number;
-  readonly out?: string;
-  readonly ifMissing: boolean;
-  readonly force: boolean;
+async function make(folder: Folder, { name, tls, brokerPath, resolverDir }: FleetFlags): Promise<void> {
+  if (!isToken(name)) throw new FleetError(`"${name}" is not a name: [a-z0-9_-]{1,63}`);
+  const nowMs = Date.now();
+  const fleet = await newFleet({
+    name,
+    certificates: tls && (await newCertificates([...new Set(tls)], name, nowMs)),
+    broker: { path: brokerPath ?? folder.pathOf('broker'), resolverDir },
+    nowMs,
+  });
+  folder.writeAll(filesOf(fleet));
 }
 
-async function addProbe(identity: Identity, flags: Shared & AddFlags): Promise<void> {
+async function ensure(flags: Shared & FleetFlags & { readonly probe?: readonly string[] }): Promise<void> {
   const folder = new Folder(flags.dir, flags.owner);
-  const out = flags.out === undefined ? undefined : `probes/${flags.out}`;
-  if (out !== undefined && folder.has(out)) {
-    if (flags.ifMissing) return;
-    if (!flags.force) throw new FleetError(`${folder.pathOf(out)} is there already; --force replaces it`);
+  if (!folder.has(FILES.fleet)) await make(folder, flags);
+  // A start that was cut off may have left some of them out.
+  else folder.writeAll(filesOf(load(folder)));
+  for (const name of flags.probe ?? []) {
+    const identity = identityOf(name);
+    const file = `probes/${identity.site}.${identity.probe}`;
+    // Without its file whatever it was given is lost.
+    if (!folder.has(file)) folder.write(file, `${await enrolAnew(flags, identity, true)}\n`);
   }
+}
+
+async function enrolAnew(flags: Shared, identity: Identity, replace: boolean, lifeMs?: number): Promise<string> {
   const nowMs = Date.now();
   let text = '';
   await change(flags, async (fleet) => {
-    const enrolled = await enrol(fleet, {
-      identity,
-      nowMs,
-      expiresAtMs: flags.expires === undefined ? undefined : nowMs + flags.expires,
-      // With a file that is not there, what was enrolled before is lost: it is made anew.
-      replace: flags.force || (flags.ifMissing && out !== undefined),
-    });
+    const expiresAtMs = lifeMs === undefined ? undefined : nowMs + lifeMs;
+    const enrolled = await enrol(fleet, { identity, nowMs, expiresAtMs, replace });
     text = enrolled.text;
     return enrolled.fleet;
   });
-  if (out === undefined) process.stdout.write(`${text}\n`);
-  else folder.write(out, `${text}\n`);
+  return text;
 }
 
 function list(fleet: Fleet): void {
