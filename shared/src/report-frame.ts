@@ -48,9 +48,10 @@ export function withoutReportSeal(
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   if (view.getUint32(LENGTH_OFFSET) !== bytes.length) return undefined;
   if (view.getUint32(CRC_OFFSET) !== reportChecksum(bytes[2]!, bytes)) return undefined;
-  const body = bytes.slice(0, room + 1);
+  // A copy: the `slice` of a Buffer is none.
+  const body = Uint8Array.from(bytes.subarray(0, room + 1));
   body[FLAGS_OFFSET] = 0;
   body[room] = 0;
   finishReport(body);
-  return { body, octets: bytes.slice(room + 1) };
+  return { body, octets: bytes.subarray(room + 1) };
 }

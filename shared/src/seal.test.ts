@@ -35,6 +35,16 @@ describe.each(MESSAGES)('%s', (_name, bytes) => {
     expect(found?.isBy(subject, verifier)).toBe(true);
   });
 
+  test.each([
+    ['a Buffer', (octets: Uint8Array) => Buffer.from(octets)],
+    ['plain octets', (octets: Uint8Array) => Uint8Array.from(octets)],
+  ])('is left as it was when its seal is taken off, in %s', (_what, hold) => {
+    const sealed = hold(seal(subject, bytes, signer));
+    const before = Buffer.from(sealed).toString('hex');
+    for (let times = 0; times < 2; times += 1) expect(unseal(sealed).seal?.isBy(subject, verifier)).toBe(true);
+    expect(Buffer.from(sealed).toString('hex')).toBe(before);
+  });
+
   test('has no seal when nobody sealed it', () => {
     const { body, seal: found } = unseal(bytes);
     expect(body).toBe(bytes);

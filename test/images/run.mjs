@@ -173,7 +173,10 @@ function baseImages(config) {
   const from = Object.values(dockerfiles).flatMap((file) =>
     [...readFileSync(join(root, file), 'utf8').matchAll(/^FROM (\S+)/gm)].map(([, image]) => image),
   );
-  const services = Object.entries(config.services).filter(([name, { build }]) => !build && name !== 'grafana');
+  const isOurs = (image) => Object.keys(dockerfiles).some((name) => image.startsWith(`wanscope/${name}:`));
+  const services = Object.entries(config.services).filter(
+    ([name, { build, image }]) => !build && name !== 'grafana' && !isOurs(image),
+  );
   return [...new Set([...from, ...services.map(([, { image }]) => image)])];
 }
 
