@@ -1,8 +1,20 @@
+import { encodeEnrolment, newSecret, signerOf } from '@wanscope/shared';
 import { describe, expect, it } from 'vitest';
+import { credentialsOf } from './compose.ts';
 import { readSettings, type Invocation, type Settings } from './config.ts';
 import { readFlags, type CommandLine } from './flags.ts';
 
 const GOOD = { WAN_NATS_URL: 'nats://broker:4222', WAN_SITE: 'berlin' };
+
+const BERLIN = { site: 'berlin', probe: 'r1' };
+const ENROLMENT = encodeEnrolment({
+  v: 1,
+  ...BERLIN,
+  jwt: 'header.claims.signature',
+  seed: `SU${'A'.repeat(56)}`,
+  secret: newSecret(),
+  collectorKeys: [signerOf(newSecret()).publicKey],
+});
 
 function read(
   env: Record<string, string>,
@@ -73,6 +85,28 @@ describe('settings', () => {
 
   it('may reflect nothing', () => {
     expect(settings({ ...GOOD, WAN_REFLECT: '' }).reflect).toEqual({});
+  });
+
+  it('take site and name from an enrolment string, and no others beside it', () => {
+    expect(settings({ WAN_NATS_URL: 'tls://broker', WAN_CREDS: ENROLMENT }).identity).toEqual(BERLIN);
+    expect(problems({ ...GOOD, WAN_CREDS: ENROLMENT, WAN_SITE: 'paris', WAN_PROBE: 'r2' })).toEqual([
+      'WAN_SITE: "paris" is not what is enrolled; allowed: berlin',
+      'WAN_PROBE: "r2" is not what is enrolled; allowed: r1',
+    ]);
+    expect(problems({ ...GOOD, WAN_PROBE: 'r1', WAN_CREDS: ENROLMENT.slice(0, -9) })).toEqual([
+      'WAN_CREDS: the enrolment string is damaged; make another one; allowed: what wan-admin probe add prints',
+    ]);
+  });
+
+  it('have credentials as a text or in a file', () => {
+    const files: Record<string, string> = { '/run/line': `${ENROLMENT}\n`, '/run/token': 'secret\n' };
+    const of = (setting: string) => credentialsOf(setting, (path) => files[path]!);
+    expect(of('')).toEqual({ kind: 'none' });
+    expect(of('/run/token')).toEqual({ kind: 'token', token: 'secret' });
+    expect(of('edge:secret')).toEqual({ kind: 'password', user: 'edge', password: 'secret' });
+    for (const setting of [ENROLMENT, '/run/line']) {
+      expect(of(setting)).toMatchObject({ kind: 'enrolment', enrolment: BERLIN });
+    }
   });
 
   it('refuse a host name that looks like a container id', () => {
