@@ -10,9 +10,19 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { WanscopeError } from '@wanscope/shared';
+
+const LOCK = 'admin/lock';
+const STALE_LOCK_MS = 60_000;
+
+/** Somebody else is changing it. */
+export class FolderInUse extends WanscopeError {
+  readonly code = 'FOLDER_IN_USE';
+}
 
 /** Who is to own what is for the collector and the probes; undefined: whoever runs this. */
 export type Owner = { readonly uid: number; readonly gid: number } | undefined;
@@ -41,6 +51,29 @@ export class Folder {
   /** Files that did not change are left alone. */
   writeAll(files: ReadonlyMap<string, string>): void {
     for (const [file, text] of files) if (!this.has(file) || this.read(file) !== text) this.write(file, text);
+  }
+
+  /**
+   * Does `work` while nobody else does: what is read, changed and written by two at once would be half lost.
+   *
+   * @throws FolderInUse
+   */
+  async alone<T>(work: () => T | Promise<T>): Promise<T> {
+    const lock = this.pathOf(LOCK);
+    mkdirSync(dirname(lock), { recursive: true, mode: 0o700 });
+    // Of somebody who was killed: nothing here takes as long.
+    if (existsSync(lock) && Date.now() - statSync(lock).mtimeMs > STALE_LOCK_MS) rmSync(lock, { force: true });
+    try {
+      closeSync(openSync(lock, 'wx', 0o600));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      throw new FolderInUse(`${lock} is there: another wan-admin is at work`);
+    }
+    try {
+      return await work();
+    } finally {
+      rmSync(lock, { force: true });
+    }
   }
 
   /** Mode 0600 from its first octet on. */

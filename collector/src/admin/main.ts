@@ -70,9 +70,12 @@ function say(line: string): void {
 /** Loads the fleet, changes it, writes it, and tells the broker where one is named. */
 async function change(flags: Shared, make: (fleet: Fleet) => Promise<Fleet>): Promise<Fleet> {
   const folder = new Folder(flags.dir, flags.owner);
-  const before = load(folder);
-  const fleet = await make(before);
-  folder.writeAll(filesOf(fleet));
+  const [before, fleet] = await folder.alone(async () => {
+    const present = load(folder);
+    const changed = await make(present);
+    folder.writeAll(filesOf(changed));
+    return [present, changed] as const;
+  });
   if (fleet.account.jwt !== before.account.jwt) await tell(flags, fleet);
   return fleet;
 }
@@ -209,7 +212,9 @@ async function make(folder: Folder, { name, tls, brokerPath, resolverDir }: Flee
     broker: { path: brokerPath ?? folder.pathOf('broker'), resolverDir },
     nowMs,
   });
-  folder.writeAll(filesOf(fleet));
+  await folder.alone(() => {
+    folder.writeAll(filesOf(fleet));
+  });
 }
 
 async function ensure(flags: Shared & FleetFlags & { readonly probe?: readonly string[] }): Promise<void> {

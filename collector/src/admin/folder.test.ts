@@ -1,0 +1,65 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { Folder, FolderInUse } from './folder.ts';
+
+let path: string;
+let folder: Folder;
+beforeEach(() => {
+  path = mkdtempSync(join(tmpdir(), 'wan-admin-'));
+  folder = new Folder(path, undefined);
+});
+afterEach(() => rmSync(path, { recursive: true, force: true }));
+
+describe('a file', () => {
+  test('is its owner’s alone, and so is its folder; nothing else is left beside it', () => {
+    folder.write('admin/fleet.json', 'secret');
+    expect(statSync(join(path, 'admin/fleet.json')).mode & 0o777).toBe(0o600);
+    expect(statSync(join(path, 'admin')).mode & 0o777).toBe(0o700);
+    expect(readdirSync(join(path, 'admin'))).toEqual(['fleet.json']);
+  });
+
+  test('is replaced whole: who has the old one open reads the old one', () => {
+    folder.write('collector/probes.json', 'old');
+    const before = statSync(join(path, 'collector/probes.json')).ino;
+    folder.write('collector/probes.json', 'new');
+    expect(folder.read('collector/probes.json')).toBe('new');
+    expect(statSync(join(path, 'collector/probes.json')).ino).not.toBe(before);
+  });
+
+  test('is left alone when it would be the same', () => {
+    folder.write('a/x', '1');
+    const before = statSync(join(path, 'a/x')).ino;
+    folder.writeAll(
+      new Map([
+        ['a/x', '1'],
+        ['a/y', '2'],
+      ]),
+    );
+    expect(statSync(join(path, 'a/x')).ino).toBe(before);
+    expect(readFileSync(join(path, 'a/y'), 'utf8')).toBe('2');
+  });
+});
+
+describe('work', () => {
+  const lock = (): string => join(path, 'admin/lock');
+
+  test('is done by one at a time', async () => {
+    await folder.alone(async () => {
+      await expect(folder.alone(() => Promise.resolve(1))).rejects.toThrow(FolderInUse);
+    });
+    expect(existsSync(lock())).toBe(false);
+    expect(await folder.alone(() => Promise.resolve(2))).toBe(2);
+  });
+
+  test('that fails leaves nothing in the way, nor does work that was killed a minute ago', async () => {
+    await expect(folder.alone(() => Promise.reject(new Error('no')))).rejects.toThrow('no');
+    expect(existsSync(lock())).toBe(false);
+    folder.write('admin/lock', '');
+    await expect(folder.alone(() => Promise.resolve())).rejects.toThrow('another wan-admin is at work');
+    const longAgo = new Date(Date.now() - 61_000);
+    utimesSync(lock(), longAgo, longAgo);
+    expect(await folder.alone(() => Promise.resolve(3))).toBe(3);
+  });
+});
