@@ -70,6 +70,7 @@ export class Keeper implements IngestJournal {
   #committedMs = Number.NEGATIVE_INFINITY;
   #asked = false;
   #busy: Promise<void> | undefined;
+  #keepsElse = true;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
@@ -239,21 +240,22 @@ export class Keeper implements IngestJournal {
         return;
       }
     }
-    done();
+    if (await keptElse) done();
   }
 
   /** Whether it is on disk. Never rejects. */
   async #keepElse(): Promise<boolean> {
     try {
       await this.#options.keepElse?.();
-      return true;
+      this.#keepsElse = true;
     } catch (error) {
-      this.#options.logger.error(
-        { reason: describe(error) },
-        'late reports cannot be kept: nothing is committed until they can',
-      );
-      return false;
+      if (this.#keepsElse) {
+        const reason = describe(error);
+        this.#options.logger.error({ reason }, 'late reports cannot be kept: nothing is committed until they can');
+      }
+      this.#keepsElse = false;
     }
+    return this.#keepsElse;
   }
 
   #journalFailed(error: unknown): void {

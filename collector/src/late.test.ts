@@ -1,5 +1,5 @@
 /** Late data through the whole collector: what it counts, what it writes, what a restart does to it. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -262,6 +262,19 @@ describe('what is written', () => {
     await until('both to be written', () => pending() === 0 && written.length >= 14);
     const means = written.filter(({ labels }) => labels['__name__'] === 'wan_backfill_rtt_mean_seconds');
     expect(new Set(means.map(({ value }) => value))).toEqual(new Set([0.01, 0.02]));
+  });
+
+  test('while late reports cannot be kept nothing is committed: their probes keep them', async () => {
+    // A file where the folder of the queue should be.
+    const blocked = join(directory, 'remote-write');
+    rmSync(blocked, { recursive: true, force: true });
+    writeFileSync(blocked, '');
+    report(3_600_000, recordOf(0, [10 * MS]));
+    await settle(45_000);
+    expect([broker.commits.length, written.length, pending()]).toEqual([0, 0, 1]);
+    rmSync(blocked);
+    await until('it to be written and committed', () => broker.commits.length > 0 && written.length === 7);
+    expect(broker.commits.at(-1)!.boots.map(({ upTo }) => upTo)).toEqual([1]);
   });
 
   test('a sample that the receiver refuses is dropped alone, and counted', async () => {
