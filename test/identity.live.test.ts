@@ -241,7 +241,7 @@ describe('a fleet that wan-admin made', () => {
     }
     expect(() => admin('init')).toThrow('--force replaces it');
     expect(() => admin('probe', 'add', 'hq', 'edge')).toThrow('hq/edge is enrolled already');
-    expect(() => admin('probe', 'add', 'HQ', 'edge')).toThrow('must match');
+    expect(() => admin('probe', 'add', 'HQ', 'edge')).toThrow('must each match');
     expect(() => admin('probe', 'revoke', 'hq', 'nobody')).toThrow('hq/nobody is not enrolled');
     expect(
       admin('probe', 'list')
