@@ -7,7 +7,6 @@
 import {
   connect,
   credsAuthenticator,
-  Events,
   headers,
   jwtAuthenticator,
   tokenAuthenticator,
@@ -69,8 +68,8 @@ export interface NatsBusOptions {
 const PUBLISH_TIMEOUT_MS = 5_000;
 /** How long the broker may take to show that a connection is alive. */
 const VERIFY_MS = 2_000;
-const FIRST_RETRY_MS = 500;
-const LAST_RETRY_MS = 10_000;
+const FIRST_RETRY_MS = 1_000;
+const LAST_RETRY_MS = 4_000;
 
 export class NatsBus implements Bus {
   readonly #options: NatsBusOptions;
@@ -145,7 +144,7 @@ export class NatsBus implements Bus {
       () => false,
     );
     if (await Promise.race([answered, this.#sleep(VERIFY_MS).then(() => false)])) return;
-    await connection.reconnect().catch(() => undefined);
+    await connection.close().catch(() => undefined);
   }
 
   async close(): Promise<void> {
@@ -165,22 +164,19 @@ export class NatsBus implements Bus {
       authenticator: authenticatorOf(this.#options.credentials),
       inboxPrefix: inboxPrefixOf(identity),
       ...(tls && { tls }),
-      maxReconnectAttempts: -1,
-      reconnectTimeWait: 1_000,
-      reconnectJitter: 1_000,
-      reconnectJitterTLS: 1_000,
+      // The client waits for its next attempt by the wall clock: one that is set back by a day would make it a day.
+      reconnect: false,
       pingInterval: 10_000,
       maxPingOut: 2,
     };
     let delayMs = FIRST_RETRY_MS;
     let told = false;
-    // The client's own wait for the first connect ends for good on a refused login; this one does not.
     while (!this.#closed) {
       try {
         const connection = await connect(options);
-        await this.#use(connection);
         delayMs = FIRST_RETRY_MS;
         told = false;
+        await this.#use(connection);
       } catch (error) {
         if (!told) log.warn({ error: messageOf(error) }, 'cannot connect to the broker; trying for ever');
         told = true;
@@ -201,19 +197,10 @@ export class NatsBus implements Bus {
     this.#jetStream = connection.jetstream();
     for (const subscription of this.#subscriptions) this.#subscribe(connection, subscription);
     this.#setConnected(true);
-    void this.#watch(connection);
-    const error = await connection.closed();
-    this.#setConnected(false);
+    await connection.closed();
     this.#connection = undefined;
     this.#jetStream = undefined;
-    if (error instanceof Error) throw error;
-  }
-
-  async #watch(connection: NatsConnection): Promise<void> {
-    for await (const status of connection.status()) {
-      if (status.type === Events.Disconnect) this.#setConnected(false);
-      else if (status.type === Events.Reconnect) this.#setConnected(true);
-    }
+    this.#setConnected(false);
   }
 
   #subscribe(

@@ -1,0 +1,53 @@
+/** The connection to a real broker. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, type AddressInfo } from 'node:net';
+import { afterEach, expect, test, vi } from 'vitest';
+import { NatsBus } from './bus.ts';
+
+const PATIENCE_MS = 20_000;
+const silent = { trace: vi.fn(), debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() };
+let broker: ChildProcess | undefined;
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  broker?.kill('SIGKILL');
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+test('is there again soon after the wall clock was set back while it was away', async () => {
+  const port = await freePort();
+  const start = (): void => {
+    broker = spawn('nats-server', ['--addr', '127.0.0.1', '--port', String(port)], { stdio: 'ignore' });
+  };
+  const now = Date.now;
+  // Ahead by a day, as of a machine that was started with a wrong clock.
+  const wall = vi.spyOn(Date, 'now').mockImplementation(() => now() + 86_400_000);
+  start();
+  const bus = new NatsBus({
+    servers: [`nats://127.0.0.1:${port}`],
+    credentials: { kind: 'none' },
+    identity: { site: 'a', probe: 'b' },
+    log: silent,
+  });
+  try {
+    await vi.waitUntil(() => bus.connected, { timeout: PATIENCE_MS, interval: 50 });
+    broker!.kill('SIGKILL');
+    await once(broker!, 'exit');
+    await vi.waitUntil(() => !bus.connected, { timeout: PATIENCE_MS, interval: 50 });
+    wall.mockImplementation(now);
+    start();
+    await vi.waitUntil(() => bus.connected, { timeout: PATIENCE_MS, interval: 50 });
+    expect(bus.connected).toBe(true);
+  } finally {
+    await bus.close();
+  }
+});
