@@ -246,7 +246,8 @@ function readState(input: ByteReader): LedgerState {
 
 function listOf<T>(input: ByteReader, read: () => T): T[] {
   const count = input.varint();
-  if (count > MAX_LISTED) throw new RejectedMessage('bad_length', `list of ${count}`);
+  // Each takes an octet at least: no room is made for what cannot be there.
+  if (count > MAX_LISTED || count > input.remaining) throw new RejectedMessage('bad_length', `list of ${count}`);
   return Array.from({ length: count }, read);
 }
 
