@@ -31,6 +31,7 @@ const RIGHT: ProbeHistory = {
   collector: {
     counted: 7,
     sent: 70,
+    hiddenRecords: 0,
     boots: new Map([
       [A, { counted: [{ first: 1, last: 4 }], refused: [] }],
       [B, { counted: [{ first: 1, last: 3 }], refused: [] }],
@@ -59,6 +60,12 @@ test('a history in which everything was counted once, is in the ledger or in the
 test('so is one whose last report was counted and is not committed yet', () => {
   const boots = new Map([...RIGHT.collector.boots, [B, { counted: [{ first: 1, last: 4 }], refused: [] }]]);
   expect(found({ collector: { boots, counted: 8, sent: 80 } })).toBe('');
+});
+
+test('so is one with records of paths that are not shown, but never with more probes sent than there were', () => {
+  expect(found({ collector: { hiddenRecords: 1, sent: 65 } })).toBe('');
+  expect(found({ collector: { sent: 65 } })).toContain('65 probes sent');
+  expect(found({ collector: { hiddenRecords: 1, sent: 75 } })).toContain('75 probes sent');
 });
 
 test('so is one of a start that the collector has forgotten', () => {

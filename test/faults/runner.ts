@@ -336,7 +336,7 @@ export class Runner {
         kills: probe.kills,
         allowed: [...this.#allowed],
         spool: await probe.spool(),
-        collector: counted ?? { counted: 0, sent: 0, boots: new Map() },
+        collector: counted ?? { counted: 0, sent: 0, hiddenRecords: 0, boots: new Map() },
       };
       printed += history.printed.length;
       this.#found.push(...violationsOf(history));

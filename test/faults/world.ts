@@ -312,6 +312,7 @@ export class World {
         {
           counted: intake.counted ?? 0,
           sent: sent.get(formatIdentity(intake)) ?? 0,
+          hiddenRecords: head.counters.recordsOfLeftPaths,
           boots: new Map(
             intake.boots.map(({ bootId, ranges, refused }) => [
               bootId,

@@ -17,7 +17,7 @@ export interface Target {
   readonly maxBytes: number;
   /** Makes checksums and lengths good again, so that what is behind them is reached. */
   readonly repair?: (input: Uint8Array) => Uint8Array;
-  /** What its operator gives a program, and nobody else: it may take longer. */
+  /** What its operator or its own system gives a program, and nobody else: it may take longer. */
   readonly isOwn?: boolean;
   /**
    * Throws what it must not.

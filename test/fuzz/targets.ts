@@ -558,6 +558,7 @@ function texts(): Target[] {
     {
       name: 'settings',
       ...at,
+      isOwn: true,
       words: settingWords,
       seeds: text(
         'default=10.0.0.1,isp-a/lte=[2001:db8::1]>203.0.113.7%eth0',
@@ -593,6 +594,7 @@ function texts(): Target[] {
     {
       name: 'routing-table',
       ...at,
+      isOwn: true,
       words: text('\t', '\n', '00000000', '0003'),
       seeds: text(
         'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\neth0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\n',
