@@ -17,7 +17,8 @@ import {
 import { dirname } from 'node:path';
 import type { Logger } from './log.ts';
 
-export type AuditAction = 'start' | 'configuration' | 'plan' | 'pause' | 'resume' | 'maintenance' | 'throughput';
+export type AuditAction =
+  'start' | 'configuration' | 'plan' | 'pause' | 'resume' | 'maintenance' | 'throughput' | 'rollout';
 
 export interface AuditEntry {
   /** ISO 8601. */

@@ -17,6 +17,7 @@ import {
   type PathRecord,
   type Report,
 } from '@wanscope/shared';
+import type { OperatorConfig } from '@wanscope/shared/config';
 import { FakeClock, mutate, pathOf, Random, recordOf, reportOf } from '@wanscope/shared/testing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Collector } from './collector.ts';
@@ -504,5 +505,84 @@ describe('ten thousand malformed messages of each kind', () => {
     for (const bytes of bad) broker.publish(subjectOf('hello', A), bytes);
     expect(counted(['hello'])).toBe(bad.length);
     expect(everything()).toBe(before);
+  });
+});
+
+describe('a new configuration', () => {
+  const ofRate = (rate: string): OperatorConfig =>
+    configOf(`
+sites: { auto: true }
+tests: { icmp: { protocol: icmp, rate: ${rate}, family: ipv4 } }
+meshes: [{ shape: full, tests: [icmp] }]
+`);
+  const fleet = Array.from({ length: 20 }, (_, i): Identity => ({ site: `s${i + 1}`, probe: 'p' }));
+  const nothing = dictionaryFor(A, []);
+  /** What each probe was told last, as milliseconds between two sends. */
+  const toldMs = (): Map<string, number> =>
+    new Map(
+      broker.plans.map(({ identity, bytes }) => [
+        identity.site,
+        decodePlan(bytes, identity).tests[0]!.intervalNs / 1e6,
+      ]),
+    );
+  const versionOf = ({ site }: Identity): number =>
+    Math.max(
+      0,
+      ...broker.plans
+        .filter(({ identity }) => identity.site === site)
+        .map(({ identity, bytes }) => decodePlan(bytes, identity).version),
+    );
+  let hellos = 1;
+
+  /** Probes that a plan with two sends a second ends. */
+  async function pass(seconds: number, isFragile: boolean): Promise<void> {
+    for (let passed = 0; passed < seconds; passed += 10) {
+      hellos += 1;
+      for (const identity of fleet) {
+        if (isFragile && toldMs().get(identity.site) === 500) continue;
+        say(helloOf(`${identity.site}/p`, { version: hellos, planVersion: versionOf(identity) }));
+        report(identity, nothing, []);
+      }
+      await settle(10_000);
+    }
+  }
+  const changed = (): string[] => [...toldMs()].flatMap(([site, ms]) => (ms === 500 ? [site] : []));
+
+  beforeEach(async () => {
+    await collector.stop();
+    collector = new Collector({
+      config: ofRate('1/s'),
+      clock,
+      bus: new MemoryBus(broker),
+      logger: silentLogger,
+      stateDir: directory,
+    });
+    await collector.start();
+    for (const identity of fleet) announce(identity, nothing);
+    await pass(60, false);
+    collector.reload(ofRate('2/s'));
+  });
+
+  test('that silences probes is taken back by itself from the one that had it', async () => {
+    await pass(10, true);
+    expect(changed()).toHaveLength(1);
+    const [first] = changed();
+    await pass(60, true);
+    expect(collector.rollout).toMatchObject({ state: 'reverted', reason: 'probes fell silent with it' });
+    expect(changed()).toEqual([]);
+    expect(toldMs().get(first!)).toBe(1_000);
+    // Nobody else was ever told of it.
+    const told = broker.plans.filter(({ identity, bytes }) => decodePlan(bytes, identity).tests[0]!.intervalNs === 5e8);
+    expect(new Set(told.map(({ identity }) => identity.site))).toEqual(new Set([first]));
+  });
+
+  test('that does no harm reaches one, two and then all of twenty', async () => {
+    const counts = new Set<number>();
+    for (let seconds = 0; seconds < 420; seconds += 10) {
+      await pass(10, false);
+      counts.add(changed().length);
+    }
+    expect([...counts]).toEqual([1, 2, 20]);
+    expect(collector.rollout).toEqual({ state: 'idle', share: 1, reason: '' });
   });
 });

@@ -3,6 +3,7 @@
  * it depends on comes in from outside; everything it owns is here.
  */
 import { createHash, randomBytes } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import { join } from 'node:path';
 import {
   decodeHello,
@@ -26,11 +27,12 @@ import { Keeper } from './keeper.ts';
 import type { Logger } from './log.ts';
 import { isInMaintenance } from './maintenance.ts';
 import { PlanBook } from './plan-book.ts';
-import { planFleet, PolicyIndex } from './planner.ts';
+import { planFleet, PolicyIndex, type ProbePlan } from './planner.ts';
 import { formatScope, PauseBook, type Pause, type PauseScope } from './pauses.ts';
 import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
 import { Registry, type RegistrySettings, type Transition } from './registry.ts';
 import { GAUGE } from './series-table.ts';
+import { Rollout, type Condition, type RolloutStatus } from './rollout.ts';
 import { siteReachability } from './site-reach.ts';
 import {
   captureSnapshot,
@@ -52,6 +54,7 @@ const MAINTENANCE_EVERY_MS = 10_000;
 /** Sequence numbers are kept for longer than the report stream can replay them. */
 const FORGET_INTAKE_AFTER_MS = 25 * 3_600_000;
 const NOT_MEASURED_AFTER_SENDS = 3;
+const ROLLOUT_EVERY_MS = 5_000;
 const REMOTE_WRITE_DIRECTORY = 'remote-write';
 /** Who acts, in the audit, where nobody asked for it. */
 const OWN_NAME = 'collector';
@@ -114,6 +117,8 @@ export class Collector {
   #publishing = false;
   /** On whose account plans are made anew. */
   #planWanted: string | undefined;
+  readonly #rollout: Rollout;
+  #rolloutSeenMs = Number.NEGATIVE_INFINITY;
   #cancelTick: (() => void) | undefined;
   #cancelPlan: (() => void) | undefined;
   #stopped = false;
@@ -121,6 +126,7 @@ export class Collector {
   constructor(options: CollectorOptions) {
     this.#options = options;
     this.#config = options.config;
+    this.#rollout = new Rollout(options.config);
     this.#logger = options.logger;
     const { clock } = options;
     this.gate = options.gate ?? new Gate();
@@ -184,6 +190,7 @@ export class Collector {
       reachable: () => this.#reachable,
       maintenance: () => this.#maintenance,
       pauses: this.pauses,
+      rollout: () => this.#rollout.status,
       audit: this.audit,
       health: () => this.health(),
       remoteWrite: () => this.remoteWrite.status,
@@ -293,10 +300,16 @@ export class Collector {
     return this.#keeper.settled();
   }
 
-  /** Takes a new configuration; plans and verdicts follow. */
+  /** How far the latest configuration has come. */
+  get rollout(): RolloutStatus {
+    return this.#rollout.status;
+  }
+
+  /** Takes a new configuration; verdicts follow at once, plans in rings. */
   reload(config: OperatorConfig): void {
     this.audit.add('configuration file', 'configuration', 'taken', digestOf(this.#config), digestOf(config));
     this.#config = config;
+    this.#rollout.propose(config, this.registry.plannable().length, this.#monoMs());
     this.registry.configure(registrySettings(config));
     const policies = new PolicyIndex(config);
     this.state.setPolicy((src, dst, test) => policies.of(src, dst, test));
@@ -462,6 +475,7 @@ export class Collector {
       this.#markUnmeasured(nowMs);
       this.#forgetIntakes(nowMs);
       this.#reachable = siteReachability(this.state, this.registry, this.#config.intervalMs);
+      this.#judgeRollout();
       this.plans.renew(nowMs, this.#config.planExpiryMs);
       this.#plan();
     }
@@ -582,7 +596,7 @@ export class Collector {
     if (this.registry.revision !== this.#plannedRevision || this.plans.isOutdated || who !== undefined) {
       this.#plannedRevision = this.registry.revision;
       this.#planWanted = undefined;
-      const plans = planFleet(this.#config, this.registry.plannable(), this.pauses);
+      const plans = this.#plansNow();
       const before = this.plans.summary();
       this.plans.update(plans, clock.wallMs(), this.#config.planExpiryMs);
       if (who !== undefined) this.audit.add(who, 'plan', 'fleet', before, this.plans.summary());
@@ -592,6 +606,53 @@ export class Collector {
       this.#publishing = true;
       void this.#publishDue().finally(() => (this.#publishing = false));
     }
+  }
+
+  /** Of the configuration that each probe has by now. */
+  #plansNow(): Map<string, ProbePlan> {
+    const fleet = this.registry.plannable();
+    const { stable, candidate } = this.#rollout.configs;
+    const before = planFleet(stable, fleet, this.pauses);
+    if (candidate === undefined) return before;
+    const after = planFleet(candidate, fleet, this.pauses);
+    const isSame = [...after].every(([name, { body }]) => isDeepStrictEqual(body, before.get(name)?.body));
+    if (isSame) this.#rollout.finish();
+    const members = this.#rollout.membersOf(fleet);
+    return new Map([...after].map(([name, plan]) => [name, isSame || members.has(name) ? plan : before.get(name)!]));
+  }
+
+  #judgeRollout(): void {
+    const monoMs = this.#monoMs();
+    if (this.#rollout.status.state !== 'running' || monoMs - this.#rolloutSeenMs < ROLLOUT_EVERY_MS) return;
+    this.#rolloutSeenMs = monoMs;
+    const { share } = this.#rollout.status;
+    const members = this.#rollout.membersOf(this.registry.plannable());
+    const verdict = this.#rollout.judge(
+      { ring: this.#conditionOf((name) => members.has(name)), others: this.#conditionOf((name) => !members.has(name)) },
+      monoMs,
+    );
+    if (verdict === 'wait') return;
+    const status = this.#rollout.status;
+    this.audit.add(OWN_NAME, 'rollout', verdict, { share }, status);
+    if (verdict === 'revert') this.#logger.error(status, 'the configuration was taken back: plans are those of before');
+    else this.#logger.info(status, 'the configuration goes on to more probes');
+    this.#planAnew(OWN_NAME);
+  }
+
+  #conditionOf(isOne: (name: string) => boolean): Condition {
+    const condition = { live: 0, astray: 0, sent: 0, lost: 0 };
+    const { paths } = this.state;
+    for (const { identity, presence, hello, configured } of this.registry.probes()) {
+      if (!configured || !isOne(formatIdentity(identity))) continue;
+      if (presence === 'live') condition.live += 1;
+      const issued = this.plans.planOf(identity)?.plan.version;
+      if (presence === 'live' && issued !== undefined && hello?.planVersion !== issued) condition.astray += 1;
+      for (const slot of this.ingest.intakeOf(identity)?.slots ?? []) {
+        condition.sent += paths.gauge(slot, GAUGE.intervalSent) ?? 0;
+        condition.lost += paths.gauge(slot, GAUGE.intervalLost) ?? 0;
+      }
+    }
+    return condition;
   }
 
   async #publishDue(): Promise<void> {

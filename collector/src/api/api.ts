@@ -58,6 +58,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
         lastReloadAt: iso(health.configReloadedAtMs),
         problems: [...collector.reloadProblems],
       },
+      rollout: collector.rollout,
       snapshot: {
         durable: health.snapshot.durable,
         writtenAt: health.snapshot.writtenAtMs === undefined ? null : iso(health.snapshot.writtenAtMs),

@@ -34,6 +34,7 @@ export const status = object({
   sitePairs: integer,
   probes: integer,
   config: object({ lastReloadSuccessful: flag, lastReloadAt: time, problems: list(text) }),
+  rollout: object({ state: text, share: number, reason: text }),
   snapshot: object({ durable: flag, writtenAt: optional(time), bytes: integer }),
   rejected: list(object({ kind: text, cause: text, count: integer })),
 });

@@ -10,6 +10,7 @@ import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
 import { DROP_CAUSES } from '../remote-write/delivery.ts';
 import type { RemoteWriteStatus } from '../remote-write/remote-write.ts';
+import type { RolloutStatus } from '../rollout.ts';
 import { GAUGE } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
 import { THROUGHPUT_FAILURES, type ThroughputDesk, type ThroughputResult } from '../throughput.ts';
@@ -55,6 +56,7 @@ export interface MetricView {
   readonly maintenance: () => ReadonlyMap<string, boolean>;
   readonly pauses: Pick<PauseBook, 'all' | 'covers' | 'isDurable'>;
   readonly audit: Pick<AuditLog, 'failures'>;
+  readonly rollout: () => RolloutStatus;
   readonly folded: () => { readonly series: number; readonly paths: number };
   readonly health: () => CollectorHealth;
   readonly remoteWrite: () => RemoteWriteStatus;
@@ -728,6 +730,15 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
     counter(`${own}web_refused_total`, 'Connections and requests turned away, by cause.', ['cause'], (put) => {
       for (const { cause, count } of view.health().webRefused) put({ cause }, count);
     }),
+    now(
+      'rollout_share_ratio',
+      'ratio',
+      'Share of the fleet that has the latest configuration.',
+      () => view.rollout().share,
+    ),
+    now('rollout_reverted', '1', '1 while the latest configuration is taken back.', () =>
+      Number(view.rollout().state === 'reverted'),
+    ),
     now('pauses_durable', '1', '0 while a restart would forget what is paused.', () => Number(view.pauses.isDurable)),
     count('audit_failures_total', 'Audit entries that could not be written.', () => view.audit.failures),
     count('commits_total', 'Commits sent to probes.', () => view.health().commitsSent),

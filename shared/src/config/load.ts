@@ -317,6 +317,21 @@ const expositionSchema = strict({
   pathHistograms: z.boolean().default(false).describe('Path-level delays as histograms.'),
 });
 
+/** Silence takes three intervals to show. */
+const SOAK_INTERVALS = 5;
+
+const rolloutSchema = strict({
+  rings: z
+    .array(share)
+    .max(8, 'must be 8 rings or fewer')
+    .default([0.01, 0.1, 1])
+    .describe('Shares of the fleet that get it one after another: 1%, 10%, 100%; none: everybody at once.'),
+  soak: duration
+    .default(120 * NS_PER_S)
+    .describe('How long a ring has to go well before the next follows: 2m; five intervals at least.'),
+  minProbes: z.int().min(1).default(10).describe('Smaller fleets get it at once: 10.'),
+});
+
 const SECONDS_RULE = `must be a number of seconds from 1 to ${THROUGHPUT_CAP.seconds}`;
 
 const throughputSchema = strict({
@@ -437,6 +452,7 @@ const configSchema = strict({
       'What a probe sends older reports with after an outage, behind the live ones: 512kbit/s; 8kbit/s or more.',
     ),
   leaveAfter: duration.default(15 * 60 * NS_PER_S).describe('A probe silent for this long has left: 15m.'),
+  rollout: rolloutSchema.prefault({}).describe('How a new configuration reaches the fleet.'),
   planExpiry: duration
     .default(7 * 86_400 * NS_PER_S)
     .describe('A probe without news stops sending after this: 7d; 72h or more.'),
@@ -621,6 +637,11 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
     intervalMs: parsed.interval / NS_PER_MS,
     drainBytesPerSecond: Math.floor(parsed.drain / 8),
     leaveAfterMs: parsed.leaveAfter / NS_PER_MS,
+    rollout: {
+      rings: parsed.rollout.rings,
+      soakMs: Math.max(parsed.rollout.soak, SOAK_INTERVALS * parsed.interval) / NS_PER_MS,
+      minProbes: parsed.rollout.minProbes,
+    },
     planExpiryMs: parsed.planExpiry / NS_PER_MS,
   };
 }
@@ -744,6 +765,9 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
 
   if (config.intervalMs < 1_000 || config.intervalMs > 300_000) add(['interval'], 'must be from 1s to 5m');
   if (config.drainBytesPerSecond < 1_000) add(['drain'], 'must be 8kbit/s or more');
+  config.rollout.rings.forEach((ring, at, rings) => {
+    if (at > 0 && ring <= rings[at - 1]!) add(['rollout', 'rings', at], 'must be more than the ring before it');
+  });
   if (config.planExpiryMs < 72 * 3_600_000) add(['planExpiry'], "must be 72h or more, the age of a probe's spool");
   for (const site of config.sites.keys()) {
     if (!isToken(site)) add(['sites', site], NAME_RULE);

@@ -183,6 +183,15 @@ export interface RemoteWriteConfig {
   readonly queueBytes: number;
   readonly timeoutMs: number;
 }
+export interface RolloutConfig {
+  /** Shares of the fleet, ascending; behind the last, everybody. None: everybody at once. */
+  readonly rings: readonly number[];
+  /** How long a ring has to go well; five intervals at least. */
+  readonly soakMs: number;
+  /** Smaller fleets have no rings. */
+  readonly minProbes: number;
+}
+
 /** Each may do what those before it may: look; pause, resume and ask for runs; read the audit. */
 export const ROLES = ['viewer', 'operator', 'admin'] as const;
 export type Role = (typeof ROLES)[number];
@@ -221,6 +230,8 @@ export interface OperatorConfig {
   readonly drainBytesPerSecond: number;
   /** A silent probe has left after this long. */
   readonly leaveAfterMs: number;
+  /** How a new configuration reaches the fleet. */
+  readonly rollout: RolloutConfig;
   /** How long a plan may be used without news from the collector. */
   readonly planExpiryMs: number;
 }
