@@ -408,7 +408,7 @@ remoteWrite: { url: "${prometheus.writeUrl}", maxAge: 74h, batch: 10000 }
         cutAtMs + INTERVAL_MS,
       );
     },
-    1_200_000,
+    3_600_000,
   );
 
   test('beyond what the spool holds: the ledger is exact, and what is left is filled in', async () => {
