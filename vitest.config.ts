@@ -24,6 +24,8 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'unit',
+          // There is no module state: files may share their modules.
+          isolate: false,
           include: ['{shared,probe,collector,lab}/src/**/*.test.ts', 'test/**/*.test.ts'],
           exclude: ['**/*.live.test.ts', '**/dist/**', '**/node_modules/**'],
           // Fuzzing of a few seconds must not fail on a machine that does other things.
@@ -49,7 +51,7 @@ export default defineConfig({
           exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
-          maxWorkers: 3,
+          maxWorkers: 4,
         },
       },
     ],

@@ -39,10 +39,16 @@ describe.skipIf(unavailable !== undefined)(`a pause${why}`, () => {
   });
 
   async function allRun(): Promise<void> {
+    const before = await packets();
     await mesh.until(
       'every pair to be measured',
       async () => (await mesh.samples('wan_path_probes_sent_total')).filter(({ value }) => value > 0).length === PAIRS,
       120_000,
+    );
+    await mesh.until(
+      'packets of every site to pass',
+      async () => [...(await packets())].every(([name, count]) => count > before.get(name)!),
+      60_000,
     );
   }
 
