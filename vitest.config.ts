@@ -1,9 +1,23 @@
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 const source = (path: string): string => new URL(path, import.meta.url).pathname;
 
 /** Of the probe's live tests, those that start programs and wait for them. */
 const wholePrograms = ['probe/src/{spool,throughput}/*.live.test.ts', 'probe/src/bundle.live.test.ts'];
+
+/** A minute and more each: begun first, so that nothing else waits for them at the end. */
+const SLOWEST = ['late-data', 'commit', 'end-to-end', 'routes', 'identity', 'pause', 'delivery'];
+
+class SlowestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification): number => {
+      const at = SLOWEST.findIndex((name) => moduleId.endsWith(`/${name}.live.test.ts`));
+      return at < 0 ? SLOWEST.length : at;
+    };
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}
 
 /**
  * Unit tests run on the sources. Live tests start the built programs and need privileges or real servers: those of the
@@ -19,6 +33,7 @@ export default defineConfig({
     ],
   },
   test: {
+    sequence: { sequencer: SlowestFirst },
     projects: [
       {
         extends: true,
@@ -51,7 +66,7 @@ export default defineConfig({
           exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
-          maxWorkers: 4,
+          maxWorkers: 3,
         },
       },
     ],
