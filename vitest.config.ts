@@ -6,8 +6,19 @@ const source = (path: string): string => new URL(path, import.meta.url).pathname
 /** Of the probe's live tests, those that start programs and wait for them. */
 const wholePrograms = ['probe/src/{spool,throughput}/*.live.test.ts', 'probe/src/bundle.live.test.ts'];
 
-/** A minute and more each: begun first, so that nothing else waits for them at the end. */
-const SLOWEST = ['late-data', 'commit', 'end-to-end', 'routes', 'identity', 'pause', 'delivery'];
+/** Half a minute and more each: begun first, so that nothing else waits for them at the end. */
+const SLOWEST = [
+  'late-data',
+  'identity',
+  'commit',
+  'end-to-end',
+  'routes',
+  'pause',
+  'delivery',
+  'faults',
+  'flows',
+  'spool',
+];
 
 class SlowestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {

@@ -11,7 +11,7 @@ const SITES = Array.from({ length: 20 }, (_, i) => `site-${i + 1}`);
 /** Each to each. */
 const PAIRS = SITES.length * (SITES.length - 1);
 const OBEYED_WITHIN_MS = 10_000;
-const WATCHED_MS = 4_000;
+const WATCHED_MS = 3_000;
 const CONFIG = `
 interval: 1s
 sites: { auto: true }

@@ -1,5 +1,5 @@
 /**
- * `npm run dependencies`: what the products are made of, as a bill of materials (CycloneDX, `.cache/sbom.cdx.json`), with the licences that may
+ * `npm run sbom`: what the products are made of, as a bill of materials (CycloneDX, `.cache/sbom.cdx.json`), with the licences that may
  * be shipped, every direct version pinned, and no advisory of high severity where the registry knows of advisories.
  */
 import { spawnSync } from 'node:child_process';
