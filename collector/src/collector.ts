@@ -32,7 +32,7 @@ import { formatScope, PauseBook, type Pause, type PauseScope } from './pauses.ts
 import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
 import { Registry, type RegistrySettings, type Transition } from './registry.ts';
 import { GAUGE } from './series-table.ts';
-import { Rollout, type Condition, type RolloutStatus } from './rollout.ts';
+import { Rollout, type Observation, type RolloutStatus } from './rollout.ts';
 import { siteReachability } from './site-reach.ts';
 import {
   captureSnapshot,
@@ -627,10 +627,7 @@ export class Collector {
     this.#rolloutSeenMs = monoMs;
     const { share } = this.#rollout.status;
     const members = this.#rollout.membersOf(this.registry.plannable());
-    const verdict = this.#rollout.judge(
-      { ring: this.#conditionOf((name) => members.has(name)), others: this.#conditionOf((name) => !members.has(name)) },
-      monoMs,
-    );
+    const verdict = this.#rollout.judge(this.#observe(members), monoMs);
     if (verdict === 'wait') return;
     const status = this.#rollout.status;
     this.audit.add(OWN_NAME, 'rollout', verdict, { share }, status);
@@ -639,11 +636,13 @@ export class Collector {
     this.#planAnew(OWN_NAME);
   }
 
-  #conditionOf(isOne: (name: string) => boolean): Condition {
-    const condition = { live: 0, astray: 0, sent: 0, lost: 0 };
+  #observe(members: ReadonlySet<string>): Observation {
+    const none = { live: 0, astray: 0, sent: 0, lost: 0 };
+    const observed = { ring: { ...none }, others: { ...none } };
     const { paths } = this.state;
     for (const { identity, presence, hello, configured } of this.registry.probes()) {
-      if (!configured || !isOne(formatIdentity(identity))) continue;
+      if (!configured) continue;
+      const condition = members.has(formatIdentity(identity)) ? observed.ring : observed.others;
       if (presence === 'live') condition.live += 1;
       const issued = this.plans.planOf(identity)?.plan.version;
       if (presence === 'live' && issued !== undefined && hello?.planVersion !== issued) condition.astray += 1;
@@ -652,7 +651,7 @@ export class Collector {
         condition.lost += paths.gauge(slot, GAUGE.intervalLost) ?? 0;
       }
     }
-    return condition;
+    return observed;
   }
 
   async #publishDue(): Promise<void> {

@@ -5,6 +5,7 @@ import type { Server } from 'node:http';
 import { extname, join, normalize, sep } from 'node:path';
 import { Readable } from 'node:stream';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import { fail } from './api/answers.ts';
 import { registerApi } from './api/api.ts';
 import type { Collector } from './collector.ts';
 import type { WebGuard } from './web-guard.ts';
@@ -92,7 +93,7 @@ export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
     const message = isBusy ? 'too many passwords are being checked' : 'a name and a password are needed';
     if (isBusy) reply.header('retry-after', '1');
     else reply.header('www-authenticate', 'Basic realm="wanscope", charset="UTF-8"');
-    return reply.code(isBusy ? 503 : 401).send({ error: { code: isBusy ? 'busy' : 'unauthorized', message } });
+    return fail(reply, isBusy ? 503 : 401, isBusy ? 'busy' : 'unauthorized', message);
   });
   app.get('/-/healthy', { schema: { hide: true } }, (_request, reply) => reply.type('text/plain').send('healthy\n'));
   app.get('/-/ready', { schema: { hide: true } }, (_request, reply) =>
@@ -109,7 +110,7 @@ export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
   app.setNotFoundHandler(async (request, reply) => {
     const path = pathOf(request.url);
     if (path.startsWith('/api/')) {
-      return reply.code(404).send({ error: { code: 'not_found', message: `there is no ${path}` } });
+      return fail(reply, 404, 'not_found', `there is no ${path}`);
     }
     const isPage = request.method === 'GET' && serves !== 'metrics';
     const file = isPage ? await findFile(options.uiFolders, path) : undefined;

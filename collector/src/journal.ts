@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { crc32c, MAX_MESSAGE_BYTES, type Identity, type RejectCause } from '@wanscope/shared';
 import type { IngestJournal, ReportMessage } from './ingest.ts';
 import type { SavedCounters, StreamPosition } from './snapshot.ts';
+import { syncDirectory } from './durable-file.ts';
 
 const FILE = /^collector\.journal\.(\d{10})$/;
 const MAGIC = Buffer.from('WANJRNL1', 'latin1');
@@ -334,15 +335,6 @@ async function writeAndSync(file: FileHandle, buffers: readonly Buffer[]): Promi
   await file.datasync();
   // Written, and to nowhere: somebody removed it.
   if ((await file.stat()).nlink === 0) throw new Error('the journal was removed');
-}
-
-async function syncDirectory(directory: string): Promise<void> {
-  const folder = await open(directory, 'r');
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }
 
 function fileName(generation: number): string {

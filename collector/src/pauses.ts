@@ -2,9 +2,10 @@
  * What operators have paused: the fleet, a site or an uplink. Nothing is sent from there or to there until they resume it or its
  * time is over. Kept in a file, so that it survives a restart.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { isToken } from '@wanscope/shared';
+import { replaceFile } from './durable-file.ts';
 
 export type PauseScope =
   | { readonly kind: 'fleet' }
@@ -157,13 +158,5 @@ function readPauses(file: string): Pause[] {
 function writePauses(file: string, pauses: readonly Pause[]): void {
   const stored = pauses.map((pause) => ({ ...pause, scope: formatScope(pause.scope) }));
   mkdirSync(dirname(file), { recursive: true });
-  const temporary = `${file}.new`;
-  const descriptor = openSync(temporary, 'w', 0o600);
-  try {
-    writeSync(descriptor, JSON.stringify({ v: 1, pauses: stored }));
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
-  renameSync(temporary, file);
+  replaceFile(file, JSON.stringify({ v: 1, pauses: stored }));
 }

@@ -17,6 +17,7 @@ import type { SavedFlows } from './flow-book.ts';
 import type { SavedRoutes } from './route-book.ts';
 import { STRIDE, type SeriesParts } from './series-table.ts';
 import type { MeasurementState } from './state.ts';
+import { syncDirectory } from './durable-file.ts';
 
 export const SNAPSHOT_FILE = 'collector.snapshot';
 const MAGIC = 'WANSNAP1';
@@ -200,11 +201,6 @@ export async function writeSnapshot(directory: string, body: SnapshotBody): Prom
     await file.close();
   }
   await rename(temporary, join(directory, SNAPSHOT_FILE));
-  const folder = await open(directory, 'r');
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
+  await syncDirectory(directory);
   return HEADER_BYTES + body.buffers.reduce((sum, buffer) => sum + buffer.length, 0);
 }

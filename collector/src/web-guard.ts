@@ -8,7 +8,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
 import { isIP } from 'node:net';
-import type { TlsOptions, TLSSocket } from 'node:tls';
+import { createSecureContext, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { InvalidConfiguration } from '@wanscope/shared';
 import type { Logger } from './log.ts';
 import { OPEN, parseWebConfig, type TlsConfig, type WebConfig } from './web-config.ts';
@@ -160,9 +160,9 @@ function readWebConfig(file: string): WebConfig {
 }
 
 /** @throws InvalidConfiguration also when certificate and key do not belong together. */
-function secretsOf(tls: TlsConfig): TlsOptions {
+function secretsOf(tls: TlsConfig): SecureContextOptions {
   const { certFile, keyFile, clientCaFile, minVersion, maxVersion, ciphers, honorCipherOrder, ecdhCurve } = tls;
-  const options: TlsOptions = {
+  const options: SecureContextOptions = {
     cert: read(certFile, 'tls_server_config.cert_file'),
     key: read(keyFile, 'tls_server_config.key_file'),
     ...(clientCaFile === undefined ? {} : { ca: read(clientCaFile, 'tls_server_config.client_ca_file') }),
@@ -173,7 +173,7 @@ function secretsOf(tls: TlsConfig): TlsOptions {
     ...(ecdhCurve === undefined ? {} : { ecdhCurve }),
   };
   try {
-    createTlsServer(options);
+    createSecureContext(options);
   } catch (error) {
     const what = error instanceof Error ? error.message : String(error);
     throw new InvalidConfiguration([`tls_server_config: ${certFile} with ${keyFile}: ${what}`]);

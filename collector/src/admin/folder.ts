@@ -1,20 +1,8 @@
 /** A fleet's directory: files that only their owner reads, each replaced whole or not at all. */
-import { randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  existsSync,
-  fchownSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { WanscopeError } from '@wanscope/shared';
+import { replaceFile } from '../durable-file.ts';
 
 const LOCK = 'admin/lock';
 const STALE_LOCK_MS = 60_000;
@@ -76,31 +64,13 @@ export class Folder {
     }
   }
 
-  /** Mode 0600 from its first octet on. */
+  /** Whole or not at all, mode 0600 from its first octet on. */
   write(file: string, text: string): void {
     const path = this.pathOf(file);
     const folder = dirname(path);
     const forOthers = this.#owner !== undefined && !file.startsWith('admin/') && !file.startsWith('broker/');
     // Others have to pass to their own file; they cannot list the folder.
     mkdirSync(folder, { recursive: true, mode: forOthers ? 0o711 : 0o700 });
-    const temporary = `${path}.${randomBytes(6).toString('hex')}`;
-    const descriptor = openSync(temporary, 'wx', 0o600);
-    try {
-      if (forOthers) fchownSync(descriptor, this.#owner.uid, this.#owner.gid);
-      writeFileSync(descriptor, text);
-      fsyncSync(descriptor);
-    } catch (error) {
-      rmSync(temporary, { force: true });
-      throw error;
-    } finally {
-      closeSync(descriptor);
-    }
-    renameSync(temporary, path);
-    const descriptorOfFolder = openSync(folder, 'r');
-    try {
-      fsyncSync(descriptorOfFolder);
-    } finally {
-      closeSync(descriptorOfFolder);
-    }
+    replaceFile(path, text, forOthers ? this.#owner : undefined);
   }
 }

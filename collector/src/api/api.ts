@@ -1,9 +1,10 @@
 /** The JSON API, version 1: read only but for pauses and throughput runs, bounded, described by OpenAPI at /api/v1/openapi.json. */
 import swagger from '@fastify/swagger';
-import type { FastifyInstance, FastifyReply, FastifySchema } from 'fastify';
+import type { FastifyInstance, FastifySchema } from 'fastify';
 import { formatIdentity, isToken, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
 import { STATES } from '../path-state.ts';
+import { fail } from './answers.ts';
 import { backfillView } from './backfill-view.ts';
 import { chainOf, plansBySite } from './chain.ts';
 import type { Registry } from '../registry.ts';
@@ -300,10 +301,6 @@ function endpointNames(registry: Registry, network: string): Map<string, string>
 
 function describeRoute(summary: string, response: object): FastifySchema {
   return { summary, response: { 200: response, '4xx': schemas.error } };
-}
-
-function fail(reply: FastifyReply, statusCode: number, code: string, message: string): FastifyReply {
-  return reply.code(statusCode).send({ error: { code, message } });
 }
 
 function iso(ms: number): string {

@@ -4,6 +4,7 @@ import { parseDurationNs, NS_PER_MS } from '@wanscope/shared';
 import { ROLES, type OperatorConfig, type Role } from '@wanscope/shared/config';
 import { shownPause, type Collector } from '../collector.ts';
 import { parseScope } from '../pauses.ts';
+import { fail } from './answers.ts';
 import * as schemas from './schemas.ts';
 
 /** How who asks is named in the audit. */
@@ -25,8 +26,6 @@ interface PauseBody {
 }
 
 export function registerControls(app: FastifyInstance, collector: Collector, wallMs: () => number): void {
-  const fail = (reply: FastifyReply, status: number, code: string, message: string): FastifyReply =>
-    reply.code(status).send({ error: { code, message } });
   const mayNot = (request: FastifyRequest, reply: FastifyReply, needed: Role): FastifyReply | undefined =>
     hasRole(request, collector.config, needed)
       ? undefined

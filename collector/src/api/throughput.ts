@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { FAMILIES, formatIdentity, THROUGHPUT_CAP, THROUGHPUT_PROTOCOLS } from '@wanscope/shared';
 import type { ThroughputFailure, ThroughputRequest, ThroughputResult } from '../throughput.ts';
 import type { Collector } from '../collector.ts';
+import { fail } from './answers.ts';
 import { hasRole, nameOf } from './controls.ts';
 import * as schemas from './schemas.ts';
 
@@ -65,7 +66,7 @@ export function registerThroughput(app: FastifyInstance, collector: Collector): 
       const { from, to } = request.body;
       collector.audit.add(who, 'throughput', `${from} > ${to}`, request.body, outcome.ok ? 'done' : outcome.cause);
       if (outcome.ok) return shown(outcome.result);
-      return reply.code(STATUS[outcome.cause]).send({ error: { code: outcome.cause, message: outcome.message } });
+      return fail(reply, STATUS[outcome.cause], outcome.cause, outcome.message);
     },
   );
 }

@@ -1,6 +1,7 @@
 /** Where the queue of late reports is kept: numbered segments that are only appended to, and how far they are written. */
 import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { syncDirectory } from '../durable-file.ts';
 
 export interface QueuePosition {
   readonly segment: number;
@@ -125,14 +126,5 @@ export class MemorySegments implements SegmentStore {
   writePosition(position: QueuePosition): Promise<void> {
     this.#position = position;
     return Promise.resolve();
-  }
-}
-
-async function syncDirectory(directory: string): Promise<void> {
-  const folder = await open(directory, 'r');
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
   }
 }
