@@ -5,6 +5,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -36,8 +37,9 @@ import {
   type Identity,
   type Signer,
 } from '@wanscope/shared';
-import { reportOf } from '@wanscope/shared/testing';
+import { plannedOf, reportOf } from '@wanscope/shared/testing';
 import { getOverSocket, makeRunDirectory, natsServerProgram, parseSamples, Service } from '@wanscope/lab';
+import { PeerKeys, writeAuthenticatedRequest, writeRequest } from '@wanscope/probe';
 import { connect, Events, headers, jwtAuthenticator, type NatsConnection } from 'nats';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -59,6 +61,7 @@ const services: Service[] = [];
 const open = new Set<NatsConnection>();
 const lines = new Map<string, string>();
 const metricsPorts = new Map<string, number>();
+const stampPorts = new Map<string, number>();
 let brokerPort = 0;
 let url = '';
 
@@ -113,6 +116,7 @@ async function runProbe(identity: Identity, address: string): Promise<Service> {
   const name = `${identity.site}-${identity.probe}`;
   const [udp, tcp, http, metrics] = [await freePort(), await freePort(), await freePort(), await freePort()];
   metricsPorts.set(name, metrics);
+  stampPorts.set(name, udp);
   mkdirSync(join(directory, name), { recursive: true });
   return run(name, [process.execPath, program('probe/dist/main.js')], {
     WAN_NATS_URL: url,
@@ -580,6 +584,63 @@ describe('past the broker, a probe refuses and counts', () => {
       async () => (await collectorCount('wan_path_probes_sent_total', { src_site: 'hq' })) > before,
     );
     expect(await probeCount(EDGE, 'wan_probe_plan_expired')).toBe(0);
+  });
+});
+
+describe('STAMP between enrolled probes', () => {
+  const KEYED_AT = 112;
+  /** Octets that the reflector of hq/edge sends back within a while; 0 for none. */
+  const answerTo = async (packet: Buffer): Promise<number> => {
+    const socket = createSocket('udp4');
+    try {
+      const answered = new Promise<number>((resolve) => socket.once('message', (data) => resolve(data.length)));
+      socket.send(packet, stampPorts.get('hq-edge'), '127.19.0.1');
+      return await Promise.race([answered, sleep(1_500, 0)]);
+    } finally {
+      socket.close();
+    }
+  };
+  /** A request of branch/edge, whose secret is known to whoever it was stolen from, or of somebody who says that he is. */
+  const requestOf = (secret: string): Buffer => {
+    const keys = new PeerKeys(BRANCH);
+    keys.use(secret);
+    const hq = new PeerKeys(EDGE);
+    hq.use(decodeEnrolment(lines.get('hq/edge')!).secret);
+    const path = { dstSite: EDGE.site, dst: EDGE.probe };
+    const { target } = keys.withKey(plannedOf({ path, target: { agreementKey: hq.publicKey! } }));
+    const packet = Buffer.alloc(KEYED_AT);
+    const fields = { seq: 1, t1High: 5, t1Low: 6, errorEstimate: 1, ssid: target.ssidClass! };
+    writeAuthenticatedRequest(packet, fields, Buffer.from(target.stampKey!, 'hex'));
+    return packet;
+  };
+  const openRequest = (): Buffer => {
+    const packet = Buffer.alloc(44);
+    writeRequest(packet, { seq: 1, t1High: 5, t1Low: 6, errorEstimate: 1, ssid: 1 });
+    return packet;
+  };
+  const dropped = (): Promise<number> => probeCount(EDGE, 'wan_probe_reflector_dropped_total');
+  const lost = (): Promise<number> => collectorCount('wan_path_probes_lost_total');
+
+  test('is by the key that both came to: who has it is answered', async () => {
+    expect(await answerTo(requestOf(decodeEnrolment(lines.get('branch/edge')!).secret))).toBe(KEYED_AT);
+  });
+
+  test('is not for somebody who says that he is the peer, nor after an octet was changed', async () => {
+    const before = await dropped();
+    expect(await answerTo(requestOf(newSecret()))).toBe(0);
+    const changed = requestOf(decodeEnrolment(lines.get('branch/edge')!).secret);
+    changed[3]! ^= 1;
+    expect(await answerTo(changed)).toBe(0);
+    expect(await dropped()).toBe(before + 2);
+  });
+
+  test('goes on when it is required, and nobody else is answered then', async () => {
+    expect(await answerTo(openRequest())).toBe(44);
+    writeFileSync(join(directory, 'wanscope.yaml'), `${CONFIG}identity: { stamp: required }\n`);
+    await until('the reflector to know', async () => (await answerTo(openRequest())) === 0);
+    const [sent, before] = [await collectorCount('wan_path_probes_sent_total'), await lost()];
+    await until('more probes', async () => (await collectorCount('wan_path_probes_sent_total')) > sent + 40);
+    expect(await lost()).toBe(before);
   });
 });
 

@@ -27,7 +27,7 @@ import { Keeper } from './keeper.ts';
 import type { Logger } from './log.ts';
 import { isInMaintenance } from './maintenance.ts';
 import { PlanBook } from './plan-book.ts';
-import { planFleet, PolicyIndex, type ProbePlan } from './planner.ts';
+import { expectingAlso, planFleet, PolicyIndex, type ProbePlan } from './planner.ts';
 import { formatScope, PauseBook, type Pause, type PauseScope } from './pauses.ts';
 import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
 import { Registry, type RegistrySettings, type Transition } from './registry.ts';
@@ -618,7 +618,13 @@ export class Collector {
     const isSame = [...after].every(([name, { body }]) => isDeepStrictEqual(body, before.get(name)?.body));
     if (isSame) this.#rollout.finish();
     const members = this.#rollout.membersOf(fleet);
-    return new Map([...after].map(([name, plan]) => [name, isSame || members.has(name) ? plan : before.get(name)!]));
+    if (isSame) return after;
+    return new Map(
+      [...after].map(([name, plan]) => {
+        const [own, other] = members.has(name) ? [plan, before.get(name)] : [before.get(name)!, plan];
+        return [name, expectingAlso(own, other)];
+      }),
+    );
   }
 
   #judgeRollout(): void {

@@ -16,7 +16,7 @@ import type { OperatorConfig } from '@wanscope/shared/config';
 import { describe, expect, test } from 'vitest';
 import { withoutSecrets } from './api/api.ts';
 import type { PausedPlaces } from './pauses.ts';
-import { planFleet, PolicyIndex } from './planner.ts';
+import { expectingAlso, planFleet, PolicyIndex, type ProbePlan } from './planner.ts';
 import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
 
 const TESTS = `
@@ -287,6 +287,59 @@ targets:
     const shown = JSON.stringify(withoutSecrets(plan));
     expect(shown).not.toContain(ofTest);
     expect(shown).not.toContain(ofTarget);
+  });
+});
+
+describe('keys that probes agree on', () => {
+  const keyOf = (letter: string): string => letter.repeat(43);
+  const fleet = [
+    helloOf('a/p', { agreementKey: keyOf('a') }),
+    helloOf('b/p', { agreementKey: keyOf('b') }),
+    // Of an earlier release, or not enrolled.
+    helloOf('hq/p'),
+  ];
+  const planIn = (config: OperatorConfig, name: string): Plan => plansOf(config, fleet).get(name)!;
+  const udpTo = (plan: Plan, site: string): PlannedSession =>
+    sessionsOf(plan).find(({ path, test: { protocol } }) => protocol === 'udp' && path.dstSite === site)!;
+
+  test('are used where both have one: the sender is told whose, the reflector who asks', () => {
+    const plan = planIn(full(), 'a/p');
+    expect(udpTo(plan, 'b').target.agreementKey).toBe(keyOf('b'));
+    expect(plan.askers).toEqual({ peers: [{ site: 'b', probe: 'p', agreementKey: keyOf('b') }], only: false });
+    expect(udpTo(plan, 'hq').target).not.toHaveProperty('agreementKey');
+  });
+
+  test('make packets of 112 octets at least, there and nowhere else', () => {
+    const plan = planIn(full(), 'a/p');
+    expect(udpTo(plan, 'b').test.sizeBytes).toBe(112);
+    expect(udpTo(plan, 'hq').test.sizeBytes).toBe(44);
+  });
+
+  test('are nothing that a probe without one is told of', () => {
+    expect(JSON.stringify(planIn(full(), 'hq/p'))).not.toMatch(/agreementKey|askers/);
+  });
+
+  test('are not used where the operator says so, or has given a key', () => {
+    expect(JSON.stringify(planIn(full('identity: { stamp: open }\n'), 'a/p'))).not.toMatch(/agreementKey|askers/);
+    const own = '0'.repeat(32);
+    const keyed = configOf(
+      `${sitesOf(['a', 'b'])}tests: { udp: { protocol: udp, stampKey: '${own}' } }\nmeshes: [{ shape: full, tests: [udp] }]\n`,
+    );
+    expect(udpTo(planIn(keyed, 'a/p'), 'b').target).toMatchObject({ stampKey: own });
+    expect(udpTo(planIn(keyed, 'a/p'), 'b').target).not.toHaveProperty('agreementKey');
+  });
+
+  test('can be required: then reflectors answer nobody else', () => {
+    expect(planIn(full('identity: { stamp: required }\n'), 'a/p').askers?.only).toBe(true);
+  });
+
+  test('of both sides of a rollout are expected while it runs', () => {
+    const [open, pairwise] = ['open', 'pairwise'].map((stamp) =>
+      planFleet(full(`identity: { stamp: ${stamp} }\n`), fleet).get('a/p')!,
+    ) as [ProbePlan, ProbePlan];
+    expect(expectingAlso(open, pairwise).body.askers).toEqual(pairwise.body.askers);
+    expect(expectingAlso(pairwise, open)).toBe(pairwise);
+    expect(expectingAlso(open, undefined)).toBe(open);
   });
 });
 

@@ -7,21 +7,31 @@ import {
   EXTERNAL_SITE,
   FAMILIES,
   formatIdentity,
+  MAX_ASKERS,
   MAX_BODY_BYTES,
   SEGMENTS,
   SEND_CAP,
   sessionLoad,
+  type Askers,
   type Family,
   type FullHello,
   type Gateways,
   type HelloEndpoint,
+  type Identity,
   type Plan,
   type PlanDestination,
   type PlanSource,
   type PlanTest,
   type Segment,
 } from '@wanscope/shared';
-import type { ExpectationConfig, MeshConfig, OperatorConfig, TargetConfig, TestConfig } from '@wanscope/shared/config';
+import type {
+  ExpectationConfig,
+  MeshConfig,
+  OperatorConfig,
+  StampMode,
+  TargetConfig,
+  TestConfig,
+} from '@wanscope/shared/config';
 import { NOTHING_PAUSED, type PausedPlaces } from './pauses.ts';
 import type { PairPolicy } from './state.ts';
 import { floorIntervalNs } from './uplink-budget.ts';
@@ -41,6 +51,10 @@ export interface ProbePlan {
 }
 
 const STAMP_PORT = 862;
+/** Of a packet of STAMP's authenticated mode. */
+const AUTHENTICATED_BYTES = 112;
+/** One of those who are expected, in a plan at its longest, without its names. */
+const ASKER_BYTES = 96;
 const DNS_PORT = 53;
 const MAX_SESSIONS = 65_536;
 const MAX_SOURCES = 64;
@@ -68,7 +82,7 @@ export function planFleet(
   const policies = new PolicyIndex(config);
   const meshes = config.meshes.map((mesh) => new MeshTargets(mesh, probes));
   const prepared = new Map(
-    probes.map((probe) => [probe, endpointsOf(probe).map((one) => prepare(destinationOf(probe, one)))]),
+    probes.map((probe) => [probe, endpointsOf(probe).map((one) => prepare(destinationOf(config, probe, one)))]),
   );
   const uplinks = new UplinkBook(config, probes);
   const builders = probes.map((probe) => planProbe(config, probe, probes, meshes, policies, prepared, uplinks, paused));
@@ -76,7 +90,9 @@ export function planFleet(
     for (const builder of builders) builder.want();
     uplinks.settle();
   }
-  const plans = builders.map((builder) => builder.finish());
+  const askers = new AskerBook(config, probes);
+  for (const builder of builders) builder.announce(askers);
+  const plans = builders.map((builder) => builder.finish(askers));
   const byKey = new Map(uplinks.plans().map((uplink) => [`${uplink.site}/${uplink.uplink}`, uplink]));
   return new Map(
     plans.map((plan) => {
@@ -87,11 +103,62 @@ export function planFleet(
   );
 }
 
+/** A plan that expects whoever another one does, too: during a rollout some probes have one configuration and some the next. */
+export function expectingAlso(plan: ProbePlan, other: ProbePlan | undefined): ProbePlan {
+  const theirs = other?.body.askers;
+  if (theirs === undefined) return plan;
+  const own = plan.body.askers ?? { peers: [], only: theirs.only };
+  const peers = new Map([...theirs.peers, ...own.peers].map((peer) => [formatIdentity(peer), peer]));
+  const askers = { peers: [...peers.values()].slice(0, MAX_ASKERS), only: own.only && theirs.only };
+  return { ...plan, body: { ...plan.body, askers } };
+}
+
 /** A destination as every plan that has it holds it, and what it adds to the plan's and the dictionary's size. */
 interface Prepared {
   readonly destination: PlanDestination;
   readonly planBytes: number;
   readonly pathBytes: number;
+}
+
+/** Who asks whom in STAMP's authenticated mode with a key that both have agreed on. */
+class AskerBook {
+  readonly #only: boolean;
+  readonly #keys: ReadonlyMap<string, string>;
+  readonly #byReflector = new Map<string, Map<string, Askers['peers'][number]>>();
+
+  constructor(config: OperatorConfig, probes: readonly FullHello[]) {
+    this.#only = stampModeOf(config) === 'required';
+    this.#keys = new Map(
+      probes.flatMap((probe) =>
+        probe.agreementKey === undefined ? [] : [[formatIdentity(probe), probe.agreementKey] as const],
+      ),
+    );
+  }
+
+  announce(sender: Identity, reflector: string): void {
+    const agreementKey = this.#keys.get(formatIdentity(sender));
+    if (agreementKey === undefined || !this.#keys.has(reflector)) return;
+    const known = this.#byReflector.get(reflector) ?? new Map<string, Askers['peers'][number]>();
+    this.#byReflector.set(reflector, known);
+    if (known.size >= MAX_ASKERS) return;
+    known.set(formatIdentity(sender), { site: sender.site, probe: sender.probe, agreementKey });
+  }
+
+  expects(sender: Identity, reflector: string): boolean {
+    return this.#byReflector.get(reflector)?.has(formatIdentity(sender)) === true;
+  }
+
+  /** Undefined for a probe that has no key, or nobody to expect. */
+  of(reflector: Identity): Askers | undefined {
+    const name = formatIdentity(reflector);
+    const peers = [...(this.#byReflector.get(name)?.values() ?? [])];
+    if (!this.#keys.has(name) || (peers.length === 0 && !this.#only)) return undefined;
+    return { peers, only: this.#only };
+  }
+}
+
+function stampModeOf(config: OperatorConfig): StampMode {
+  return config.identity?.stamp ?? 'pairwise';
 }
 
 function prepare(destination: PlanDestination): Prepared {
@@ -113,7 +180,7 @@ function planProbe(
   uplinks: UplinkBook,
   paused: PausedPlaces,
 ): PlanBuilder {
-  const builder = new PlanBuilder(config, probe, uplinks, paused);
+  const builder = new PlanBuilder(config, probe, uplinks, paused, Math.min(probes.length, MAX_ASKERS) * ASKER_BYTES);
   config.meshes.forEach((mesh, at) => {
     const tests = testsOf(config, mesh.tests);
     for (const index of meshes[at]!.destinationsOf(probe)) {
@@ -212,13 +279,21 @@ class PlanBuilder {
   #planBytes = 1_024;
   #omitted = 0;
 
-  constructor(config: OperatorConfig, probe: FullHello, uplinks: UplinkBook, paused: PausedPlaces) {
+  /** @param askersBytes to leave free for those who may be expected. */
+  constructor(
+    config: OperatorConfig,
+    probe: FullHello,
+    uplinks: UplinkBook,
+    paused: PausedPlaces,
+    askersBytes: number,
+  ) {
     this.#config = config;
     this.#probe = probe;
     this.#uplinks = uplinks;
     this.#paused = paused;
     this.#sources = endpointsOf(probe).map(sourceOf);
     if (!uplinks.isEmpty) this.#planBytes += MAX_TESTS * SLOWED_TEST_BYTES;
+    if (probe.agreementKey !== undefined) this.#planBytes += askersBytes;
   }
 
   addProbe(network: string, endpoints: readonly Prepared[], test: TestConfig): void {
@@ -269,11 +344,21 @@ class PlanBuilder {
     this.#uplinks.addReports(this.#end(first), this.#sessions.length, this.#config.intervalMs);
   }
 
-  finish(): Omit<ProbePlan, 'uplinks'> {
+  /** Tells whom it asks with a key that both agree on. */
+  announce(askers: AskerBook): void {
+    for (const [test, , to] of this.#sessions) {
+      const { site, name, agreementKey } = this.#destinations[to]!;
+      if (agreementKey === undefined || this.#tests[test]!.protocol !== 'udp') continue;
+      askers.announce(this.#probe, formatIdentity({ site, probe: name }));
+    }
+  }
+
+  finish(askers: AskerBook): Omit<ProbePlan, 'uplinks'> {
     const slowed = this.#slowed();
     const { sessions } = slowed;
     const { stretch, tests } = this.#underCap(slowed.tests, sessions);
     this.#count('planned', tests, sessions);
+    const expected = askers.of(this.#probe);
     return {
       body: {
         v: 1,
@@ -287,8 +372,9 @@ class PlanBuilder {
           const slowedBy = this.#uplinks.slowedBy(this.#end(source));
           return slowedBy === 1 ? source : { ...source, slowedBy };
         }),
-        destinations: this.#destinations,
+        destinations: this.#destinations.map((destination) => withoutStrangersKey(destination, this.#probe, askers)),
         sessions,
+        ...(expected === undefined ? {} : { askers: expected }),
       },
       stretch,
       omittedSessions: this.#omitted,
@@ -316,7 +402,7 @@ class PlanBuilder {
       (source.network.length + this.#probe.site.length + this.#probe.probe.length + source.uplink.length) +
       (prepared.pathBytes + test.name.length + test.protocol.length + test.class.length + family.length);
     const planBytes = SESSION_BYTES + (known === undefined ? prepared.planBytes : 0);
-    const testIndex = this.#indexOfTest(test);
+    const testIndex = this.#indexOfTest(test, this.#agrees(destination, test));
     const digit = family === 'ipv4' ? 4 : 6;
     // Two meshes may name the same pair and test; a path is planned once.
     const key =
@@ -343,11 +429,19 @@ class PlanBuilder {
     return this.#destinations.length - 1;
   }
 
-  #indexOfTest(test: TestConfig): number {
-    const known = this.#testIndex.get(test.name);
+  /** Whether both ends agree on a key. */
+  #agrees({ agreementKey }: PlanDestination, { protocol, stampKey }: TestConfig): boolean {
+    const isOurs = agreementKey !== undefined && this.#probe.agreementKey !== undefined;
+    return isOurs && protocol === 'udp' && stampKey === undefined;
+  }
+
+  /** A test is in the table once more where its packets have to be as long as authenticated ones are. */
+  #indexOfTest(test: TestConfig, isAuthenticated: boolean): number {
+    const sizeBytes = isAuthenticated ? Math.max(AUTHENTICATED_BYTES, test.sizeBytes) : test.sizeBytes;
+    const key = `${sizeBytes} ${test.name}`;
+    const known = this.#testIndex.get(key);
     if (known !== undefined) return known;
-    const { name, protocol, sizeBytes, intervalNs, timeoutNs, keepAlive, flows, routeIntervalNs, proxy, question } =
-      test;
+    const { name, protocol, intervalNs, timeoutNs, keepAlive, flows, routeIntervalNs, proxy, question } = test;
     this.#tests.push({
       ...{ name, protocol, class: test.class, sizeBytes, intervalNs, timeoutNs, keepAlive },
       ...(flows > 1 ? { flows } : {}),
@@ -356,7 +450,7 @@ class PlanBuilder {
       ...(question === undefined ? {} : { question }),
       ...(test.stampKey === undefined ? {} : { stampKey: test.stampKey }),
     });
-    this.#testIndex.set(name, this.#tests.length - 1);
+    this.#testIndex.set(key, this.#tests.length - 1);
     return this.#tests.length - 1;
   }
 
@@ -380,7 +474,7 @@ class PlanBuilder {
     const tests: PlanTest[] = [];
     const variants = new Map<string, number>();
     const variantOf = (test: PlanTest, slowedBy: number): number => {
-      const key = `${slowedBy} ${test.name}`;
+      const key = `${slowedBy} ${test.sizeBytes} ${test.name}`;
       const known = variants.get(key);
       if (known !== undefined) return known;
       variants.set(key, tests.length);
@@ -432,6 +526,13 @@ function slow(test: PlanTest, factor: number): PlanTest {
   };
 }
 
+/** Whoever is not expected at the other end, or has no key himself, asks without. */
+function withoutStrangersKey(destination: PlanDestination, sender: Identity, askers: AskerBook): PlanDestination {
+  const { agreementKey, ...rest } = destination;
+  if (agreementKey === undefined) return destination;
+  return askers.expects(sender, formatIdentity({ site: rest.site, probe: rest.name })) ? destination : rest;
+}
+
 function familyOf(digit: 4 | 6): Family {
   return digit === 4 ? 'ipv4' : 'ipv6';
 }
@@ -446,7 +547,8 @@ function endpointsOf(probe: FullHello): HelloEndpoint[] {
   return [...byPlace.values()];
 }
 
-function destinationOf(probe: FullHello, endpoint: HelloEndpoint): PlanDestination {
+function destinationOf(config: OperatorConfig, probe: FullHello, endpoint: HelloEndpoint): PlanDestination {
+  const { agreementKey } = probe;
   return {
     kind: 'probe',
     site: probe.site,
@@ -455,6 +557,7 @@ function destinationOf(probe: FullHello, endpoint: HelloEndpoint): PlanDestinati
     uplink: endpoint.uplink,
     ...addressesOf(endpoint, 'advertised'),
     ports: endpoint.reflect,
+    ...(agreementKey === undefined || stampModeOf(config) === 'open' ? {} : { agreementKey }),
   };
 }
 

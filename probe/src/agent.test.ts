@@ -186,7 +186,7 @@ describe('the agent', () => {
       engine: idleEngine,
       watch: { take: () => ({ maxNs: 0, sumNs: 0, count: 0 }) },
       endpoints: () => Promise.resolve([]),
-      reflectorCounts: () => ({ reflected: 0, dropped: 0 }),
+      reflectorCounts: () => ({ reflected: 0, dropped: 0, overflow: 0 }),
       processUsage: () => ({ rssBytes: 1, cpuNs: 1 }),
       reportFormat: 'binary',
       printReport: (line) => printed.push(line),

@@ -43,6 +43,7 @@ import { sameAddress } from './net/destination.ts';
 import type { Domains, RefusedEndpoint } from './net/domains.ts';
 import type { LoopDelay, LoopWatch } from './net/loop-watch.ts';
 import type { EngineCounts, EngineName, PacketEngine } from './net/packet-engine.ts';
+import type { PeerKeys } from './peer-keys.ts';
 import type { PlanStore } from './plan-store.ts';
 import type { Prober } from './probers/prober.ts';
 import type { RouteTracer, TracerContext } from './routes/tracer.ts';
@@ -72,6 +73,8 @@ const HELLO_LAST_RETRY_MS = 15_000;
 export interface ReflectorCounts {
   readonly reflected: number;
   readonly dropped: number;
+  /** Requests that the kernel dropped before they were read. */
+  readonly overflow: number;
 }
 
 export interface AgentOptions {
@@ -105,6 +108,8 @@ export interface AgentOptions {
   readonly domains?: Pick<Domains, 'isElsewhere' | 'refused'>;
   /** Absent: it takes part in no throughput run. */
   readonly throughput?: Pick<Throughput, 'handle'>;
+  /** Absent: STAMP is authenticated with no peer's key. */
+  readonly peerKeys?: PeerKeys;
   /** Absent: only the plan pauses. */
   readonly localPause?: { readonly isOn: boolean };
   /** An address that the probe uses is not what it was. */
@@ -401,7 +406,7 @@ export class Agent {
   }
 
   #sayHello(): void {
-    const { bus, identity, bootId, software, engine, log, clock, spool } = this.#options;
+    const { bus, identity, bootId, software, engine, log, clock, spool, peerKeys } = this.#options;
     this.#cancelHello?.();
     this.#cancelHello = undefined;
     if (!bus.connected || this.#stopped) return;
@@ -417,6 +422,7 @@ export class Agent {
       software,
       startedAtMs: this.#startedAtMs,
       reportVersions: { oldest: 1, newest: 1 },
+      ...(peerKeys?.publicKey === undefined ? {} : { agreementKey: peerKeys.publicKey }),
       cap: SEND_CAP,
       icmp: [...engine.icmpFamilies],
       planVersion: this.#plan?.version ?? 0,
@@ -485,7 +491,7 @@ export class Agent {
 
   /** Runs `plan` from now on. Sessions whose path and recipe stay go on undisturbed. */
   #run(plan: Plan): void {
-    const { probers } = this.#options;
+    const { probers, peerKeys } = this.#options;
     const dictionary = dictionaryOfPlan(plan);
     const reusable = plan.intervalMs === (this.#plan?.intervalMs ?? plan.intervalMs);
     const lastInterval = this.#intervals.current.number;
@@ -495,7 +501,9 @@ export class Agent {
     const old = this.#sessions;
     const sessions = new Map<string, Session>();
     const removed = new Set(old.values());
-    for (const planned of sessionsOf(plan)) {
+    peerKeys?.expect(plan.askers);
+    for (const asPlanned of sessionsOf(plan)) {
+      const planned = peerKeys?.withKey(asPlanned) ?? asPlanned;
       if (this.#isSourceGone(planned)) continue;
       const kept = reusable && old.size > 0 ? old.get(recipeOf(planned)) : undefined;
       if (kept !== undefined) {
@@ -742,7 +750,7 @@ export class Agent {
   #self(): SelfReport {
     const { spool, planStore, engine } = this.#options;
     const { rssBytes, cpuNs } = this.#options.processUsage();
-    const { reflected, dropped } = this.#options.reflectorCounts();
+    const { reflected, dropped, overflow } = this.#options.reflectorCounts();
     const { stamps, rowsDropped, receiveDropped } = engine.counts();
     let planRejected = 0;
     for (const count of this.#rejected.values()) planRejected += count;
@@ -758,6 +766,7 @@ export class Agent {
       planRejected,
       reflected,
       reflectorDropped: dropped,
+      reflectorOverflow: overflow,
       spoolInMemory: spool.inMemory ? 1 : 0,
       planInMemory: planStore.inMemory ? 1 : 0,
       icmpUnavailable: engine.icmpFamilies.length === 0 ? 1 : 0,

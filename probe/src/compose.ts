@@ -36,6 +36,7 @@ import { handshakeReader, loadNative, type NativeModule } from './net/native.ts'
 import type { PacketEngine } from './net/packet-engine.ts';
 import { RawSocketEngine } from './net/raw-socket-engine.ts';
 import { SocketLimit } from './net/socket-limit.ts';
+import { PeerKeys } from './peer-keys.ts';
 import { FilePlanStore } from './plan-store.ts';
 import { createProbers } from './probers/registry.ts';
 import { Reflectors } from './reflectors/reflectors.ts';
@@ -69,6 +70,7 @@ export interface PrivilegedSockets {
   readonly domains: Domains;
   readonly watch: LoopWatch;
   readonly reflectors: Reflectors;
+  readonly peerKeys: PeerKeys;
   readonly usage: UsageLedger;
 }
 
@@ -101,6 +103,7 @@ export async function openPrivileged(settings: Settings, edges: ProbeEdges): Pro
     log.warn({ family, reason }, 'no ICMP in this family; going on without (CAP_NET_RAW is needed)');
   }
   log.info({ engine: engine.name, icmp: engine.icmpFamilies }, 'packet engine');
+  const peerKeys = new PeerKeys(settings.identity);
   const reflectors = new Reflectors({
     ports: settings.reflect,
     addresses: settings.addresses,
@@ -108,11 +111,12 @@ export async function openPrivileged(settings: Settings, edges: ProbeEdges): Pro
     native,
     domains,
     stampKey: settings.stampKeyFile === '' ? undefined : readStampKey(settings.stampKeyFile),
+    peers: peerKeys,
     usage,
     log,
   });
   await reflectors.open();
-  return { engine, native, domains, watch, reflectors, usage };
+  return { engine, native, domains, watch, reflectors, peerKeys, usage };
 }
 
 /** @throws Error when there is no key: reflecting without it would answer anybody. */
@@ -165,11 +169,14 @@ export async function startProbe(
 ): Promise<RunningProbe> {
   const { log } = edges;
   const clock = edges.clock ?? systemClock;
-  const { engine, native, domains, watch, reflectors, usage } = privileged;
+  const { engine, native, domains, watch, reflectors, peerKeys, usage } = privileged;
   domains.settle();
   const credentials = credentialsOf(settings.credentials);
   const enrolment = credentials.kind === 'enrolment' ? credentials.enrolment : undefined;
-  if (enrolment !== undefined) mustBe(settings.identity, enrolment);
+  if (enrolment !== undefined) {
+    mustBe(settings.identity, enrolment);
+    peerKeys.use(enrolment.secret);
+  }
   const trust = new Trust(settings.identity, enrolment?.collectorKeys ?? []);
   const plainBus =
     edges.bus ??
@@ -218,6 +225,7 @@ export async function startProbe(
     clock,
     bus,
     trust,
+    peerKeys,
     log,
     planStore: new FilePlanStore(settings.stateDirectory, settings.identity, log),
     spool,

@@ -20,3 +20,6 @@ export { FolderFiles } from './spool/files.ts';
 export type { SpoolFiles } from './spool/files.ts';
 export { DEFAULT_SPOOL_LIMITS, Spool } from './spool/spool.ts';
 export type { SpoolLimits } from './spool/spool.ts';
+export { PeerKeys } from './peer-keys.ts';
+export { writeAuthenticatedRequest } from './packet/stamp-auth.ts';
+export { writeRequest } from './packet/stamp.ts';

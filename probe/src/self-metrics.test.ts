@@ -25,7 +25,7 @@ const STATE: AgentState = {
   budgetRefused: 0,
   timerError: { maxNs: 2_000_000, sumNs: 3_000_000, count: 2 },
   icmpFamilies: ['ipv4'],
-  reflectors: { reflected: 8, dropped: 7 },
+  reflectors: { reflected: 8, dropped: 7, overflow: 3 },
   engine: 'kernel',
   engineCounts: {
     stamps: { kernelKernel: 6, userKernel: 1, userUser: 1 },

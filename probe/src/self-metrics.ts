@@ -289,6 +289,13 @@ const DEFINITIONS: readonly Definition[] = [
     values: ({ state }) => one(state().reflectors.dropped),
   },
   {
+    name: 'wan_probe_reflector_overflow_total',
+    type: 'counter',
+    help: 'Requests that the kernel dropped because a reflector was too slow to read them.',
+    labels: [],
+    values: ({ state }) => one(state().reflectors.overflow),
+  },
+  {
     name: 'wan_probe_sent_bytes_total',
     type: 'counter',
     help: 'Octets sent, IP headers included, by purpose and uplink.',

@@ -12,9 +12,9 @@ const common = { v: z.literal(ASK_VERSION), site: token, probe: token };
 
 const askSchema = z.discriminatedUnion('want', [
   /** `hello`: publish a full hello. `dictionary`: publish the dictionary in use. */
-  z.strictObject({ ...common, want: z.enum(['hello', 'dictionary']) }),
+  z.object({ ...common, want: z.enum(['hello', 'dictionary']) }),
   /** One end of a throughput run; answered with a `ThroughputReply`. */
-  z.strictObject({ ...common, want: z.literal('throughput'), run: throughputOrderSchema }),
+  z.object({ ...common, want: z.literal('throughput'), run: throughputOrderSchema }),
 ]);
 
 export type Ask = z.infer<typeof askSchema>;

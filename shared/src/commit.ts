@@ -26,7 +26,7 @@ const ranges = z.array(range).check(
   ),
 );
 
-const bootCommitSchema = z.strictObject({
+const bootCommitSchema = z.object({
   bootId: bootIdSchema,
   /** Everything up to here is settled: counted, refused, or given up by the probe itself. */
   upTo: z.int().check(z.minimum(0)),
@@ -38,7 +38,7 @@ const bootCommitSchema = z.strictObject({
   rejected: z.array(z.tuple([seq, z.enum(REJECT_CAUSES)])).check(z.maxLength(MAX_COMMIT_RANGES)),
 });
 
-const commitSchema = z.strictObject({
+const commitSchema = z.object({
   v: z.literal(COMMIT_VERSION),
   site: token,
   probe: token,
@@ -46,7 +46,7 @@ const commitSchema = z.strictObject({
    * How far the collector has read, and in which stream: what the broker took behind this is under way, not missing. A
    * stream that was made anew has another time of creation, and what the old one held is known only from here.
    */
-  stream: z.strictObject({
+  stream: z.object({
     created: z.string().check(z.minLength(1), z.maxLength(64)),
     readTo: z.int().check(z.minimum(0)),
   }),

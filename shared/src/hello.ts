@@ -17,7 +17,7 @@ const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'))
 const ipAddress = z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address'));
 const port = z.int().check(z.minimum(1), z.maximum(65_535));
 
-const helloAddressSchema = z.strictObject({
+const helloAddressSchema = z.object({
   family: z.enum(FAMILIES),
   /** What the probe binds. */
   bound: ipAddress,
@@ -27,25 +27,25 @@ const helloAddressSchema = z.strictObject({
   interface: z.optional(z.string().check(z.minLength(1), z.maxLength(15))),
 });
 
-const helloEndpointSchema = z.strictObject({
+const helloEndpointSchema = z.object({
   network: token,
   uplink: z.union([z.literal(''), token]),
   addresses: z.array(helloAddressSchema).check(z.minLength(1), z.maxLength(8)),
   /** Ports of the reflectors that are listening, as peers reach them. What could not be bound is absent. */
-  reflect: z.strictObject({ udp: z.optional(port), tcp: z.optional(port), http: z.optional(port) }),
+  reflect: z.object({ udp: z.optional(port), tcp: z.optional(port), http: z.optional(port) }),
   /** What its uplink carries, where the probe was told. */
   rate: z.optional(
-    z.strictObject({
+    z.object({
       downBitsPerSecond: z.int().check(z.minimum(1)),
       upBitsPerSecond: z.int().check(z.minimum(1)),
     }),
   ),
 });
 
-const gatewaysSchema = z.strictObject({ ipv4: z.optional(ipAddress), ipv6: z.optional(ipAddress) });
+const gatewaysSchema = z.object({ ipv4: z.optional(ipAddress), ipv6: z.optional(ipAddress) });
 
 /** Reports of one boot that the probe still holds: from the first that nobody has settled to the last. */
-const spooledBootSchema = z.strictObject({
+const spooledBootSchema = z.object({
   bootId: bootIdSchema,
   first: z.int().check(z.minimum(1)),
   last: z.int().check(z.minimum(1)),
@@ -61,18 +61,20 @@ const common = {
 };
 
 const helloSchema = z.discriminatedUnion('kind', [
-  z.strictObject({
+  z.object({
     ...common,
     kind: z.literal('full'),
     software: z.string().check(z.minLength(1), z.maxLength(64)),
     startedAtMs: z.int().check(z.minimum(0)),
     /** Report formats the probe can write. */
-    reportVersions: z.strictObject({
+    reportVersions: z.object({
       oldest: z.int().check(z.minimum(1), z.maximum(255)),
       newest: z.int().check(z.minimum(1), z.maximum(255)),
     }),
     /** The compiled-in limits; a plan over them is refused. */
-    cap: z.strictObject({ packetsPerSecond: z.int().check(z.minimum(1)), bitsPerSecond: z.int().check(z.minimum(1)) }),
+    cap: z.object({ packetsPerSecond: z.int().check(z.minimum(1)), bitsPerSecond: z.int().check(z.minimum(1)) }),
+    /** X25519, in base64url: with its owner a key for STAMP can be agreed. Absent: with nobody. */
+    agreementKey: z.optional(z.string().check(z.regex(/^[A-Za-z0-9_-]{43}$/, 'must be a public key'))),
     /** Families in which it can send ICMP. */
     icmp: z.array(z.enum(FAMILIES)),
     /** Version of the plan it is running; 0 when it has none. */
@@ -85,7 +87,7 @@ const helloSchema = z.discriminatedUnion('kind', [
     /** What its spool holds, by boot: the collector says with a commit what of it is counted and what is missing. */
     spool: z.optional(z.array(spooledBootSchema).check(z.maxLength(64))),
   }),
-  z.strictObject({ ...common, kind: z.literal('goodbye') }),
+  z.object({ ...common, kind: z.literal('goodbye') }),
 ]);
 
 export type HelloAddress = z.infer<typeof helloAddressSchema>;

@@ -87,7 +87,7 @@ const token = z.string().check(z.refine(isToken));
 const labelText = z.string().check(z.minLength(1), z.maxLength(128), z.regex(/^[^|"\\\p{Cc}]+$/u));
 const uplinkName = z.union([z.literal(''), token]);
 
-const pathSchema = z.strictObject({
+const pathSchema = z.object({
   network: token,
   srcSite: token,
   src: token,

@@ -27,7 +27,7 @@ const ipAddress = z.string().check(z.refine((text) => isIP(text) !== 0, 'must be
 const port = z.int().check(z.minimum(1), z.maximum(65_535));
 const index = z.int().check(z.minimum(0), z.maximum(65_535));
 
-const questionSchema = z.strictObject({
+const questionSchema = z.object({
   name: z.string().check(z.refine(isDnsName, 'must be a DNS name')),
   type: z.enum(DNS_TYPE_NAMES),
 });
@@ -38,7 +38,13 @@ const proxyUrl = z.url({ protocol: /^http$/ }).check(z.maxLength(512));
 /** SECRET: the key of STAMP's authenticated mode, in hexadecimal digits. Never shown, never logged. */
 const stampKey = z.string().check(z.regex(/^(?:[0-9a-f]{2}){16,64}$/, 'must be a key of 16 to 64 octets'));
 
-const planTestSchema = z.strictObject({
+/** X25519, in base64url. */
+const agreementKey = z.string().check(z.regex(/^[A-Za-z0-9_-]{43}$/, 'must be a public key'));
+
+/** Peers whose requests a reflector knows by their keys. */
+export const MAX_ASKERS = 1_024;
+
+const planTestSchema = z.object({
   name: token,
   protocol: z.enum(PROTOCOLS),
   class: z.string().check(z.refine((name) => name in DSCP_BY_CLASS, 'must be a per-hop behaviour')),
@@ -62,7 +68,7 @@ const planTestSchema = z.strictObject({
   routeIntervalNs: z.optional(z.int().check(z.minimum(NS_PER_S))),
 });
 
-const planSourceSchema = z.strictObject({
+const planSourceSchema = z.object({
   network: token,
   uplink: z.union([z.literal(''), token]),
   ipv4: z.optional(ipAddress),
@@ -72,7 +78,7 @@ const planSourceSchema = z.strictObject({
   slowedBy: z.optional(z.number().check(z.minimum(1))),
 });
 
-const planDestinationSchema = z.strictObject({
+const planDestinationSchema = z.object({
   kind: z.enum(ENDPOINT_KINDS),
   site: token,
   name: z.string().check(z.minLength(1), z.maxLength(128)),
@@ -83,7 +89,7 @@ const planDestinationSchema = z.strictObject({
   /** Resolved by the probe where no address is given. */
   host: z.optional(z.string().check(z.minLength(1), z.maxLength(253))),
   url: z.optional(z.url({ protocol: /^https?$/ }).check(z.maxLength(2_048))),
-  ports: z.strictObject({
+  ports: z.object({
     udp: z.optional(port),
     tcp: z.optional(port),
     http: z.optional(port),
@@ -95,11 +101,13 @@ const planDestinationSchema = z.strictObject({
   question: z.optional(questionSchema),
   /** STAMP is authenticated with this key. */
   stampKey: z.optional(stampKey),
+  /** STAMP is authenticated with what is agreed with the owner of this key, unless there is a `stampKey`. */
+  agreementKey: z.optional(agreementKey),
 });
 
 const familyNumber = z.union([z.literal(4), z.literal(6)]);
 
-const planSchema = z.strictObject({
+const planSchema = z.object({
   v: z.literal(PLAN_VERSION),
   site: token,
   probe: token,
@@ -119,12 +127,21 @@ const planSchema = z.strictObject({
   destinations: z.array(planDestinationSchema).check(z.maxLength(16_384)),
   /** [test, source, destination, family]; the position is the plan index. */
   sessions: z.array(z.tuple([index, index, index, familyNumber])).check(z.maxLength(65_536)),
+  /** Whose authenticated STAMP requests the probe is to expect. */
+  askers: z.optional(
+    z.object({
+      peers: z.array(z.object({ site: token, probe: token, agreementKey })).check(z.maxLength(MAX_ASKERS)),
+      /** Requests that are not authenticated stay unanswered. */
+      only: z.boolean(),
+    }),
+  ),
 });
 
 export type PlanTest = z.infer<typeof planTestSchema>;
 export type PlanSource = z.infer<typeof planSourceSchema>;
 export type PlanDestination = z.infer<typeof planDestinationSchema>;
 export type Plan = z.infer<typeof planSchema>;
+export type Askers = NonNullable<Plan['askers']>;
 
 /** One session of a plan with everything needed to run it. */
 export interface PlannedSession {
@@ -144,6 +161,10 @@ export interface PlannedSession {
     readonly question?: DnsQuestion;
     /** UDP, SECRET: the key of the authenticated mode. */
     readonly stampKey?: string;
+    /** UDP: public key of the target, with whom such a key is agreed. */
+    readonly agreementKey?: string;
+    /** UDP: SSIDs by which the target knows whose key it is; absent: any. */
+    readonly ssidClass?: number;
   };
 }
 
@@ -178,6 +199,7 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
       throw new RejectedMessage('impossible_value', `session ${position} has no question`);
     }
     const key = test.protocol === 'udp' ? (destination.stampKey ?? test.stampKey) : undefined;
+    const agreed = test.protocol === 'udp' && key === undefined ? destination.agreementKey : undefined;
     const proxy = destination.url === undefined ? undefined : (destination.proxy ?? test.proxy);
     return {
       index: position,
@@ -206,6 +228,7 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
         ...(question && { question }),
         ...(proxy && { proxy }),
         ...(key && { stampKey: key }),
+        ...(agreed && { agreementKey: agreed }),
       },
     };
   });

@@ -621,7 +621,7 @@ export function encodeReportJson(report: Report): Uint8Array {
 
 const count = z.int().check(z.minimum(0));
 const bucketsSchema = z.pipe(
-  z.strictObject({
+  z.object({
     schema: z.int().check(z.minimum(0), z.maximum(5)),
     counts: z.record(z.string().check(z.regex(/^-?\d{1,4}$/)), z.int().check(z.minimum(1))),
   }),
@@ -642,7 +642,7 @@ const classicBuckets = bucketsSchema.check(
 const countsBy = <K extends string>(keys: readonly K[]): z.ZodMiniType<Partial<Record<K, number>>> =>
   z.partialRecord(z.enum(keys), count);
 
-const recordSchema = z.strictObject({
+const recordSchema = z.object({
   index: count.check(z.maximum(MAX_RECORDS - 1)),
   sent: count,
   lost: count,
@@ -655,7 +655,7 @@ const recordSchema = z.strictObject({
   spoofed: count,
   replayed: count,
   rtt: z.optional(
-    z.strictObject({
+    z.object({
       count,
       minNs: z.int().check(z.minimum(1)),
       maxNs: z.int().check(z.minimum(1)),
@@ -664,11 +664,11 @@ const recordSchema = z.strictObject({
       pdvBuckets: classicBuckets,
     }),
   ),
-  ipdv: z.optional(z.strictObject({ count, sumAbsNs: count, buckets: classicBuckets })),
+  ipdv: z.optional(z.object({ count, sumAbsNs: count, buckets: classicBuckets })),
   interarrivalJitterNs: z.optional(z.number().check(z.minimum(0), z.maximum(1e15))),
-  oneWayLost: z.optional(z.strictObject({ forward: count, reverse: count, unknown: count })),
+  oneWayLost: z.optional(z.object({ forward: count, reverse: count, unknown: count })),
   oneWayDelay: z.optional(
-    z.strictObject({
+    z.object({
       count,
       forwardPdvSumNs: count,
       reversePdvSumNs: count,
@@ -680,44 +680,42 @@ const recordSchema = z.strictObject({
     }),
   ),
   burstGap: z.optional(
-    z.strictObject({ bursts: count, burstPackets: count, burstLost: count, gapPackets: count, gapLost: count }),
+    z.object({ bursts: count, burstPackets: count, burstLost: count, gapPackets: count, gapLost: count }),
   ),
   outcomes: z.optional(countsBy(OUTCOMES)),
-  httpPhases: z.optional(z.partialRecord(z.enum(HTTP_PHASES), z.strictObject({ count, sumNs: count }))),
+  httpPhases: z.optional(z.partialRecord(z.enum(HTTP_PHASES), z.object({ count, sumNs: count }))),
   tlsExpiryS: z.optional(count),
   tlsFailure: z.optional(z.enum(TLS_FAILURES)),
   seenDscp: z.optional(count),
   farSeenDscp: z.optional(count),
   route: z.optional(
-    z.strictObject({
+    z.object({
       flow: count,
       sinceMs: count,
       changes: count,
       ending: z.enum(ROUTE_ENDINGS),
       hops: z
         .array(
-          z.strictObject({
+          z.object({
             addresses: z.array(z.string()),
             others: z.array(z.string()),
             sent: count,
             answered: count,
-            rtt: z.optional(z.strictObject({ minNs: count, medianNs: count })),
+            rtt: z.optional(z.object({ minNs: count, medianNs: count })),
           }),
         )
         .check(z.maxLength(MAX_ROUTE_HOPS)),
     }),
   ),
-  mtu: z.optional(z.strictObject({ bytes: count, blackHole: z.boolean() })),
+  mtu: z.optional(z.object({ bytes: count, blackHole: z.boolean() })),
   flows: z.optional(
     z
-      .array(
-        z.strictObject({ sent: count, lost: count, rtt: z.optional(z.strictObject({ minNs: count, sumNs: count })) }),
-      )
+      .array(z.object({ sent: count, lost: count, rtt: z.optional(z.strictObject({ minNs: count, sumNs: count })) }))
       .check(z.maxLength(MAX_FLOWS)),
   ),
 });
 
-const reportSchema = z.strictObject({
+const reportSchema = z.object({
   v: z.literal(REPORT_VERSION),
   bootId: bootIdSchema,
   seq: count,
@@ -728,7 +726,7 @@ const reportSchema = z.strictObject({
   self: countsBy(SELF_FIELDS),
   usage: z
     .array(
-      z.strictObject({
+      z.object({
         uplink: z.string().check(z.refine((name) => name === '' || isToken(name))),
         purpose: z.enum(USAGE_PURPOSES),
         bytes: count,

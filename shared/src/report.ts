@@ -234,6 +234,7 @@ export const SELF_FIELDS = [
   'spoolFirst',
   'spoolSecondsLeft',
   'domainsRefused',
+  'reflectorOverflow',
 ] as const;
 export type SelfField = (typeof SELF_FIELDS)[number];
 /**

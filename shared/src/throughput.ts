@@ -38,8 +38,8 @@ const order = {
 };
 
 export const throughputOrderSchema = z.discriminatedUnion('role', [
-  z.strictObject({ ...order, role: z.literal('sink'), peer: ipAddress }),
-  z.strictObject({ ...order, role: z.literal('source'), address: ipAddress, port }),
+  z.object({ ...order, role: z.literal('sink'), peer: ipAddress }),
+  z.object({ ...order, role: z.literal('source'), address: ipAddress, port }),
 ]);
 export type ThroughputOrder = z.infer<typeof throughputOrderSchema>;
 export type SinkOrder = Extract<ThroughputOrder, { role: 'sink' }>;
@@ -50,8 +50,8 @@ export const THROUGHPUT_REFUSALS = ['off', 'busy', 'no_address', 'no_socket', 'n
 export type ThroughputRefusal = (typeof THROUGHPUT_REFUSALS)[number];
 
 const replySchema = z.discriminatedUnion('status', [
-  z.strictObject({ status: z.literal('ready'), port }),
-  z.strictObject({
+  z.object({ status: z.literal('ready'), port }),
+  z.object({
     status: z.literal('done'),
     /** Payload handed to the network, and what the other end received of it within the time. */
     sentBytes: count,
@@ -65,7 +65,7 @@ const replySchema = z.discriminatedUnion('status', [
     /** TCP: segments that were sent again. */
     retransmissions: z.optional(count),
   }),
-  z.strictObject({
+  z.object({
     status: z.literal('refused'),
     cause: z.enum(THROUGHPUT_REFUSALS),
     message: z.string().check(z.maxLength(256)),

@@ -421,6 +421,11 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
       'Requests that the reflectors of the probe dropped.',
       'reflectorDropped',
     ),
+    selfTotal(
+      'wan_probe_reflector_overflow_total',
+      'Requests that the kernel dropped because a reflector of the probe was too slow to read them.',
+      'reflectorOverflow',
+    ),
     self('wan_probe_spool_in_memory', '1', '1 when the spool cannot be written to disk.', 'spoolInMemory'),
     self('wan_probe_plan_in_memory', '1', '1 when the plan cannot be written to disk.', 'planInMemory'),
     self('wan_probe_icmp_unavailable', '1', '1 when the probe may not send ICMP.', 'icmpUnavailable'),

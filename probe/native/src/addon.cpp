@@ -93,7 +93,7 @@ struct Arguments {
 template <typename T>
 struct Handle {
   napi_threadsafe_function wake = nullptr;
-  napi_ref memory[3]{};
+  napi_ref memory[4]{};
   std::unique_ptr<T> object;
   /** Alone when the environment goes, or when the owner has closed it. */
   void close(napi_env env) {
@@ -264,6 +264,7 @@ napi_value openStream(napi_env env, napi_callback_info info) {
   size_t keyBytes = 0;
   const auto* key = memoryOf<char>(env, member(env, arguments.at[1], "key"), keyBytes);
   if (keyBytes > 0) options.key.assign(key, keyBytes);
+  options.ssidClass = static_cast<uint16_t>(toNumber(env, member(env, arguments.at[1], "ssidClass")));
   return number(env, handle->object->openStream(options));
 }
 
@@ -404,18 +405,20 @@ napi_value createReflector(napi_env env, napi_callback_info info) {
   size_t packetBytes = 0;
   size_t numberBytes = 0;
   size_t addressBytes = 0;
+  size_t keyBytes = 0;
   const ReflectorMemory memory{memoryOf<uint8_t>(env, arguments.at[0], packetBytes),
                                memoryOf<double>(env, arguments.at[1], numberBytes),
-                               memoryOf<uint8_t>(env, arguments.at[2], addressBytes)};
+                               memoryOf<uint8_t>(env, arguments.at[2], addressBytes),
+                               memoryOf<uint8_t>(env, arguments.at[3], keyBytes)};
   if (packetBytes < kReflectorSlots * kReflectorSlotBytes ||
       numberBytes < kReflectorSlots * kReflectorNumbers * sizeof(double) ||
-      addressBytes < kReflectorSlots * kAddressBytes) {
+      addressBytes < kReflectorSlots * kAddressBytes || keyBytes < kReflectorSlots * kReflectorKeyBytes) {
     napi_throw_range_error(env, nullptr, "too little memory for a reflector's slots");
     return nullptr;
   }
   auto* handle = new Handle<Reflector>();
-  napi_value external = wrap(env, arguments.at[3], handle, "wan-reflector");
-  for (int i = 0; i < 3; i += 1) napi_create_reference(env, arguments.at[i], 1, &handle->memory[i]);
+  napi_value external = wrap(env, arguments.at[4], handle, "wan-reflector");
+  for (int i = 0; i < 4; i += 1) napi_create_reference(env, arguments.at[i], 1, &handle->memory[i]);
   const napi_threadsafe_function wake = handle->wake;
   handle->object = std::make_unique<Reflector>(
       memory, [wake] { napi_call_threadsafe_function(wake, nullptr, napi_tsfn_nonblocking); });
@@ -426,13 +429,17 @@ napi_value openReflector(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
   auto* handle = handleOf<Reflector>(env, arguments.at[0]);
   if (handle == nullptr) return number(env, EBADF);
-  size_t keyBytes = 0;
-  const auto* key = memoryOf<char>(env, arguments.at[5], keyBytes);
   return number(env, handle->object->open(toText(env, arguments.at[1]),
                                           static_cast<uint16_t>(toNumber(env, arguments.at[2])),
                                           toBoolean(env, arguments.at[3]), toBoolean(env, arguments.at[4]),
-                                          keyBytes == 0 ? std::string() : std::string(key, keyBytes),
-                                          domainOf(env, arguments.at[6])));
+                                          domainOf(env, arguments.at[5])));
+}
+
+/** Requests that the kernel dropped because nobody took them in time. */
+napi_value reflectorDrops(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  auto* handle = handleOf<Reflector>(env, arguments.at[0]);
+  return number(env, handle == nullptr ? 0 : static_cast<double>(handle->object->receiveDropped()));
 }
 
 napi_value reflectorPort(napi_env env, napi_callback_info info) {
@@ -548,6 +555,7 @@ NAPI_MODULE_INIT() {
       FUNCTION("openReflector", openReflector),
       FUNCTION("closeReflector", closeHandle<wanscope::Reflector>),
       FUNCTION("reflectorPort", reflectorPort),
+      FUNCTION("reflectorDrops", reflectorDrops),
       FUNCTION("takeRequests", takeRequests),
       FUNCTION("answerRequests", answerRequests),
       FUNCTION("releaseRequests", releaseRequests),

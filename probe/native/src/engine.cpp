@@ -520,6 +520,29 @@ uint16_t Engine::streamFlow(uint32_t id) {
   return stream.port->kind == SocketKind::kUdp ? stream.port->boundPort : stream.checksum;
 }
 
+/** One that no other stream of a port they could share has, if there is one. */
+uint16_t Engine::chooseSsid(const StreamOptions& options) const {
+  const auto shared = [&](const auto& port) {
+    return port->kind == SocketKind::kUdp && port->v6 == options.v6 && port->domain == options.domain &&
+           port->source == options.source && port->device == options.device && port->sourcePort == options.sourcePort;
+  };
+  const auto nth = [&](uint32_t n) {
+    if (options.ssidClass == 0) return static_cast<uint16_t>(n % 0xffff + 1);
+    return static_cast<uint16_t>(options.ssidClass + kSsidClasses * (n % kSsidsOfClass));
+  };
+  if (options.ssidClass == 0) return nth(options.id);
+  for (uint32_t i = 0; i < kSsidsOfClass; i += 1) {
+    const uint16_t ssid = nth(options.id + i);
+    const bool taken = std::any_of(ports_.begin(), ports_.end(), [&](const auto& port) {
+      if (!shared(port)) return false;
+      const auto found = port->bySsid.find(ssid);
+      return found != port->bySsid.end() && found->second->id != options.id;
+    });
+    if (!taken) return ssid;
+  }
+  return nth(options.id);
+}
+
 Engine::Port* Engine::portFor(const StreamOptions& options, uint16_t ssid, int& error) {
   for (const auto& port : ports_) {
     if (port->kind == SocketKind::kQuotes) continue;
@@ -559,7 +582,7 @@ int Engine::openStreamHere(const StreamOptions& options) {
   const std::lock_guard<std::mutex> lock(mutex_);
   auto stream = std::make_unique<Stream>();
   stream->id = options.id;
-  stream->ssid = static_cast<uint16_t>(options.id % 0xffff + 1);
+  stream->ssid = chooseSsid(options);
   stream->timeoutNs = options.timeoutNs;
   stream->traces = options.traces;
   stream->probesMtu = options.probesMtu;

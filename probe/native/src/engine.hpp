@@ -47,6 +47,10 @@ struct EngineOptions {
   bool unprivileged = false;
 };
 
+/** SSIDs of a class are its number and every so many more. */
+constexpr uint32_t kSsidClasses = 251;
+constexpr uint32_t kSsidsOfClass = 65'535 / kSsidClasses;
+
 struct StreamOptions {
   uint32_t id = 0;
   bool udp = false;
@@ -70,6 +74,8 @@ struct StreamOptions {
   int64_t timeoutNs = 0;
   /** STAMP: the key of its authenticated mode; empty for the other one. */
   std::string key;
+  /** STAMP: 1 to kSsidClasses, the remainder that the stream's SSID has to leave; 0: any SSID will do. */
+  uint16_t ssidClass = 0;
 };
 
 struct EngineCounts {
@@ -156,6 +162,7 @@ class Engine {
   int64_t tickGapNs() const;
   /** Wakes the reader, or tells when it is to be woken. */
   int64_t wakeReader(int64_t now);
+  uint16_t chooseSsid(const StreamOptions& options) const;
   Port* portFor(const StreamOptions& options, uint16_t ssid, int& error);
   int openPort(Port& port);
   int openPortHere(Port& port);

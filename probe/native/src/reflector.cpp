@@ -13,6 +13,7 @@
 #include <cerrno>
 
 #include "engine.hpp"
+#include "hmac.hpp"
 #include "packet.hpp"
 #include "socket.hpp"
 
@@ -46,10 +47,8 @@ Reflector::~Reflector() {
   if (stopFd_ >= 0) close(stopFd_);
 }
 
-int Reflector::open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const std::string& key,
-                    const DomainRef& domain) {
+int Reflector::open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const DomainRef& domain) {
   v6_ = v6;
-  if (!key.empty()) hmac_ = std::make_unique<Hmac>(key);
   if (const int error = inDomain(domain, [&] { return openSocketHere(address, port, onlyV6, domain.get()); })) return error;
   stopFd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (stopFd_ < 0) return errno;
@@ -261,11 +260,16 @@ void Reflector::answer(size_t count) {
     // Wall time by the distance from T2, so that setting the clock in between cannot make a wrong dwell.
     const int64_t wall = slot.receivedWallNs + (monoNs() - slot.receivedNs);
     const uint64_t t3 = ntpOf(wall + sendDelayNs_);
-    const StampLayout& at = hmac_ ? kAuthenticatedLayout : kOpenLayout;
+    const auto keyBytes = std::min(static_cast<size_t>(numbers[7]), kReflectorKeyBytes);
+    const bool authenticated = keyBytes > 0 && length >= kAuthenticatedBytes;
+    const StampLayout& at = authenticated ? kAuthenticatedLayout : kOpenLayout;
     put32(packet + at.t3, static_cast<uint32_t>(t3 >> 32));
     put32(packet + at.t3 + 4, static_cast<uint32_t>(t3));
     put16(packet + at.estimate, clockState_.estimate(monoNs()));
-    if (hmac_ && length >= kAuthenticatedBytes) hmac_->sign(packet, kHmacAt, packet + kHmacAt);
+    if (authenticated) {
+      const auto* key = reinterpret_cast<const char*>(memory_.keys + index * kReflectorKeyBytes);
+      Hmac(std::string(key, keyBytes)).sign(packet, kHmacAt, packet + kHmacAt);
+    }
     const ssize_t sent = sendmsg(fd_, &message, MSG_DONTWAIT);
     numbers[0] = sent < 0 ? errno : 0;
     if (sampled && sent >= 0) sampleWallNs_ = wall;

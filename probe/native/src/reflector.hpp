@@ -6,6 +6,7 @@
 
 #include <netinet/in.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -17,20 +18,24 @@
 
 #include "clock.hpp"
 #include "domain.hpp"
-#include "hmac.hpp"
 
 namespace wanscope {
 
 constexpr size_t kReflectorSlots = 128;
 constexpr size_t kReflectorSlotBytes = 9'216;
-/** By slot: length, port, T2's halves, TTL, DSCP, 1 for version 4. Then 16 octets of address in a table of their own. */
+/**
+ * By slot: length, port, T2's halves, TTL, DSCP, 1 for version 4, and from the judge the octets of the key that the answer is
+ * authenticated with, 0 for none. Addresses (16 octets) and keys have tables of their own.
+ */
 constexpr size_t kReflectorNumbers = 8;
 constexpr size_t kAddressBytes = 16;
+constexpr size_t kReflectorKeyBytes = 64;
 
 struct ReflectorMemory {
   uint8_t* packets;
   double* numbers;
   uint8_t* addresses;
+  const uint8_t* keys;
 };
 
 class Reflector {
@@ -40,8 +45,8 @@ class Reflector {
   Reflector(const Reflector&) = delete;
   Reflector& operator=(const Reflector&) = delete;
 
-  /** Binds and starts. With a `key`, answers are of the authenticated mode. Returns 0 or an errno. */
-  int open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const std::string& key, const DomainRef& domain);
+  /** Binds and starts. Returns 0 or an errno. */
+  int open(const std::string& address, uint16_t port, bool v6, bool onlyV6, const DomainRef& domain);
   uint16_t port() const { return port_; }
   /** Requests that wait to be judged; they are in slots `first` and on, modulo kReflectorSlots. */
   size_t take(size_t& first);
@@ -52,7 +57,8 @@ class Reflector {
   void answer(size_t count);
   /** Gives the slots of the oldest `count` requests back. */
   void release(size_t count);
-  uint64_t receiveDropped() const { return receiveDropped_; }
+  /** Requests that the kernel dropped because this was too slow, as of the last that came through. */
+  uint64_t receiveDropped() const { return receiveDropped_.load(std::memory_order_relaxed); }
 
  private:
   struct Slot {
@@ -76,7 +82,6 @@ class Reflector {
   int fd_ = -1;
   int stopFd_ = -1;
   bool v6_ = false;
-  std::unique_ptr<Hmac> hmac_;
   uint16_t port_ = 0;
   std::vector<Slot> slots_;
 
@@ -89,7 +94,7 @@ class Reflector {
   WallClock wallClock_;
   ClockState clockState_;
   int64_t lastEmptyNs_ = 0;
-  uint64_t receiveDropped_ = 0;
+  std::atomic<uint64_t> receiveDropped_{0};
   uint32_t lastOverflow_ = 0;
   /** From writing T3 to the packet leaving: steady, so it is measured now and then and put into T3. */
   int64_t sendDelayNs_ = 0;

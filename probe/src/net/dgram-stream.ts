@@ -9,6 +9,7 @@ import type { Cookie } from '../packet/cookie.ts';
 import { AUTHENTICATED_BYTES, readAuthenticatedReply, writeAuthenticatedRequest } from '../packet/stamp-auth.ts';
 import { emptyReply, ERROR_ESTIMATE, ntpDifferenceNs, readReply, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
 import type { StampRequest } from '../packet/stamp.ts';
+import { SSID_CLASSES, SSIDS_OF_CLASS } from '../packet/ssid.ts';
 import { sameAddress } from './destination.ts';
 import type { LoopWatch } from './loop-watch.ts';
 import type { NtpClock } from './ntp-clock.ts';
@@ -49,7 +50,7 @@ export class DgramStream implements PacketStream {
     this.#packet = Buffer.alloc(
       Math.max(options.key === undefined ? STAMP_BYTES : AUTHENTICATED_BYTES, options.sizeBytes),
     );
-    this.#request = { seq: 0, t1High: 0, t1Low: 0, errorEstimate: ERROR_ESTIMATE, ssid: (options.id % 0xffff) + 1 };
+    this.#request = { seq: 0, t1High: 0, t1Low: 0, errorEstimate: ERROR_ESTIMATE, ssid: ssidOf(options) };
     this.#open();
   }
 
@@ -144,6 +145,10 @@ export class DgramStream implements PacketStream {
     cookie.compute(this.#options.id, seq, high, time);
     return (time | (cookie.low & T1_HASH_MASK)) >>> 0;
   }
+}
+
+function ssidOf({ id, ssidClass }: StreamOptions): number {
+  return ssidClass === undefined ? (id % 0xffff) + 1 : ssidClass + SSID_CLASSES * (id % SSIDS_OF_CLASS);
 }
 
 function isUnreachable(error: Error & { code?: string }): boolean {

@@ -111,6 +111,7 @@ export class KernelEngine implements PacketEngine {
       length: options.sizeBytes,
       timeoutNs: options.timeoutNs,
       ...(options.key === undefined ? {} : { key: options.key }),
+      ssidClass: options.ssidClass ?? 0,
     });
     if (error !== 0) throw new SocketError(errorName(error), `no socket towards ${options.destination}`);
     this.#streams.set(id, events, options.family);

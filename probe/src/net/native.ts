@@ -7,6 +7,7 @@ export const REFLECTOR_SLOTS = 128;
 export const REFLECTOR_SLOT_BYTES = 9_216;
 export const REFLECTOR_NUMBERS = 8;
 export const REFLECTOR_ADDRESS_BYTES = 16;
+export const REFLECTOR_KEY_BYTES = 64;
 
 declare const handle: unique symbol;
 export interface EngineHandle {
@@ -39,6 +40,8 @@ export interface NativeStream {
   readonly timeoutNs: number;
   /** STAMP: the key of its authenticated mode. */
   readonly key?: Uint8Array;
+  /** 0: any SSID. */
+  readonly ssidClass: number;
 }
 
 export interface NativeCounts {
@@ -108,6 +111,7 @@ export interface NativeModule {
     packets: Uint8Array,
     numbers: Float64Array,
     addresses: Uint8Array,
+    keys: Uint8Array,
     onRequests: () => void,
   ): ReflectorHandle;
   openReflector(
@@ -116,10 +120,11 @@ export interface NativeModule {
     port: number,
     v6: boolean,
     onlyV6: boolean,
-    key?: Uint8Array,
     domain?: DomainHandle,
   ): number;
   reflectorPort(reflector: ReflectorHandle): number;
+  /** Requests that the kernel dropped because nobody took them in time. */
+  reflectorDrops(reflector: ReflectorHandle): number;
   /** First slot + number of requests * REFLECTOR_SLOTS. */
   takeRequests(reflector: ReflectorHandle): number;
   /** Sends as many octets of each of the oldest requests as its first number says; leaves 0 or an errno there. */

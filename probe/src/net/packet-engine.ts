@@ -36,6 +36,8 @@ export interface StreamOptions {
   readonly flow?: number | undefined;
   /** UDP: the key of the authenticated mode of STAMP; undefined: the other one. */
   readonly key?: Uint8Array | undefined;
+  /** UDP: SSIDs that will do, see `ssidClassOf`; undefined: any. */
+  readonly ssidClass?: number | undefined;
   /**
    * `hops`: the hop limit of a probe is its sequence number modulo HOP_LIMITS, 0 for the usual one. `mtu`: packets are
    * sent whole however small the path is thought to be; sequence numbers are multiples of HOP_LIMITS. Kernel engine only.

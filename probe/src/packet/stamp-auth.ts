@@ -39,7 +39,8 @@ function digest(packet: Buffer, key: Uint8Array): Buffer {
   return createHmac('sha256', key).update(packet.subarray(0, HMAC_AT)).digest().subarray(0, 16);
 }
 
-function isAuthentic(packet: Buffer, key: Uint8Array): boolean {
+/** @param packet of 112 octets or more. */
+export function isAuthentic(packet: Buffer, key: Uint8Array): boolean {
   return timingSafeEqual(digest(packet, key), packet.subarray(HMAC_AT, AUTHENTICATED_BYTES));
 }
 
@@ -52,6 +53,11 @@ export function writeAuthenticatedRequest(packet: Buffer, request: StampRequest,
   packet.writeUInt16BE(request.errorEstimate, 24);
   packet.writeUInt16BE(request.ssid, 26);
   digest(packet, key).copy(packet, HMAC_AT);
+}
+
+/** Where an open packet has its timestamp an authenticated one has zeros; nobody's clock says zero. */
+export function looksAuthenticated(packet: Buffer): boolean {
+  return packet.length >= AUTHENTICATED_BYTES && packet.readUInt32BE(4) === 0 && packet.readUInt32BE(8) === 0;
 }
 
 export type AuthenticatedVerdict = 'request' | 'too_short' | 'an_answer' | 'forged';

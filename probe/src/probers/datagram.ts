@@ -34,6 +34,7 @@ export interface DatagramRecipe {
   /** See `StreamOptions`. */
   readonly flow?: number;
   readonly key?: Uint8Array | undefined;
+  readonly ssidClass?: number | undefined;
 }
 
 export class DatagramChannel implements ProbeChannel {
@@ -147,7 +148,7 @@ export class DatagramChannel implements ProbeChannel {
   /** @returns undefined where there is no socket for it now. */
   #openOn(flow: number, sourcePort: number | undefined): PacketStream | undefined {
     const { planned, sessionId, timeoutNs } = this.#request;
-    const { protocol, port, sizeBytes, wireBytes, numbersAnswers, key } = this.#recipe;
+    const { protocol, port, sizeBytes, wireBytes, numbersAnswers, key, ssidClass } = this.#recipe;
     const flows = this.#streams.length;
     const events = this.#events;
     const seqOf = (wireSeq: number): number => wireSeqOf(wireSeq, flow, flows);
@@ -167,6 +168,7 @@ export class DatagramChannel implements ProbeChannel {
           timeoutNs,
           flow: sourcePort,
           key,
+          ssidClass,
         },
         {
           sent: (wireSeq, sentNs, tokenHigh, tokenLow) => {

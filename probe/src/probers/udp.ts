@@ -33,6 +33,7 @@ export function udpProber(dependencies: DatagramDependencies): Prober {
         wireBytes,
         numbersAnswers: true,
         key,
+        ssidClass: target.ssidClass,
       });
     },
   };

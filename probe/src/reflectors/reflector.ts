@@ -1,11 +1,14 @@
 /** What every reflector has in common: where it listens, what it did, and the bounds that keep it from being abused. */
 import type { Clock } from '@wanscope/shared';
 import type { DomainHandle, NativeModule } from '../net/native.ts';
+import type { PeerKeys } from '../peer-keys.ts';
 import { TokenBucket } from '../usage.ts';
 
 export interface Reflector {
   /** The port it listens on, also when it was left to the system. */
   readonly port: number;
+  /** Requests that the kernel dropped before they were read, where it tells. */
+  readonly overflow?: () => number;
   close(): Promise<void>;
 }
 
@@ -21,8 +24,10 @@ export interface ReflectorContext {
   readonly clock: Clock;
   /** For kernel timestamps, where the module is there. */
   readonly native?: NativeModule | undefined;
-  /** STAMP: what is not authenticated with it is not answered. Undefined: nothing has to be. */
+  /** STAMP: what is authenticated neither with it nor with a peer's is not answered. Undefined: nothing has to be. */
   readonly stampKey?: Uint8Array | undefined;
+  /** STAMP: whose authenticated requests are known. */
+  readonly peers?: PeerKeys | undefined;
   /** One request was answered with this many octets, IP headers included. */
   reflected(wireBytes: number): void;
   /** One request was not answered: it was malformed, an answer, or too much. */
@@ -38,7 +43,7 @@ export interface RateLimit {
   readonly burst: number;
 }
 
-/** A token bucket for each source address, bounded: when the table is full, newcomers share one. */
+/** A token bucket for each source, bounded: when the table is full, newcomers share one. */
 export class SourceLimiter {
   readonly #clock: Clock;
   readonly #limit: RateLimit;
@@ -59,14 +64,15 @@ export class SourceLimiter {
     return this.#buckets.size;
   }
 
-  allow(address: string): boolean {
+  /** @param source an address, or whatever else tells one from another. */
+  allow(source: string): boolean {
     const nowNs = this.#clock.monoNs();
-    let bucket = this.#buckets.get(address);
+    let bucket = this.#buckets.get(source);
     if (bucket === undefined) {
       if (this.#buckets.size >= this.#maxSources) this.#sweep(nowNs);
       if (this.#buckets.size >= this.#maxSources) return this.#overflow.take(1, nowNs);
       bucket = new TokenBucket(this.#limit.perSecond, this.#limit.burst, nowNs);
-      this.#buckets.set(address, bucket);
+      this.#buckets.set(source, bucket);
     }
     return bucket.take(1, nowNs);
   }
@@ -75,8 +81,8 @@ export class SourceLimiter {
   #sweep(nowNs: number): void {
     if (nowNs - this.#sweptNs < 1e9) return;
     this.#sweptNs = nowNs;
-    for (const [address, bucket] of this.#buckets) {
-      if (bucket.has(this.#limit.burst, nowNs)) this.#buckets.delete(address);
+    for (const [source, bucket] of this.#buckets) {
+      if (bucket.has(this.#limit.burst, nowNs)) this.#buckets.delete(source);
     }
   }
 }

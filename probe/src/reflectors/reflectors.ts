@@ -7,6 +7,7 @@ import type { BoundPorts, LocalAddress, ReflectPorts, ReflectProtocol } from '..
 import type { Log } from '../log.ts';
 import type { Domains } from '../net/domains.ts';
 import type { NativeModule } from '../net/native.ts';
+import type { PeerKeys } from '../peer-keys.ts';
 import type { UsageLedger } from '../usage.ts';
 import type { ListenOptions, Reflector, ReflectorContext } from './reflector.ts';
 import { openHttpReflector } from './http.ts';
@@ -36,6 +37,8 @@ export interface ReflectorsOptions {
   readonly domains?: Domains;
   /** See `ReflectorContext`. */
   readonly stampKey?: Uint8Array | undefined;
+  /** See `ReflectorContext`. */
+  readonly peers?: PeerKeys | undefined;
   readonly usage: UsageLedger;
   readonly log: Log;
 }
@@ -53,8 +56,9 @@ export class Reflectors {
     this.#options = options;
   }
 
-  get counts(): { readonly reflected: number; readonly dropped: number } {
-    return { reflected: this.#reflected, dropped: this.#dropped };
+  get counts(): { readonly reflected: number; readonly dropped: number; readonly overflow: number } {
+    const overflow = this.#open.reduce((sum, reflector) => sum + (reflector.overflow?.() ?? 0), 0);
+    return { reflected: this.#reflected, dropped: this.#dropped, overflow };
   }
 
   /** Ports that listen on an address. */
@@ -95,6 +99,7 @@ export class Reflectors {
       clock: this.#options.clock,
       native: this.#options.native,
       stampKey: this.#options.stampKey,
+      peers: this.#options.peers,
       reflected: (wireBytes) => {
         this.#reflected += 1;
         count(wireBytes);

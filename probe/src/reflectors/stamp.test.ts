@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { NS_PER_S } from '@wanscope/shared';
-import { FakeClock, mutate, Random } from '@wanscope/shared/testing';
-import { writeRequest } from '../packet/stamp.ts';
+import { newSecret, NS_PER_S, type Askers, type Identity } from '@wanscope/shared';
+import { FakeClock, mutate, plannedOf, Random } from '@wanscope/shared/testing';
+import { readAuthenticatedReply, writeAuthenticatedRequest } from '../packet/stamp-auth.ts';
+import { emptyReply, writeRequest } from '../packet/stamp.ts';
+import { PeerKeys } from '../peer-keys.ts';
 import { SourceLimiter } from './reflector.ts';
 import { ReflectorSessions, StampResponder } from './stamp.ts';
 
@@ -9,6 +11,11 @@ function request(seq: number, size = 44, ssid = 1): Buffer {
   const packet = Buffer.alloc(Math.max(44, size));
   writeRequest(packet, { seq, t1High: 5, t1Low: 6, errorEstimate: 1, ssid });
   return packet.subarray(0, size);
+}
+
+interface Peer {
+  readonly identity: Identity;
+  readonly keys: PeerKeys;
 }
 
 describe('the STAMP responder', () => {
@@ -132,6 +139,73 @@ describe('the STAMP responder', () => {
     expect([1, 2, 3, 4, 5].map((seq) => responder.respond(request(seq), '192.0.2.1', 5_000, 862))).toEqual([
       44, 44, 44, 44, 0,
     ]);
+  });
+
+  describe('with keys that peers agreed on', () => {
+    const [hq, branch, other] = ['hq', 'branch', 'other'].map((site) => {
+      const identity = { site, probe: 'edge' };
+      const keys = new PeerKeys(identity);
+      keys.use(newSecret());
+      return { identity, keys };
+    }) as [Peer, Peer, Peer];
+    const sent = (from: Peer, seq: number, flip = -1): Buffer => {
+      const path = { dstSite: 'hq', dst: 'edge' };
+      const target = { agreementKey: hq.keys.publicKey! };
+      const { stampKey, ssidClass } = from.keys.withKey(plannedOf({ path, target })).target;
+      const packet = Buffer.alloc(112);
+      const fields = { seq, t1High: 5, t1Low: 6, errorEstimate: 1, ssid: ssidClass! };
+      writeAuthenticatedRequest(packet, fields, Buffer.from(stampKey!, 'hex'));
+      if (flip >= 0) packet[flip]! ^= 1;
+      return packet;
+    };
+    const expected = (...peers: readonly Peer[]): Askers['peers'] =>
+      peers.map(({ identity, keys }) => ({ ...identity, agreementKey: keys.publicKey! }));
+    const responderFor = (only: boolean, ...peers: readonly Peer[]): StampResponder => {
+      hq.keys.expect({ peers: expected(...peers), only });
+      return new StampResponder(new FakeClock(), undefined, hq.keys);
+    };
+
+    it('answers a peer with his key, and whoever else without any', () => {
+      const responder = responderFor(false, branch);
+      const packet = sent(branch, 7);
+      expect(responder.respond(packet, '192.0.2.1', 5_000, 862)).toBe(112);
+      const reply = emptyReply();
+      const key = Buffer.from(responder.answeredWith!);
+      expect(readAuthenticatedReply(packet, key, reply)).toBe(true);
+      expect(reply).toMatchObject({ senderSeq: 7, reflectorSeq: 0, t1High: 5, t1Low: 6 });
+      expect(responder.respond(request(1), '192.0.2.1', 5_001, 862)).toBe(44);
+      expect(responder.answeredWith).toBeUndefined();
+    });
+
+    it('stays silent to what a peer did not send so, and to a peer that it does not expect', () => {
+      const responder = responderFor(false, branch);
+      for (let octet = 0; octet < 112; octet += 1) {
+        const length = responder.respond(sent(branch, 7, octet), '192.0.2.1', 5_000, 862);
+        // Octets 4 to 11 make it look like an open request, whose other fields are an answer's then.
+        expect(length, `octet ${octet}`).toBe(0);
+      }
+      expect(responder.respond(sent(other, 7), '192.0.2.1', 5_000, 862)).toBe(0);
+    });
+
+    it('answers nobody without a key where only peers are answered', () => {
+      const responder = responderFor(true, branch);
+      expect(responder.respond(request(1), '192.0.2.1', 5_000, 862)).toBe(0);
+      expect(responder.respond(sent(branch, 1), '192.0.2.1', 5_000, 862)).toBe(112);
+    });
+
+    it('limits each by himself: of two behind one address none starves the other, and nobody without a key both', () => {
+      const responder = responderFor(false, branch, other);
+      const answered = (packetOf: (seq: number) => Buffer): number => {
+        let count = 0;
+        for (let i = 0; i < 2_500; i += 1) {
+          if (responder.respond(packetOf(i), '192.0.2.1', 1_024 + i, 862) > 0) count += 1;
+        }
+        return count;
+      };
+      expect(answered((seq) => request(seq))).toBe(2_000);
+      expect(answered((seq) => sent(branch, seq))).toBe(2_000);
+      expect(answered((seq) => sent(other, seq))).toBe(2_000);
+    });
   });
 
   it('never sends more than it got and never fails, over 10,000 malformed datagrams', () => {

@@ -1,7 +1,9 @@
 /**
- * STAMP Session-Reflector (RFC 8762, stateful). With a key it is authenticated, and what does not verify stays unanswered.
+ * STAMP Session-Reflector (RFC 8762, stateful). A request is authenticated by the key of a peer, by the one key of the probe,
+ * or, where neither has to be, by none. What does not verify stays unanswered.
  *
- * Never sends more octets than it received, never answers an answer, and limits each source address. Numbers *distinct*
+ * Never sends more octets than it received, never answers an answer, and limits each peer that it knows by its key, so that
+ * those behind one NAT do not starve each other, and else each source address. Numbers *distinct*
  * packets of each session: a duplicate gets the number of its first copy, so that the sender can tell the direction of
  * loss. Extensions (RFC 8972) are answered in place: class of service, direct measurement, timestamp information; plain
  * padding is returned as it came. T2 is the kernel's receive stamp and T3 is written right before the send where the native module is there; else
@@ -12,6 +14,7 @@ import { isIPv6 } from 'node:net';
 import { NS_PER_S, SEND_CAP, type Clock } from '@wanscope/shared';
 import {
   REFLECTOR_ADDRESS_BYTES,
+  REFLECTOR_KEY_BYTES,
   REFLECTOR_NUMBERS,
   REFLECTOR_SLOT_BYTES,
   REFLECTOR_SLOTS,
@@ -20,10 +23,13 @@ import {
 import { NtpClock } from '../net/ntp-clock.ts';
 import { SocketError } from '../net/packet-engine.ts';
 import { errorName } from '../net/rows.ts';
+import type { Asker, PeerKeys } from '../peer-keys.ts';
 import { hasTlvs, reflectTlvs } from '../packet/stamp-tlv.ts';
 import {
   AUTHENTICATED_BYTES,
+  isAuthentic,
   judgeAuthenticatedRequest,
+  looksAuthenticated,
   stampAuthenticatedReply,
   turnIntoAuthenticatedReply,
 } from '../packet/stamp-auth.ts';
@@ -33,6 +39,8 @@ import { MAX_SOURCES, SourceLimiter, type ListenOptions, type Reflector, type Re
 
 /** One peer sends at most its own cap; twice that leaves room for two behind one NAT. */
 const RATE_LIMIT = { perSecond: 2 * SEND_CAP.packetsPerSecond, burst: SEND_CAP.packetsPerSecond };
+const SSID_AT = 14;
+const AUTHENTICATED_SSID_AT = 26;
 /** Recent packets of a session in which a duplicate is recognised. */
 const WINDOW = 64;
 /** A session that was silent for so long may make room for another. */
@@ -124,10 +132,13 @@ export class StampResponder {
   readonly #t2 = { high: 0, low: 0 };
   readonly #t3 = { high: 0, low: 0 };
   readonly #key: Uint8Array | undefined;
+  readonly #peers: PeerKeys | undefined;
+  #answeredWith: Uint8Array | undefined;
 
-  /** @param key of the authenticated mode; undefined: the other one. */
-  constructor(clock: Clock, key?: Uint8Array) {
+  /** @param key of whoever is none of `peers`; undefined: he needs none, unless only peers are answered. */
+  constructor(clock: Clock, key?: Uint8Array, peers?: PeerKeys) {
     this.#key = key;
+    this.#peers = peers;
     this.#limiter = new SourceLimiter(clock, RATE_LIMIT);
     this.#sessions = new ReflectorSessions(clock);
     this.#ntpClock = new NtpClock(clock);
@@ -139,7 +150,8 @@ export class StampResponder {
   }
 
   /**
-   * Octets of `packet` to send back, never more than it has; 0 to stay silent.
+   * Octets of `packet` to send back, never more than it has; 0 to stay silent. Without an `arrival` the answer is complete, with
+   * one T3 and the code over it are still to be written, with `answeredWith`.
    *
    * @param address the sender's, in any spelling that is always the same.
    * @param arrival T2, TTL and class as received, where the kernel told them; else the answer leaves in class 0.
@@ -147,11 +159,13 @@ export class StampResponder {
   respond(packet: Buffer, address: string, port: number, ownPort: number, arrival?: Arrival): number {
     if (arrival === undefined) this.#ntpClock.read(this.#t2);
     if (port === ownPort || port === 0) return 0;
-    const secret = this.#key;
+    const asker = this.#askerOf(packet);
+    const secret = (this.#answeredWith = asker?.key ?? this.#key);
+    if (secret === undefined && this.#peers?.only === true) return 0;
     const verdict = secret === undefined ? judgeRequest(packet) : judgeAuthenticatedRequest(packet, secret);
     // What somebody else sends in a source's name does not use up what it may ask.
-    if (verdict !== 'request' || !this.#limiter.allow(address)) return 0;
-    const ssid = packet.readUInt16BE(secret === undefined ? 14 : 26);
+    if (verdict !== 'request' || !this.#limiter.allow(asker === undefined ? address : `peer ${asker.name}`)) return 0;
+    const ssid = packet.readUInt16BE(secret === undefined ? SSID_AT : AUTHENTICATED_SSID_AT);
     const key = `${address} ${port} ${ssid}`;
     const senderSeq = packet.readUInt32BE(0);
     const reflectorSeq = this.#sessions.number(key, senderSeq);
@@ -169,6 +183,20 @@ export class StampResponder {
     return length;
   }
 
+  /** SECRET: what the last answer is authenticated with. */
+  get answeredWith(): Uint8Array | undefined {
+    return this.#answeredWith;
+  }
+
+  /** The peer whose key a request was authenticated with. */
+  #askerOf(packet: Buffer): Asker | undefined {
+    if (this.#peers === undefined || !looksAuthenticated(packet)) return undefined;
+    for (const asker of this.#peers.askersOf(packet.readUInt16BE(AUTHENTICATED_SSID_AT))) {
+      if (asker.key !== undefined && isAuthentic(packet, asker.key)) return asker;
+    }
+    return undefined;
+  }
+
   #answerExtensions(
     packet: Buffer,
     base: number,
@@ -183,7 +211,7 @@ export class StampResponder {
       answerDscp: receivedDscp ?? 0,
       // Whoever is over the rate limit is neither received nor answered.
       counts: answered === undefined ? undefined : { received: answered, answered },
-      key: this.#key,
+      key: this.#answeredWith,
     });
   }
 }
@@ -198,11 +226,12 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
   const packets = Buffer.from(new ArrayBuffer(REFLECTOR_SLOTS * REFLECTOR_SLOT_BYTES));
   const numbers = new Float64Array(REFLECTOR_SLOTS * REFLECTOR_NUMBERS);
   const addresses = Buffer.from(new ArrayBuffer(REFLECTOR_SLOTS * REFLECTOR_ADDRESS_BYTES));
+  const keys = Buffer.from(new ArrayBuffer(REFLECTOR_SLOTS * REFLECTOR_KEY_BYTES));
   const slots = Array.from({ length: REFLECTOR_SLOTS }, (_, slot) =>
     packets.subarray(slot * REFLECTOR_SLOT_BYTES, (slot + 1) * REFLECTOR_SLOT_BYTES),
   );
   const lengths = new Uint16Array(REFLECTOR_SLOTS);
-  const responder = new StampResponder(context.clock, context.stampKey);
+  const responder = new StampResponder(context.clock, context.stampKey, context.peers);
   const arrival = { t2: { high: 0, low: 0 }, ttl: 0, dscp: 0 };
 
   const judge = (slot: number): void => {
@@ -214,6 +243,9 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
     const address = addresses.toString('latin1', slot * REFLECTOR_ADDRESS_BYTES, (slot + 1) * REFLECTOR_ADDRESS_BYTES);
     const packet = slots[slot]!.subarray(0, numbers[at]);
     lengths[slot] = numbers[at] = responder.respond(packet, address, numbers[at + 1]!, port, arrival);
+    const key = responder.answeredWith;
+    if (key !== undefined) keys.set(key, slot * REFLECTOR_KEY_BYTES);
+    numbers[at + 7] = key?.length ?? 0;
   };
   const settle = (slot: number): void => {
     const at = slot * REFLECTOR_NUMBERS;
@@ -223,7 +255,7 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
     else context.dropped();
   };
 
-  const handle = native.createReflector(packets, numbers, addresses, () => {
+  const handle = native.createReflector(packets, numbers, addresses, keys, () => {
     const taken = native.takeRequests(handle);
     const first = taken % REFLECTOR_SLOTS;
     const count = (taken - first) / REFLECTOR_SLOTS;
@@ -233,15 +265,7 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
     native.releaseRequests(handle, count);
   });
   const v6 = isIPv6(listen.address);
-  const error = native.openReflector(
-    handle,
-    listen.address,
-    listen.port,
-    v6,
-    listen.address !== '::',
-    context.stampKey,
-    listen.domain,
-  );
+  const error = native.openReflector(handle, listen.address, listen.port, v6, listen.address !== '::', listen.domain);
   if (error !== 0) {
     native.closeReflector(handle);
     throw new SocketError(errorName(error), `cannot listen on ${listen.address} port ${listen.port}`);
@@ -249,6 +273,7 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
   const port = native.reflectorPort(handle);
   return {
     port,
+    overflow: () => native.reflectorDrops(handle),
     close: () => {
       native.closeReflector(handle);
       return Promise.resolve();
@@ -271,7 +296,7 @@ async function openInEventLoop(listen: ListenOptions, context: ReflectorContext)
     });
   });
   const { port } = socket.address();
-  const responder = new StampResponder(context.clock, context.stampKey);
+  const responder = new StampResponder(context.clock, context.stampKey, context.peers);
   // An error on a bound datagram socket concerns one datagram.
   socket.on('error', () => context.dropped());
   socket.on('message', (packet: Buffer, from: RemoteInfo) => {

@@ -423,6 +423,7 @@ export class RouteTracer {
       timeoutNs: NS_PER_S,
       flow,
       key: target.stampKey === undefined ? undefined : Buffer.from(target.stampKey, 'hex'),
+      ssidClass: target.ssidClass,
       explores,
     };
     try {

@@ -35,7 +35,7 @@ import type {
   TestConfig,
   UplinkConfig,
 } from './schema.ts';
-import { ROLES } from './schema.ts';
+import { ROLES, STAMP_MODES } from './schema.ts';
 import { TARGET_TEMPLATES, TEMPLATE_NAMES, TEMPLATE_QUESTION, type TargetTemplate } from './templates.ts';
 import { parseYamlFile, type Problem } from './yaml-file.ts';
 
@@ -393,6 +393,12 @@ const identitySchema = strict({
     .boolean()
     .default(true)
     .describe('Messages that their probe did not sign are refused. `false` while probes are being enrolled.'),
+  stamp: z
+    .enum(STAMP_MODES, { error: `must be one of ${STAMP_MODES.join(', ')}` })
+    .default('pairwise')
+    .describe(
+      'STAMP with keys that each two enrolled probes agree on: `pairwise`, `open` (none) or `required` (nothing else is answered).',
+    ),
 });
 
 const hopSchema = strict({

@@ -200,7 +200,12 @@ export type Role = (typeof ROLES)[number];
 export interface IdentityConfig {
   /** What has no good signature of its probe is refused. */
   readonly required: boolean;
+  readonly stamp: StampMode;
 }
+
+/** How UDP between probes is authenticated where the test has no key of its own. */
+export const STAMP_MODES = ['pairwise', 'open', 'required'] as const;
+export type StampMode = (typeof STAMP_MODES)[number];
 
 export interface OperatorConfig {
   readonly sites: ReadonlyMap<string, SiteConfig>;
