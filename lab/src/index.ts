@@ -3,6 +3,7 @@ export * from './demo-config.ts';
 export * from './demo.ts';
 export * from './emulator.ts';
 export * from './exposition-text.ts';
+export * from './flood.ts';
 export * from './http.ts';
 export * from './lab.ts';
 export * from './mesh.ts';

@@ -1,11 +1,16 @@
-// udp-load: a paced UDP stream and its receiver, for the emulator's benchmark. Counted, bounded, one line of JSON at the end.
+// udp-load: a paced UDP stream and its receiver, for the emulator's benchmark; and a flood of STAMP requests with made-up senders,
+// for the reflector's. Counted, bounded, one line of JSON at the end.
 //
 //   udp-load send ADDRESS PORT PACKETS PER_SECOND OCTETS
 //   udp-load receive PORT PACKETS IDLE_MS
+//   udp-load flood SOURCE SOURCES SOURCE_PORT ADDRESS PORT PACKETS PER_SECOND
 //
-// Each datagram carries its number and CLOCK_REALTIME before it was sent; its arrival is the kernel's receive timestamp.
+// A flood says that it comes from SOURCES addresses from SOURCE on, in turn, and from SOURCE_PORT (0: from many). Needs root.
+// Each datagram of a stream carries its number and CLOCK_REALTIME before it was sent; its arrival is the kernel's receive timestamp.
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/udp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -161,6 +166,70 @@ int receive(int port, uint64_t packets, int idleMs) {
   return 0;
 }
 
+struct Request {
+  iphdr ip;
+  udphdr udp;
+  uint8_t stamp[44];
+};
+
+int flood(char** arguments) {
+  in_addr source{};
+  in_addr target{};
+  if (inet_pton(AF_INET, arguments[0], &source) != 1 || inet_pton(AF_INET, arguments[3], &target) != 1) fail("address");
+  const auto sources = static_cast<uint32_t>(std::max(1, std::atoi(arguments[1])));
+  const int sourcePort = std::atoi(arguments[2]);
+  const uint64_t packets = std::strtoull(arguments[5], nullptr, 10);
+  const double perSecond = std::atof(arguments[6]);
+  const int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+  if (fd < 0) fail("socket");
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &kBufferBytes, sizeof kBufferBytes);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_addr = target;
+  messages.prepare(sizeof(Request), false);
+  for (auto& header : messages.headers) {
+    header.msg_hdr.msg_name = &to;
+    header.msg_hdr.msg_namelen = sizeof to;
+  }
+  const int64_t startNs = nowNs(CLOCK_MONOTONIC);
+  uint64_t sent = 0;
+  for (uint64_t next = 0; next < packets;) {
+    const int64_t elapsedNs = nowNs(CLOCK_MONOTONIC) - startNs;
+    const uint64_t due = std::min(packets, static_cast<uint64_t>(static_cast<double>(elapsedNs) * perSecond / 1e9) + 1);
+    const int count = static_cast<int>(std::min<uint64_t>(due > next ? due - next : 0, kBatch));
+    if (count == 0) {
+      const timespec pause{0, 50'000};
+      nanosleep(&pause, nullptr);
+      continue;
+    }
+    for (int i = 0; i < count; i += 1) {
+      const uint64_t number = next + static_cast<uint64_t>(i);
+      Request request{};
+      request.ip.version = 4;
+      request.ip.ihl = 5;
+      request.ip.ttl = 64;
+      request.ip.protocol = IPPROTO_UDP;
+      request.ip.tot_len = htons(sizeof request);
+      request.ip.saddr = htonl(ntohl(source.s_addr) + static_cast<uint32_t>(number % sources));
+      request.ip.daddr = target.s_addr;
+      request.udp.source = htons(static_cast<uint16_t>(sourcePort != 0 ? sourcePort : 1'024 + number / sources % 60'000));
+      request.udp.dest = htons(static_cast<uint16_t>(std::atoi(arguments[4])));
+      request.udp.len = htons(sizeof request.udp + sizeof request.stamp);
+      const uint32_t wireNumber = htonl(static_cast<uint32_t>(number));
+      std::memcpy(request.stamp, &wireNumber, sizeof wireNumber);
+      std::memset(request.stamp + 4, 0x11, 8);
+      std::memcpy(messages.data[i], &request, sizeof request);
+    }
+    const int taken = sendmmsg(fd, messages.headers, static_cast<unsigned>(count), 0);
+    sent += taken > 0 ? static_cast<uint64_t>(taken) : 0;
+    next += static_cast<uint64_t>(std::max(taken, 1));
+  }
+  const double seconds = static_cast<double>(nowNs(CLOCK_MONOTONIC) - startNs) / 1e9;
+  std::printf("{\"sent\":%llu,\"octets\":%llu,\"seconds\":%.6f}\n", static_cast<unsigned long long>(sent),
+              static_cast<unsigned long long>(sent * sizeof(Request)), seconds);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -173,6 +242,8 @@ int main(int argc, char** argv) {
   if (argc == 5 && std::strcmp(argv[1], "receive") == 0) {
     return receive(std::atoi(argv[2]), std::strtoull(argv[3], nullptr, 10), std::atoi(argv[4]));
   }
-  std::fputs("usage: udp-load send ADDRESS PORT PACKETS PER_SECOND OCTETS | receive PORT PACKETS IDLE_MS\n", stderr);
+  if (argc == 9 && std::strcmp(argv[1], "flood") == 0) return flood(argv + 2);
+  std::fputs("usage: udp-load send ADDRESS PORT PACKETS PER_SECOND OCTETS | receive PORT PACKETS IDLE_MS |\n"
+      "       flood SOURCE SOURCES SOURCE_PORT ADDRESS PORT PACKETS PER_SECOND\n", stderr);
   return 2;
 }

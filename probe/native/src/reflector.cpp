@@ -22,6 +22,7 @@ namespace wanscope {
 namespace {
 
 constexpr int kReceiveBufferBytes = 1 << 20;
+constexpr int kSendBufferBytes = 4 << 20;
 /** One answer in so many asks for its transmit stamp. */
 constexpr uint64_t kSampleEvery = 32;
 /** A longer way to the wire is a queue, not the steady part. */
@@ -67,6 +68,10 @@ int Reflector::openSocketHere(const std::string& address, uint16_t port, bool on
   }
   if (setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes) != 0) {
     setOption(fd_, SOL_SOCKET, SO_RCVBUF, kReceiveBufferBytes);
+  }
+  // Answers to neighbours that do not exist wait here for seconds; they must not keep back those of others.
+  if (setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &kSendBufferBytes, sizeof kSendBufferBytes) != 0) {
+    setOption(fd_, SOL_SOCKET, SO_SNDBUF, kSendBufferBytes);
   }
   setOption(fd_, SOL_SOCKET, SO_RXQ_OVFL, 1);
   if (v6) {
