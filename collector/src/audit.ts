@@ -18,7 +18,18 @@ import { dirname } from 'node:path';
 import type { Logger } from './log.ts';
 
 export type AuditAction =
-  'start' | 'configuration' | 'plan' | 'pause' | 'resume' | 'maintenance' | 'throughput' | 'rollout';
+  | 'start'
+  | 'configuration'
+  | 'plan'
+  | 'pause'
+  | 'resume'
+  | 'maintenance'
+  | 'throughput'
+  | 'rollout'
+  | 'enrol'
+  | 'revoke'
+  | 'claim'
+  | 'keys';
 
 export interface AuditEntry {
   /** ISO 8601. */

@@ -14,6 +14,7 @@ import { Collector } from './collector.ts';
 import { Gate, type GateSettings } from './gate.ts';
 import { closeServer, createWeb, listen, parseListenAddress, type ListenAddress } from './http.ts';
 import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
+import { rosterChanges } from './roster-changes.ts';
 import { WebGuard } from './web-guard.ts';
 
 interface Flags {
@@ -204,9 +205,11 @@ async function run(flags: Flags): Promise<number> {
   let guard: WebGuard;
   let metricsGuard: WebGuard;
   const gate = new Gate();
+  let gateSettings: GateSettings;
   try {
     config = readConfig(flags.config);
-    gate.configure(readGate(flags, config));
+    gateSettings = readGate(flags, config);
+    gate.configure(gateSettings);
     guard = new WebGuard(flags['web.config.file'], logger);
     const ofMetrics = flags['metrics.config.file'];
     metricsGuard = ofMetrics === undefined ? guard : new WebGuard(ofMetrics, logger);
@@ -271,6 +274,14 @@ async function run(flags: Flags): Promise<number> {
 
   const identityDir = flags['identity.dir'];
   let text = readFileSync(flags.config, 'utf8');
+  let roster = gateSettings.keys?.roster;
+  const useKeys = (settings: GateSettings): void => {
+    if (gate.configure(settings)) collector.keysChanged();
+    for (const { action, what, old, now } of rosterChanges(roster, settings.keys?.roster)) {
+      collector.audit.add('wan-admin', action, what, old, now);
+    }
+    roster = settings.keys?.roster;
+  };
   const reload = (always: boolean): void => {
     try {
       const next = existsSync(flags.config) ? readFileSync(flags.config, 'utf8') : undefined;
@@ -279,7 +290,7 @@ async function run(flags: Flags): Promise<number> {
       const config = readConfig(flags.config);
       const settings = readGate(flags, config);
       collector.reload(config);
-      if (gate.configure(settings)) collector.keysChanged();
+      useKeys(settings);
       logger.info({ file: flags.config }, 'configuration taken');
     } catch (error) {
       if (!(error instanceof InvalidConfiguration)) throw error;
@@ -288,7 +299,24 @@ async function run(flags: Flags): Promise<number> {
   };
   const unwatch = [watchFiles(dirname(flags.config), [basename(flags.config)], () => reload(false))];
   if (identityDir !== undefined) {
-    unwatch.push(watchFiles(identityDir, [IDENTITY_FILES.key, IDENTITY_FILES.roster], () => reload(true)));
+    // A device that is enrolled is no reason to plan anew.
+    let wereGood = true;
+    const reloadKeys = (): void => {
+      if (!wereGood) {
+        wereGood = true;
+        reload(true);
+        return;
+      }
+      try {
+        useKeys(readGate(flags, collector.config));
+        logger.info({ directory: identityDir }, 'keys and roster taken');
+      } catch (error) {
+        if (!(error instanceof InvalidConfiguration)) throw error;
+        wereGood = false;
+        collector.reloadFailed(error.problems);
+      }
+    };
+    unwatch.push(watchFiles(identityDir, [IDENTITY_FILES.key, IDENTITY_FILES.roster], reloadKeys));
   }
   process.on('SIGHUP', () => reload(true));
 

@@ -9,6 +9,7 @@ import {
   credsAuthenticator,
   headers,
   jwtAuthenticator,
+  nkeys,
   tokenAuthenticator,
   usernamePasswordAuthenticator,
   type Authenticator,
@@ -16,7 +17,17 @@ import {
   type JetStreamClient,
   type NatsConnection,
 } from 'nats';
-import { brokerTls, inboxPrefixOf, STATE_STREAM, WanscopeError, type Enrolment, type Identity } from '@wanscope/shared';
+import {
+  brokerTls,
+  claimInboxPrefixOf,
+  claimSubjectOf,
+  inboxPrefixOf,
+  STATE_STREAM,
+  WanscopeError,
+  type Claim,
+  type Enrolment,
+  type Identity,
+} from '@wanscope/shared';
 import type { Log } from './log.ts';
 import type { Acknowledgement } from './spool/spool.ts';
 
@@ -54,7 +65,8 @@ export type BusCredentials =
   | { readonly kind: 'token'; readonly token: string }
   | { readonly kind: 'password'; readonly user: string; readonly password: string }
   | { readonly kind: 'creds'; readonly text: string }
-  | { readonly kind: 'enrolment'; readonly enrolment: Enrolment };
+  | { readonly kind: 'enrolment'; readonly enrolment: Enrolment }
+  | { readonly kind: 'claim'; readonly claim: Claim };
 
 export interface NatsBusOptions {
   readonly servers: readonly string[];
@@ -66,6 +78,8 @@ export interface NatsBusOptions {
 }
 
 const PUBLISH_TIMEOUT_MS = 5_000;
+/** Claims are answered one after the other. */
+const CLAIM_TIMEOUT_MS = 20_000;
 /** How long the broker may take to show that a connection is alive. */
 const VERIFY_MS = 2_000;
 const FIRST_RETRY_MS = 1_000;
@@ -246,6 +260,85 @@ export class NatsBus implements Bus {
   }
 }
 
+/** Keys of a user of the broker. */
+export interface UserKeys {
+  readonly publicKey: string;
+  /** SECRET */
+  readonly seed: string;
+}
+
+interface KeyPair {
+  getPublicKey(): string;
+  getSeed(): Uint8Array;
+}
+
+export function newUserKeys(): UserKeys {
+  const pair = (nkeys as { createUser(): KeyPair }).createUser();
+  return { publicKey: pair.getPublicKey(), seed: Buffer.from(pair.getSeed()).toString('latin1') };
+}
+
+/** @throws Error when it is no seed. */
+export function publicKeyOf(seed: string): string {
+  return (nkeys as { fromSeed(seed: Uint8Array): KeyPair }).fromSeed(Buffer.from(seed, 'latin1')).getPublicKey();
+}
+
+/** As the user of a claim, who may make it and hear the answer. */
+export interface ClaimDesk {
+  /** @throws BusError that says what to do when there is no answer. */
+  request(bytes: Uint8Array): Promise<Uint8Array>;
+  /** Says something that needs no answer. */
+  tell(bytes: Uint8Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** @throws BusError that says what to do when the broker lets nobody in with this claim. */
+export async function openClaimDesk({ servers, claim, ca }: ClaimDeskOptions): Promise<ClaimDesk> {
+  const tls = brokerTls(servers, ca);
+  let connection: NatsConnection;
+  try {
+    connection = await connect({
+      servers: [...servers],
+      name: `claim ${claim.site}/${claim.probe}`,
+      authenticator: jwtAuthenticator(claim.jwt, new TextEncoder().encode(claim.seed)),
+      inboxPrefix: claimInboxPrefixOf(claim),
+      reconnect: false,
+      ...(tls && { tls }),
+    });
+  } catch (cause) {
+    const what = messageOf(cause);
+    const advice = /authorization|authentication/i.test(what)
+      ? ': the claim has expired, was used, or the broker was not told of it (wan-admin push)'
+      : '';
+    throw new BusError(`${what}${advice}`, { cause });
+  }
+  const subject = claimSubjectOf(claim);
+  return {
+    request: async (bytes) => {
+      try {
+        return (await connection.request(subject, bytes, { timeout: CLAIM_TIMEOUT_MS })).data.slice();
+      } catch (cause) {
+        const what = messageOf(cause);
+        throw new BusError(what === '503' ? 'nobody answers claims: wan-admin serve-claims has to run' : what, {
+          cause,
+        });
+      }
+    },
+    tell: async (bytes) => {
+      connection.publish(subject, bytes);
+      await connection.flush();
+    },
+    close: async () => {
+      await connection.close().catch(() => undefined);
+    },
+  };
+}
+
+export interface ClaimDeskOptions {
+  readonly servers: readonly string[];
+  readonly claim: Claim;
+  readonly ca: string | undefined;
+}
+
 function authenticatorOf(credentials: BusCredentials): Authenticator[] {
   switch (credentials.kind) {
     case 'none':
@@ -260,6 +353,8 @@ function authenticatorOf(credentials: BusCredentials): Authenticator[] {
       const { jwt, seed } = credentials.enrolment;
       return [jwtAuthenticator(jwt, new TextEncoder().encode(seed))];
     }
+    case 'claim':
+      throw new Error('a claim is no login: it is made first');
   }
 }
 

@@ -10,8 +10,10 @@ import { isIP } from 'node:net';
 import { endianness, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import {
+  decodeClaim,
   decodeEnrolment,
   formatIdentity,
+  isClaim,
   isEnrolment,
   signerOf,
   systemClock,
@@ -22,8 +24,9 @@ import {
 } from '@wanscope/shared';
 import { detectAddresses, endpointsOf, type LocalAddress } from './addresses.ts';
 import { Agent } from './agent.ts';
-import { NatsBus, type Bus, type BusCredentials } from './bus.ts';
+import { NatsBus, openClaimDesk, type Bus, type BusCredentials, type ClaimDesk } from './bus.ts';
 import type { Settings } from './config.ts';
+import { Claiming, EnrolmentStore, LateBus, type EnrolmentState } from './enrolling.ts';
 import { defaultGateways } from './gateways.ts';
 import { LocalPause } from './local-pause.ts';
 import type { Log } from './log.ts';
@@ -171,23 +174,7 @@ export async function startProbe(
   const clock = edges.clock ?? systemClock;
   const { engine, native, domains, watch, reflectors, peerKeys, usage } = privileged;
   domains.settle();
-  const credentials = credentialsOf(settings.credentials);
-  const enrolment = credentials.kind === 'enrolment' ? credentials.enrolment : undefined;
-  if (enrolment !== undefined) {
-    mustBe(settings.identity, enrolment);
-    peerKeys.use(enrolment.secret);
-  }
-  const trust = new Trust(settings.identity, enrolment?.collectorKeys ?? []);
-  const plainBus =
-    edges.bus ??
-    new NatsBus({
-      servers: settings.natsUrls,
-      credentials,
-      ca: settings.ca === '' ? enrolment?.ca : textOf(settings.ca),
-      identity: settings.identity,
-      log,
-    });
-  const bus = enrolment === undefined ? plainBus : new SealingBus(plainBus, signerOf(enrolment.secret));
+  const { bus, trust, claiming, enrolmentState } = openBus(settings, edges, clock, peerKeys);
   const addresses = async (): Promise<readonly LocalAddress[]> =>
     settings.addresses ??
     (await detectAddresses(async (family) => routeSource(settings.natsUrls, family), interfaceAddresses()));
@@ -269,6 +256,7 @@ export async function startProbe(
     try {
       metrics = await serveSelfMetrics(settings.metricsListen, {
         state: () => agent.state(),
+        enrolment: enrolmentState,
         usage: () => usage.list(),
         rssBytes: () => process.memoryUsage.rss(),
         cpuThrottledNs: readCpuThrottling,
@@ -286,6 +274,7 @@ export async function startProbe(
     stop: async () => {
       cancelRelease();
       await agent.stop(STOP_MS);
+      claiming?.close();
       await bus.close();
       throughput?.close();
       engine.close();
@@ -293,6 +282,53 @@ export async function startProbe(
       await Promise.all([reflectors.close(), metrics?.close()]);
     },
   };
+}
+
+interface OpenedBus {
+  readonly bus: Bus;
+  readonly trust: Trust;
+  /** Where a claim is being made. */
+  readonly claiming: Claiming | undefined;
+  readonly enrolmentState: () => EnrolmentState;
+}
+
+/** The bus of who this probe is, or of who it will be once its claim is granted; and whom it believes. */
+function openBus(settings: Settings, edges: ProbeEdges, clock: Clock, peerKeys: PeerKeys): OpenedBus {
+  const { log } = edges;
+  const { identity } = settings;
+  const store = new EnrolmentStore(settings.stateDirectory, identity, log);
+  const given = credentialsOf(settings.credentials);
+  const kept =
+    given.kind === 'none' ? store.granted() : given.kind === 'claim' ? store.grantedTo(given.claim) : undefined;
+  const credentials: BusCredentials = kept === undefined ? given : { kind: 'enrolment', enrolment: kept.enrolment };
+  const caOf = (own: string | undefined): string | undefined => (settings.ca === '' ? own : textOf(settings.ca));
+  const connect = (as: BusCredentials): Bus => {
+    const enrolment = as.kind === 'enrolment' ? as.enrolment : undefined;
+    const plain =
+      edges.bus ?? new NatsBus({ servers: settings.natsUrls, credentials: as, ca: caOf(enrolment?.ca), identity, log });
+    if (enrolment === undefined) return plain;
+    peerKeys.use(enrolment.secret);
+    return new SealingBus(plain, signerOf(enrolment.secret));
+  };
+  if (credentials.kind !== 'claim') {
+    if (credentials.kind === 'enrolment') mustBe(identity, credentials.enrolment);
+    const keys = credentials.kind === 'enrolment' ? credentials.enrolment.collectorKeys : [];
+    const state = kept === undefined ? 'none' : 'enrolled';
+    const trust = new Trust(identity, keys);
+    return { bus: connect(credentials), trust, claiming: undefined, enrolmentState: () => state };
+  }
+  const { claim } = credentials;
+  mustBe(identity, claim);
+  const trust = new Trust(identity, claim.collectorKeys);
+  const bus = new LateBus();
+  const open = (): Promise<ClaimDesk> => openClaimDesk({ servers: settings.natsUrls, claim, ca: caOf(claim.ca) });
+  const claiming = new Claiming({ claim, store, open, clock, log });
+  void claiming.enrolment().then((enrolment) => {
+    if (enrolment === undefined) return;
+    trust.pin(enrolment.collectorKeys);
+    bus.begin(connect({ kind: 'enrolment', enrolment }));
+  });
+  return { bus, trust, claiming, enrolmentState: () => claiming.state };
 }
 
 /** Most of a process's resident memory is program text that ran once: a quarter of it is enough to go on. */
@@ -307,10 +343,10 @@ function releaseMemoryFromTimeToTime(native: NativeModule | undefined, clock: Cl
 }
 
 /**
- * Credentials from WAN_CREDS: the content of a file where it names one, else the text itself. An enrolment string, a text in
- * the form of a creds file, user:password or a token.
+ * Credentials from WAN_CREDS: the content of a file where it names one, else the text itself. An enrolment string, a claim, a
+ * text in the form of a creds file, user:password or a token.
  *
- * @throws InvalidConfiguration for an enrolment string that is damaged.
+ * @throws InvalidConfiguration for an enrolment string or a claim that is damaged.
  */
 export function credentialsOf(
   setting: string,
@@ -320,6 +356,7 @@ export function credentialsOf(
   let text = setting;
   if (setting.startsWith('/') || setting.startsWith('./')) text = readFile(setting);
   if (isEnrolment(text)) return { kind: 'enrolment', enrolment: decodeEnrolment(text) };
+  if (isClaim(text)) return { kind: 'claim', claim: decodeClaim(text) };
   if (text.includes('-----BEGIN')) return { kind: 'creds', text };
   text = text.trim();
   const colon = text.indexOf(':');
@@ -327,10 +364,10 @@ export function credentialsOf(
   return { kind: 'token', token: text };
 }
 
-/** @throws Error when the enrolment is another probe's: the broker would refuse all that it publishes. */
+/** @throws Error when the enrolment or the claim is another probe's: the broker would refuse all that it publishes. */
 function mustBe(identity: Identity, enrolled: Identity): void {
   const [is, said] = [formatIdentity(enrolled), formatIdentity(identity)];
-  if (is !== said) throw new Error(`WAN_CREDS is the enrolment of ${is}, and this is ${said}`);
+  if (is !== said) throw new Error(`WAN_CREDS is for ${is}, and this is ${said}`);
 }
 
 /** The text, or the content of the file that it names. */

@@ -3,8 +3,10 @@
  * list of everything wrong with it out.
  */
 import {
+  decodeClaim,
   decodeEnrolment,
   InvalidConfiguration,
+  isClaim,
   isEnrolment,
   isToken,
   looksLikeContainerId,
@@ -13,6 +15,7 @@ import {
   parseBytes,
   parseDurationNs,
   toToken,
+  type Claim,
   type Enrolment,
   type Identity,
 } from '@wanscope/shared';
@@ -76,14 +79,14 @@ export const SETTINGS = [
     flag: 'nats-url',
     value: 'urls',
     standard: '',
-    help: 'broker addresses, a comma-separated list (required)',
+    help: 'broker addresses, a comma-separated list (required, unless a claim says them)',
   },
   {
     env: 'WAN_CREDS',
     flag: 'creds',
     value: 'file|text',
     standard: '',
-    help: 'credentials: an enrolment string, the path of a file with one, a creds text, user:password, or a token',
+    help: 'credentials: a claim or an enrolment string, the path of a file with one, a creds text, user:password, or a token (default: what an earlier claim left in the state directory)',
   },
   {
     env: 'WAN_CA',
@@ -97,7 +100,7 @@ export const SETTINGS = [
     flag: 'site',
     value: 'name',
     standard: '',
-    help: 'the site this probe stands at (required, unless an enrolment string says it)',
+    help: 'the site this probe stands at (required, unless WAN_CREDS says it)',
   },
   {
     env: 'WAN_PROBE',
@@ -225,9 +228,10 @@ export function readSettings(
     return { kind: 'healthcheck', ...listen };
   }
   const credentials = valueOf('WAN_CREDS');
-  const enrolment = isEnrolment(credentials) ? read.enrolment(credentials) : undefined;
+  const claim = isClaim(credentials) ? read.claim(credentials) : undefined;
+  const enrolment = isEnrolment(credentials) ? read.enrolment(credentials) : claim;
   const settings: Settings = {
-    natsUrls: read.urls(valueOf('WAN_NATS_URL')),
+    natsUrls: read.urls(valueOf('WAN_NATS_URL') || (claim?.servers?.join(',') ?? '')),
     credentials,
     ca: valueOf('WAN_CA'),
     identity: {
@@ -289,6 +293,16 @@ class Reader {
     } catch (error) {
       if (!(error instanceof InvalidConfiguration)) throw error;
       this.problem('WAN_CREDS', error.message, 'what wan-admin probe add prints');
+      return undefined;
+    }
+  }
+
+  claim(text: string): Claim | undefined {
+    try {
+      return decodeClaim(text);
+    } catch (error) {
+      if (!(error instanceof InvalidConfiguration)) throw error;
+      this.problem('WAN_CREDS', error.message, 'what wan-admin enroll prints');
       return undefined;
     }
   }

@@ -2,18 +2,10 @@
  * Plan store: the last accepted plan, kept on disk so that a branch that starts while it is cut off still measures.
  * Where the directory cannot be written the plan lives in memory, and the probe says so.
  */
-import {
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, readFileSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodePlan, encodePlan, RejectedMessage, type Identity, type Plan } from '@wanscope/shared';
+import { writeKept } from './kept-file.ts';
 import type { Log } from './log.ts';
 
 export interface PlanStore {
@@ -61,7 +53,7 @@ export class FilePlanStore implements PlanStore {
 
   save(plan: Plan): void {
     try {
-      this.#write(this.#file, encodePlan(plan));
+      writeKept(this.#file, encodePlan(plan));
       this.#inMemory = false;
     } catch (error) {
       if (!this.#inMemory) this.#log.warn({ error: String(error) }, 'plan kept in memory only');
@@ -74,30 +66,11 @@ export class FilePlanStore implements PlanStore {
     const file = `${this.#file}.check`;
     try {
       mkdirSync(this.#directory, { recursive: true });
-      this.#write(file, new Uint8Array(0));
+      writeKept(file, new Uint8Array(0));
       unlinkSync(file);
     } catch (error) {
       this.#inMemory = true;
       this.#log.warn({ directory: this.#directory, error: String(error) }, 'state directory not writable');
-    }
-  }
-
-  /** All or nothing: a reader sees the old file or the new one, also after a power cut. */
-  #write(file: string, bytes: Uint8Array): void {
-    const temporary = `${file}.tmp`;
-    const descriptor = openSync(temporary, 'w', 0o600);
-    try {
-      writeFileSync(descriptor, bytes);
-      fsyncSync(descriptor);
-    } finally {
-      closeSync(descriptor);
-    }
-    renameSync(temporary, file);
-    const directory = openSync(this.#directory, 'r');
-    try {
-      fsyncSync(directory);
-    } finally {
-      closeSync(directory);
     }
   }
 }

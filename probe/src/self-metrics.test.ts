@@ -46,6 +46,7 @@ describe('the probe’s own metrics', () => {
       { purpose: 'probes', uplink: 'isp', bytes: 1_234 },
       { purpose: 'reports', uplink: '"\\', bytes: 5 },
     ],
+    enrolment: () => 'claiming',
     rssBytes: () => 42,
     cpuThrottledNs: () => 1_500_000_000,
   });

@@ -5,6 +5,7 @@
 import { createServer } from 'node:http';
 import { NS_PER_S, REJECT_CAUSES, type Usage } from '@wanscope/shared';
 import type { AgentState } from './agent.ts';
+import { ENROLMENT_STATES, type EnrolmentState } from './enrolling.ts';
 import type { LoopDelay } from './net/loop-watch.ts';
 import { ENGINE_NAMES } from './net/packet-engine.ts';
 import { LOSS_CAUSES } from './spool/ledger.ts';
@@ -12,6 +13,7 @@ import type { SpoolCounts } from './spool/spool.ts';
 
 export interface SelfMetricsSource {
   readonly state: () => AgentState;
+  readonly enrolment: () => EnrolmentState;
   readonly usage: () => readonly Usage[];
   readonly rssBytes: () => number;
   readonly cpuThrottledNs: () => number | undefined;
@@ -73,6 +75,13 @@ const DEFINITIONS: readonly Definition[] = [
     help: '1 when the probe signs what it publishes and takes only what its collector signed; 0 when it believes the broker.',
     labels: [],
     values: ({ state }) => one(state().isPinned),
+  },
+  {
+    name: 'wan_probe_enrolment',
+    type: 'gauge',
+    help: '1 for how far the claim of this probe is: `none` was given, `claiming`, `refused`, or `enrolled` by it.',
+    labels: ['state'],
+    values: ({ enrolment }) => ENROLMENT_STATES.map((state): Value => [{ state }, Number(state === enrolment())]),
   },
   {
     name: 'wan_probe_plan_expired',
@@ -362,7 +371,11 @@ export async function serveSelfMetrics(
         case '/-/ready': {
           const { connected, plan } = source.state();
           if (connected && plan !== undefined) answer(200, 'ready\n');
-          else answer(503, connected ? 'no plan\n' : 'not connected to the broker\n');
+          else if (connected) answer(503, 'no plan\n');
+          else {
+            const isEnrolled = ['none', 'enrolled'].includes(source.enrolment());
+            answer(503, isEnrolled ? 'not connected to the broker\n' : 'not enrolled yet\n');
+          }
           return;
         }
         default:

@@ -21,12 +21,17 @@ const REMEMBERED = 1_024;
 
 export class Trust {
   readonly #identity: Identity;
-  readonly #keys: readonly Verifier[];
+  #keys: readonly Verifier[];
   readonly #seen = new Map<SubjectKind, Set<string>>();
 
   /** @param collectorKeys none: whatever comes is believed. */
   constructor(identity: Identity, collectorKeys: readonly string[]) {
     this.#identity = identity;
+    this.#keys = collectorKeys.map(verifierOf);
+  }
+
+  /** Other keys of the collector, from now on. */
+  pin(collectorKeys: readonly string[]): void {
     this.#keys = collectorKeys.map(verifierOf);
   }
 

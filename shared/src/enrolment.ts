@@ -29,6 +29,8 @@ const enrolmentSchema = z.strictObject({
   collectorKeys: z.array(publicKey).check(z.minLength(1), z.maxLength(8)),
   /** Certificates (PEM) of who may vouch for the broker; absent: those of the system. */
   ca: z.optional(z.string()),
+  /** Addresses of the broker, of an enrolment that was claimed. */
+  servers: z.optional(z.array(z.string().check(z.minLength(1))).check(z.minLength(1), z.maxLength(16))),
 });
 export type Enrolment = z.infer<typeof enrolmentSchema>;
 

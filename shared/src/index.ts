@@ -1,6 +1,7 @@
 export * from './ask.ts';
 export * from './broker-tls.ts';
 export * from './bytes.ts';
+export * from './claim.ts';
 export * from './clock.ts';
 export * from './commit.ts';
 export * from './crc32c.ts';

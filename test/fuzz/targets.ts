@@ -6,16 +6,23 @@ import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import {
   addressOctets,
+  claimSubjectOf,
   crc32c,
   decodeAsk,
+  decodeClaim,
+  decodeClaimAnswer,
   decodeCommit,
   decodeDictionary,
+  decodeEnrolment,
   decodeHello,
   decodePlan,
   decodeReceived,
   decodeReport,
+  decodeRoster,
   decodeThroughputReply,
   encodeAsk,
+  encodeClaimAnswer,
+  encodeClaimRequest,
   encodeCommit,
   encodeDictionary,
   encodeHello,
@@ -28,6 +35,7 @@ import {
   InvalidConfiguration,
   isDictionary,
   isDnsName,
+  MAX_CLAIM_BYTES,
   MAX_MESSAGE_BYTES,
   NS_PER_MS,
   NS_PER_S,
@@ -40,13 +48,22 @@ import {
   parseRateIntervalNs,
   parseSubject,
   peekReport,
+  readClaimRequest,
   RejectedMessage,
+  seal,
   SEND_CAP,
+  signerOf,
+  unseal,
+  verifierOf,
+  type ClaimRequest,
   type PathRecord,
   type Report,
+  type Signer,
 } from '@wanscope/shared';
 import { parseOperatorConfig } from '@wanscope/shared/config';
 import { pathOf, Random, recordOf, normalRttsNs, reportOf } from '@wanscope/shared/testing';
+import { parseClaimList } from '../../collector/src/admin/claims.ts';
+import { FleetError } from '../../collector/src/admin/fleet.ts';
 import { parseListenAddress } from '../../collector/src/http.ts';
 import { Journal, readJournal } from '../../collector/src/journal.ts';
 import { captureSnapshot, decodeSnapshot, SNAPSHOT_FILE, writeSnapshot } from '../../collector/src/snapshot.ts';
@@ -289,6 +306,29 @@ function messages(): Target[] {
       decodeThroughputReply,
     ),
     {
+      name: 'claim-request',
+      seeds: [encodeClaimRequest(claimRequest(), DEVICE, CLAIM_SECRET)],
+      words: JSON_WORDS,
+      maxBytes: MAX_CLAIM_BYTES + 1,
+      // What is changed is signed again: otherwise nothing behind the signatures is reached.
+      repair: (input) => signedAgain(input, 2, DEVICE),
+      run: refusing((input) => readClaimRequest(input, OWNER).isBy(CLAIM_KEY), RejectedMessage),
+    },
+    {
+      name: 'claim-answer',
+      seeds: [
+        encodeClaimAnswer(
+          { ...claimAnswer(), status: 'granted', jwt: 'a.b.c', collectorKeys: [CLAIM_KEY.publicKey] },
+          DEVICE,
+        ),
+        encodeClaimAnswer({ ...claimAnswer(), status: 'refused', cause: 'used' }, DEVICE),
+      ],
+      words: JSON_WORDS,
+      maxBytes: MAX_CLAIM_BYTES + 1,
+      repair: (input) => signedAgain(input, 1, DEVICE, '.answer'),
+      run: refusing((input) => decodeClaimAnswer(input, claimRequest(), verifierOf(DEVICE.publicKey)), RejectedMessage),
+    },
+    {
       name: 'throughput-received',
       seeds: [encodeReceived({ bytes: 1, timedBytes: 2, durationNs: 3, packets: 4 })],
       words: [],
@@ -306,6 +346,34 @@ function messages(): Target[] {
       },
     },
   ];
+}
+
+const CLAIM_SECRET = Buffer.alloc(32, 9).toString('base64url');
+const CLAIM_KEY = verifierOf(signerOf(CLAIM_SECRET).publicKey);
+const DEVICE = signerOf(KEY.toString('base64url'));
+const CLAIM_SUBJECT = claimSubjectOf(OWNER);
+
+function claimAnswer(): {
+  readonly v: 1;
+  readonly site: string;
+  readonly probe: string;
+  readonly user: string;
+  readonly key: string;
+} {
+  return { v: 1, ...OWNER, user: `U${'A'.repeat(55)}`, key: DEVICE.publicKey };
+}
+
+function claimRequest(): ClaimRequest {
+  return { ...claimAnswer(), claim: CLAIM_KEY.publicKey, step: 'claim' };
+}
+
+/** The text before its seals, with good ones. */
+function signedAgain(input: Uint8Array, seals: number, by: Signer, suffix = ''): Uint8Array {
+  let bytes: Uint8Array = input;
+  for (let i = 0; i < seals; i += 1) bytes = unseal(bytes).body;
+  const salt = Buffer.alloc(8);
+  bytes = seal(CLAIM_SUBJECT + suffix, bytes, by, salt);
+  return seals === 1 ? bytes : seal(CLAIM_SUBJECT, bytes, signerOf(CLAIM_SECRET), salt);
 }
 
 /** A report of everything that a record can hold. */
@@ -477,6 +545,17 @@ function packets(): Target[] {
 
 // ------------------------------------------------------------------------------------------------------------- texts
 
+const ENROLMENT = {
+  v: 1,
+  ...OWNER,
+  jwt: 'a.b.c',
+  seed: `SU${'A'.repeat(56)}`,
+  secret: CLAIM_SECRET,
+  collectorKeys: [CLAIM_KEY.publicKey],
+  ca: '-----BEGIN CERTIFICATE-----',
+  servers: ['tls://nats.example.com:4222'],
+};
+
 function texts(): Target[] {
   const at = { maxBytes: MAX_TEXT_BYTES };
   const yamlWords = text(
@@ -576,6 +655,38 @@ function texts(): Target[] {
         credentialsOf(setting, () => '');
         readSettings(Object.fromEntries(SETTINGS.map(({ env }) => [env, setting])), {}, setting);
       },
+    },
+    {
+      name: 'enrolment',
+      maxBytes: 2 * MAX_TEXT_BYTES,
+      words: JSON_WORDS,
+      seeds: text(
+        JSON.stringify(ENROLMENT),
+        JSON.stringify({ ...ENROLMENT, issuer: CLAIM_KEY.publicKey, expiresAtMs: 1 }),
+        JSON.stringify({
+          v: 1,
+          probes: [{ ...OWNER, key: CLAIM_KEY.publicKey, user: 'U', addedAtMs: 1, revokedAtMs: 2 }],
+        }),
+      ),
+      run: (input) => {
+        const encoded = octets(input).toString('base64url');
+        const parsers = [
+          () => decodeEnrolment(`wan1_${encoded}`),
+          () => decodeClaim(`wan-claim-${encoded}`),
+          () => decodeEnrolment(stringOf(input)),
+          () => decodeClaim(stringOf(input)),
+          () => decodeRoster(stringOf(input), 'roster'),
+        ];
+        for (const parse of parsers) refusing(parse, InvalidConfiguration)(input);
+      },
+    },
+    {
+      name: 'claim-list',
+      ...at,
+      isOwn: true,
+      words: text('site,probe', ',expires', '\r\n', '"', '7d', '2026-12-24', 'T18:00Z', 'hq,edge', '\uFEFF'),
+      seeds: text('site,probe\nhq,edge\n', 'probe,site,expires\r\n"r1",hq,7d\r\nr2,hq,2126-12-24T18:00Z\r\n'),
+      run: refusing((input) => parseClaimList(stringOf(input), 0, 1), FleetError),
     },
     {
       name: 'units',

@@ -1,6 +1,6 @@
-/** Tells a running broker of changed accounts, over its system account. Imports the NATS client. */
-import { connect, credsAuthenticator } from 'nats';
-import { brokerTls } from '@wanscope/shared';
+/** Tells a running broker of changed accounts, over its system account, and hears claims. Imports the NATS client. */
+import { connect, credsAuthenticator, type NatsConnection } from 'nats';
+import { brokerTls, CLAIM_SUBJECTS, MAX_CLAIM_BYTES, parseClaimSubject, type Identity } from '@wanscope/shared';
 import { FleetError } from './fleet.ts';
 
 const TIMEOUT_MS = 5_000;
@@ -46,4 +46,96 @@ export async function pushAccounts({ servers, creds, ca, accounts }: PushOptions
   } finally {
     await connection.close();
   }
+}
+
+/** Requests that wait for the one before them; more are dropped, and come again. */
+const MAX_WAITING = 1_000;
+const RETRY_MS = 2_000;
+
+export interface HearOptions {
+  readonly servers: readonly string[];
+  /** SECRET: of the user who answers. */
+  readonly creds: string;
+  readonly ca: string | undefined;
+  /** Answers one after the other. Undefined: says nothing. */
+  readonly onClaim: (identity: Identity, bytes: Uint8Array) => Promise<Uint8Array | undefined>;
+  /** What an operator should know. */
+  readonly say: (line: string) => void;
+  readonly signal: AbortSignal;
+}
+
+/** Hears claims and answers them until it is told to end. A broker that is away is waited for. */
+export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: HearOptions): Promise<void> {
+  const tls = brokerTls(servers, ca);
+  let waiting = 0;
+  let turn = Promise.resolve();
+  let told = '';
+  while (!signal.aborted) {
+    let connection: NatsConnection | undefined;
+    const end = (): void => void connection?.close();
+    try {
+      connection = await connect({
+        servers: [...servers],
+        name: 'wan-admin claims',
+        timeout: TIMEOUT_MS,
+        reconnect: false,
+        pingInterval: 10_000,
+        authenticator: credsAuthenticator(Buffer.from(creds)),
+        ...(tls && { tls }),
+      });
+      signal.addEventListener('abort', end);
+      // Told to end while it was connecting.
+      if (hasEnded(signal)) end();
+      connection.subscribe(CLAIM_SUBJECTS, {
+        callback: (error, message) => {
+          if (error !== null) {
+            say(`claims are not heard: ${error.message}`);
+            end();
+            return;
+          }
+          const identity = parseClaimSubject(message.subject);
+          if (identity === undefined || message.data.length > MAX_CLAIM_BYTES || waiting >= MAX_WAITING) return;
+          const bytes = message.data.slice();
+          waiting += 1;
+          turn = turn
+            .then(async () => {
+              const answer = signal.aborted ? undefined : await onClaim(identity, bytes);
+              if (answer !== undefined) message.respond(answer);
+            })
+            .catch((cause: unknown) => say(`a claim was not answered: ${messageOf(cause)}`))
+            .finally(() => (waiting -= 1));
+        },
+      });
+      await connection.flush();
+      say(`hearing claims at ${connection.getServer()}`);
+      told = '';
+      await connection.closed();
+      await turn;
+    } catch (error) {
+      if (messageOf(error) !== told) say(`the broker: ${messageOf(error)}; trying on`);
+      told = messageOf(error);
+    } finally {
+      signal.removeEventListener('abort', end);
+    }
+    await pause(RETRY_MS, signal);
+  }
+}
+
+function hasEnded(signal: AbortSignal): boolean {
+  return signal.aborted;
+}
+
+async function pause(delayMs: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, delayMs);
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

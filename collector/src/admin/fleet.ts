@@ -30,7 +30,7 @@ import {
 } from '@wanscope/shared';
 import { z } from 'zod';
 import type { Certificates } from './certificate.ts';
-import { COLLECTOR_PERMISSIONS, PROBE_PERMISSIONS } from './permissions.ts';
+import { CLAIM_PERMISSIONS, COLLECTOR_PERMISSIONS, ISSUER_PERMISSIONS, PROBE_PERMISSIONS } from './permissions.ts';
 
 /** What is asked for cannot be done to this fleet. */
 export class FleetError extends WanscopeError {
@@ -44,6 +44,40 @@ const JETSTREAM: OperatorLimits = { mem_storage: -1, disk_storage: -1, streams: 
 
 const seed = z.string().regex(/^S[A-Z2-7]{57}$/);
 const userSchema = z.strictObject({ seed, jwt: z.string() });
+
+const timeMs = z.number();
+/** A token that was handed out. Nothing here is one: what would make the claim is with whom it was given to. */
+const issuedClaimSchema = z.strictObject({
+  site: z.string(),
+  probe: z.string(),
+  /** Public half of the token's secret. */
+  key: z.string(),
+  /** The broker's user that it logs in as. */
+  user: z.string(),
+  addedAtMs: timeMs,
+  expiresAtMs: timeMs,
+  /** Another token took its place, or its probe was revoked. */
+  revokedAtMs: timeMs.optional(),
+  /** Who made the claim: it is good for nobody else. */
+  used: z.strictObject({ atMs: timeMs, user: z.string(), key: z.string() }).optional(),
+  /** The device needs it no more: its user was shut out. */
+  settledAtMs: timeMs.optional(),
+});
+export type IssuedClaim = z.infer<typeof issuedClaimSchema>;
+
+const claimsSchema = z.strictObject({
+  /** Signs users that can make their claim and nothing else. */
+  signer: seed,
+  /** Signs the user of who answers, and that user. */
+  issuerSigner: seed,
+  issuer: userSchema,
+  /** What answers are sealed with: every token knows its public half. */
+  secret: z.string(),
+  issued: z.array(issuedClaimSchema),
+  /** Claims that were not granted, by cause. */
+  refused: z.record(z.string(), z.number()),
+});
+export type FleetClaims = z.infer<typeof claimsSchema>;
 
 const fleetSchema = z.strictObject({
   v: z.literal(1),
@@ -69,6 +103,8 @@ const fleetSchema = z.strictObject({
       key: z.string(),
     })
     .optional(),
+  /** From the first token on. */
+  claims: claimsSchema.optional(),
   /** Where the broker sees its files, and where it keeps accounts. */
   broker: z.strictObject({ path: z.string(), resolverDir: z.string() }),
 });
@@ -145,24 +181,9 @@ export async function enrol(
   }
   const cleared = present.length > 0 ? await revoke(fleet, identity, nowMs) : fleet;
   const user = createUser();
-  const signer = fromSeed(bytesOf(cleared.probeSigners[0]!.seed));
-  const jwt = await encodeUser(
-    formatIdentity(identity),
-    user,
-    accountOf(cleared),
-    { tags: [`site:${identity.site}`, `probe:${identity.probe}`] },
-    { signer, scopedUser: true, ...(expiresAtMs !== undefined && { exp: Math.floor(expiresAtMs / 1_000) }) },
-  );
   const secret = newSecret();
-  const enrolled = {
-    site: identity.site,
-    probe: identity.probe,
-    key: signerOf(secret).publicKey,
-    user: user.getPublicKey(),
-    addedAtMs: nowMs,
-    ...(expiresAtMs !== undefined && { expiresAtMs }),
-    signer: signer.getPublicKey(),
-  };
+  const keys = { user: user.getPublicKey(), key: signerOf(secret).publicKey };
+  const { fleet: changed, jwt } = await withProbe(cleared, { identity, nowMs, expiresAtMs, keys });
   const text = encodeEnrolment({
     v: 1,
     site: identity.site,
@@ -170,17 +191,86 @@ export async function enrol(
     jwt,
     seed: seedOf(user),
     secret,
-    collectorKeys: cleared.messageKeys.map((key) => signerOf(key).publicKey),
+    collectorKeys: collectorKeysOf(cleared),
     ...(cleared.certificates && { ca: cleared.certificates.ca }),
   });
-  return { fleet: { ...cleared, probes: [...cleared.probes, enrolled] }, text };
+  return { fleet: changed, text };
+}
+
+export interface NewProbe {
+  readonly identity: Identity;
+  readonly nowMs: number;
+  readonly expiresAtMs: number | undefined;
+  /** Public halves: of the broker's user, and of what it seals with. */
+  readonly keys: { readonly user: string; readonly key: string };
+}
+
+/** A probe by its public keys, and what the broker is to know it by. */
+export async function withProbe(
+  fleet: Fleet,
+  probe: NewProbe,
+): Promise<{ readonly fleet: Fleet; readonly jwt: string }> {
+  const { identity, nowMs, expiresAtMs, keys } = probe;
+  const signer = fromSeed(bytesOf(fleet.probeSigners[0]!.seed));
+  const jwt = await scopedUser(
+    fleet,
+    { name: formatIdentity(identity), user: keys.user, identity, expiresAtMs },
+    signer,
+  );
+  const enrolled = {
+    site: identity.site,
+    probe: identity.probe,
+    key: keys.key,
+    user: keys.user,
+    addedAtMs: nowMs,
+    ...(expiresAtMs !== undefined && { expiresAtMs }),
+    signer: signer.getPublicKey(),
+  };
+  return { fleet: { ...fleet, probes: [...fleet.probes, enrolled] }, jwt };
+}
+
+export interface ScopedUser {
+  readonly name: string;
+  /** Its public key. */
+  readonly user: string;
+  /** Whose subjects it may use: the signer's template is filled in with it. */
+  readonly identity: Identity;
+  readonly expiresAtMs: number | undefined;
+}
+
+/** A broker's user with the rights of its signing key. */
+export async function scopedUser(fleet: Fleet, user: ScopedUser, signer: KeyPair): Promise<string> {
+  const { name, identity, expiresAtMs } = user;
+  return encodeUser(
+    name,
+    user.user,
+    accountOf(fleet),
+    { tags: [`site:${identity.site}`, `probe:${identity.probe}`] },
+    { signer, scopedUser: true, ...(expiresAtMs !== undefined && { exp: Math.floor(expiresAtMs / 1_000) }) },
+  );
+}
+
+/** What a probe checks the collector's messages with: the key in use and the one that follows. */
+export function collectorKeysOf(fleet: Fleet): string[] {
+  return fleet.messageKeys.map((key) => signerOf(key).publicKey);
 }
 
 /** What this probe was given is no good any more. @throws FleetError when it has nothing that is. */
 export async function revoke(fleet: Fleet, identity: Identity, nowMs: number): Promise<Fleet> {
   const active = new Set(activeOf(fleet, identity));
-  if (active.size === 0) throw new FleetError(`${formatIdentity(identity)} is not enrolled`);
-  return withAccount(withRevoked(fleet, (probe) => active.has(probe), nowMs));
+  const isOpen = (claim: IssuedClaim): boolean =>
+    claim.site === identity.site && claim.probe === identity.probe && isOpenClaim(claim);
+  const open = fleet.claims?.issued.filter(isOpen) ?? [];
+  if (active.size === 0 && open.length === 0) throw new FleetError(`${formatIdentity(identity)} is not enrolled`);
+  const { claims } = fleet;
+  const issued = claims?.issued.map((claim) => (isOpen(claim) ? { ...claim, revokedAtMs: nowMs } : claim));
+  const left = withRevoked(fleet, (probe) => active.has(probe), nowMs);
+  return withAccount({ ...left, ...(claims && issued && { claims: { ...claims, issued } }) });
+}
+
+/** Whether a device that nobody knows yet could make this claim, if it came in time. */
+export function isOpenClaim({ used, revokedAtMs }: IssuedClaim): boolean {
+  return used === undefined && revokedAtMs === undefined;
 }
 
 /** New enrolments are signed with a new key from now on; those of the old ones stay good until `retire`. */
@@ -215,6 +305,7 @@ export async function renewCollector(fleet: Fleet, nowMs: number): Promise<Fleet
 /** Where the files of a fleet go, below its directory. */
 export const FILES = {
   fleet: 'admin/fleet.json',
+  audit: 'admin/audit.jsonl',
   systemCreds: 'admin/system.creds',
   brokerConfig: 'broker/accounts.conf',
   brokerCertificate: 'broker/server.pem',
@@ -301,7 +392,7 @@ async function withNewCollector(fleet: Fleet): Promise<Fleet> {
 }
 
 /** The account as it is to be: who may sign users, with which permissions, and who is revoked. */
-async function withAccount(fleet: Fleet): Promise<Fleet> {
+export async function withAccount(fleet: Fleet): Promise<Fleet> {
   const scoped = (text: string, role: string, permissions: typeof PROBE_PERMISSIONS) =>
     newScopedSigner(fromSeed(bytesOf(text)).getPublicKey(), role, permissions);
   const jwt = await encodeAccount(
@@ -312,6 +403,12 @@ async function withAccount(fleet: Fleet): Promise<Fleet> {
       signing_keys: [
         ...fleet.probeSigners.map(({ seed: text }) => scoped(text, 'probe', PROBE_PERMISSIONS)),
         scoped(fleet.collectorSigner, 'collector', COLLECTOR_PERMISSIONS),
+        ...(fleet.claims === undefined
+          ? []
+          : [
+              scoped(fleet.claims.signer, 'claim', CLAIM_PERMISSIONS),
+              scoped(fleet.claims.issuerSigner, 'issuer', ISSUER_PERMISSIONS),
+            ]),
       ],
       revocations: fleet.revocations,
     },
@@ -320,7 +417,7 @@ async function withAccount(fleet: Fleet): Promise<Fleet> {
   return { ...fleet, account: { ...fleet.account, jwt } };
 }
 
-function withRevoked(fleet: Fleet, isGone: (probe: Fleet['probes'][number]) => boolean, nowMs: number): Fleet {
+export function withRevoked(fleet: Fleet, isGone: (probe: Fleet['probes'][number]) => boolean, nowMs: number): Fleet {
   const gone = fleet.probes.filter(isGone);
   return {
     ...fleet,
@@ -332,22 +429,22 @@ function withRevoked(fleet: Fleet, isGone: (probe: Fleet['probes'][number]) => b
   };
 }
 
-function activeOf(fleet: Fleet, { site, probe }: Identity): Fleet['probes'][number][] {
+export function activeOf(fleet: Fleet, { site, probe }: Identity): Fleet['probes'][number][] {
   return fleet.probes.filter((one) => one.site === site && one.probe === probe && one.revokedAtMs === undefined);
 }
 
-function accountOf(fleet: Fleet): KeyPair {
+export function accountOf(fleet: Fleet): KeyPair {
   return fromSeed(bytesOf(fleet.account.seed));
 }
 
-function credsOf(user: { readonly seed: string; readonly jwt: string }): string {
+export function credsOf(user: { readonly seed: string; readonly jwt: string }): string {
   return Buffer.from(fmtCreds(user.jwt, fromSeed(bytesOf(user.seed)))).toString('utf8');
 }
 
-function seedOf(pair: KeyPair): string {
+export function seedOf(pair: KeyPair): string {
   return Buffer.from(pair.getSeed()).toString('utf8');
 }
 
-function bytesOf(text: string): Uint8Array {
+export function bytesOf(text: string): Uint8Array {
   return Buffer.from(text);
 }

@@ -1,8 +1,11 @@
 #!/usr/bin/env node
 /** wan-admin as a program: flags, environment, exit codes. Who belongs to the fleet, and what each of them is given. */
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import {
+  formatIdentity,
   InvalidConfiguration,
   parseDurationNs,
   parseIdentity,
@@ -10,8 +13,13 @@ import {
   WanscopeError,
   type Identity,
 } from '@wanscope/shared';
-import { pushAccounts } from './broker.ts';
+import { AuditLog, type AuditAction } from '../audit.ts';
+import { replaceFile } from '../durable-file.ts';
+import { silentLogger } from '../log.ts';
+import { hearClaims, pushAccounts } from './broker.ts';
 import { newCertificates, serverCertificate } from './certificate.ts';
+import { ClaimDesk } from './claim-desk.ts';
+import { issueClaims, issuerCredsOf, parseClaimList } from './claims.ts';
 import {
   accountsOf,
   enrol,
@@ -33,6 +41,9 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
   version: string;
 };
 const NS_PER_MS = 1e6;
+const DEFAULT_CLAIM_MS = 7 * 86_400_000;
+/** How often what was counted is written and the broker told what may wait. */
+const LOOK_MS = 2_000;
 
 interface AddFlags {
   readonly expires?: number;
@@ -67,17 +78,28 @@ function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-/** Loads the fleet, changes it, writes it, and tells the broker where one is named. */
-async function change(flags: Shared, make: (fleet: Fleet) => Promise<Fleet>): Promise<Fleet> {
+/** What a change is called in the audit of the fleet. */
+type Deed = readonly [action: AuditAction, what: string, now?: unknown];
+
+/** Loads the fleet, changes it, writes it, notes who did that, and tells the broker where one is named. */
+async function change(flags: Shared, deed: Deed, make: (fleet: Fleet) => Promise<Fleet>): Promise<Fleet> {
   const folder = new Folder(flags.dir, flags.owner);
   const [before, fleet] = await folder.alone(async () => {
     const present = load(folder);
     const changed = await make(present);
     folder.writeAll(filesOf(changed));
+    note(folder, deed);
     return [present, changed] as const;
   });
   if (fleet.account.jwt !== before.account.jwt) await tell(flags, fleet);
   return fleet;
+}
+
+/** One more line in the audit of the fleet; whoever calls it is alone in the folder. */
+function note(folder: Folder, [action, what, now]: Deed): void {
+  const audit = new AuditLog(folder.pathOf(FILES.audit), () => Date.now(), silentLogger);
+  audit.add(process.env['SUDO_USER'] ?? userInfo().username, action, what, undefined, now);
+  audit.close();
 }
 
 function load(folder: Folder): Fleet {
@@ -93,7 +115,7 @@ async function tell(flags: Shared, fleet: Fleet): Promise<void> {
     return;
   }
   const said = await pushAccounts({
-    servers: urls.split(',').map((url) => url.trim()),
+    servers: addressesOf(urls),
     creds: systemCredsOf(fleet),
     ca: fleet.certificates?.ca,
     accounts: accountsOf(fleet),
@@ -147,9 +169,26 @@ function program(): Command {
     .argument('<probe>')
     .action(async (site: string, name: string, flags: Shared) => {
       const identity = identityOf(`${site}/${name}`);
-      await change(flags, (fleet) => revoke(fleet, identity, Date.now()));
+      await change(flags, ['revoke', formatIdentity(identity)], (fleet) => revoke(fleet, identity, Date.now()));
     });
   add(probe, 'list', 'every enrolment').action((flags: Shared) => list(load(new Folder(flags.dir, flags.owner))));
+
+  add(
+    command,
+    'enroll',
+    'claims for the probes of a list: what each is given to make its own keys and be enrolled, once',
+  )
+    .requiredOption('--csv <file>', 'columns site,probe and, where claims end at different times, expires (7d, a time)')
+    .option('--expires <duration>', 'for how long a claim is good', durationMs, DEFAULT_CLAIM_MS)
+    .option('--url <list>', 'the broker as the probes reach it, part of each claim (default: --nats-url)')
+    .option('--out <directory>', 'write each claim to SITE.PROBE in it (default: print them all as CSV)')
+    .action(async (flags: Shared & EnrollFlags) => enroll(flags));
+  add(command, 'serve-claims', 'answer the claims of devices, until it is stopped')
+    .option('--once', 'end when no claim is open any more', false)
+    .action(async (flags: Shared & { readonly once: boolean }) => serveClaims(flags));
+  add(command, 'claims', 'every claim that was handed out, and how many were refused').action((flags: Shared) => {
+    listClaims(load(new Folder(flags.dir, flags.owner)));
+  });
 
   const collector = command.command('collector').description('the collector of the fleet');
   add(collector, 'creds', "print the credentials of the collector's broker user").action((flags: Shared) => {
@@ -157,14 +196,15 @@ function program(): Command {
   });
   add(collector, 'renew', 'new credentials and the next message key for the collector; the old user is revoked').action(
     async (flags: Shared) => {
-      await change(flags, (fleet) => renewCollector(fleet, Date.now()));
+      await change(flags, ['keys', 'collector renew'], (fleet) => renewCollector(fleet, Date.now()));
     },
   );
 
   add(command, 'rotate', "a new signing key for probes' users; what the old ones signed stays good until --retire")
     .option('--retire', 'instead: whatever the newest key did not sign is no good any more', false)
     .action(async (flags: Shared & { readonly retire: boolean }) => {
-      await change(flags, (fleet) => (flags.retire ? retire : rotate)(fleet, Date.now()));
+      const deed: Deed = ['keys', flags.retire ? 'rotate --retire' : 'rotate'];
+      await change(flags, deed, (fleet) => (flags.retire ? retire : rotate)(fleet, Date.now()));
     });
   add(
     command,
@@ -173,7 +213,7 @@ function program(): Command {
   )
     .option('--tls <names...>', 'names and addresses of the broker (default: those of the last one)')
     .action(async (flags: Shared & { readonly tls?: readonly string[] }) => {
-      await change(flags, async (fleet) => {
+      await change(flags, ['keys', 'certificate', flags.tls], async (fleet) => {
         if (fleet.certificates === undefined) throw new FleetError('this fleet was made without --tls');
         const names = flags.tls ?? fleet.certificates.names;
         return { ...fleet, certificates: await serverCertificate(names, fleet.certificates, Date.now()) };
@@ -214,6 +254,7 @@ async function make(folder: Folder, { name, tls, brokerPath, resolverDir }: Flee
   });
   await folder.alone(() => {
     folder.writeAll(filesOf(fleet));
+    note(folder, ['keys', 'a new fleet', { name, tls }]);
   });
 }
 
@@ -233,7 +274,8 @@ async function ensure(flags: Shared & FleetFlags & { readonly probe?: readonly s
 async function enrolAnew(flags: Shared, identity: Identity, replace: boolean, lifeMs?: number): Promise<string> {
   const nowMs = Date.now();
   let text = '';
-  await change(flags, async (fleet) => {
+  const deed: Deed = ['enrol', formatIdentity(identity), { replace, lifeMs }];
+  await change(flags, deed, async (fleet) => {
     const expiresAtMs = lifeMs === undefined ? undefined : nowMs + lifeMs;
     const enrolled = await enrol(fleet, { identity, nowMs, expiresAtMs, replace });
     text = enrolled.text;
@@ -242,8 +284,111 @@ async function enrolAnew(flags: Shared, identity: Identity, replace: boolean, li
   return text;
 }
 
+interface EnrollFlags {
+  readonly csv: string;
+  readonly expires: number;
+  readonly url?: string;
+  readonly out?: string;
+}
+
+async function enroll(flags: Shared & EnrollFlags): Promise<void> {
+  const nowMs = Date.now();
+  const rows = parseClaimList(readFileSync(flags.csv, 'utf8'), nowMs, flags.expires);
+  const servers = addressesOf(flags.url ?? flags.natsUrl);
+  let handedOut: Awaited<ReturnType<typeof issueClaims>>['handedOut'] = [];
+  const names = rows.map(formatIdentity);
+  const deed: Deed = ['claim', `${rows.length} handed out`, { probes: names.slice(0, 500), servers }];
+  await change(flags, deed, async (fleet) => {
+    const issued = await issueClaims(fleet, { rows, servers, nowMs });
+    handedOut = issued.handedOut;
+    return issued.fleet;
+  });
+  for (const { site, probe } of handedOut.filter(({ replaces }) => replaces)) {
+    say(`${site}/${probe} is enrolled: its key is revoked when this claim is made`);
+  }
+  if (servers.length === 0) say('No address was named (--url): the probes need WAN_NATS_URL besides their claim.');
+  if (flags.out === undefined) {
+    const lines = handedOut.map((one) => `${one.site},${one.probe},${timeText(one.expiresAtMs)},${one.text}\n`);
+    process.stdout.write(`site,probe,expires,claim\n${lines.join('')}`);
+    return;
+  }
+  mkdirSync(flags.out, { recursive: true, mode: 0o700 });
+  for (const { site, probe, text } of handedOut) replaceFile(join(flags.out, `${site}.${probe}`), `${text}\n`);
+  say(`${handedOut.length} claims in ${flags.out}`);
+}
+
+async function serveClaims(flags: Shared & { readonly once: boolean }): Promise<void> {
+  if (flags.natsUrl === undefined) throw new FleetError('--nats-url is needed');
+  const folder = new Folder(flags.dir, flags.owner);
+  const fleet = load(folder);
+  const abort = new AbortController();
+  const stop = (): void => abort.abort();
+  const desk = new ClaimDesk({
+    folder,
+    load: () => load(folder),
+    note: (action, what, now) => note(folder, [action, what, now]),
+    tell: (changed) => tell(flags, changed),
+    say,
+  });
+  process.once('SIGTERM', stop);
+  process.once('SIGINT', stop);
+  const look = setInterval(() => {
+    desk
+      .flush()
+      .then(() => {
+        if (flags.once && desk.isDone(Date.now())) stop();
+      })
+      .catch((error: unknown) => say(String(error)));
+  }, LOOK_MS);
+  try {
+    await hearClaims({
+      servers: addressesOf(flags.natsUrl),
+      creds: issuerCredsOf(fleet),
+      ca: fleet.certificates?.ca,
+      onClaim: (identity, bytes) => desk.answer(identity, bytes),
+      say,
+      signal: abort.signal,
+    });
+  } finally {
+    clearInterval(look);
+    await desk.flush(true);
+  }
+}
+
+function addressesOf(list: string | undefined): string[] {
+  return (list ?? '')
+    .split(',')
+    .map((url) => url.trim())
+    .filter((url) => url !== '');
+}
+
+function timeText(ms: number | undefined): string {
+  return ms === undefined ? '-' : new Date(ms).toISOString();
+}
+
+function listClaims({ claims }: Fleet): void {
+  const rows = (claims?.issued ?? []).map((claim) => {
+    const { site, probe, addedAtMs, expiresAtMs, used, settledAtMs, revokedAtMs } = claim;
+    const state =
+      settledAtMs !== undefined
+        ? 'settled'
+        : used !== undefined
+          ? 'used'
+          : revokedAtMs !== undefined
+            ? 'revoked'
+            : expiresAtMs <= Date.now()
+              ? 'expired'
+              : 'open';
+    return [`${site}/${probe}`, state, timeText(addedAtMs), timeText(expiresAtMs), timeText(used?.atMs)];
+  });
+  writeTable([['PROBE', 'STATE', 'ADDED', 'EXPIRES', 'CLAIMED'], ...rows]);
+  for (const [cause, count] of Object.entries(claims?.refused ?? {})) {
+    process.stdout.write(`refused ${cause}: ${count}\n`);
+  }
+}
+
 function list(fleet: Fleet): void {
-  const at = (ms: number | undefined): string => (ms === undefined ? '-' : new Date(ms).toISOString());
+  const at = timeText;
   const rows = fleet.probes.map((probe) => {
     const { site, probe: name, addedAtMs, expiresAtMs, revokedAtMs, user } = probe;
     const state =
@@ -254,7 +399,10 @@ function list(fleet: Fleet): void {
           : 'good';
     return [`${site}/${name}`, state, at(addedAtMs), at(expiresAtMs), at(revokedAtMs), user];
   });
-  const table = [['PROBE', 'STATE', 'ADDED', 'EXPIRES', 'REVOKED', 'USER'], ...rows];
+  writeTable([['PROBE', 'STATE', 'ADDED', 'EXPIRES', 'REVOKED', 'USER'], ...rows]);
+}
+
+function writeTable(table: readonly (readonly string[])[]): void {
   const widths = table[0]!.map((_head, column) => Math.max(...table.map((row) => row[column]!.length)));
   for (const row of table) {
     process.stdout.write(

@@ -4,8 +4,12 @@
  */
 import type { UserPermissionsLimits } from '@nats-io/jwt';
 import {
+  CLAIM_SUBJECTS,
+  claimInboxPrefixOf,
+  claimSubjectOf,
   COLLECTOR_INBOX_PREFIX,
   inboxPrefixOf,
+  MAX_CLAIM_BYTES,
   MAX_MESSAGE_BYTES,
   REPORT_STREAM,
   STATE_STREAM,
@@ -38,6 +42,25 @@ export const PROBE_PERMISSIONS: Partial<UserPermissionsLimits> = {
   resp: { max: 1, ttl: ANSWER_TTL_NS },
   subs: PROBE_SUBSCRIPTIONS,
   payload: MAX_PAYLOAD_BYTES,
+  allowed_connection_types: connections,
+};
+
+/** Who has a token and no keys: one subject to say it on, one inbox to be answered in. */
+export const CLAIM_PERMISSIONS: Partial<UserPermissionsLimits> = {
+  pub: { allow: [claimSubjectOf(probe)] },
+  sub: { allow: [`${claimInboxPrefixOf(probe)}.>`] },
+  subs: 2,
+  payload: MAX_CLAIM_BYTES,
+  allowed_connection_types: connections,
+};
+
+/** Who answers claims: it hears them, and answers each once. */
+export const ISSUER_PERMISSIONS: Partial<UserPermissionsLimits> = {
+  pub: { deny: ['>'] },
+  sub: { allow: [CLAIM_SUBJECTS] },
+  resp: { max: 1, ttl: ANSWER_TTL_NS },
+  subs: 2,
+  payload: MAX_CLAIM_BYTES,
   allowed_connection_types: connections,
 };
 
