@@ -622,6 +622,44 @@ export function instrument() {
           options: TOOLTIP_ALL,
         },
       ),
+      panel(
+        'timeseries',
+        'Requests of peers not answered',
+        { h: 8, w: 12, x: 0, y: 24 },
+        [
+          {
+            expr: 'rate(wan_probe_reflector_dropped_total{site=~"$site"}[$__rate_interval])',
+            legend: `${probe} refused`,
+          },
+          {
+            expr: 'rate(wan_probe_reflector_overflow_total{site=~"$site"}[$__rate_interval])',
+            legend: `${probe} not read`,
+          },
+        ],
+        { unit: 'pps', defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
+        'Messages refused by the collector',
+        { h: 8, w: 12, x: 12, y: 24 },
+        [
+          {
+            expr: 'sum by (kind, cause) (increase(wanscope_collector_messages_rejected_total[$__rate_interval])) > 0',
+            legend: '{{kind}}: {{cause}}',
+          },
+        ],
+        { defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
+      panel(
+        'timeseries',
+        'Endpoints that cannot be used, uplinks over their share',
+        { h: 8, w: 12, x: 0, y: 32 },
+        [
+          { expr: 'wan_probe_refused_domains{site=~"$site"}', legend: `${probe} endpoints` },
+          { expr: 'wan_uplink_over_share{site=~"$site"}', legend: '{{site}}/{{uplink}} over share' },
+        ],
+        { defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
     ],
     [linkTo('wanscope-overview', 'WAN overview')],
   );

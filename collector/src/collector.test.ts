@@ -282,6 +282,18 @@ describe('counting', () => {
     expect(collector.ingest.counters.futureReports).toBe(1);
   });
 
+  test('counts on paths that only a clock ahead has told of, for as long as it is', () => {
+    const ahead = (): Partial<Report> => ({ intervalStartMs: clock.wallMs() + 60_000 });
+    report(A, dictionary, [recordOf(0, [10e6])], ahead());
+    for (let i = 0; i < 40; i += 1) {
+      clock.advance(10_000);
+      report(A, dictionary, [recordOf(0, [10e6])], ahead());
+    }
+    expect(sent(A, B)).toBe(41);
+    expect(collector.ingest.counters.recordsOfLeftPaths).toBe(0);
+    expect(collector.state.paths.get(slotOf(A, B), GAUGE.intervalMeanNs)).toBeNaN();
+  });
+
   test('adds up what each boot says it used', () => {
     const used = (bytes: number): Partial<Report> => ({ usage: [{ uplink: 'isp', purpose: 'probes', bytes }] });
     report(A, dictionary, [], used(100));

@@ -514,6 +514,10 @@ export class Ingest implements JournalReader {
       intake.self = report.self;
       if (intake.currentHash !== report.dictionaryHash) this.#makeCurrent(intake, report.dictionaryHash, known, endMs);
     }
+    // A clock that is ahead does not say when, but the newest report says which paths there are.
+    if (standing === 'counted' && report.seq === boot.sequences.highest && intake.currentHash !== report.dictionaryHash) {
+      this.#makeCurrent(intake, report.dictionaryHash, known, countedAtMs);
+    }
     if (known !== undefined) {
       this.#applyRecords(intake, known, report, startMs, endMs, standing, late || isOld);
       if (late || isOld) this.#options.onLate?.({ message, report, dictionary: known.dictionary, countedAtMs });
