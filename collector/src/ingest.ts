@@ -515,7 +515,11 @@ export class Ingest implements JournalReader {
       if (intake.currentHash !== report.dictionaryHash) this.#makeCurrent(intake, report.dictionaryHash, known, endMs);
     }
     // A clock that is ahead does not say when, but the newest report says which paths there are.
-    if (standing === 'counted' && report.seq === boot.sequences.highest && intake.currentHash !== report.dictionaryHash) {
+    if (
+      standing === 'counted' &&
+      report.seq === boot.sequences.highest &&
+      intake.currentHash !== report.dictionaryHash
+    ) {
       this.#makeCurrent(intake, report.dictionaryHash, known, countedAtMs);
     }
     if (known !== undefined) {
