@@ -43,6 +43,10 @@ export interface MeshOptions {
   readonly detectAddresses?: boolean;
   /** Argument vector of a probe; undefined: as it was compiled. */
   readonly probeCommand?: readonly [string, ...string[]];
+  /** The same for some probes, by identity, written `site/probe`. */
+  readonly probeCommands?: ReadonlyMap<string, readonly [string, ...string[]]>;
+  /** Argument vector of the collector, without its options; undefined: as it was compiled. */
+  readonly collectorCommand?: readonly [string, ...string[]];
   /** Further settings of every probe. */
   readonly probeSettings?: Readonly<Record<string, string>>;
   /** Set where user ids other than 0 cannot be taken (unprivileged user namespaces). */
@@ -95,8 +99,7 @@ export class Mesh {
     ]);
     const listenOnTcp = this.centre === undefined ? [] : ['--web.listen-address', `:${COLLECTOR_PORT}`];
     this.collector = this.#service('collector', this.centre, [
-      process.execPath,
-      program('collector/dist/main.js'),
+      ...(options.collectorCommand ?? ([process.execPath, program('collector/dist/main.js')] as const)),
       '--config',
       this.configFile,
       '--nats.url',
@@ -206,14 +209,15 @@ export class Mesh {
   #probe(
     identity: Identity,
     number: number,
-    { keepRoot = false, detectAddresses = false, probeCommand }: MeshOptions,
+    { keepRoot = false, detectAddresses = false, probeCommand, probeCommands }: MeshOptions,
   ): Service {
     const name = `${identity.site}-${identity.probe}`;
     const node = this.#network?.nodeOf(identity);
     const stateDirectory = join(this.#directory, 'probe', name);
     mkdirSync(stateDirectory, { recursive: true });
     const firstPort = LOOPBACK_FIRST_PORT + number * 3;
-    return this.#service(name, node, probeCommand ?? [process.execPath, program('probe/dist/main.js')], {
+    const command = probeCommands?.get(formatIdentity(identity)) ?? probeCommand;
+    return this.#service(name, node, command ?? [process.execPath, program('probe/dist/main.js')], {
       WAN_NATS_URL: this.natsUrl,
       WAN_SITE: identity.site,
       WAN_PROBE: identity.probe,
