@@ -60,8 +60,12 @@ class SlowBus implements Bus {
     });
   }
 
-  publishPlan(...args: Parameters<Bus['publishPlan']>): Promise<void> {
+  publishPlan(...args: Parameters<Bus['publishPlan']>): Promise<number> {
     return this.#bus.publishPlan(...args);
+  }
+
+  keep(...args: Parameters<Bus['keep']>): Promise<number> {
+    return this.#bus.keep(...args);
   }
 
   publishCommit(...args: Parameters<Bus['publishCommit']>): void {

@@ -5,14 +5,19 @@
  * read from, and opened again after every disconnection and whenever the stream is not the one it was (a broker may
  * come back with an empty store). Uses only what a 2.9 server and the v3 client have.
  */
+import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import {
+  AckPolicy,
   connect,
+  ConsumerEvents,
   credsAuthenticator,
+  DeliverPolicy,
   DiscardPolicy,
   nanos,
   RetentionPolicy,
   StorageType,
+  type Consumer,
   type ConsumerMessages,
   type JetStreamClient,
   type JetStreamManager,
@@ -23,12 +28,17 @@ import {
 } from 'nats';
 import {
   brokerTls,
+  CLUSTER_KEY_PREFIX,
+  CLUSTER_STREAM,
   COLLECTOR_INBOX_PREFIX,
   parseSubject,
   REPORT_STREAM,
+  reportsOfPartition,
+  reportStreamOf,
   STATE_STREAM,
   subjectOf,
   subjectsOf,
+  WanscopeError,
   type Clock,
   type Identity,
   type SubjectKind,
@@ -56,6 +66,27 @@ export interface StreamFacts {
   readonly lastSeq: number;
 }
 
+/** A value that the collectors of a cluster share. */
+export interface KeptValue {
+  readonly key: string;
+  readonly data: Uint8Array;
+  /** Of this value; what replaces it has a higher one. */
+  readonly revision: number;
+}
+
+/** Somebody else wrote there first: what was to be replaced is not what is there. */
+export class WrittenOver extends WanscopeError {
+  readonly code = 'WRITTEN_OVER';
+}
+
+/** Which of the collectors this one is. */
+export interface Membership {
+  readonly partition: number;
+  readonly partitions: number;
+  /** Brokers that hold a copy of each stream. */
+  readonly replicas: number;
+}
+
 export interface BusHandlers {
   /** The report stream is about to be read: after which sequence number? */
   onReportStream(stream: StreamFacts): number;
@@ -65,14 +96,32 @@ export interface BusHandlers {
   /** A hello or a plan: first the last of each, then as they are published. */
   onState(message: BusMessage): void;
   onStateCaughtUp(): void;
+  /** In a cluster, what its collectors share: first the last of each key, then as it is put. */
+  onKept?(value: KeptValue): void;
+  /** @param created tells one bucket from the next. */
+  onKeptCaughtUp?(created: string): void;
   onConnection(connected: boolean): void;
 }
 
 export interface Bus {
   /** Connects and reads, and goes on doing so, through every failure, until closed. */
   start(handlers: BusHandlers): void;
-  /** Stored as the last plan of its subject. Rejects when the broker did not take it. */
-  publishPlan(identity: Identity, bytes: Uint8Array): Promise<void>;
+  /**
+   * Stored as the last plan of its subject. Rejects when the broker did not take it.
+   *
+   * @param afterSeq only if the last one has this sequence number, 0 for none; undefined: whatever is there.
+   * @returns its sequence number.
+   * @throws WrittenOver
+   */
+  publishPlan(identity: Identity, bytes: Uint8Array, afterSeq?: number): Promise<number>;
+  /**
+   * Keeps a value for the other collectors of the cluster. Rejects when the broker did not take it.
+   *
+   * @param after only if the value there has this revision, 0 for none; undefined: whatever is there.
+   * @returns its revision.
+   * @throws WrittenOver
+   */
+  keep(key: string, bytes: Uint8Array, after?: number): Promise<number>;
   /** Said once; a probe that did not hear it is told again with the next. */
   publishCommit(identity: Identity, bytes: Uint8Array): void;
   ask(identity: Identity, bytes: Uint8Array): void;
@@ -92,6 +141,8 @@ export interface NatsBusOptions {
   /** Spreads reconnection of many clients; 0 to 1. */
   readonly random: () => number;
   readonly reportStreamMaxBytes?: number;
+  /** Undefined: the only collector. */
+  readonly cluster?: Membership | undefined;
 }
 
 const REPORT_STREAM_MAX_BYTES = 2 * 1024 ** 3;
@@ -104,6 +155,17 @@ const CHECK_EVERY_MS = 2_000;
  * (64 MiB) and none is cut off for being slow. The rest stays in the stream.
  */
 const FETCH_MESSAGES = 200;
+/** In a cluster, a reader whose broker went away is noticed after two of these without a sign of life. */
+const HEARTBEAT_MS = 2_000;
+const PULL_EXPIRES_MS = 10_000;
+/** The clustered broker may need so long to choose who answers for a stream; a stream is not another one for that. */
+const CHECK_FAILURES = 5;
+/** The broker forgets a reader that is not there for so long. */
+const CONSUMER_IDLE_MS = 60_000;
+const CONSUMER_ATTEMPTS = 5;
+/** In a cluster another broker is asked sooner. */
+const CLUSTER_TIMEOUT_MS = 2_000;
+const CLUSTER_STREAM_MAX_BYTES = 64 * 1024 ** 2;
 const REQUEST_TIMEOUT_MS = 5_000;
 
 export class NatsBus implements Bus {
@@ -121,9 +183,12 @@ export class NatsBus implements Bus {
     void this.#run(handlers);
   }
 
-  async publishPlan(identity: Identity, bytes: Uint8Array): Promise<void> {
-    if (this.#jetstream === undefined) throw new Error('not connected');
-    await this.#jetstream.publish(subjectOf('plan', identity), bytes, { timeout: REQUEST_TIMEOUT_MS });
+  async publishPlan(identity: Identity, bytes: Uint8Array, afterSeq?: number): Promise<number> {
+    return this.#store(subjectOf('plan', identity), bytes, afterSeq);
+  }
+
+  async keep(key: string, bytes: Uint8Array, after?: number): Promise<number> {
+    return this.#store(`${CLUSTER_KEY_PREFIX}${key}`, bytes, after);
   }
 
   publishCommit(identity: Identity, bytes: Uint8Array): void {
@@ -198,16 +263,43 @@ export class NatsBus implements Bus {
     });
   }
 
-  /** Reads both streams over one connection. Returns (or throws) when it has to be done again from the start. */
+  async #store(subject: string, bytes: Uint8Array, afterSeq: number | undefined): Promise<number> {
+    if (this.#jetstream === undefined) throw new Error('not connected');
+    try {
+      const { seq } = await this.#jetstream.publish(subject, bytes, {
+        timeout: REQUEST_TIMEOUT_MS,
+        ...(afterSeq !== undefined && { expect: { lastSubjectSequence: afterSeq } }),
+      });
+      return seq;
+    } catch (error) {
+      if (isWrongSequence(error)) throw new WrittenOver(describe(error), { cause: error });
+      throw error;
+    }
+  }
+
+  /** Reads every stream over one connection. Returns (or throws) when it has to be done again from the start. */
   async #serve(connection: NatsConnection, handlers: BusHandlers, healthy: () => void): Promise<void> {
-    const manager = await connection.jetstreamManager({ timeout: REQUEST_TIMEOUT_MS });
-    const [reportStream, stateStream] = await this.#ensureStreams(manager);
-    const jetstream = connection.jetstream({ timeout: REQUEST_TIMEOUT_MS });
+    const timeout = this.#options.cluster === undefined ? REQUEST_TIMEOUT_MS : CLUSTER_TIMEOUT_MS;
+    const manager = await connection.jetstreamManager({ timeout });
+    const { reports: reportStream, state: stateStream, kept: keptStream } = await this.#ensureStreams(manager);
+    const streams = [reportStream, stateStream, ...(keptStream === undefined ? [] : [keptStream])];
+    const jetstream = connection.jetstream({ timeout });
     handlers.onConnection(true);
     const readers: ConsumerMessages[] = [];
     const over = new Promise<string>((resolve) => {
       void connection.closed().then(() => resolve('connection closed'));
       const open = async (): Promise<void> => {
+        if (keptStream !== undefined) {
+          readers.push(
+            await this.#read(
+              jetstream,
+              keptStream,
+              0,
+              (m) => handlers.onKept?.(keptValueOf(m)),
+              () => handlers.onKeptCaughtUp?.(keptStream.created),
+            ),
+          );
+        }
         readers.push(
           await this.#read(
             jetstream,
@@ -227,15 +319,24 @@ export class NatsBus implements Bus {
             () => handlers.onReportsCaughtUp(),
           ),
         );
-        for (const reader of readers) void reader.closed().then(() => resolve('reader closed'));
+        for (const reader of readers) {
+          void reader.closed().then(() => resolve('reader closed'));
+          if (this.#options.cluster !== undefined) void whenLost(reader).then(() => resolve('reader lost its broker'));
+        }
         healthy();
-        while (!this.#isClosed() && !connection.isClosed()) {
+        for (let failures = 0; !this.#isClosed() && !connection.isClosed();) {
           await this.#pause(CHECK_EVERY_MS);
           if (this.#isClosed() || connection.isClosed()) return;
-          const same = (await isSameStream(manager, reportStream)) && (await isSameStream(manager, stateStream));
-          if (!same) {
-            resolve('stream replaced');
-            return;
+          try {
+            for (const stream of streams) {
+              if (await isSameStream(manager, stream)) continue;
+              resolve('stream replaced');
+              return;
+            }
+            failures = 0;
+          } catch (error) {
+            failures += 1;
+            if (this.#options.cluster === undefined || failures >= CHECK_FAILURES) throw error;
           }
         }
       };
@@ -253,13 +354,24 @@ export class NatsBus implements Bus {
     take: (message: BusMessage) => void,
     caughtUp: () => void,
   ): Promise<ConsumerMessages> {
-    const { logger } = this.#options;
+    const { logger, cluster } = this.#options;
+    const { name } = stream.config;
     const target = stream.state.messages === 0 ? 0 : stream.state.last_seq;
     let reached = afterSeq >= target;
-    const consumer = await jetstream.consumers.get(stream.config.name, { opt_start_seq: afterSeq + 1 });
-    const reader = await consumer.consume({
+    let delivered = 0;
+    const consumer =
+      cluster === undefined
+        ? await jetstream.consumers.get(name, { opt_start_seq: afterSeq + 1 })
+        : await clusteredConsumer(jetstream, name, afterSeq + 1);
+    const reader: ConsumerMessages = await consumer.consume({
       max_messages: FETCH_MESSAGES,
+      ...(cluster && { expires: PULL_EXPIRES_MS, idle_heartbeat: HEARTBEAT_MS }),
       callback: (message: JsMsg) => {
+        // The ordered consumer sees to it by itself.
+        if (cluster !== undefined && message.info.deliverySequence !== (delivered += 1)) {
+          reader.stop();
+          return;
+        }
         // An exception that left this callback would end the reader.
         try {
           take(toBusMessage(message));
@@ -276,29 +388,45 @@ export class NatsBus implements Bus {
     return reader;
   }
 
-  async #ensureStreams(manager: JetStreamManager): Promise<[StreamInfo, StreamInfo]> {
-    const reports = await ensureStream(manager, {
-      name: REPORT_STREAM,
-      subjects: [subjectsOf('report')],
+  async #ensureStreams(manager: JetStreamManager): Promise<Streams> {
+    const { cluster, reportStreamMaxBytes = REPORT_STREAM_MAX_BYTES } = this.#options;
+    const common = {
       retention: RetentionPolicy.Limits,
       storage: StorageType.File,
       discard: DiscardPolicy.Old,
-      max_age: nanos(DAY_MS),
-      max_bytes: this.#options.reportStreamMaxBytes ?? REPORT_STREAM_MAX_BYTES,
       duplicate_window: nanos(DUPLICATE_WINDOW_MS),
+      ...(cluster && { num_replicas: cluster.replicas }),
+    };
+    const reports = await ensureStream(manager, {
+      ...common,
+      name: cluster === undefined ? REPORT_STREAM : reportStreamOf(cluster.partition),
+      subjects: [cluster === undefined ? subjectsOf('report') : reportsOfPartition(cluster.partition)],
+      max_age: nanos(DAY_MS),
+      // Together the partitions hold what one stream would.
+      max_bytes: Math.floor(reportStreamMaxBytes / (cluster?.partitions ?? 1)),
     });
     const state = await ensureStream(manager, {
+      ...common,
       name: STATE_STREAM,
       subjects: [subjectsOf('hello'), subjectsOf('plan')],
-      retention: RetentionPolicy.Limits,
-      storage: StorageType.File,
-      discard: DiscardPolicy.Old,
       max_msgs_per_subject: 1,
       // A probe reads its own plan back by subject, which permissions can tell from another's.
       allow_direct: true,
-      duplicate_window: nanos(DUPLICATE_WINDOW_MS),
     });
-    return [reports, state];
+    if (cluster === undefined) return { reports, state };
+    // What `nats kv` would make, so that it can be looked at with it.
+    const kept = await ensureStream(manager, {
+      ...common,
+      name: CLUSTER_STREAM,
+      subjects: [`${CLUSTER_KEY_PREFIX}>`],
+      max_msgs_per_subject: 1,
+      max_bytes: CLUSTER_STREAM_MAX_BYTES,
+      discard: DiscardPolicy.New,
+      deny_delete: true,
+      allow_rollup_hdrs: true,
+      allow_direct: true,
+    });
+    return { reports, state, kept };
   }
 
   #publish(kind: SubjectKind, identity: Identity, bytes: Uint8Array): void {
@@ -321,6 +449,49 @@ export class NatsBus implements Bus {
   }
 }
 
+/**
+ * What the client's ordered consumer is, for a stream with copies. That one waits for ever when a 2.9 broker puts it where no broker
+ * is any more; this one is tried again, and then is put elsewhere.
+ */
+async function clusteredConsumer(jetstream: JetStreamClient, stream: string, fromSeq: number): Promise<Consumer> {
+  const manager = await jetstream.jetstreamManager(false);
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      const { name } = await manager.consumers.add(stream, {
+        name: `wan_${randomBytes(9).toString('hex')}`,
+        deliver_policy: DeliverPolicy.StartSequence,
+        opt_start_seq: fromSeq,
+        ack_policy: AckPolicy.None,
+        max_deliver: 1,
+        mem_storage: true,
+        num_replicas: 1,
+        inactive_threshold: nanos(CONSUMER_IDLE_MS),
+      });
+      return await jetstream.consumers.get(stream, name);
+    } catch (error) {
+      if (attempt >= CONSUMER_ATTEMPTS) throw error;
+    }
+  }
+}
+
+/** The broker that served this reader need not be the one that it is connected to, and takes what it knew of it along. */
+async function whenLost(reader: ConsumerMessages): Promise<void> {
+  const lost: string = ConsumerEvents.HeartbeatsMissed;
+  for await (const status of await reader.status()) {
+    const seen: string = status.type;
+    if (seen === lost) return;
+  }
+  // Closed without that: whoever asked is told by `closed`.
+  await new Promise<never>(() => undefined);
+}
+
+interface Streams {
+  readonly reports: StreamInfo;
+  readonly state: StreamInfo;
+  /** What collectors share. */
+  readonly kept?: StreamInfo;
+}
+
 /** The content of the file that is named, or the text itself. */
 async function textOf(fileOrText: string | undefined): Promise<string | undefined> {
   if (fileOrText === undefined || fileOrText.includes('-----BEGIN')) return fileOrText;
@@ -330,8 +501,14 @@ async function textOf(fileOrText: string | undefined): Promise<string | undefine
 async function ensureStream(manager: JetStreamManager, config: Partial<StreamConfig>): Promise<StreamInfo> {
   try {
     const info = await manager.streams.info(config.name!);
-    if (config.allow_direct !== true || info.config.allow_direct) return info;
-    return await manager.streams.update(config.name!, { ...info.config, allow_direct: true });
+    const { num_replicas: replicas = info.config.num_replicas, allow_direct: direct = info.config.allow_direct } =
+      config;
+    if (info.config.num_replicas === replicas && info.config.allow_direct === direct) return info;
+    return await manager.streams.update(config.name!, {
+      ...info.config,
+      num_replicas: replicas,
+      allow_direct: direct,
+    });
   } catch (error) {
     if (!isNotFound(error)) throw error;
   }
@@ -352,6 +529,17 @@ function isNotFound(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const detail = (error as { api_error?: { err_code?: number } }).api_error;
   return detail?.err_code === 10_059 || /stream not found/i.test(error.message);
+}
+
+/** The server's error code for "wrong last sequence". */
+function isWrongSequence(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const detail = (error as { api_error?: { err_code?: number } }).api_error;
+  return detail?.err_code === 10_071 || /wrong last sequence/i.test(error.message);
+}
+
+function keptValueOf({ subject, data, streamSeq }: BusMessage): KeptValue {
+  return { key: subject.slice(CLUSTER_KEY_PREFIX.length), data, revision: streamSeq };
 }
 
 function factsOf(stream: StreamInfo): StreamFacts {

@@ -18,7 +18,9 @@ import {
 } from '@wanscope/shared';
 import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config';
 import { AuditLog } from './audit.ts';
-import type { Bus, BusHandlers, BusMessage, StreamFacts } from './bus.ts';
+import { WrittenOver, type Bus, type BusHandlers, type BusMessage, type Membership, type StreamFacts } from './bus.ts';
+import { Cluster, type ClusterHandlers } from './cluster/cluster.ts';
+import type { Digest } from './cluster/digest.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
 import type { CollectorHealth } from './exposition/fleet-families.ts';
 import { Gate, SealingBus } from './gate.ts';
@@ -33,7 +35,7 @@ import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
 import { Registry, type RegistrySettings, type Transition } from './registry.ts';
 import { GAUGE } from './series-table.ts';
 import { Rollout, type Observation, type RolloutStatus } from './rollout.ts';
-import { siteReachability } from './site-reach.ts';
+import { surveySites, type EvidenceSummary } from './site-reach.ts';
 import {
   captureSnapshot,
   decodeSnapshot,
@@ -68,6 +70,8 @@ export interface CollectorOptions {
   readonly logger: Logger;
   /** Undefined: counters live in memory only. */
   readonly stateDir?: string | undefined;
+  /** Which of several collectors it is; undefined: the only one. */
+  readonly membership?: Membership | undefined;
   readonly version?: string;
   readonly revision?: string;
   /** Who turns away requests. */
@@ -92,6 +96,8 @@ export class Collector {
   readonly exposition: Exposition;
   readonly remoteWrite: RemoteWrite;
   readonly gate: Gate;
+  /** Undefined: the only collector. */
+  readonly cluster: Cluster | undefined;
   readonly #options: CollectorOptions;
   readonly #bus: Bus;
   readonly #logger: Logger;
@@ -102,6 +108,8 @@ export class Collector {
   #position: StreamPosition | undefined;
   #reportsCaughtUp = false;
   #stateCaughtUp = false;
+  /** The same, over this connection. */
+  #isStateRead = false;
   #connected = false;
   #disconnections = 0;
   #missedMessages = 0;
@@ -109,16 +117,26 @@ export class Collector {
   #unread = 0;
   #plannedRevision = -1;
   #reachable: ReadonlyMap<string, boolean> = new Map();
+  /** Of sites in doubt, wherever they belong. */
+  #evidence: ReadonlyMap<string, EvidenceSummary> = new Map();
   #maintenance: ReadonlyMap<string, boolean> = new Map();
   #maintenanceAtMs = Number.NEGATIVE_INFINITY;
   #reload: { successful: boolean; atMs: number; problems: readonly string[] };
   #commitsSent = 0;
   readonly #uplinksTold = new Map<string, string>();
   #publishing = false;
+  /** Every plan is to be published, also those that need not change. */
+  #restamp = false;
+  /** Of a cluster: the plans that the state stream has, as far as it was read over this connection. */
+  readonly #storedPlans = new Map<string, { readonly version: number; readonly seq: number }>();
+  #plansRefused = 0;
+  #configDigest: string;
   /** On whose account plans are made anew. */
   #planWanted: string | undefined;
   readonly #rollout: Rollout;
   #rolloutSeenMs = Number.NEGATIVE_INFINITY;
+  /** Another collector judged it at the last look. */
+  #followsRollout = true;
   #cancelTick: (() => void) | undefined;
   #cancelPlan: (() => void) | undefined;
   #stopped = false;
@@ -131,6 +149,8 @@ export class Collector {
     const { clock } = options;
     this.gate = options.gate ?? new Gate();
     this.#bus = new SealingBus(options.bus, this.gate, () => clock.wallMs());
+    this.#configDigest = digestOf(options.config);
+    this.cluster = options.membership && this.#clusterOf(options.membership);
     this.#startedAtMs = clock.wallMs();
     this.#reload = { successful: true, atMs: this.#startedAtMs, problems: [] };
     const { stateDir } = options;
@@ -138,7 +158,7 @@ export class Collector {
     this.audit = openAudit(stateDir, clock, this.#logger);
     const policies = new PolicyIndex(options.config);
     this.state = new MeasurementState((src, dst, test) => policies.of(src, dst, test));
-    this.registry = new Registry(clock, registrySettings(options.config));
+    this.registry = new Registry(clock, this.#registrySettings(options.config));
     this.#keeper = new Keeper({
       stateDir: options.stateDir,
       clock,
@@ -187,6 +207,7 @@ export class Collector {
       plans: this.plans,
       config: () => this.#config,
       wallMs: () => clock.wallMs(),
+      owns: (site) => this.owns(site),
       reachable: () => this.#reachable,
       maintenance: () => this.#maintenance,
       pauses: this.pauses,
@@ -223,6 +244,16 @@ export class Collector {
     return this.#reportsCaughtUp && this.#stateCaughtUp;
   }
 
+  /** True for the sites whose reports this collector reads; the only collector reads all. */
+  owns(site: string): boolean {
+    return this.cluster?.owns(site) ?? true;
+  }
+
+  /** True while it makes the plans. The only collector always does. */
+  get isLeader(): boolean {
+    return this.cluster?.isLeader ?? true;
+  }
+
   get reachable(): ReadonlyMap<string, boolean> {
     return this.#reachable;
   }
@@ -249,6 +280,9 @@ export class Collector {
       configReloadedAtMs: this.#reload.atMs,
       snapshot: this.#keeper.health,
       commitsSent: this.#commitsSent,
+      isLeader: this.isLeader,
+      cluster: this.cluster?.status,
+      plansRefused: this.#plansRefused,
       quarantine: {
         files: this.#quarantine?.files ?? 0,
         bytes: this.#quarantine?.bytes ?? 0,
@@ -279,6 +313,7 @@ export class Collector {
     });
     this.#refreshMaintenance();
     this.#bus.start(this.#handlers());
+    this.cluster?.start();
     this.#scheduleTick();
   }
 
@@ -288,6 +323,7 @@ export class Collector {
     this.#stopped = true;
     this.#cancelTick?.();
     this.#cancelPlan?.();
+    await this.cluster?.stop();
     await this.#bus.close();
     await this.#keeper.stop();
     await this.remoteWrite.stop();
@@ -309,8 +345,9 @@ export class Collector {
   reload(config: OperatorConfig): void {
     this.audit.add('configuration file', 'configuration', 'taken', digestOf(this.#config), digestOf(config));
     this.#config = config;
+    this.#configDigest = digestOf(config);
     this.#rollout.propose(config, this.registry.plannable().length, this.#monoMs());
-    this.registry.configure(registrySettings(config));
+    this.registry.configure(this.#registrySettings(config));
     const policies = new PolicyIndex(config);
     this.state.setPolicy((src, dst, test) => policies.of(src, dst, test));
     this.#reload = { successful: true, atMs: this.#options.clock.wallMs(), problems: [] };
@@ -324,6 +361,7 @@ export class Collector {
   pause(pause: Pause): boolean {
     const before = this.pauses.of(pause.scope);
     if (!this.pauses.pause(pause)) return false;
+    this.cluster?.tellPause(pause);
     this.audit.add(pause.who, 'pause', formatScope(pause.scope), before && shownPause(before), shownPause(pause));
     this.#planAnew(pause.who);
     return true;
@@ -332,13 +370,16 @@ export class Collector {
   /** @returns false when it was not paused. */
   resume(scope: PauseScope, who: string): boolean {
     const pause = this.pauses.resume(scope);
-    if (pause !== undefined) this.#resumed(pause, who);
-    return pause !== undefined;
+    if (pause === undefined) return false;
+    this.cluster?.tellResumed(scope, who);
+    this.#resumed(pause, who);
+    return true;
   }
 
   /** The keys are others: what probes were told is said again, with the seal of now. */
   keysChanged(): void {
     this.plans.markAllDue();
+    this.cluster?.keysChanged();
     this.#planSoon();
   }
 
@@ -361,17 +402,23 @@ export class Collector {
       onState: (message) => this.#onState(message),
       onStateCaughtUp: () => {
         this.#stateCaughtUp = true;
+        this.#isStateRead = true;
         // The broker may have lost what it had: plans are said again, and probes asked who they are.
-        this.plans.markAllDue();
+        this.plans.markAllDue((identity, version) => this.#storedPlans.get(identity)?.version === version);
         for (const { identity, presence } of this.registry.probes()) {
-          if (presence !== 'left') this.#ask(identity, 'hello');
+          if (presence !== 'left' && this.owns(identity.site)) this.#ask(identity, 'hello');
         }
         this.#planSoon();
       },
+      onKept: (value) => this.cluster?.onKept(value),
+      onKeptCaughtUp: () => this.cluster?.caughtUp(),
       onConnection: (connected) => {
         if (this.#connected && !connected) this.#disconnections += 1;
         this.#connected = connected;
-        if (!connected) this.registry.setBlind(true);
+        this.#isStateRead = false;
+        this.#storedPlans.clear();
+        if (connected) this.cluster?.reading();
+        else this.registry.setBlind(true);
       },
     };
   }
@@ -412,6 +459,9 @@ export class Collector {
     }
     const { identity } = message;
     try {
+      // Not settled: the partitions may have changed, and its owner waits for it.
+      if (!this.owns(identity.site))
+        throw new RejectedMessage('unexpected_subject', `${message.subject} is of another partition`);
       const data = this.gate.open('report', identity, message.data, message.storedAtMs);
       this.ingest.take({ ...message, identity, data });
     } catch (error) {
@@ -431,13 +481,18 @@ export class Collector {
       }
       const data = this.gate.open(kind, identity, message.data, message.storedAtMs);
       if (kind === 'plan') {
-        this.plans.published(identity, decodePlan(data, identity));
+        const plan = decodePlan(data, identity);
+        if (this.cluster !== undefined) {
+          const { version } = plan;
+          this.#storedPlans.set(formatIdentity(identity), { version, seq: message.streamSeq });
+        }
+        this.plans.published(identity, plan);
         return;
       }
       const hello = decodeHello(data, identity);
       const ageMs = Math.max(0, this.#options.clock.wallMs() - message.storedAtMs);
       this.registry.hello(identity, hello, ageMs, message.streamSeq);
-      if (hello.kind === 'full' && hello.spool !== undefined) {
+      if (hello.kind === 'full' && hello.spool !== undefined && this.owns(identity.site)) {
         this.ingest.spoolNamed(identity);
         this.#keeper.commitSoon();
       }
@@ -469,17 +524,28 @@ export class Collector {
     const nowMs = this.#options.clock.wallMs();
     this.#refreshMaintenance();
     if (this.isReady) {
-      for (const pause of this.pauses.expire(nowMs)) this.#resumed(pause, OWN_NAME);
+      for (const pause of this.pauses.expire(nowMs)) {
+        if (this.isLeader) this.cluster?.tellResumed(pause.scope, OWN_NAME);
+        this.#resumed(pause, OWN_NAME);
+      }
       for (const transition of this.registry.tick()) this.#follow(transition, nowMs);
       this.ingest.sweep(nowMs);
       this.#markUnmeasured(nowMs);
       this.#forgetIntakes(nowMs);
-      this.#reachable = siteReachability(this.state, this.registry, this.#config.intervalMs);
+      this.#surveySites();
       this.#judgeRollout();
-      this.plans.renew(nowMs, this.#config.planExpiryMs);
+      if (this.isLeader) this.plans.renew(nowMs, this.#config.planExpiryMs);
       this.#plan();
     }
     this.#keeper.tick();
+  }
+
+  #surveySites(): void {
+    const { cluster } = this;
+    const elsewhere = cluster && ((site: string) => cluster.evidenceOf(site));
+    const survey = surveySites(this.state, this.registry, this.#config.intervalMs, elsewhere);
+    this.#reachable = survey.reachable;
+    this.#evidence = survey.evidence;
   }
 
   #follow({ identity, from, to }: Transition, nowMs: number): void {
@@ -525,7 +591,7 @@ export class Collector {
   /** By probe and test: the longest time between two sends, which may be longer than configured. */
   #longestIntervals(): ReadonlyMap<string, number> {
     const longest = new Map<string, number>();
-    for (const [identity, { plan }] of this.plans.current()) {
+    for (const [identity, plan] of this.plans.issued()) {
       for (const { name, intervalNs } of plan.tests) {
         const key = `${identity} ${name}`;
         longest.set(key, Math.max(longest.get(key) ?? 0, intervalNs));
@@ -592,6 +658,17 @@ export class Collector {
   /** Plans anew when the fleet or the configuration changed, and publishes what is due. */
   #plan(): void {
     const { clock } = this.#options;
+    const { cluster } = this;
+    if (cluster !== undefined) {
+      if (!cluster.isLeader || !cluster.isInformed || !this.#isStateRead) return;
+      // Whoever led before may still believe that it does: what it would replace is replaced.
+      if (cluster.takeNewTerm()) {
+        this.#logger.info({ term: cluster.status.terms }, 'this collector plans from now on');
+        this.#rolloutSeenMs = this.#monoMs();
+        this.#planWanted ??= OWN_NAME;
+        this.#restamp = true;
+      }
+    }
     const who = this.#planWanted;
     if (this.registry.revision !== this.#plannedRevision || this.plans.isOutdated || who !== undefined) {
       this.#plannedRevision = this.registry.revision;
@@ -601,6 +678,8 @@ export class Collector {
       this.plans.update(plans, clock.wallMs(), this.#config.planExpiryMs);
       if (who !== undefined) this.audit.add(who, 'plan', 'fleet', before, this.plans.summary());
       this.#tellUplinks();
+      if (this.#restamp) this.plans.markAllDue();
+      this.#restamp = false;
     }
     if (this.#connected && !this.#publishing) {
       this.#publishing = true;
@@ -629,7 +708,10 @@ export class Collector {
 
   #judgeRollout(): void {
     const monoMs = this.#monoMs();
+    if (!this.#leadsRollout(monoMs)) return;
     if (this.#rollout.status.state !== 'running' || monoMs - this.#rolloutSeenMs < ROLLOUT_EVERY_MS) return;
+    // Who is not heard of is no reason to go on or back.
+    if (this.cluster?.areAllThere === false) return;
     this.#rolloutSeenMs = monoMs;
     const { share } = this.#rollout.status;
     const members = this.#rollout.membersOf(this.registry.plannable());
@@ -642,40 +724,68 @@ export class Collector {
     this.#planAnew(OWN_NAME);
   }
 
+  /** Only one collector of a cluster judges; the others follow what it says, and so does the one that takes over. */
+  #leadsRollout(monoMs: number): boolean {
+    const { cluster } = this;
+    if (cluster === undefined) return true;
+    const shared = cluster.rollout;
+    if (!cluster.isLeader || this.#followsRollout) {
+      this.#followsRollout = false;
+      if (shared?.config === this.#configDigest) this.#rollout.follow(shared, monoMs);
+    }
+    if (!cluster.isLeader) {
+      this.#followsRollout = true;
+      return false;
+    }
+    cluster.tellRollout({ config: this.#configDigest, ...this.#rollout.progress });
+    return true;
+  }
+
   #observe(members: ReadonlySet<string>): Observation {
     const none = { live: 0, astray: 0, sent: 0, lost: 0 };
     const observed = { ring: { ...none }, others: { ...none } };
-    const { paths } = this.state;
     for (const { identity, presence, hello, configured } of this.registry.probes()) {
       if (!configured) continue;
       const condition = members.has(formatIdentity(identity)) ? observed.ring : observed.others;
       if (presence === 'live') condition.live += 1;
       const issued = this.plans.planOf(identity)?.plan.version;
       if (presence === 'live' && issued !== undefined && hello?.planVersion !== issued) condition.astray += 1;
-      for (const slot of this.ingest.intakeOf(identity)?.slots ?? []) {
-        condition.sent += paths.gauge(slot, GAUGE.intervalSent) ?? 0;
-        condition.lost += paths.gauge(slot, GAUGE.intervalLost) ?? 0;
-      }
+      const { sent, lost } = this.cluster?.trafficOf(identity) ?? this.#trafficOf(identity);
+      condition.sent += sent;
+      condition.lost += lost;
     }
     return observed;
   }
 
   async #publishDue(): Promise<void> {
     for (const { identity, bytes, plan } of this.plans.takeDue()) {
+      const name = formatIdentity(identity);
       try {
-        await this.#bus.publishPlan(identity, bytes);
-        this.#logger.debug(
-          { probe: formatIdentity(identity), version: plan.version, sessions: plan.sessions.length },
-          'plan published',
-        );
+        await this.#publishPlan(identity, plan.version, bytes);
+        this.#logger.debug({ probe: name, version: plan.version, sessions: plan.sessions.length }, 'plan published');
       } catch (error) {
         this.plans.markDue(identity);
+        if (error instanceof WrittenOver) this.#plansRefused += 1;
         this.#logger.warn(
-          { probe: formatIdentity(identity), error: error instanceof Error ? error.message : String(error) },
+          { probe: name, error: error instanceof Error ? error.message : String(error) },
           'a plan could not be published; trying again',
         );
       }
     }
+  }
+
+  /** Of several collectors the leader only, and only over the plan that it knows. */
+  async #publishPlan(identity: Identity, version: number, bytes: Uint8Array): Promise<void> {
+    if (this.cluster === undefined) {
+      await this.#bus.publishPlan(identity, bytes);
+      return;
+    }
+    if (!this.isLeader) throw new Error('another collector plans');
+    const name = formatIdentity(identity);
+    const before = this.#storedPlans.get(name)?.seq ?? 0;
+    const seq = await this.#bus.publishPlan(identity, bytes, before);
+    // It may have been read back by now, and followed by another one.
+    if ((this.#storedPlans.get(name)?.seq ?? 0) === before) this.#storedPlans.set(name, { version, seq });
   }
 
   async #restore(): Promise<void> {
@@ -694,7 +804,14 @@ export class Collector {
       this.#restoreCounters(mark.counters);
     }
     // Whoever reported before is known, so that it can be missed.
-    for (const { identity, lastIntervalEndMs, slots } of this.ingest.intakes.values()) {
+    for (const [key, intake] of this.ingest.intakes) {
+      const { identity, lastIntervalEndMs, slots } = intake;
+      if (!this.owns(identity.site)) {
+        // The partitions changed: another collector counts these from now on.
+        this.ingest.releasePaths(intake, [...slots]);
+        this.ingest.intakes.delete(key);
+        continue;
+      }
       if (lastIntervalEndMs === undefined && slots.size === 0) continue;
       this.registry.heard(identity, Math.max(0, clock.wallMs() - (lastIntervalEndMs ?? restoredAtMs)));
     }
@@ -762,6 +879,78 @@ export class Collector {
     };
   }
 
+  #registrySettings(config: OperatorConfig): RegistrySettings {
+    return {
+      intervalMs: config.intervalMs,
+      leaveAfterMs: config.leaveAfterMs,
+      isConfigured: (site) => config.autoSites || config.sites.has(site),
+      presenceElsewhere: this.cluster && ((identity) => this.cluster?.presenceOf(identity)),
+    };
+  }
+
+  #clusterOf(membership: Membership): Cluster {
+    const { clock, logger } = this.#options;
+    const handlers: ClusterHandlers = {
+      paused: (pause) => {
+        const before = this.pauses.of(pause.scope);
+        if (isDeepStrictEqual(before, pause) || !this.pauses.pause(pause)) return;
+        const shown = shownPause(pause);
+        this.audit.add(pause.who, 'pause', formatScope(pause.scope), before && shownPause(before), shown);
+        this.#planAnew(pause.who);
+      },
+      resumed: (scope, who) => {
+        const pause = this.pauses.resume(scope);
+        if (pause !== undefined) this.#resumed(pause, who);
+      },
+      pauses: () => this.pauses.all,
+      digest: () => (this.isReady ? this.#digest() : undefined),
+      mayLead: () => this.isReady && !this.#wasTakenBack(),
+      heard: () => this.ingest.count('peer'),
+      rejected: (error) => this.ingest.reject('peer', undefined, error),
+    };
+    return new Cluster({
+      membership,
+      name: randomBytes(8).toString('hex'),
+      clock,
+      random: Math.random,
+      logger,
+      keep: (key, bytes, after) => this.#bus.keep(key, bytes, after),
+      open: (key, bytes) => this.gate.openKept(key, bytes),
+      handlers,
+    });
+  }
+
+  /** The latest configuration was taken back by the fleet's planner, and this collector does not know the one before. */
+  #wasTakenBack(): boolean {
+    const shared = this.cluster?.rollout;
+    const isReverted = shared?.state === 'reverted' && shared.config === this.#configDigest;
+    return isReverted && this.#rollout.status.state !== 'reverted';
+  }
+
+  #digest(): Omit<Digest, 'partition'> {
+    const isRolling = this.#rollout.status.state === 'running' || this.cluster?.rollout?.state === 'running';
+    const own = this.registry.probes().filter(({ identity }) => this.owns(identity.site));
+    return {
+      probes: own.map(({ identity, presence }) => ({
+        identity,
+        presence,
+        ...(isRolling && { traffic: this.#trafficOf(identity) }),
+      })),
+      evidence: this.#evidence,
+    };
+  }
+
+  /** Of the latest interval of all paths of a probe. */
+  #trafficOf(identity: Identity): { readonly sent: number; readonly lost: number } {
+    const { paths } = this.state;
+    const traffic = { sent: 0, lost: 0 };
+    for (const slot of this.ingest.intakeOf(identity)?.slots ?? []) {
+      traffic.sent += paths.gauge(slot, GAUGE.intervalSent) ?? 0;
+      traffic.lost += paths.gauge(slot, GAUGE.intervalLost) ?? 0;
+    }
+    return traffic;
+  }
+
   #monoMs(): number {
     return this.#options.clock.monoNs() / NS_PER_MS;
   }
@@ -793,14 +982,6 @@ export function shownPause({ scope, sinceMs, untilMs, who, reason }: Pause): obj
     until: untilMs === undefined ? null : iso(untilMs),
     who,
     reason,
-  };
-}
-
-function registrySettings(config: OperatorConfig): RegistrySettings {
-  return {
-    intervalMs: config.intervalMs,
-    leaveAfterMs: config.leaveAfterMs,
-    isConfigured: (site) => config.autoSites || config.sites.has(site),
   };
 }
 

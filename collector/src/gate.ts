@@ -3,6 +3,7 @@
  * collector publishes is sealed with its own. Without keys it believes the broker.
  */
 import {
+  CLUSTER_KEY_PREFIX,
   formatIdentity,
   RejectedMessage,
   seal,
@@ -88,7 +89,7 @@ export class Gate {
    */
   open(kind: 'report' | 'hello' | 'plan', identity: Identity, bytes: Uint8Array, storedAtMs: number): Uint8Array {
     const unsealed = unseal(bytes);
-    if (kind === 'plan') return this.#openPlan(identity, unsealed);
+    if (kind === 'plan') return this.#openOwn(subjectOf('plan', identity), unsealed);
     const isSigned = this.#check(subjectOf(kind, identity), identity, unsealed, storedAtMs);
     this.#signed.set(formatIdentity(identity), isSigned);
     return unsealed.body;
@@ -103,6 +104,16 @@ export class Gate {
 
   seal(kind: SubjectKind, identity: Identity, bytes: Uint8Array): Uint8Array {
     return this.#own === undefined ? bytes : seal(subjectOf(kind, identity), bytes, this.#own.signer);
+  }
+
+  /** What is for the other collectors, with the seal that they all share. */
+  sealKept(key: string, bytes: Uint8Array): Uint8Array {
+    return this.#own === undefined ? bytes : seal(keptSubject(key), bytes, this.#own.signer);
+  }
+
+  /** What a collector with the same key kept, without its seal. @throws RejectedMessage */
+  openKept(key: string, bytes: Uint8Array): Uint8Array {
+    return this.#openOwn(keptSubject(key), unseal(bytes));
   }
 
   /** True when the seal is good, false when there is no need of one. */
@@ -124,16 +135,20 @@ export class Gate {
     return true;
   }
 
-  /** A plan that was stored before: of this collector or of one with the same key. */
-  #openPlan(identity: Identity, { body, seal: found }: Unsealed): Uint8Array {
+  /** What was stored before, by this collector or by one with the same key. */
+  #openOwn(subject: string, { body, seal: found }: Unsealed): Uint8Array {
     if (this.#own === undefined) return body;
     if (found === undefined) {
       if (!this.#isRequired) return body;
-      throw new RejectedMessage('unsigned', `plan of ${formatIdentity(identity)} without a signature`);
+      throw new RejectedMessage('unsigned', `message on ${subject} without a signature`);
     }
-    if (found.isBy(subjectOf('plan', identity), this.#own.verifier)) return body;
-    throw new RejectedMessage('bad_signature', `plan of ${formatIdentity(identity)} that this collector did not sign`);
+    if (found.isBy(subject, this.#own.verifier)) return body;
+    throw new RejectedMessage('bad_signature', `message on ${subject} that no collector with this key signed`);
   }
+}
+
+function keptSubject(key: string): string {
+  return `${CLUSTER_KEY_PREFIX}${key}`;
 }
 
 /** A bus that seals what the collector says and opens what it is answered. */
@@ -152,8 +167,12 @@ export class SealingBus implements Bus {
     this.#bus.start(handlers);
   }
 
-  publishPlan(identity: Identity, bytes: Uint8Array): Promise<void> {
-    return this.#bus.publishPlan(identity, this.#gate.seal('plan', identity, bytes));
+  publishPlan(identity: Identity, bytes: Uint8Array, afterSeq?: number): Promise<number> {
+    return this.#bus.publishPlan(identity, this.#gate.seal('plan', identity, bytes), afterSeq);
+  }
+
+  keep(key: string, bytes: Uint8Array, after?: number): Promise<number> {
+    return this.#bus.keep(key, this.#gate.sealKept(key, bytes), after);
   }
 
   publishCommit(identity: Identity, bytes: Uint8Array): void {

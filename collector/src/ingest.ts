@@ -146,8 +146,11 @@ export interface SavedIntake {
   readonly counted?: number;
 }
 
+/** What messages are counted as: what another collector of the cluster kept is of `peer`. */
+export type CountedKind = SubjectKind | 'dictionary' | 'peer';
+
 export interface IngestCounters {
-  readonly messages: Map<SubjectKind | 'dictionary', number>;
+  readonly messages: Map<CountedKind, number>;
   /** By `kind|cause`. */
   readonly rejected: Map<string, number>;
   deduplicated: number;
@@ -238,12 +241,12 @@ export class Ingest implements JournalReader {
     }
   }
 
-  count(kind: SubjectKind | 'dictionary'): void {
+  count(kind: CountedKind): void {
     this.counters.messages.set(kind, (this.counters.messages.get(kind) ?? 0) + 1);
   }
 
   /** Counts a refused message and logs the first of its cause. */
-  reject(kind: SubjectKind | 'dictionary', identity: Identity | undefined, error: RejectedMessage): void {
+  reject(kind: CountedKind, identity: Identity | undefined, error: RejectedMessage): void {
     const key = `${kind}|${error.rejectCause}`;
     const before = this.counters.rejected.get(key) ?? 0;
     this.counters.rejected.set(key, before + 1);

@@ -5,11 +5,12 @@ import { request as tlsRequest } from 'node:https';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { pino } from 'pino';
 import { decodeRoster, InvalidConfiguration, InvalidKey, systemClock } from '@wanscope/shared';
 import { parseOperatorConfig, type OperatorConfig } from '@wanscope/shared/config';
-import { NatsBus } from './bus.ts';
+import { NatsBus, type Membership } from './bus.ts';
 import { Collector } from './collector.ts';
 import { Gate, type GateSettings } from './gate.ts';
 import { closeServer, createWeb, listen, parseListenAddress, type ListenAddress } from './http.ts';
@@ -29,6 +30,7 @@ interface Flags {
   readonly 'nats.ca'?: string;
   readonly 'identity.dir'?: string;
   readonly 'state.dir': string;
+  readonly 'cluster.partition'?: number;
   readonly 'log.level': string;
   readonly checkConfig: boolean;
   readonly healthcheck: boolean;
@@ -79,6 +81,12 @@ function parseFlags(): Flags {
       process.env['WAN_IDENTITY_DIR'],
     )
     .option('--state.dir <directory>', 'where the snapshot is kept', '/var/lib/wan-collector')
+    .option(
+      '--cluster.partition <number>',
+      'which of the partitions of `cluster` in the configuration is its own, from 0 on (env WAN_PARTITION)',
+      aPartition,
+      process.env['WAN_PARTITION'] === undefined ? undefined : aPartition(process.env['WAN_PARTITION']),
+    )
     .option('--log.level <level>', LEVELS.join(', '), process.env['WAN_LOG_LEVEL'] ?? 'info')
     .option('--check-config', 'validate the configuration, print the load it plans, and exit', false)
     .option(
@@ -96,6 +104,27 @@ function anotherAddress(value: string, before: readonly string[]): readonly stri
     throw new InvalidArgumentError('It must be host:port, :port or unix:/path.');
   }
   return [...before, value];
+}
+
+function aPartition(value: string): number {
+  if (!/^[0-9]{1,2}$/.test(value)) throw new InvalidArgumentError('It must be a number from 0 on.');
+  return Number(value);
+}
+
+/** @throws InvalidConfiguration when flag and configuration do not fit together. */
+function membershipOf(flags: Flags, { cluster }: OperatorConfig): Membership | undefined {
+  const partition = flags['cluster.partition'];
+  const refuse = (why: string): never => {
+    throw new InvalidConfiguration([`${flags.config}: cluster: ${why}`]);
+  };
+  if (cluster === undefined) {
+    return partition === undefined ? undefined : refuse('is missing, and --cluster.partition is given');
+  }
+  if (partition === undefined) return refuse('needs --cluster.partition, which says which of them this one is');
+  if (partition >= cluster.partitions) {
+    return refuse(`has partitions 0 to ${cluster.partitions - 1}; --cluster.partition is ${partition}`);
+  }
+  return { partition, ...cluster };
 }
 
 function readConfig(file: string): OperatorConfig {
@@ -204,10 +233,12 @@ async function run(flags: Flags): Promise<number> {
   let config: OperatorConfig;
   let guard: WebGuard;
   let metricsGuard: WebGuard;
+  let membership: Membership | undefined;
   const gate = new Gate();
   let gateSettings: GateSettings;
   try {
     config = readConfig(flags.config);
+    membership = membershipOf(flags, config);
     gateSettings = readGate(flags, config);
     gate.configure(gateSettings);
     guard = new WebGuard(flags['web.config.file'], logger);
@@ -227,6 +258,7 @@ async function run(flags: Flags): Promise<number> {
     clock: systemClock,
     logger,
     random: Math.random,
+    cluster: membership,
   });
   const collector = new Collector({
     config,
@@ -235,6 +267,7 @@ async function run(flags: Flags): Promise<number> {
     gate,
     logger,
     stateDir: flags['state.dir'],
+    membership,
     guards: [...new Set([guard, metricsGuard])],
     version,
     revision: process.env['WAN_REVISION'] ?? 'unknown',
@@ -289,6 +322,9 @@ async function run(flags: Flags): Promise<number> {
       text = next ?? text;
       const config = readConfig(flags.config);
       const settings = readGate(flags, config);
+      if (!isDeepStrictEqual(membershipOf(flags, config), membership)) {
+        throw new InvalidConfiguration([`${flags.config}: cluster: cannot change while the collector runs`]);
+      }
       collector.reload(config);
       useKeys(settings);
       logger.info({ file: flags.config }, 'configuration taken');

@@ -122,9 +122,11 @@ export class PlanBook {
     this.#outdated = true;
   }
 
-  /** Everything is to be sent again, as after a broker lost its store. */
-  markAllDue(): void {
-    for (const page of this.#pages.values()) page.due = page.current !== undefined;
+  /** Everything is to be sent again, as after a broker lost its store. @param isThere true for those that it still has. */
+  markAllDue(isThere: (identity: string, version: number) => boolean = () => false): void {
+    for (const [identity, page] of this.#pages) {
+      page.due = page.current !== undefined && !isThere(identity, page.version);
+    }
   }
 
   /** What has to be published; each is due again only when marked so. */
@@ -163,6 +165,19 @@ export class PlanBook {
     return [...this.#pages].flatMap(([identity, page]) =>
       page.current === undefined ? [] : [[identity, page.current] as [string, PlannedProbe]],
     );
+  }
+
+  /** The plans that probes have by now, also those that another collector made. */
+  issued(): [string, Plan][] {
+    return [...this.#pages].flatMap(([identity, { current, stored }]) => {
+      const plan = current?.plan ?? stored;
+      return plan === undefined ? [] : [[identity, plan] as [string, Plan]];
+    });
+  }
+
+  issuedTo(identity: Identity): Plan | undefined {
+    const page = this.#pages.get(formatIdentity(identity));
+    return page?.current?.plan ?? page?.stored;
   }
 
   save(): SavedPlan[] {

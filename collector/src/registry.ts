@@ -27,6 +27,8 @@ export interface RegistrySettings {
   readonly leaveAfterMs: number;
   /** True for sites that may be planned. */
   readonly isConfigured: (site: string) => boolean;
+  /** What another collector says of a probe that is its own; undefined where this one has to tell by itself. */
+  readonly presenceElsewhere?: ((identity: Identity) => Presence | undefined) | undefined;
 }
 
 export interface ProbeEntry {
@@ -235,10 +237,12 @@ export class Registry {
 
   #presenceOf(entry: Entry, nowMs: number): Presence {
     if (entry.goodbyeMonoMs !== undefined && nowMs - entry.goodbyeMonoMs > LEAVE_AFTER_GOODBYE_MS) return 'left';
-    if (this.#sighted(nowMs) - entry.heardSightedMs > this.#settings.leaveAfterMs) return 'left';
     const configured = this.#settings.isConfigured(entry.identity.site);
     if (!configured && entry.wasConfigured) return 'left';
     entry.wasConfigured = configured;
+    const elsewhere = this.#settings.presenceElsewhere?.(entry.identity);
+    if (elsewhere !== undefined) return elsewhere;
+    if (this.#sighted(nowMs) - entry.heardSightedMs > this.#settings.leaveAfterMs) return 'left';
     return nowMs - entry.heardMonoMs > SILENT_AFTER_INTERVALS * this.#settings.intervalMs ? 'silent' : 'live';
   }
 

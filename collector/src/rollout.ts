@@ -34,6 +34,14 @@ export interface RolloutStatus {
   readonly reason: string;
 }
 
+/** As collectors of a cluster tell it each other. */
+export interface RolloutProgress {
+  readonly state: RolloutStatus['state'];
+  readonly ring: number;
+  /** Why it was reverted. */
+  readonly reason: string;
+}
+
 /** Loss may rise by so much in a ring, beyond what it rises elsewhere. */
 const MAX_LOSS_RISE = 0.05;
 /** Probes that have not taken the new plan after so many soak times are a reason to go back. */
@@ -80,6 +88,25 @@ export class Rollout {
       return;
     }
     this.#running = { candidate: config, ring: 0, sinceMs: nowMs, before: undefined };
+  }
+
+  get progress(): RolloutProgress {
+    const { state, reason } = this.status;
+    return { state, ring: this.#running?.ring ?? 0, reason };
+  }
+
+  /** Another collector decides how far the latest configuration goes, and this is what it said of it. */
+  follow({ state, ring, reason }: RolloutProgress, nowMs: number): void {
+    const running = this.#running;
+    // Without the configuration before there is nothing to go back to.
+    if (running === undefined) return;
+    if (state === 'idle') this.finish();
+    else if (state === 'reverted') {
+      this.#reverted = reason;
+      this.#running = undefined;
+    } else if (ring !== running.ring && ring < running.candidate.rollout.rings.length) {
+      this.#running = { candidate: running.candidate, ring, sinceMs: nowMs, before: undefined };
+    }
   }
 
   /** Nobody's plan differs: there is nothing to roll out. */

@@ -10,12 +10,33 @@ import type { MeasurementState } from './state.ts';
 const INTERVALS = 2;
 const PEERS = 2;
 
-/** Reachability of every site that has a probe which has not left. */
-export function siteReachability(
+/** What live peers of one collector saw of a site in doubt; those of several add up to what one would have seen. */
+export interface EvidenceSummary {
+  /** Outside peers with a path there. */
+  readonly peers: number;
+  /** Ends of the latest intervals in which the peers sent there: of the two latest peers, the later one first. */
+  readonly triedEndMs: readonly number[];
+  /** End of the latest interval with an answer; undefined: there was none. */
+  readonly answeredEndMs: number | undefined;
+}
+
+export interface Survey {
+  /** Of every site that has a probe which has not left. */
+  readonly reachable: ReadonlyMap<string, boolean>;
+  /** Of every site in doubt: what the peers in this state saw. */
+  readonly evidence: ReadonlyMap<string, EvidenceSummary>;
+}
+
+/**
+ * @param elsewhere what peers saw whose paths are in the state of other collectors; undefined while that is not known: then
+ * the site is not proven unreachable.
+ */
+export function surveySites(
   state: MeasurementState,
   registry: Registry,
   intervalMs: number,
-): Map<string, boolean> {
+  elsewhere: (site: string) => readonly EvidenceSummary[] | undefined = () => [],
+): Survey {
   const reachable = new Map<string, boolean>();
   const live = new Set<string>();
   for (const { identity, presence, configured } of registry.probes()) {
@@ -25,38 +46,53 @@ export function siteReachability(
     reachable.set(identity.site, isLive || reachable.get(identity.site) === true);
   }
   const doubtful = [...reachable].filter(([, isReachable]) => !isReachable).map(([site]) => site);
-  if (doubtful.length === 0) return reachable;
-  const evidence = new Map(doubtful.map((site) => [site, new Evidence()]));
+  if (doubtful.length === 0) return { reachable, evidence: new Map() };
+  const seen = new Map(doubtful.map((site) => [site, new Evidence()]));
   const { paths } = state;
   paths.forEach((slot) => {
-    const site = evidence.get(paths.part(slot, 'dstSite'));
+    const site = seen.get(paths.part(slot, 'dstSite'));
     if (site === undefined) return;
     const { srcSite, src, dstSite } = paths.partsOf(slot);
     const peer = `${srcSite}/${src}`;
     if (srcSite === dstSite || !live.has(peer)) return;
     site.add(peer, paths.gauge(slot, GAUGE.sentEndMs), paths.gauge(slot, GAUGE.answerEndMs));
   });
-  for (const [site, seen] of evidence) reachable.set(site, !seen.provesUnreachable(intervalMs));
-  return reachable;
+  const evidence = new Map([...seen].map(([site, one]) => [site, one.summary()]));
+  for (const [site, own] of evidence) {
+    const others = elsewhere(site);
+    reachable.set(site, others === undefined || !provesUnreachable([own, ...others], intervalMs));
+  }
+  return { reachable, evidence };
+}
+
+function provesUnreachable(summaries: readonly EvidenceSummary[], intervalMs: number): boolean {
+  const peers = summaries.reduce((sum, one) => sum + one.peers, 0);
+  const ends = summaries.flatMap(({ triedEndMs }) => triedEndMs);
+  const sinceMs = Math.max(...ends, Number.NEGATIVE_INFINITY) - INTERVALS * intervalMs;
+  const tried = ends.filter((endMs) => endMs > sinceMs).length;
+  const answered = summaries.some(({ answeredEndMs }) => answeredEndMs !== undefined && answeredEndMs > sinceMs);
+  return tried > 0 && tried >= Math.min(PEERS, peers) && !answered;
 }
 
 class Evidence {
   /** By outside peer: end of its latest interval with probes towards the site. */
   readonly #triedEndMs = new Map<string, number>();
-  #answeredEndMs = Number.NEGATIVE_INFINITY;
-  #latestEndMs = Number.NEGATIVE_INFINITY;
+  #answeredEndMs: number | undefined;
 
   add(peer: string, sentEndMs: number | undefined, answerEndMs: number | undefined): void {
     const before = this.#triedEndMs.get(peer) ?? Number.NEGATIVE_INFINITY;
     this.#triedEndMs.set(peer, Math.max(before, sentEndMs ?? Number.NEGATIVE_INFINITY));
-    this.#latestEndMs = Math.max(this.#latestEndMs, sentEndMs ?? Number.NEGATIVE_INFINITY);
-    this.#answeredEndMs = Math.max(this.#answeredEndMs, answerEndMs ?? Number.NEGATIVE_INFINITY);
+    if (answerEndMs !== undefined) {
+      this.#answeredEndMs = Math.max(this.#answeredEndMs ?? Number.NEGATIVE_INFINITY, answerEndMs);
+    }
   }
 
-  provesUnreachable(intervalMs: number): boolean {
-    const sinceMs = this.#latestEndMs - INTERVALS * intervalMs;
-    const tried = [...this.#triedEndMs.values()].filter((endMs) => endMs > sinceMs).length;
-    const needed = Math.min(PEERS, this.#triedEndMs.size);
-    return tried > 0 && tried >= needed && this.#answeredEndMs <= sinceMs;
+  summary(): EvidenceSummary {
+    const ends = [...this.#triedEndMs.values()].filter((endMs) => endMs !== Number.NEGATIVE_INFINITY);
+    return {
+      peers: this.#triedEndMs.size,
+      triedEndMs: ends.sort((a, b) => b - a).slice(0, PEERS),
+      answeredEndMs: this.#answeredEndMs,
+    };
   }
 }

@@ -3,8 +3,8 @@ export { detectAddresses, endpointsOf, parseAddresses, parseReflect } from './ad
 export type { LocalAddress, ReflectPorts } from './addresses.ts';
 export { Agent } from './agent.ts';
 export type { AgentOptions, AgentState } from './agent.ts';
-export { BusError } from './bus.ts';
-export type { Bus } from './bus.ts';
+export { BusError, NatsBus } from './bus.ts';
+export type { Bus, NatsBusOptions } from './bus.ts';
 export { credentialsOf, openPrivileged, startProbe } from './compose.ts';
 export type { PrivilegedSockets, ProbeEdges, RunningProbe } from './compose.ts';
 export { readSettings, SETTINGS } from './config.ts';

@@ -16,9 +16,17 @@ export const MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 128;
 export const REPORT_STREAM = 'WAN_REPORTS';
 /** Last full hello and plan of each probe (one message per subject). */
 export const STATE_STREAM = 'WAN_STATE';
+/** The stream of a key-value bucket, where the collectors of a cluster keep what they share (docs/cluster.md). */
+export const CLUSTER_STREAM = 'KV_WAN_CLUSTER';
+export const CLUSTER_KEY_PREFIX = '$KV.WAN_CLUSTER.';
+/** Of a cluster. */
+export const MAX_PARTITIONS = 64;
 
 export const SUBJECT_KINDS = ['report', 'hello', 'plan', 'commit', 'ask'] as const;
 export type SubjectKind = (typeof SUBJECT_KINDS)[number];
+
+/** Stands in the place of a kind in subjects that the broker mapped. */
+const PARTITION = 'part';
 
 const TOKEN = /^[a-z0-9_-]{1,63}$/;
 
@@ -72,10 +80,45 @@ export function subjectsOf(kind: SubjectKind): string {
   return `${SUBJECT_PREFIX}.${kind}.*.*`;
 }
 
-/** Kind and identity of a subject; undefined when it is not one of ours. */
+/**
+ * The partition that a site belongs to, and with it all that its probes report: FNV-1a (32 bits) of its name, modulo the number
+ * of partitions. What nats-server's subject mapping `{{partition(n,1)}}` computes.
+ */
+export function partitionOf(site: string, partitions: number): number {
+  let hash = 0x811c9dc5;
+  for (const octet of Buffer.from(site)) hash = Math.imul(hash ^ octet, 0x01000193) >>> 0;
+  return hash % partitions;
+}
+
+/** The stream of reports of one partition. */
+export function reportStreamOf(partition: number): string {
+  return `${REPORT_STREAM}_${partition}`;
+}
+
+/** All subjects of one partition's reports, as the broker maps them: `wan.v1.part.<partition>.*.*`. */
+export function reportsOfPartition(partition: number): string {
+  return `${SUBJECT_PREFIX}.${PARTITION}.${partition}.*.*`;
+}
+
+/** The reports of one probe in whichever partition. */
+export function mappedReportOf(identity: Identity): string {
+  return `${SUBJECT_PREFIX}.${PARTITION}.*.${identity.site}.${identity.probe}`;
+}
+
+/** What the broker of a cluster maps reports to; the order of the partition's tokens is that of `parseSubject`. */
+export function reportMapping(partitions: number): { readonly from: string; readonly to: string } {
+  return {
+    from: subjectsOf('report'),
+    to: `${SUBJECT_PREFIX}.${PARTITION}.{{partition(${partitions},1)}}.{{wildcard(1)}}.{{wildcard(2)}}`,
+  };
+}
+
+/** Kind and identity of a subject, also of one that the broker mapped to its partition; undefined when it is not one of ours. */
 export function parseSubject(subject: string): { kind: SubjectKind; identity: Identity } | undefined {
   if (!subject.startsWith(`${SUBJECT_PREFIX}.`)) return undefined;
-  const [kind, site, probe, ...rest] = subject.slice(SUBJECT_PREFIX.length + 1).split('.');
+  const tokens = subject.slice(SUBJECT_PREFIX.length + 1).split('.');
+  if (tokens[0] === PARTITION && /^[0-9]{1,2}$/.test(tokens[1] ?? '')) tokens.splice(0, 2, 'report');
+  const [kind, site, probe, ...rest] = tokens;
   if (rest.length > 0 || site === undefined || probe === undefined) return undefined;
   const known = SUBJECT_KINDS.find((k) => k === kind);
   if (known === undefined || !isToken(site) || !isToken(probe)) return undefined;

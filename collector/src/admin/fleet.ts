@@ -22,7 +22,9 @@ import {
   encodeEnrolment,
   encodeRoster,
   formatIdentity,
+  MAX_PARTITIONS,
   newSecret,
+  reportMapping,
   signerOf,
   WanscopeError,
   type Enrolled,
@@ -30,7 +32,7 @@ import {
 } from '@wanscope/shared';
 import { z } from 'zod';
 import type { Certificates } from './certificate.ts';
-import { CLAIM_PERMISSIONS, COLLECTOR_PERMISSIONS, ISSUER_PERMISSIONS, PROBE_PERMISSIONS } from './permissions.ts';
+import { CLAIM_PERMISSIONS, collectorPermissions, ISSUER_PERMISSIONS, PROBE_PERMISSIONS } from './permissions.ts';
 
 /** What is asked for cannot be done to this fleet. */
 export class FleetError extends WanscopeError {
@@ -105,6 +107,8 @@ const fleetSchema = z.strictObject({
     .optional(),
   /** From the first token on. */
   claims: claimsSchema.optional(),
+  /** Collectors that share the sites; absent: there is one. */
+  partitions: z.int().min(1).max(MAX_PARTITIONS).optional(),
   /** Where the broker sees its files, and where it keeps accounts. */
   broker: z.strictObject({ path: z.string(), resolverDir: z.string() }),
 });
@@ -114,10 +118,11 @@ export interface NewFleet {
   readonly name: string;
   readonly certificates: Certificates | undefined;
   readonly broker: Fleet['broker'];
+  readonly partitions?: number | undefined;
   readonly nowMs: number;
 }
 
-export async function newFleet({ name, certificates, broker, nowMs }: NewFleet): Promise<Fleet> {
+export async function newFleet({ name, certificates, broker, partitions, nowMs }: NewFleet): Promise<Fleet> {
   const [operator, system, account] = [createOperator(), createAccount(), createAccount()];
   const systemUser = createUser();
   const fleet: Fleet = {
@@ -140,6 +145,7 @@ export async function newFleet({ name, certificates, broker, nowMs }: NewFleet):
     revocations: {},
     probes: [],
     ...(certificates && { certificates }),
+    ...(partitions !== undefined && { partitions }),
     broker,
   };
   return withAccount(await withNewCollector(fleet));
@@ -302,6 +308,12 @@ export async function renewCollector(fleet: Fleet, nowMs: number): Promise<Fleet
   return withAccount(renewed);
 }
 
+/** Reports are mapped to so many partitions from now on. @param partitions undefined: to none. */
+export async function withPartitions(fleet: Fleet, partitions: number | undefined): Promise<Fleet> {
+  const { partitions: _before, ...rest } = fleet;
+  return withAccount(partitions === undefined ? rest : { ...rest, partitions });
+}
+
 /** Where the files of a fleet go, below its directory. */
 export const FILES = {
   fleet: 'admin/fleet.json',
@@ -395,6 +407,8 @@ async function withNewCollector(fleet: Fleet): Promise<Fleet> {
 export async function withAccount(fleet: Fleet): Promise<Fleet> {
   const scoped = (text: string, role: string, permissions: typeof PROBE_PERMISSIONS) =>
     newScopedSigner(fromSeed(bytesOf(text)).getPublicKey(), role, permissions);
+  const { partitions } = fleet;
+  const mapping = partitions === undefined ? undefined : reportMapping(partitions);
   const jwt = await encodeAccount(
     'WAN',
     accountOf(fleet),
@@ -402,7 +416,7 @@ export async function withAccount(fleet: Fleet): Promise<Fleet> {
       limits: { ...UNLIMITED, ...JETSTREAM },
       signing_keys: [
         ...fleet.probeSigners.map(({ seed: text }) => scoped(text, 'probe', PROBE_PERMISSIONS)),
-        scoped(fleet.collectorSigner, 'collector', COLLECTOR_PERMISSIONS),
+        scoped(fleet.collectorSigner, 'collector', collectorPermissions(partitions)),
         ...(fleet.claims === undefined
           ? []
           : [
@@ -410,6 +424,7 @@ export async function withAccount(fleet: Fleet): Promise<Fleet> {
               scoped(fleet.claims.issuerSigner, 'issuer', ISSUER_PERMISSIONS),
             ]),
       ],
+      ...(mapping && { mappings: { [mapping.from]: [{ subject: mapping.to, weight: 100 }] } }),
       revocations: fleet.revocations,
     },
     { signer: fromSeed(bytesOf(fleet.operator.seed)) },

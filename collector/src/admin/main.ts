@@ -10,6 +10,7 @@ import {
   parseDurationNs,
   parseIdentity,
   isToken,
+  MAX_PARTITIONS,
   WanscopeError,
   type Identity,
 } from '@wanscope/shared';
@@ -33,6 +34,7 @@ import {
   revoke,
   rotate,
   systemCredsOf,
+  withPartitions,
   type Fleet,
 } from './fleet.ts';
 import { Folder, type Owner } from './folder.ts';
@@ -66,6 +68,14 @@ function ownerOf(text: string): Owner {
   const match = /^(\d{1,9})(?::(\d{1,9}))?$/.exec(text);
   if (match === null) throw new InvalidArgumentError('It must be uid or uid:gid, numeric.');
   return { uid: Number(match[1]), gid: Number(match[2] ?? match[1]) };
+}
+
+function partitionsOf(text: string): number {
+  const partitions = Number(text);
+  if (!Number.isInteger(partitions) || partitions < 1 || partitions > MAX_PARTITIONS) {
+    throw new InvalidArgumentError(`It must be a number of collectors from 1 to ${MAX_PARTITIONS}.`);
+  }
+  return partitions;
 }
 
 function durationMs(text: string): number {
@@ -145,6 +155,11 @@ function program(): Command {
         '--tls <names...>',
         "names and addresses of the broker: makes a certificate authority and the broker's certificate",
       )
+      .option(
+        '--partitions <number>',
+        'collectors of a cluster, as in `cluster` of their configuration (default: one collector)',
+        partitionsOf,
+      )
       .option('--broker-path <path>', 'where the broker sees the folder broker/ (default: as it is here)')
       .option('--resolver-dir <path>', 'where the broker keeps accounts; it must be able to write there', './accounts');
   addFleet('init', 'make a fleet: operator, accounts, keys, configuration of the broker, credentials of the collector')
@@ -219,6 +234,15 @@ function program(): Command {
         return { ...fleet, certificates: await serverCertificate(names, fleet.certificates, Date.now()) };
       });
     });
+  add(
+    command,
+    'partitions',
+    'share the sites among so many collectors, each with its number; the broker has to be told',
+  )
+    .argument('<number>', 'collectors', partitionsOf)
+    .action(async (partitions: number, flags: Shared) => {
+      await change(flags, ['keys', 'partitions', partitions], (fleet) => withPartitions(fleet, partitions));
+    });
   add(command, 'push', 'tell a running broker of the accounts as they are').action(async (flags: Shared) => {
     if (flags.natsUrl === undefined) throw new FleetError('--nats-url is needed');
     await tell(flags, load(new Folder(flags.dir, flags.owner)));
@@ -229,6 +253,7 @@ function program(): Command {
 interface FleetFlags {
   readonly name: string;
   readonly tls?: readonly string[];
+  readonly partitions?: number;
   readonly brokerPath?: string;
   readonly resolverDir: string;
 }
@@ -243,12 +268,13 @@ async function init(flags: Shared & FleetFlags & { readonly force: boolean }): P
   say(`${folder.pathOf('collector')}: credentials, message key and roster of the collector`);
 }
 
-async function make(folder: Folder, { name, tls, brokerPath, resolverDir }: FleetFlags): Promise<void> {
+async function make(folder: Folder, { name, tls, partitions, brokerPath, resolverDir }: FleetFlags): Promise<void> {
   if (!isToken(name)) throw new FleetError(`"${name}" is not a name: [a-z0-9_-]{1,63}`);
   const nowMs = Date.now();
   const fleet = await newFleet({
     name,
     certificates: tls && (await newCertificates([...new Set(tls)], name, nowMs)),
+    partitions,
     broker: { path: brokerPath ?? folder.pathOf('broker'), resolverDir },
     nowMs,
   });
@@ -262,7 +288,11 @@ async function ensure(flags: Shared & FleetFlags & { readonly probe?: readonly s
   const folder = new Folder(flags.dir, flags.owner);
   if (!folder.has(FILES.fleet)) await make(folder, flags);
   // A start that was cut off may have left some of them out.
-  else folder.writeAll(filesOf(load(folder)));
+  else {
+    const fleet = load(folder);
+    const isAsAsked = flags.partitions === undefined || flags.partitions === fleet.partitions;
+    folder.writeAll(filesOf(isAsAsked ? fleet : await withPartitions(fleet, flags.partitions)));
+  }
   for (const name of flags.probe ?? []) {
     const identity = identityOf(name);
     const file = `probes/${identity.site}.${identity.probe}`;

@@ -7,11 +7,15 @@ import {
   CLAIM_SUBJECTS,
   claimInboxPrefixOf,
   claimSubjectOf,
+  CLUSTER_KEY_PREFIX,
+  CLUSTER_STREAM,
   COLLECTOR_INBOX_PREFIX,
   inboxPrefixOf,
+  mappedReportOf,
   MAX_CLAIM_BYTES,
   MAX_MESSAGE_BYTES,
   REPORT_STREAM,
+  reportStreamOf,
   STATE_STREAM,
   subjectOf,
   subjectsOf,
@@ -33,6 +37,8 @@ export const PROBE_PERMISSIONS: Partial<UserPermissionsLimits> = {
   pub: {
     allow: [
       subjectOf('report', probe),
+      // Where reports are mapped to partitions, the broker asks for what they are mapped to.
+      mappedReportOf(probe),
       subjectOf('hello', probe),
       // The last plan of its own that the state stream holds.
       `$JS.API.DIRECT.GET.${STATE_STREAM}.${plans}`,
@@ -64,23 +70,27 @@ export const ISSUER_PERMISSIONS: Partial<UserPermissionsLimits> = {
   allowed_connection_types: connections,
 };
 
-const streams = [REPORT_STREAM, STATE_STREAM];
-
-export const COLLECTOR_PERMISSIONS: Partial<UserPermissionsLimits> = {
-  pub: {
-    allow: [
-      subjectsOf('plan'),
-      subjectsOf('commit'),
-      subjectsOf('ask'),
-      '$JS.API.INFO',
-      ...streams.flatMap((stream) => [
-        ...['CREATE', 'UPDATE', 'INFO'].map((what) => `$JS.API.STREAM.${what}.${stream}`),
-        ...['CREATE', 'INFO', 'DELETE', 'MSG.NEXT'].map((what) => `$JS.API.CONSUMER.${what}.${stream}.>`),
-        // An ordered consumer without a name of its own.
-        `$JS.API.CONSUMER.CREATE.${stream}`,
-      ]),
-    ],
-  },
-  sub: { allow: [`${COLLECTOR_INBOX_PREFIX}.>`] },
-  allowed_connection_types: connections,
-};
+/** @param partitions of a cluster of collectors; undefined: there is one collector. */
+export function collectorPermissions(partitions: number | undefined): Partial<UserPermissionsLimits> {
+  const reports = Array.from({ length: partitions ?? 0 }, (_, partition) => reportStreamOf(partition));
+  const streams = [...(partitions === undefined ? [REPORT_STREAM] : [...reports, CLUSTER_STREAM]), STATE_STREAM];
+  return {
+    pub: {
+      allow: [
+        subjectsOf('plan'),
+        subjectsOf('commit'),
+        subjectsOf('ask'),
+        ...(partitions === undefined ? [] : [`${CLUSTER_KEY_PREFIX}>`]),
+        '$JS.API.INFO',
+        ...streams.flatMap((stream) => [
+          ...['CREATE', 'UPDATE', 'INFO'].map((what) => `$JS.API.STREAM.${what}.${stream}`),
+          ...['CREATE', 'INFO', 'DELETE', 'MSG.NEXT'].map((what) => `$JS.API.CONSUMER.${what}.${stream}.>`),
+          // An ordered consumer without a name of its own.
+          `$JS.API.CONSUMER.CREATE.${stream}`,
+        ]),
+      ],
+    },
+    sub: { allow: [`${COLLECTOR_INBOX_PREFIX}.>`] },
+    allowed_connection_types: connections,
+  };
+}

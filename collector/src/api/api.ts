@@ -1,7 +1,7 @@
 /** The JSON API, version 1: read only but for pauses and throughput runs, bounded, described by OpenAPI at /api/v1/openapi.json. */
 import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifySchema } from 'fastify';
-import { formatIdentity, isToken, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
+import { formatIdentity, isToken, partitionOf, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
 import { STATES } from '../path-state.ts';
 import { fail } from './answers.ts';
@@ -38,6 +38,10 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
   });
   const { state, registry, ingest, plans } = collector;
 
+  /** Who does not plan knows the plans as they were published. */
+  const issuedTo = (identity: Identity): Plan | undefined =>
+    plans.planOf(identity)?.plan ?? (collector.isLeader ? undefined : plans.issuedTo(identity));
+
   registerThroughput(app, collector);
   registerControls(app, collector, () => Date.now());
   app.get('/api/v1/openapi.json', { schema: { hide: true } }, () => app.swagger());
@@ -69,6 +73,24 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
         const [kind, cause] = key.split('|') as [string, string];
         return { kind, cause, count };
       }),
+    };
+  });
+
+  app.get('/api/v1/cluster', { schema: describeRoute('Which collector has which sites.', schemas.cluster) }, () => {
+    const { cluster, partitions = 1 } = { cluster: collector.cluster?.status, ...collector.cluster?.status.membership };
+    const known = registry.probes().map(({ identity }) => identity.site);
+    return {
+      partition: cluster?.membership.partition ?? 0,
+      partitions,
+      leads: collector.isLeader,
+      leader: cluster === undefined ? 0 : (cluster.leader ?? null),
+      peers: (cluster?.peers ?? []).map(({ partition, ageMs }) => ({
+        partition,
+        ageSeconds: ageMs === undefined ? null : ageMs / 1_000,
+      })),
+      sites: [...new Set([...collector.config.sites.keys(), ...known])]
+        .sort()
+        .map((site) => ({ site, partition: partitionOf(site, partitions) })),
     };
   });
 
@@ -109,7 +131,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
         bootId: hello?.bootId ?? null,
         startedAt: hello === undefined ? null : iso(hello.startedAtMs),
         lastIntervalEnd: intake?.lastIntervalEndMs === undefined ? null : iso(intake.lastIntervalEndMs),
-        planVersion: plans.planOf(identity)?.plan.version ?? null,
+        planVersion: issuedTo(identity)?.version ?? null,
         runsPlanVersion: hello?.planVersion ?? null,
         icmp: hello?.icmp ?? [],
         endpoints: hello?.endpoints ?? [],
@@ -225,12 +247,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       const slot = state.paths.find(request.params.key);
       if (slot === undefined) return fail(reply, 404, 'not_found', 'there is no such path');
       const fleet = registry.probes().map(({ identity }) => identity);
-      return chainOf(
-        state,
-        slot,
-        plansBySite(fleet, (identity) => plans.planOf(identity)?.plan),
-        Date.now(),
-      );
+      return chainOf(state, slot, plansBySite(fleet, issuedTo), Date.now());
     },
   );
 

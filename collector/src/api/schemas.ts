@@ -39,6 +39,15 @@ export const status = object({
   rejected: list(object({ kind: text, cause: text, count: integer })),
 });
 
+export const cluster = object({
+  partition: integer,
+  partitions: integer,
+  leads: flag,
+  leader: optional(integer),
+  peers: list(object({ partition: integer, ageSeconds: optional(number) })),
+  sites: list(object({ site: text, partition: integer })),
+});
+
 export const sites = object({
   sites: list(
     object({

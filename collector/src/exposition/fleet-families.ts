@@ -2,6 +2,7 @@
 import { parseIdentity, REJECT_CAUSES } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
 import type { AuditLog } from '../audit.ts';
+import type { ClusterStatus } from '../cluster/cluster.ts';
 import type { Gate } from '../gate.ts';
 import type { Ingest, Intake } from '../ingest.ts';
 import type { KeeperHealth } from '../keeper.ts';
@@ -32,6 +33,12 @@ export interface CollectorHealth {
   readonly configReloadedAtMs: number;
   readonly snapshot: KeeperHealth;
   readonly commitsSent: number;
+  /** Whether it makes the plans. */
+  readonly isLeader: boolean;
+  /** Undefined: the only collector. */
+  readonly cluster: ClusterStatus | undefined;
+  /** Plans that were not published because another collector had published one. */
+  readonly plansRefused: number;
   /** Refused reports kept as files, and those that could not be. */
   readonly quarantine: { readonly files: number; readonly bytes: number; readonly notKept: number };
   /** Connections and requests that listeners turned away. */
@@ -52,6 +59,8 @@ export interface MetricView {
   readonly throughput: Pick<ThroughputDesk, 'running' | 'results' | 'runs'>;
   readonly config: () => OperatorConfig;
   readonly wallMs: () => number;
+  /** Whose series this collector shows: every site is one collector's. */
+  readonly owns: (site: string) => boolean;
   readonly reachable: () => ReadonlyMap<string, boolean>;
   readonly maintenance: () => ReadonlyMap<string, boolean>;
   readonly pauses: Pick<PauseBook, 'all' | 'covers' | 'isDurable'>;
@@ -69,6 +78,8 @@ interface PlainFamily extends FamilyDefinition {
 }
 
 const OWN = 'docs/glossary.md';
+/** `peer`: what other collectors of a cluster say. */
+const MESSAGE_KINDS = ['report', 'dictionary', 'hello', 'plan', 'peer'] as const;
 
 export function fleetFamilies(view: MetricView): Family[] {
   const families = [
@@ -120,21 +131,21 @@ function siteFamilies(view: MetricView): PlainFamily[] {
       '0 while nothing of the site answers and all its probes are silent.',
       ['site'],
       (put) => {
-        for (const [site, reachable] of view.reachable()) put({ site }, Number(reachable));
+        for (const [site, reachable] of view.reachable()) if (view.owns(site)) put({ site }, Number(reachable));
       },
     ),
     gauge('wan_site_maintenance', '1', '1 during a maintenance window of the site.', ['site'], (put) => {
-      for (const [site, inWindow] of view.maintenance()) put({ site }, Number(inWindow));
+      for (const [site, inWindow] of view.maintenance()) if (view.owns(site)) put({ site }, Number(inWindow));
     }),
     gauge('wan_site_paused', '1', '1 while operators have paused the site or the fleet.', ['site'], (put) => {
       const known = view.registry.probes().map(({ identity }) => identity.site);
       for (const site of new Set([...view.config().sites.keys(), ...known])) {
-        put({ site }, Number(view.pauses.covers(site)));
+        if (view.owns(site)) put({ site }, Number(view.pauses.covers(site)));
       }
     }),
     gauge('wan_uplink_paused', '1', '1 while operators have paused this uplink.', ['site', 'uplink'], (put) => {
       for (const { scope } of view.pauses.all) {
-        if (scope.kind === 'uplink') put({ site: scope.site, uplink: scope.uplink }, 1);
+        if (scope.kind === 'uplink' && view.owns(scope.site)) put({ site: scope.site, uplink: scope.uplink }, 1);
       }
     }),
     gauge(
@@ -144,6 +155,7 @@ function siteFamilies(view: MetricView): PlainFamily[] {
       ['site', 'timezone', 'latitude', 'longitude', 'role'],
       (put) => {
         for (const site of view.config().sites.values()) {
+          if (!view.owns(site.name)) continue;
           const [latitude, longitude] = site.location ?? ['', ''];
           put({ site: site.name, timezone: site.timezone, latitude, longitude, role: site.role }, 1);
         }
@@ -157,6 +169,7 @@ function siteFamilies(view: MetricView): PlainFamily[] {
       (put) => {
         for (const uplink of view.config().uplinks.values()) {
           const { site, name, provider, circuit, technology, metered, role } = uplink;
+          if (!view.owns(site)) continue;
           put({ site, uplink: name, provider, circuit, technology, metered: String(metered), role }, 1);
         }
       },
@@ -168,16 +181,18 @@ function siteFamilies(view: MetricView): PlainFamily[] {
       ['site', 'uplink'],
       (put) => {
         for (const { site, name, monthlyBytes } of view.config().uplinks.values()) {
-          if (monthlyBytes !== undefined) put({ site, uplink: name }, monthlyBytes);
+          if (monthlyBytes !== undefined && view.owns(site)) put({ site, uplink: name }, monthlyBytes);
         }
       },
     ),
     gauge('wan_test_info', '1', 'What a test sends.', ['test', 'protocol', 'class', 'size_bytes'], (put) => {
+      if (!isFirst(view)) return;
       for (const test of view.config().tests.values()) {
         put({ test: test.name, protocol: test.protocol, class: test.class, size_bytes: test.sizeBytes }, 1);
       }
     }),
     gauge('wan_test_interval_seconds', 'seconds', 'Time between two sends of a test.', ['test'], (put) => {
+      if (!isFirst(view)) return;
       for (const test of view.config().tests.values()) put({ test: test.name }, test.intervalNs / 1e9);
     }),
     objective('wan_objective_rtt_seconds', 'seconds', 'Round-trip delay promised.', GAUGE.objectiveRttNs, 1e9, view),
@@ -215,9 +230,16 @@ function objective(
   });
 }
 
+/** What is of no site and the same for all collectors is shown by one of them, always the same one. */
+function isFirst(view: MetricView): boolean {
+  return (view.health().cluster?.membership.partition ?? 0) === 0;
+}
+
 /** Probes on show: what left is gone from every family at once. */
 function present(view: MetricView): ProbeEntry[] {
-  return view.registry.probes().filter((probe) => probe.presence !== 'left' && probe.configured);
+  return view.registry
+    .probes()
+    .filter(({ presence, configured, identity }) => presence !== 'left' && configured && view.owns(identity.site));
 }
 
 function probeFamilies(view: MetricView): PlainFamily[] {
@@ -465,7 +487,12 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
   ];
 }
 
-function planFamilies({ plans }: MetricView): PlainFamily[] {
+/** Of plans: shown by who makes them. */
+function planFamilies(view: MetricView): PlainFamily[] {
+  const plans = {
+    current: () => (view.health().isLeader ? view.plans.current() : []),
+    uplinks: () => (view.health().isLeader ? view.plans.uplinks() : []),
+  };
   const each = (read: (planned: ReturnType<PlanBook['current']>[number][1]) => number): PlainFamily['write'] => {
     return (put) => {
       for (const [key, planned] of plans.current()) {
@@ -636,11 +663,10 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       put({ version, revision }, 1);
     }),
     counter(`${own}messages_total`, 'Messages read, by kind.', ['kind'], (put) => {
-      for (const kind of ['report', 'dictionary', 'hello', 'plan'] as const)
-        put({ kind }, counters.messages.get(kind) ?? 0);
+      for (const kind of MESSAGE_KINDS) put({ kind }, counters.messages.get(kind) ?? 0);
     }),
     counter(`${own}messages_rejected_total`, 'Messages refused whole, by kind and cause.', ['kind', 'cause'], (put) => {
-      for (const kind of ['report', 'dictionary', 'hello', 'plan'] as const) {
+      for (const kind of MESSAGE_KINDS) {
         for (const cause of REJECT_CAUSES) put({ kind, cause }, counters.rejected.get(`${kind}|${cause}`) ?? 0);
       }
     }),
@@ -677,7 +703,9 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       ['presence'],
       (put) => {
         const counts = { live: 0, silent: 0, left: 0, unknown: 0 };
-        for (const probe of registry.probes()) counts[probe.configured ? probe.presence : 'unknown'] += 1;
+        for (const probe of registry.probes()) {
+          if (view.owns(probe.identity.site)) counts[probe.configured ? probe.presence : 'unknown'] += 1;
+        }
         for (const [presence, probes] of Object.entries(counts)) put({ presence }, probes);
       },
     ),
@@ -735,14 +763,45 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
     counter(`${own}web_refused_total`, 'Connections and requests turned away, by cause.', ['cause'], (put) => {
       for (const { cause, count } of view.health().webRefused) put({ cause }, count);
     }),
-    now(
-      'rollout_share_ratio',
-      'ratio',
-      'Share of the fleet that has the latest configuration.',
-      () => view.rollout().share,
+    now('rollout_share_ratio', 'ratio', 'Share of the fleet that has the latest configuration.', () =>
+      view.health().isLeader ? view.rollout().share : undefined,
     ),
     now('rollout_reverted', '1', '1 while the latest configuration is taken back.', () =>
-      Number(view.rollout().state === 'reverted'),
+      view.health().isLeader ? Number(view.rollout().state === 'reverted') : undefined,
+    ),
+    now('leader', '1', '1 while this collector makes the plans; the only collector always does.', () =>
+      Number(view.health().isLeader),
+    ),
+    count(
+      'leader_terms_total',
+      'Times this collector began to make the plans, in a cluster.',
+      () => view.health().cluster?.terms ?? 0,
+    ),
+    count(
+      'plans_refused_total',
+      'Plans that were not published because another collector had published one.',
+      () => view.health().plansRefused,
+    ),
+    gauge(
+      `${own}partition_info`,
+      '1',
+      'Which share of the sites the collector of a cluster has.',
+      ['partition', 'partitions'],
+      (put) => {
+        const membership = view.health().cluster?.membership;
+        if (membership !== undefined) put({ partition: membership.partition, partitions: membership.partitions }, 1);
+      },
+    ),
+    gauge(
+      `${own}peer_age_seconds`,
+      'seconds',
+      'Since another collector of the cluster was heard of.',
+      ['partition'],
+      (put) => {
+        for (const { partition, ageMs } of view.health().cluster?.peers ?? []) {
+          if (ageMs !== undefined) put({ partition }, ageMs / 1_000);
+        }
+      },
     ),
     now('pauses_durable', '1', '0 while a restart would forget what is paused.', () => Number(view.pauses.isDurable)),
     count('audit_failures_total', 'Audit entries that could not be written.', () => view.audit.failures),

@@ -22,7 +22,7 @@ export class Service {
 
   async stop(signal: NodeJS.Signals): Promise<number | null> {
     const child = this.process;
-    if (child?.exitCode !== null) return child?.exitCode ?? null;
+    if (child?.exitCode !== null || child.signalCode !== null) return child?.exitCode ?? null;
     const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
     child.kill(signal);
     return exited;

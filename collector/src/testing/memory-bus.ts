@@ -25,6 +25,11 @@ export class MemoryBroker {
   }
 
   publish(subject: string, data: Uint8Array, storedAtMs = this.wallMs()): void {
+    this.store(subject, data, storedAtMs);
+  }
+
+  /** @returns its position. */
+  store(subject: string, data: Uint8Array, storedAtMs = this.wallMs()): number {
     const stored = { subject, data, seq: (this.#seq += 1), storedAtMs };
     if (parseSubject(subject)?.kind === 'report') {
       this.reports.push(stored);
@@ -33,6 +38,7 @@ export class MemoryBroker {
       this.state.set(subject, stored);
       this.handlers?.onState(messageOf(stored));
     }
+    return stored.seq;
   }
 
   /** The connection breaks and comes back; `wiped`: with an empty store. */
@@ -74,10 +80,13 @@ export class MemoryBus implements Bus {
     this.#broker.serve(handlers);
   }
 
-  publishPlan(identity: Identity, bytes: Uint8Array): Promise<void> {
+  publishPlan(identity: Identity, bytes: Uint8Array): Promise<number> {
     this.#broker.plans.push({ identity, bytes });
-    this.#broker.publish(`wan.v1.plan.${identity.site}.${identity.probe}`, bytes);
-    return Promise.resolve();
+    return Promise.resolve(this.#broker.store(`wan.v1.plan.${identity.site}.${identity.probe}`, bytes));
+  }
+
+  keep(): Promise<number> {
+    return Promise.reject(new Error('there is one collector'));
   }
 
   publishCommit(identity: Identity, bytes: Uint8Array): void {

@@ -10,7 +10,7 @@ import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion, type DnsType } from '../dn
 import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, SEGMENTS, type Family, type Protocol } from '../path.ts';
 import { parsePrefix } from '../ip.ts';
 import { MAX_FLOWS } from '../report.ts';
-import { isToken } from '../subjects.ts';
+import { isToken, MAX_PARTITIONS } from '../subjects.ts';
 import { THROUGHPUT_CAP } from '../throughput.ts';
 import {
   DSCP_BY_CLASS,
@@ -332,6 +332,21 @@ const rolloutSchema = strict({
   minProbes: z.int().min(1).default(10).describe('Smaller fleets get it at once: 10.'),
 });
 
+const PARTITIONS_RULE = `must be a number of collectors from 1 to ${MAX_PARTITIONS}`;
+const REPLICAS_RULE = 'must be 1, 3 or 5';
+
+const clusterSchema = strict({
+  partitions: z
+    .int({ error: PARTITIONS_RULE })
+    .min(1, PARTITIONS_RULE)
+    .max(MAX_PARTITIONS, PARTITIONS_RULE)
+    .describe('Collectors that share the sites; each has its number from 0 on by `--cluster.partition`.'),
+  replicas: z
+    .union([z.literal(1), z.literal(3), z.literal(5)], { error: REPLICAS_RULE })
+    .default(3)
+    .describe('Brokers that hold a copy of each stream: 3; 1 where there is one broker.'),
+});
+
 const SECONDS_RULE = `must be a number of seconds from 1 to ${THROUGHPUT_CAP.seconds}`;
 
 const throughputSchema = strict({
@@ -459,6 +474,9 @@ const configSchema = strict({
     ),
   leaveAfter: duration.default(15 * 60 * NS_PER_S).describe('A probe silent for this long has left: 15m.'),
   rollout: rolloutSchema.prefault({}).describe('How a new configuration reaches the fleet.'),
+  cluster: clusterSchema
+    .optional()
+    .describe('Several collectors over clustered brokers; one collector when absent. A change needs a restart.'),
   planExpiry: duration
     .default(7 * 86_400 * NS_PER_S)
     .describe('A probe without news stops sending after this: 7d; 72h or more.'),
@@ -648,6 +666,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
       soakMs: Math.max(parsed.rollout.soak, SOAK_INTERVALS * parsed.interval) / NS_PER_MS,
       minProbes: parsed.rollout.minProbes,
     },
+    cluster: parsed.cluster,
     planExpiryMs: parsed.planExpiry / NS_PER_MS,
   };
 }

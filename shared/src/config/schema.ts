@@ -192,6 +192,14 @@ export interface RolloutConfig {
   readonly minProbes: number;
 }
 
+/** Several collectors that share the fleet, over brokers that are a cluster (docs/cluster.md). */
+export interface ClusterConfig {
+  /** Collectors, and shares of the sites. */
+  readonly partitions: number;
+  /** Brokers that hold a copy of each stream. */
+  readonly replicas: number;
+}
+
 /** Each may do what those before it may: look; pause, resume and ask for runs; read the audit. */
 export const ROLES = ['viewer', 'operator', 'admin'] as const;
 export type Role = (typeof ROLES)[number];
@@ -237,6 +245,8 @@ export interface OperatorConfig {
   readonly leaveAfterMs: number;
   /** How a new configuration reaches the fleet. */
   readonly rollout: RolloutConfig;
+  /** Undefined: there is one collector. */
+  readonly cluster: ClusterConfig | undefined;
   /** How long a plan may be used without news from the collector. */
   readonly planExpiryMs: number;
 }
