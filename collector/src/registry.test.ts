@@ -163,4 +163,52 @@ test('only what a plan depends on changes the revision', () => {
   expect(registry.revision).toBe(before);
   registry.hello(A, helloOf('a/p', { version: 3, icmp: [] }), 0);
   expect(registry.revision).toBe(before + 1);
+  registry.hello(A, helloOf('a/p', { version: 4, icmp: [], agreementKey: 'k'.repeat(43) }), 0);
+  registry.hello(A, helloOf('a/p', { version: 5, icmp: [], gateways: { ipv4: '10.0.0.254' } }), 0);
+  expect(registry.revision).toBe(before + 3);
+});
+
+test('a link that flaps plans nothing anew', () => {
+  const before = registry.revision;
+  for (let i = 0; i < 10; i += 1) {
+    later(30_001);
+    expect(presence()).toBe('silent');
+    registry.heard(A, 0);
+    later(1);
+    expect(presence()).toBe('live');
+  }
+  expect(registry.revision).toBe(before);
+  later(LEAVE_AFTER_MS + 1);
+  expect(registry.revision).toBe(before + 1);
+});
+
+test('a hundred thousand probes that a broker lost and got back at once settle, each once', () => {
+  const FLEET = 100_000;
+  const identities = Array.from({ length: FLEET - 1 }, (_, i) => ({ site: `s-${i % 1_000}`, probe: `p-${i}` }));
+  const template = helloOf('a/p');
+  const sayAll = (version: number): void => {
+    for (const identity of identities) registry.hello(identity, { ...template, ...identity, version }, 0);
+  };
+  sayAll(1);
+  registry.tick();
+  const revision = registry.revision;
+  registry.setBlind(true);
+  clock.advance(600_000);
+  const gone = registry.tick();
+  expect(new Set(gone.map(({ to }) => to))).toEqual(new Set(['silent']));
+  expect(gone).toHaveLength(FLEET);
+  registry.setBlind(false);
+  sayAll(2);
+  registry.heard(A, 0);
+  const back = registry.tick();
+  expect(back).toHaveLength(FLEET);
+  expect(new Set(back.map(({ to }) => to))).toEqual(new Set(['live']));
+  for (let s = 0; s < 30; s += 1) {
+    clock.advance(1_000);
+    expect(registry.tick()).toEqual([]);
+  }
+  expect(registry.revision).toBe(revision);
+  expect(() => registry.hello({ site: 'one', probe: 'more' }, template, 0)).toThrow('more than 100000 probes');
+  const names = registry.probes().map(({ identity: { site, probe } }) => `${site}/${probe}`);
+  expect(names).toEqual([...names].sort());
 });

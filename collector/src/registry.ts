@@ -69,6 +69,8 @@ interface Entry {
 export class Registry {
   readonly #clock: Clock;
   readonly #entries = new Map<string, Entry>();
+  /** By identity; undefined when one came or was forgotten. */
+  #sorted: readonly Entry[] | undefined;
   #settings: RegistrySettings;
   #blindSinceMonoMs: number | undefined;
   #blindTotalMs = 0;
@@ -191,11 +193,15 @@ export class Registry {
       const presence = this.#presenceOf(entry, nowMs);
       if (presence !== entry.presence) {
         transitions.push({ identity: entry.identity, from: entry.presence, to: presence });
+        // Who is silent keeps its plan, and its place in those of others.
+        if (presence === 'left' || entry.presence === 'left') this.#revision += 1;
         entry.presence = presence;
         entry.leftMonoMs = presence === 'left' ? nowMs : undefined;
-        this.#revision += 1;
       }
-      if (entry.leftMonoMs !== undefined && nowMs - entry.leftMonoMs > FORGET_AFTER_MS) this.#entries.delete(key);
+      if (entry.leftMonoMs !== undefined && nowMs - entry.leftMonoMs > FORGET_AFTER_MS) {
+        this.#entries.delete(key);
+        this.#sorted = undefined;
+      }
     }
     return transitions;
   }
@@ -203,22 +209,13 @@ export class Registry {
   /** Every probe known, by identity. */
   probes(): ProbeEntry[] {
     const nowMs = this.#monoMs();
-    return [...this.#entries.values()]
-      .map((entry) => ({
-        identity: entry.identity,
-        presence: entry.presence,
-        hello: entry.hello,
-        saidGoodbye: entry.goodbyeMonoMs !== undefined,
-        duplicateIdentity:
-          entry.duplicateMonoMs !== undefined &&
-          nowMs - entry.duplicateMonoMs < SILENT_AFTER_INTERVALS * this.#settings.intervalMs,
-        configured: this.#settings.isConfigured(entry.identity.site),
-      }))
-      .sort((a, b) => (formatIdentity(a.identity) < formatIdentity(b.identity) ? -1 : 1));
+    this.#sorted ??= [...this.#entries].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, entry]) => entry);
+    return this.#sorted.map((entry) => this.#shown(entry, nowMs));
   }
 
   probe(identity: Identity): ProbeEntry | undefined {
-    return this.probes().find((entry) => formatIdentity(entry.identity) === formatIdentity(identity));
+    const entry = this.#entries.get(formatIdentity(identity));
+    return entry && this.#shown(entry, this.#monoMs());
   }
 
   /** The last full hello; undefined when none was read. */
@@ -233,6 +230,19 @@ export class Registry {
         ? [entry.hello]
         : [],
     );
+  }
+
+  #shown(entry: Entry, nowMs: number): ProbeEntry {
+    return {
+      identity: entry.identity,
+      presence: entry.presence,
+      hello: entry.hello,
+      saidGoodbye: entry.goodbyeMonoMs !== undefined,
+      duplicateIdentity:
+        entry.duplicateMonoMs !== undefined &&
+        nowMs - entry.duplicateMonoMs < SILENT_AFTER_INTERVALS * this.#settings.intervalMs,
+      configured: this.#settings.isConfigured(entry.identity.site),
+    };
   }
 
   #presenceOf(entry: Entry, nowMs: number): Presence {
@@ -273,6 +283,7 @@ export class Registry {
       duplicateMonoMs: undefined,
     };
     this.#entries.set(key, entry);
+    this.#sorted = undefined;
     return entry;
   }
 
@@ -299,6 +310,6 @@ function isOlder(a: FullHello, b: FullHello): boolean {
 }
 
 /** What a plan depends on; the rest of a hello changes more often. */
-function planInputs({ endpoints, icmp, cap }: FullHello): string {
-  return JSON.stringify([endpoints, icmp, cap]);
+function planInputs({ endpoints, icmp, cap, gateways, agreementKey }: FullHello): string {
+  return JSON.stringify([endpoints, icmp, cap, gateways, agreementKey]);
 }
