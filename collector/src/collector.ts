@@ -847,7 +847,8 @@ export class Collector {
     return {
       done: () => {
         for (const commit of settled.done()) {
-          this.#bus.publishCommit(commit, encodeCommit(commit));
+          const atMs = this.#options.clock.wallMs();
+          this.#bus.publishCommit(commit, encodeCommit({ ...commit, atMs }));
           this.#commitsSent += 1;
         }
       },

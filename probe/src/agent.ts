@@ -96,6 +96,8 @@ export interface AgentOptions {
     'name' | 'icmpFamilies' | 'leadNs' | 'drain' | 'missed' | 'counts' | 'takeLateness'
   >;
   readonly watch: Pick<LoopWatch, 'take'>;
+  /** It is later than this, by what the collector signed. Absent: nobody wants to know. */
+  readonly learnTime?: (ms: number) => void;
   /** Undefined: routes are not followed here. */
   readonly makeTracer?: ((context: TracerContext) => RouteTracer) | undefined;
   /** Where the probe can be reached now; asked again at each connect. */
@@ -342,6 +344,7 @@ export class Agent {
     const { identity, planStore, log, clock, trust } = this.#options;
     try {
       const plan = decodePlan(trust.open('plan', bytes), identity);
+      this.#learnTime(plan.issuedAtMs);
       const running = this.#plan;
       if (running !== undefined) {
         if (plan.version === running.version) return;
@@ -362,10 +365,17 @@ export class Agent {
     }
   }
 
+  /** What is not signed may be anybody's. */
+  #learnTime(ms: number): void {
+    if (this.#options.trust.isPinned) this.#options.learnTime?.(ms);
+  }
+
   #onCommit(bytes: Uint8Array): void {
     const { identity, spool, trust } = this.#options;
     try {
-      spool.commit(decodeCommit(trust.open('commit', bytes), identity));
+      const commit = decodeCommit(trust.open('commit', bytes), identity);
+      if (commit.atMs !== undefined) this.#learnTime(commit.atMs);
+      spool.commit(commit);
     } catch (error) {
       this.#reject('commit', error);
     }

@@ -28,7 +28,9 @@ import {
   type Enrolment,
   type Identity,
 } from '@wanscope/shared';
+import type { FlooredClock } from './floored-clock.ts';
 import type { Log } from './log.ts';
+import { BridgeError, needsBridge, openBridge, type BrokerRoute, type HttpProxy } from './net/broker-bridge.ts';
 import type { Acknowledgement } from './spool/spool.ts';
 
 /** The broker did not take or answer something; it may later. */
@@ -75,6 +77,10 @@ export interface NatsBusOptions {
   readonly ca?: string | undefined;
   readonly identity: Identity;
   readonly log: Log;
+  /** Absent: straight there. */
+  readonly proxy?: HttpProxy | undefined;
+  /** Judges certificates where the machine's clock cannot. */
+  readonly clock?: FlooredClock | undefined;
 }
 
 const PUBLISH_TIMEOUT_MS = 5_000;
@@ -170,30 +176,30 @@ export class NatsBus implements Bus {
   }
 
   async #connectForEver(): Promise<void> {
-    const { servers, identity, log, ca } = this.#options;
-    const tls = brokerTls(servers, ca);
+    const { servers, identity, log, ca, proxy, clock } = this.#options;
     const options: ConnectionOptions = {
-      servers: [...servers],
       name: `${identity.site}/${identity.probe}`,
       authenticator: authenticatorOf(this.#options.credentials),
       inboxPrefix: inboxPrefixOf(identity),
-      ...(tls && { tls }),
       // The client waits for its next attempt by the wall clock: one that is set back by a day would make it a day.
       reconnect: false,
       pingInterval: 10_000,
       maxPingOut: 2,
     };
     let delayMs = FIRST_RETRY_MS;
-    let told = false;
+    let told = '';
     while (!this.#closed) {
       try {
-        const connection = await connect(options);
+        const connection = await connectBy({ servers, ca, proxy, clock }, options);
         delayMs = FIRST_RETRY_MS;
-        told = false;
+        told = '';
         await this.#use(connection);
       } catch (error) {
-        if (!told) log.warn({ error: messageOf(error) }, 'cannot connect to the broker; trying for ever');
-        told = true;
+        const what = messageOf(error);
+        if (told === '' || (error instanceof BridgeError && told !== what)) {
+          log.warn({ error: what }, 'cannot connect to the broker; trying for ever');
+        }
+        told = what;
       }
       if (this.#isClosed()) return;
       await this.#sleep(delayMs * (0.5 + Math.random()));
@@ -292,17 +298,14 @@ export interface ClaimDesk {
 }
 
 /** @throws BusError that says what to do when the broker lets nobody in with this claim. */
-export async function openClaimDesk({ servers, claim, ca }: ClaimDeskOptions): Promise<ClaimDesk> {
-  const tls = brokerTls(servers, ca);
+export async function openClaimDesk({ claim, ...route }: ClaimDeskOptions): Promise<ClaimDesk> {
   let connection: NatsConnection;
   try {
-    connection = await connect({
-      servers: [...servers],
+    connection = await connectBy(route, {
       name: `claim ${claim.site}/${claim.probe}`,
       authenticator: jwtAuthenticator(claim.jwt, new TextEncoder().encode(claim.seed)),
       inboxPrefix: claimInboxPrefixOf(claim),
       reconnect: false,
-      ...(tls && { tls }),
     });
   } catch (cause) {
     const what = messageOf(cause);
@@ -333,10 +336,33 @@ export async function openClaimDesk({ servers, claim, ca }: ClaimDeskOptions): P
   };
 }
 
-export interface ClaimDeskOptions {
-  readonly servers: readonly string[];
+export interface ClaimDeskOptions extends BrokerRoute {
   readonly claim: Claim;
-  readonly ca: string | undefined;
+}
+
+/** Where the client cannot go itself, one broker after the other is tried by the bridge, beginning anywhere. */
+async function connectBy(route: BrokerRoute, options: ConnectionOptions): Promise<NatsConnection> {
+  const { servers, ca } = route;
+  if (!needsBridge(route)) {
+    const tls = brokerTls(servers, ca);
+    return connect({ ...options, servers: [...servers], ...(tls && { tls }) });
+  }
+  const first = Math.floor(Math.random() * servers.length);
+  let problem: unknown;
+  for (let i = 0; i < servers.length; i += 1) {
+    try {
+      const bridge = await openBridge(servers[(first + i) % servers.length]!, route);
+      try {
+        return await connect({ ...options, servers: [`127.0.0.1:${bridge.port}`], ignoreClusterUpdates: true });
+      } catch (error) {
+        bridge.close();
+        throw error;
+      }
+    } catch (error) {
+      problem = error;
+    }
+  }
+  throw problem;
 }
 
 function authenticatorOf(credentials: BusCredentials): Authenticator[] {

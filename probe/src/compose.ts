@@ -27,6 +27,7 @@ import { Agent } from './agent.ts';
 import { NatsBus, openClaimDesk, type Bus, type BusCredentials, type ClaimDesk } from './bus.ts';
 import type { Settings } from './config.ts';
 import { Claiming, EnrolmentStore, LateBus, type EnrolmentState } from './enrolling.ts';
+import { FlooredClock, TimeKeeper } from './floored-clock.ts';
 import { defaultGateways } from './gateways.ts';
 import { LocalPause } from './local-pause.ts';
 import type { Log } from './log.ts';
@@ -59,6 +60,8 @@ export interface ProbeEdges {
   readonly log: Log;
   readonly software: string;
   readonly clock?: Clock;
+  /** When this program was built; absent: nobody knows. */
+  readonly builtAtMs?: number;
   readonly printReport?: (line: string) => void;
   /** Stands in for the broker in tests. */
   readonly bus?: Bus;
@@ -84,6 +87,9 @@ const WATCH_MS = 100;
 /** When a start is over, and how often memory is given back from then on: reconnects and new plans use more than what is usual. */
 const RELEASE_FIRST_MS = 20_000;
 const RELEASE_EVERY_MS = 300_000;
+
+/** How often it is looked whether the time is to be kept, which commits do too. */
+const LOOK_AT_TIME_MS = 600_000;
 
 export interface RunningProbe {
   readonly agent: Agent;
@@ -171,13 +177,14 @@ export async function startProbe(
   privileged: PrivilegedSockets,
 ): Promise<RunningProbe> {
   const { log } = edges;
-  const clock = edges.clock ?? systemClock;
+  const clock = new FlooredClock(edges.clock ?? systemClock, edges.builtAtMs);
+  const timeKeeper = new TimeKeeper(clock, join(settings.stateDirectory, 'time'), log);
   const { engine, native, domains, watch, reflectors, peerKeys, usage } = privileged;
   domains.settle();
   const { bus, trust, claiming, enrolmentState } = openBus(settings, edges, clock, peerKeys);
   const addresses = async (): Promise<readonly LocalAddress[]> =>
     settings.addresses ??
-    (await detectAddresses(async (family) => routeSource(settings.natsUrls, family), interfaceAddresses()));
+    (await detectAddresses(async (family) => routeSource(firstHops(settings), family), interfaceAddresses()));
   const egress =
     native === undefined
       ? undefined
@@ -212,6 +219,7 @@ export async function startProbe(
     clock,
     bus,
     trust,
+    learnTime: (ms) => timeKeeper.learn(ms),
     peerKeys,
     log,
     planStore: new FilePlanStore(settings.stateDirectory, settings.identity, log),
@@ -257,6 +265,7 @@ export async function startProbe(
       metrics = await serveSelfMetrics(settings.metricsListen, {
         state: () => agent.state(),
         enrolment: enrolmentState,
+        clock: () => clock,
         usage: () => usage.list(),
         rssBytes: () => process.memoryUsage.rss(),
         cpuThrottledNs: readCpuThrottling,
@@ -267,12 +276,15 @@ export async function startProbe(
   }
   agent.start();
   const cancelRelease = releaseMemoryFromTimeToTime(native, clock);
+  const cancelLook = every(LOOK_AT_TIME_MS, clock, () => timeKeeper.look());
   return {
     agent,
     metricsPort: metrics?.port,
     togglePause: () => localPause.toggle(),
     stop: async () => {
       cancelRelease();
+      cancelLook();
+      timeKeeper.look();
       await agent.stop(STOP_MS);
       claiming?.close();
       await bus.close();
@@ -293,9 +305,9 @@ interface OpenedBus {
 }
 
 /** The bus of who this probe is, or of who it will be once its claim is granted; and whom it believes. */
-function openBus(settings: Settings, edges: ProbeEdges, clock: Clock, peerKeys: PeerKeys): OpenedBus {
+function openBus(settings: Settings, edges: ProbeEdges, clock: FlooredClock, peerKeys: PeerKeys): OpenedBus {
   const { log } = edges;
-  const { identity } = settings;
+  const { identity, natsUrls: servers, proxy } = settings;
   const store = new EnrolmentStore(settings.stateDirectory, identity, log);
   const given = credentialsOf(settings.credentials);
   const kept =
@@ -305,7 +317,7 @@ function openBus(settings: Settings, edges: ProbeEdges, clock: Clock, peerKeys: 
   const connect = (as: BusCredentials): Bus => {
     const enrolment = as.kind === 'enrolment' ? as.enrolment : undefined;
     const plain =
-      edges.bus ?? new NatsBus({ servers: settings.natsUrls, credentials: as, ca: caOf(enrolment?.ca), identity, log });
+      edges.bus ?? new NatsBus({ servers, proxy, clock, credentials: as, ca: caOf(enrolment?.ca), identity, log });
     if (enrolment === undefined) return plain;
     peerKeys.use(enrolment.secret);
     return new SealingBus(plain, signerOf(enrolment.secret));
@@ -321,7 +333,7 @@ function openBus(settings: Settings, edges: ProbeEdges, clock: Clock, peerKeys: 
   mustBe(identity, claim);
   const trust = new Trust(identity, claim.collectorKeys);
   const bus = new LateBus();
-  const open = (): Promise<ClaimDesk> => openClaimDesk({ servers: settings.natsUrls, claim, ca: caOf(claim.ca) });
+  const open = (): Promise<ClaimDesk> => openClaimDesk({ servers, proxy, clock, claim, ca: caOf(claim.ca) });
   const claiming = new Claiming({ claim, store, open, clock, log });
   void claiming.enrolment().then((enrolment) => {
     if (enrolment === undefined) return;
@@ -329,6 +341,15 @@ function openBus(settings: Settings, edges: ProbeEdges, clock: Clock, peerKeys: 
     bus.begin(connect({ kind: 'enrolment', enrolment }));
   });
   return { bus, trust, claiming, enrolmentState: () => claiming.state };
+}
+
+function every(intervalMs: number, clock: Clock, work: () => void): () => void {
+  const next = (): void => {
+    work();
+    cancel = clock.after(intervalMs, next);
+  };
+  let cancel = clock.after(intervalMs, next);
+  return () => cancel();
 }
 
 /** Most of a process's resident memory is program text that ran once: a quarter of it is enough to go on. */
@@ -390,6 +411,12 @@ const systemLookup: Lookup = async (host, family) => {
   const found = await lookup(host, { all: true, family: family === 'ipv4' ? 4 : 6 });
   return found.map(({ address }) => address);
 };
+
+/** What connections to the broker are made to. */
+function firstHops({ natsUrls, proxy }: Settings): readonly string[] {
+  if (proxy === undefined) return natsUrls;
+  return [`http://${isIP(proxy.host) === 6 ? `[${proxy.host}]` : proxy.host}`];
+}
 
 /** The source address the system would use towards the first broker that can be routed to. Sends nothing. */
 async function routeSource(natsUrls: readonly string[], family: Family): Promise<string | undefined> {

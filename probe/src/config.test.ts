@@ -187,3 +187,29 @@ describe('settings', () => {
     ]);
   });
 });
+
+describe('a proxy', () => {
+  const read = (proxy: string) =>
+    readSettings({ WAN_NATS_URL: 'wss://broker.example', WAN_SITE: 'hq', WAN_PROXY: proxy }, {}, 'edge');
+  const proxyOf = (text: string) => {
+    const invocation = read(text);
+    return invocation.kind === 'run' ? invocation.settings.proxy : invocation;
+  };
+
+  it('has a host, a port and perhaps a login, whose escapes are undone', () => {
+    expect(proxyOf('')).toBeUndefined();
+    expect(proxyOf('http://proxy.example:3128')).toEqual({ host: 'proxy.example', port: 3_128 });
+    expect(proxyOf('http://[2001:db8::1]:80/')).toEqual({ host: '2001:db8::1', port: 80 });
+    expect(proxyOf('http://a:p%40s%3As@proxy:1')).toEqual({ host: 'proxy', port: 1, login: 'a:p@s:s' });
+  });
+
+  it.each(['proxy:3128', 'https://secret@proxy:1', 'http://', 'http://proxy/secret', 'http://a:%zz@secret:1'])(
+    'that is none is refused without showing its password: %s',
+    (text) => {
+      expect(read(text)).toEqual({
+        kind: 'problems',
+        problems: ['WAN_PROXY: is no address of a proxy; allowed: http://[user:password@]host:port'],
+      });
+    },
+  );
+});

@@ -29,6 +29,7 @@ import {
   type ReflectPorts,
   type UplinkRates,
 } from './addresses.ts';
+import type { HttpProxy } from './net/broker-bridge.ts';
 import { ENGINE_NAMES, type EngineName } from './net/packet-engine.ts';
 import type { ReportFormat } from './reports.ts';
 
@@ -46,6 +47,8 @@ export interface Settings {
   readonly credentials: string;
   /** A file's path, or certificates in PEM; '' for those of the system or of the enrolment. */
   readonly ca: string;
+  /** Undefined: straight to the broker. */
+  readonly proxy: HttpProxy | undefined;
   readonly identity: Identity;
   /** Undefined: detect. */
   readonly addresses: readonly LocalAddress[] | undefined;
@@ -80,6 +83,13 @@ export const SETTINGS = [
     value: 'urls',
     standard: '',
     help: 'broker addresses, a comma-separated list (required, unless a claim says them)',
+  },
+  {
+    env: 'WAN_PROXY',
+    flag: 'proxy',
+    value: 'url',
+    standard: '',
+    help: 'HTTP proxy (CONNECT) to reach the broker through, http://[user:password@]host:port (default: none)',
   },
   {
     env: 'WAN_CREDS',
@@ -232,6 +242,7 @@ export function readSettings(
   const enrolment = isEnrolment(credentials) ? read.enrolment(credentials) : claim;
   const settings: Settings = {
     natsUrls: read.urls(valueOf('WAN_NATS_URL') || (claim?.servers?.join(',') ?? '')),
+    proxy: read.proxy(valueOf('WAN_PROXY')),
     credentials,
     ca: valueOf('WAN_CA'),
     identity: {
@@ -285,6 +296,27 @@ class Reader {
       }
     }
     return urls;
+  }
+
+  proxy(text: string): HttpProxy | undefined {
+    if (text === '') return undefined;
+    // A password is not to be seen in what is said of it.
+    const wrong = (): HttpProxy | undefined => {
+      this.problem('WAN_PROXY', 'is no address of a proxy', 'http://[user:password@]host:port');
+      return undefined;
+    };
+    if (!/^http:\/\/\S+$/.test(text) || !URL.canParse(text)) return wrong();
+    const { hostname, port, username, password, pathname, search, hash } = new URL(text);
+    if (pathname !== '/' || search !== '' || hash !== '') return wrong();
+    const host = hostname.replace(/^\[|\]$/g, '');
+    // 80 is the one that a URL forgets.
+    const at = { host, port: port === '' ? 80 : Number(port) };
+    try {
+      const login = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+      return username === '' ? at : { ...at, login };
+    } catch {
+      return wrong();
+    }
   }
 
   enrolment(text: string): Enrolment | undefined {

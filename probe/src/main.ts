@@ -7,7 +7,7 @@ import { get } from 'node:http';
 import { hostname } from 'node:os';
 import type { ProbeEdges } from './compose.ts';
 import { readSettings, type Settings } from './config.ts';
-import { readVersion } from './files.ts';
+import { readBuiltAtMs, readVersion } from './files.ts';
 import type { CommandLine } from './flags.ts';
 
 const EXIT_BAD_SETTINGS = 2;
@@ -27,6 +27,7 @@ async function run(settings: Settings, version: string): Promise<void> {
   const edges: ProbeEdges = {
     log,
     software: `wan-probe/${version}`,
+    builtAtMs: readBuiltAtMs(),
     ...(settings.printReports ? { printReport: (line: string) => process.stdout.write(`${line}\n`) } : {}),
   };
   const privileged = await openPrivileged(settings, edges);

@@ -47,6 +47,7 @@ describe('the probe’s own metrics', () => {
       { purpose: 'reports', uplink: '"\\', bytes: 5 },
     ],
     enrolment: () => 'claiming',
+    clock: () => ({ isBehind: true, floorMs: 1_500 }),
     rssBytes: () => 42,
     cpuThrottledNs: () => 1_500_000_000,
   });
@@ -55,6 +56,9 @@ describe('the probe’s own metrics', () => {
     for (const line of [
       'wan_probe_connected 1',
       'wan_probe_plan_in_memory 1',
+      'wan_probe_enrolment{state="claiming"} 1',
+      'wan_probe_clock_behind 1',
+      'wan_probe_time_floor_timestamp_seconds 1.5',
       'wan_probe_rejected_messages_total{cause="malformed"} 3',
       'wan_probe_rejected_messages_total{cause="expired"} 0',
       'wan_probe_reports_committed_total 5',

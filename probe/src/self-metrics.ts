@@ -14,6 +14,7 @@ import type { SpoolCounts } from './spool/spool.ts';
 export interface SelfMetricsSource {
   readonly state: () => AgentState;
   readonly enrolment: () => EnrolmentState;
+  readonly clock: () => { readonly isBehind: boolean; readonly floorMs: number };
   readonly usage: () => readonly Usage[];
   readonly rssBytes: () => number;
   readonly cpuThrottledNs: () => number | undefined;
@@ -31,6 +32,8 @@ type Value = readonly [labels: Readonly<Record<string, string>>, value: number];
 interface Definition extends SelfMetric {
   readonly values: (source: SelfMetricsSource) => readonly Value[];
 }
+
+const MS_PER_S = 1_000;
 
 const one = (value: number | boolean): readonly Value[] => [[{}, Number(value)]];
 
@@ -82,6 +85,20 @@ const DEFINITIONS: readonly Definition[] = [
     help: '1 for how far the claim of this probe is: `none` was given, `claiming`, `refused`, or `enrolled` by it.',
     labels: ['state'],
     values: ({ enrolment }) => ENROLMENT_STATES.map((state): Value => [{ state }, Number(state === enrolment())]),
+  },
+  {
+    name: 'wan_probe_clock_behind',
+    type: 'gauge',
+    help: '1 while the clock of the machine says a time that is certainly over, so that the probe goes by what is certain.',
+    labels: [],
+    values: ({ clock }) => one(clock().isBehind),
+  },
+  {
+    name: 'wan_probe_time_floor_timestamp_seconds',
+    type: 'gauge',
+    help: 'It is later than this: by the build, by what was kept over the restart and by what the collector signed.',
+    labels: [],
+    values: ({ clock }) => one(clock().floorMs / MS_PER_S),
   },
   {
     name: 'wan_probe_plan_expired',

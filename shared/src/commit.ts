@@ -51,6 +51,8 @@ const commitSchema = z.object({
     readTo: z.int().check(z.minimum(0)),
   }),
   boots: z.array(bootCommitSchema).check(z.maxLength(MAX_BOOTS)),
+  /** When it was said, by the collector's clock: it is later than that wherever it is read. */
+  atMs: z.optional(z.int().check(z.minimum(0))),
 });
 
 export type Commit = z.infer<typeof commitSchema>;

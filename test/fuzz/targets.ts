@@ -101,6 +101,7 @@ import {
   TWAMP_LIGHT_REPLY_BYTES,
   writeRequest,
 } from '../../probe/src/packet/stamp.ts';
+import { FrameReader } from '../../probe/src/packet/websocket.ts';
 import type { SpoolFiles } from '../../probe/src/spool/files.ts';
 import { encodeRecord, readRecords, type SpoolRecord } from '../../probe/src/spool/records.ts';
 import { recover, segmentName } from '../../probe/src/spool/recovery.ts';
@@ -535,6 +536,24 @@ function packets(): Target[] {
       },
     },
     {
+      name: 'websocket',
+      ...at,
+      seeds: [
+        Buffer.from('810548656c6c6f', 'hex'),
+        Buffer.from('010348656c80026c6f890548656c6c6f8800', 'hex'),
+        Buffer.concat([Buffer.from('827e0100', 'hex'), Buffer.alloc(256, 8)]),
+        Buffer.concat([Buffer.from('827f0000000000000100', 'hex'), Buffer.alloc(256, 8)]),
+      ],
+      run: (input) => {
+        const half = Math.floor(input.length / 2);
+        const reader = new FrameReader();
+        const events = [...reader.push(input.subarray(0, half)), ...reader.push(input.subarray(half))];
+        // However it is cut, the same comes out of it.
+        const whole = new FrameReader().push(input);
+        if (events.length !== whole.length) throw new Error('frames depend on how they are cut');
+      },
+    },
+    {
       name: 'dns',
       ...at,
       seeds: [dnsAnswer],
@@ -644,6 +663,7 @@ function texts(): Target[] {
         'udp:862,tcp:8620,http:8621',
         'lte=16Mbit/s/2Mbit/s',
         'nats://a:4222,tls://[::1]:4222',
+        'http://user:p%40ss@proxy:3128',
         '65534:65534',
       ),
       run: (input) => {
