@@ -23,6 +23,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Collector } from './collector.ts';
 import { silentLogger } from './log.ts';
 import { COUNTER, GAUGE } from './series-table.ts';
+import { SETTLED_CONFIG_FILE, SettledConfig } from './settled-config.ts';
 import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
 import { MemoryBroker, MemoryBus } from './testing/memory-bus.ts';
 
@@ -521,12 +522,12 @@ describe('ten thousand malformed messages of each kind', () => {
 });
 
 describe('a new configuration', () => {
-  const ofRate = (rate: string): OperatorConfig =>
-    configOf(`
+  const textOf = (rate: string): string => `
 sites: { auto: true }
 tests: { icmp: { protocol: icmp, rate: ${rate}, family: ipv4 } }
 meshes: [{ shape: full, tests: [icmp] }]
-`);
+`;
+  const ofRate = (rate: string): OperatorConfig => configOf(textOf(rate));
   const fleet = Array.from({ length: 20 }, (_, i): Identity => ({ site: `s${i + 1}`, probe: 'p' }));
   const nothing = dictionaryFor(A, []);
   /** What each probe was told last, as milliseconds between two sends. */
@@ -560,16 +561,19 @@ meshes: [{ shape: full, tests: [icmp] }]
   }
   const changed = (): string[] => [...toldMs()].flatMap(([site, ms]) => (ms === 500 ? [site] : []));
 
-  beforeEach(async () => {
+  /** A collector whose configuration file has this rate. */
+  async function restartWith(rate: string): Promise<void> {
     await collector.stop();
-    collector = new Collector({
-      config: ofRate('1/s'),
-      clock,
-      bus: new MemoryBus(broker),
-      logger: silentLogger,
-      stateDir: directory,
-    });
+    const settled = new SettledConfig(directory, silentLogger, configOf);
+    const config = ofRate(rate);
+    settled.isFrom(config, textOf(rate));
+    const bus = new MemoryBus(broker);
+    collector = new Collector({ config, clock, bus, settled, logger: silentLogger, stateDir: directory });
     await collector.start();
+  }
+
+  beforeEach(async () => {
+    await restartWith('1/s');
     for (const identity of fleet) announce(identity, nothing);
     await pass(60, false);
     collector.reload(ofRate('2/s'));
@@ -586,6 +590,40 @@ meshes: [{ shape: full, tests: [icmp] }]
     // Nobody else was ever told of it.
     const told = broker.plans.filter(({ identity, bytes }) => decodePlan(bytes, identity).tests[0]!.intervalNs === 5e8);
     expect(new Set(told.map(({ identity }) => identity.site))).toEqual(new Set([first]));
+  });
+
+  test('that comes with a restart goes out in rings, too, and back', async () => {
+    collector.reload(ofRate('1/s'));
+    await pass(10, false);
+    await restartWith('2/s');
+    await pass(20, true);
+    expect(changed()).toHaveLength(1);
+    await pass(60, true);
+    expect(collector.rollout).toMatchObject({ state: 'reverted' });
+    expect(changed()).toEqual([]);
+  });
+
+  test('that was on its way when the collector was restarted begins anew with the first ring', async () => {
+    await pass(150, false);
+    expect(changed()).toHaveLength(2);
+    await restartWith('2/s');
+    await pass(20, false);
+    expect(changed()).toHaveLength(1);
+    await pass(420, false);
+    expect(changed()).toHaveLength(20);
+    await restartWith('2/s');
+    await pass(20, false);
+    expect(changed()).toHaveLength(20);
+  });
+
+  test('that cannot be read any more after a restart is forgotten: the new one goes to all', async () => {
+    collector.reload(ofRate('1/s'));
+    await pass(10, false);
+    await collector.stop();
+    writeFileSync(join(directory, SETTLED_CONFIG_FILE), 'tests: 7\n');
+    await restartWith('2/s');
+    await pass(20, false);
+    expect(changed()).toHaveLength(20);
   });
 
   test('that does no harm reaches one, two and then all of twenty', async () => {

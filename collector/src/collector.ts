@@ -35,6 +35,7 @@ import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
 import { Registry, type RegistrySettings, type Transition } from './registry.ts';
 import { GAUGE } from './series-table.ts';
 import { Rollout, type Observation, type RolloutStatus } from './rollout.ts';
+import type { SettledConfig } from './settled-config.ts';
 import { surveySites, type EvidenceSummary } from './site-reach.ts';
 import {
   captureSnapshot,
@@ -68,6 +69,8 @@ export interface CollectorOptions {
   /** Undefined: whatever comes over the bus is believed. */
   readonly gate?: Gate;
   readonly logger: Logger;
+  /** The configuration that the fleet had before a restart; absent: the one of the file is everybody's at once. */
+  readonly settled?: Pick<SettledConfig, 'load' | 'keep'> | undefined;
   /** Undefined: counters live in memory only. */
   readonly stateDir?: string | undefined;
   /** Which of several collectors it is; undefined: the only one. */
@@ -99,6 +102,8 @@ export class Collector {
   /** Undefined: the only collector. */
   readonly cluster: Cluster | undefined;
   readonly #options: CollectorOptions;
+  /** What the fleet was last said to have, all of it. */
+  #settledConfig: OperatorConfig | undefined;
   readonly #bus: Bus;
   readonly #logger: Logger;
   readonly #keeper: Keeper;
@@ -144,7 +149,8 @@ export class Collector {
   constructor(options: CollectorOptions) {
     this.#options = options;
     this.#config = options.config;
-    this.#rollout = new Rollout(options.config);
+    this.#settledConfig = options.settled?.load();
+    this.#rollout = new Rollout(this.#settledConfig ?? options.config);
     this.#logger = options.logger;
     const { clock } = options;
     this.gate = options.gate ?? new Gate();
@@ -534,6 +540,7 @@ export class Collector {
       this.#forgetIntakes(nowMs);
       this.#surveySites();
       this.#judgeRollout();
+      this.#keepSettled();
       if (this.isLeader) this.plans.renew(nowMs, this.#config.planExpiryMs);
       this.#plan();
     }
@@ -687,8 +694,25 @@ export class Collector {
     }
   }
 
+  /** What was another configuration before the restart is rolled out as if it had been taken now. */
+  #proposeAfterStart(): void {
+    const { stable, candidate } = this.#rollout.configs;
+    if (stable !== this.#settledConfig || stable === this.#config || candidate !== undefined) return;
+    if (this.#rollout.status.state === 'reverted') return;
+    this.#rollout.propose(this.#config, this.registry.plannable().length, this.#monoMs());
+  }
+
+  /** What the whole fleet has is kept, for the next start. */
+  #keepSettled(): void {
+    const { stable, candidate } = this.#rollout.configs;
+    if (candidate !== undefined || stable === this.#settledConfig) return;
+    this.#settledConfig = stable;
+    this.#options.settled?.keep(stable);
+  }
+
   /** Of the configuration that each probe has by now. */
   #plansNow(): Map<string, ProbePlan> {
+    this.#proposeAfterStart();
     const fleet = this.registry.plannable();
     const { stable, candidate } = this.#rollout.configs;
     const before = planFleet(stable, fleet, this.pauses);

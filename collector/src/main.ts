@@ -16,6 +16,7 @@ import { Gate, type GateSettings } from './gate.ts';
 import { closeServer, createWeb, listen, parseListenAddress, type ListenAddress } from './http.ts';
 import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
 import { rosterChanges } from './roster-changes.ts';
+import { SettledConfig } from './settled-config.ts';
 import { WebGuard } from './web-guard.ts';
 
 interface Flags {
@@ -127,7 +128,8 @@ function membershipOf(flags: Flags, { cluster }: OperatorConfig): Membership | u
   return { partition, ...cluster };
 }
 
-function readConfig(file: string): OperatorConfig {
+/** @param settled is told what it was read from. @throws InvalidConfiguration */
+function readConfig(file: string, settled?: SettledConfig): OperatorConfig {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
@@ -136,6 +138,12 @@ function readConfig(file: string): OperatorConfig {
       `${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`,
     ]);
   }
+  const config = parseConfig(text, file);
+  settled?.isFrom(config, text);
+  return config;
+}
+
+function parseConfig(text: string, file: string): OperatorConfig {
   return parseOperatorConfig(text, file, (path) => readFileSync(resolve(dirname(file), path), 'utf8'));
 }
 
@@ -230,6 +238,9 @@ function watchFiles(directory: string, files: readonly string[], changed: () => 
 
 async function run(flags: Flags): Promise<number> {
   const logger = pino({ level: flags['log.level'], base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  const stateDir = flags['state.dir'];
+  const settled =
+    stateDir === undefined ? undefined : new SettledConfig(stateDir, logger, (text) => parseConfig(text, flags.config));
   let config: OperatorConfig;
   let guard: WebGuard;
   let metricsGuard: WebGuard;
@@ -237,7 +248,7 @@ async function run(flags: Flags): Promise<number> {
   const gate = new Gate();
   let gateSettings: GateSettings;
   try {
-    config = readConfig(flags.config);
+    config = readConfig(flags.config, settled);
     membership = membershipOf(flags, config);
     gateSettings = readGate(flags, config);
     gate.configure(gateSettings);
@@ -266,7 +277,8 @@ async function run(flags: Flags): Promise<number> {
     bus,
     gate,
     logger,
-    stateDir: flags['state.dir'],
+    stateDir,
+    settled,
     membership,
     guards: [...new Set([guard, metricsGuard])],
     version,
@@ -320,7 +332,7 @@ async function run(flags: Flags): Promise<number> {
       const next = existsSync(flags.config) ? readFileSync(flags.config, 'utf8') : undefined;
       if (next === text && !always) return;
       text = next ?? text;
-      const config = readConfig(flags.config);
+      const config = readConfig(flags.config, settled);
       const settings = readGate(flags, config);
       if (!isDeepStrictEqual(membershipOf(flags, config), membership)) {
         throw new InvalidConfiguration([`${flags.config}: cluster: cannot change while the collector runs`]);

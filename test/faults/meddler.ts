@@ -137,8 +137,13 @@ export class Meddler {
 
   async #use<T>(work: (connection: NatsConnection, manager: JetStreamManager) => Promise<T>): Promise<T> {
     const connection = await this.#connect();
+    // What a client waits for when its broker is killed may never be answered, nor refused.
+    const gone = connection.closed().then(() => {
+      throw new Error('the broker went away');
+    });
+    const done = connection.jetstreamManager({ timeout: PATIENCE_MS }).then((manager) => work(connection, manager));
     try {
-      return await work(connection, await connection.jetstreamManager({ timeout: PATIENCE_MS }));
+      return await Promise.race([done, gone]);
     } finally {
       await connection.close();
     }
