@@ -156,7 +156,7 @@ const CHECK_EVERY_MS = 2_000;
  */
 const FETCH_MESSAGES = 200;
 /** In a cluster, a reader whose broker went away is noticed after two of these without a sign of life. */
-const HEARTBEAT_MS = 2_000;
+const HEARTBEAT_MS = 1_000;
 const PULL_EXPIRES_MS = 10_000;
 /** The clustered broker may need so long to choose who answers for a stream; a stream is not another one for that. */
 const CHECK_FAILURES = 5;

@@ -29,7 +29,8 @@ export interface DuePlan {
 
 interface Page {
   version: number;
-  bodyHash: string;
+  /** Undefined: that of `stored`, and not needed yet. */
+  bodyHash: string | undefined;
   /** The plan of this version as the bus holds it; taken up again when nothing in it has to change. */
   stored: Plan | undefined;
   current: PlannedProbe | undefined;
@@ -62,6 +63,7 @@ export class PlanBook {
     for (const [identity, { body, stretch, omittedSessions, uplinks }] of plans) {
       const page = this.#page(identity);
       const bodyHash = hashOf(body);
+      page.bodyHash ??= hashOfStored(page);
       if (page.bodyHash === bodyHash && page.current !== undefined) {
         page.current = { ...page.current, uplinks };
         continue;
@@ -114,9 +116,8 @@ export class PlanBook {
   published(identity: Identity, plan: Plan): void {
     const page = this.#page(formatIdentity(identity));
     if (plan.version < page.version || (plan.version === page.version && page.current !== undefined)) return;
-    const { version, issuedAtMs: _issued, expiresAtMs: _expires, ...body } = plan;
-    page.version = version;
-    page.bodyHash = hashOf(body);
+    page.version = plan.version;
+    page.bodyHash = undefined;
     page.stored = plan;
     page.current = undefined;
     this.#outdated = true;
@@ -181,7 +182,11 @@ export class PlanBook {
   }
 
   save(): SavedPlan[] {
-    return [...this.#pages].map(([identity, page]) => ({ identity, version: page.version, bodyHash: page.bodyHash }));
+    return [...this.#pages].map(([identity, page]) => ({
+      identity,
+      version: page.version,
+      bodyHash: page.bodyHash ?? hashOfStored(page),
+    }));
   }
 
   restore(saved: readonly SavedPlan[]): void {
@@ -197,6 +202,12 @@ export class PlanBook {
     this.#pages.set(identity, page);
     return page;
   }
+}
+
+function hashOfStored({ stored }: Page): string {
+  if (stored === undefined) return '';
+  const { version: _version, issuedAtMs: _issued, expiresAtMs: _expires, ...body } = stored;
+  return hashOf(body);
 }
 
 /** Field order differs between a plan made here and one read from the bus: fields are taken by name. */

@@ -84,6 +84,10 @@ export interface NatsBusOptions {
 }
 
 const PUBLISH_TIMEOUT_MS = 5_000;
+/** Where there are several brokers another one soon leads the stream; what came twice is known for a copy. */
+const CLUSTER_PUBLISH_TIMEOUT_MS = 2_500;
+/** A broker that is there and does not answer is not waited for when there are others. */
+const CONNECT_TIMEOUT_MS = 5_000;
 /** Claims are answered one after the other. */
 const CLAIM_TIMEOUT_MS = 20_000;
 /** How long the broker may take to show that a connection is alive. */
@@ -116,7 +120,7 @@ export class NatsBus implements Bus {
     if (jetStream === undefined || !this.#connected) throw new BusError('not connected');
     try {
       const { seq, duplicate } = await jetStream.publish(subject, bytes, {
-        timeout: PUBLISH_TIMEOUT_MS,
+        timeout: this.#options.servers.length > 1 ? CLUSTER_PUBLISH_TIMEOUT_MS : PUBLISH_TIMEOUT_MS,
         ...(messageId === undefined ? {} : { msgID: messageId }),
       });
       return { streamSeq: seq, isDuplicate: duplicate };
@@ -183,6 +187,7 @@ export class NatsBus implements Bus {
       inboxPrefix: inboxPrefixOf(identity),
       // The client waits for its next attempt by the wall clock: one that is set back by a day would make it a day.
       reconnect: false,
+      ...(servers.length > 1 && { timeout: CONNECT_TIMEOUT_MS }),
       pingInterval: 10_000,
       maxPingOut: 2,
     };

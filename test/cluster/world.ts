@@ -238,6 +238,7 @@ export class Staleness {
   readonly #latest = new Map<string, { value: number; atMs: number }>();
   #worstMs = 0;
   #worst = '';
+  readonly #over = new Set<string>();
   #running = true;
   #done: Promise<void> = Promise.resolve();
 
@@ -249,12 +250,12 @@ export class Staleness {
     this.#done = this.#run(everyMs);
   }
 
-  async stop(): Promise<{ readonly worstMs: number; readonly worst: string }> {
+  async stop(): Promise<{ readonly worstMs: number; readonly worst: string; readonly over: number }> {
     this.#running = false;
     await this.#done;
     const nowMs = Date.now();
     for (const [name, { atMs }] of this.#latest) this.#see(name, nowMs - atMs);
-    return { worstMs: this.#worstMs, worst: this.#worst };
+    return { worstMs: this.#worstMs, worst: this.#worst, over: this.#over.size };
   }
 
   async #run(everyMs: number): Promise<void> {
@@ -278,8 +279,9 @@ export class Staleness {
   }
 
   #see(name: string, ageMs: number): void {
+    if (ageMs > 2 * this.#world.options.intervalMs) this.#over.add(name);
     if (ageMs <= this.#worstMs) return;
     this.#worstMs = ageMs;
-    this.#worst = name;
+    this.#worst = `${name} until ${new Date().toISOString().slice(11, 19)}`;
   }
 }

@@ -31,7 +31,13 @@ const families = ['ipv4', 'ipv6'];
 const probeServices = sites.map((site) => `probe-${site}`);
 /** They make keys and certificates, and end. */
 const identityServices = { base: 'identity', demo: 'identity-demo' };
-const serverServices = ['nats', 'collector', 'prometheus', 'alertmanager'];
+
+/** `--cluster`: three brokers and three collectors, of a second file. */
+const isCluster = process.argv.includes('--cluster');
+const composeFiles = isCluster ? ['-f', 'compose.yaml', '-f', 'cluster.yaml'] : ['-f', 'compose.yaml'];
+const collectorServices = isCluster ? ['collector', 'collector-1', 'collector-2'] : ['collector'];
+const brokerServices = isCluster ? ['nats', 'nats-1', 'nats-2'] : ['nats'];
+const serverServices = [...brokerServices, ...collectorServices, 'prometheus', 'alertmanager'];
 /** NET_RAW (13), NET_BIND_SERVICE (10), SETUID (7), SETGID (6): bit numbers of linux/capability.h. */
 const PROBE_CAPABILITIES = (1n << 13n) | (1n << 10n) | (1n << 7n) | (1n << 6n);
 const UNPRIVILEGED = '65534';
@@ -55,6 +61,7 @@ const environment = {
   WANSCOPE_COLLECTOR_PORT: '0',
   WANSCOPE_PROMETHEUS_PORT: '0',
   WANSCOPE_ALERTMANAGER_PORT: '0',
+  WANSCOPE_ROUTE_PASSWORD: 'routes',
 };
 const runFile = promisify(execFile);
 const interrupted = new globalThis.AbortController();
@@ -181,18 +188,25 @@ function baseImages(config) {
 }
 
 async function checkConfiguration(composes) {
-  const files = ['-f', 'compose.yaml'];
   let config;
   for (const [program, ...args] of composes) {
     const name = [program, ...args].join(' ');
     await check(`${name} config accepts every profile, and .env.example`, async () => {
       // An empty environment but for PATH: what the example file sets must be enough.
-      const env = { PATH: process.env.PATH, HOME: process.env.HOME };
-      const full = [...args, ...files, '--env-file', '.env.example', '--profile', 'demo', 'config'];
+      const env = { PATH: process.env.PATH, HOME: process.env.HOME, WANSCOPE_ROUTE_PASSWORD: 'routes' };
+      const full = [...args, ...composeFiles, '--env-file', '.env.example', '--profile', 'demo', 'config'];
       config = parse(await run(program, full, { env }));
       const expected = [...serverServices, ...probeServices, ...Object.values(identityServices), 'grafana'];
       return differs(Object.keys(config.services).sort(), expected.sort());
     });
+  }
+  if (isCluster) {
+    await check('its configuration is that of the demo, and the cluster', () => {
+      const read = (file) => parse(readFileSync(join(composeDirectory, file), 'utf8'));
+      const cluster = { partitions: 3, replicas: 3 };
+      return differs(read('wanscope-cluster.yaml'), { ...read('wanscope.yaml'), cluster });
+    });
+    return config;
   }
   await check('only the probes and what enrols them are part of the demo profile', () => {
     const demo = Object.entries(config.services).filter(([, { profiles }]) => isDeepStrictEqual(profiles, ['demo']));
@@ -305,7 +319,7 @@ async function checkMetrics(url) {
       const up = await query(url, 'up{job="wanscope"}');
       return differs(
         up.map(({ value }) => value[1]),
-        ['1'],
+        collectorServices.map(() => '1'),
       );
     }),
   );
@@ -334,7 +348,10 @@ async function checkMetrics(url) {
     const signed = await query(url, 'wan_probe_signed == 1');
     const required = await query(url, 'wanscope_collector_identity_required == 1');
     const refused = await query(url, 'wanscope_collector_messages_rejected_total > 0');
-    return differs([signed.length, required.length, refused.map(({ metric }) => metric.cause)], [sites.length, 1, []]);
+    return differs(
+      [signed.length, required.length, refused.map(({ metric }) => metric.cause)],
+      [sites.length, collectorServices.length, []],
+    );
   });
   await check('every probe has the timestamps of the kernel', async () => {
     const engines = await query(url, 'wan_probe_kernel_engine');
@@ -378,10 +395,38 @@ async function checkContainer(name, id, capabilities) {
   });
 }
 
+/** One plans, each site is one collector's, and neither a broker nor the collector that plans is missed. */
+async function checkCluster(url, ids) {
+  const leaders = async () => (await query(url, 'wanscope_collector_leader == 1')).map(({ metric }) => metric.instance);
+  await check('one collector plans, and every site is shown by one', () =>
+    eventually(MESH_WITHIN_MS, async () => {
+      const shown = (await query(url, 'wan_site_info')).map(({ metric }) => metric.site).sort();
+      return differs([(await leaders()).length, shown], [1, [...sites].sort()]);
+    }),
+  );
+  const [before] = await leaders();
+  const planner = before?.split(':')[0] ?? 'collector';
+  await docker('stop', ids.get('nats-1'), ids.get(planner));
+  await check(`without a broker and without ${planner} another one plans`, () =>
+    eventually(MESH_WITHIN_MS, async () => {
+      const [now, ...more] = await leaders();
+      return now === undefined || now === before || more.length > 0 ? `${now} plans, ${before} did` : undefined;
+    }),
+  );
+  await docker('start', ids.get('nats-1'), ids.get(planner));
+  await check('when both are back every path is measured again, by all collectors', () =>
+    eventually(MESH_WITHIN_MS, async () => {
+      const now = (await query(url, 'time() - wan_probe_last_report_timestamp_seconds < 30')).length;
+      const up = (await query(url, 'up{job="wanscope"} == 1')).length;
+      return differs([now, up], [sites.length, collectorServices.length]);
+    }),
+  );
+}
+
 async function testStack(compose) {
   const [program, ...args] = compose;
   const services = [...serverServices, ...probeServices];
-  const call = (...rest) => run(program, [...args, '-f', 'compose.yaml', '--profile', 'demo', ...rest]);
+  const call = (...rest) => run(program, [...args, ...composeFiles, '--profile', 'demo', ...rest]);
   say(`starting ${services.length} services`);
   await call('up', '-d', '--no-build', ...services);
   const ids = new Map();
@@ -413,6 +458,7 @@ async function testStack(compose) {
   });
   const [, port] = /:(\d+)\s*$/m.exec(await call('port', 'prometheus', '9090')) ?? [];
   await checkMetrics(`http://127.0.0.1:${port}`);
+  if (isCluster) await checkCluster(`http://127.0.0.1:${port}`, ids);
   for (const service of probeServices) await checkContainer(service, ids.get(service), PROBE_CAPABILITIES);
   await checkContainer('collector', ids.get('collector'), 0n);
   await check('nothing was restarted, and every root file system is read-only', async () => {
@@ -433,7 +479,7 @@ async function testStack(compose) {
 }
 
 async function removeAll([program, ...args]) {
-  const down = ['-f', 'compose.yaml', '--profile', 'demo', 'down', '--volumes', '--remove-orphans', '--timeout', '5'];
+  const down = [...composeFiles, '--profile', 'demo', 'down', '--volumes', '--remove-orphans', '--timeout', '5'];
   await run(program, [...args, ...down], { cleansUp: true });
   for (const name of Object.keys(dockerfiles)) {
     const remove = ['rmi', '--no-prune', `wanscope/${name}:${project}`];
