@@ -239,8 +239,7 @@ function watchFiles(directory: string, files: readonly string[], changed: () => 
 async function run(flags: Flags): Promise<number> {
   const logger = pino({ level: flags['log.level'], base: null, timestamp: pino.stdTimeFunctions.isoTime });
   const stateDir = flags['state.dir'];
-  const settled =
-    stateDir === undefined ? undefined : new SettledConfig(stateDir, logger, (text) => parseConfig(text, flags.config));
+  const settled = new SettledConfig(stateDir, logger, (text) => parseConfig(text, flags.config));
   let config: OperatorConfig;
   let guard: WebGuard;
   let metricsGuard: WebGuard;
