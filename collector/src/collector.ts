@@ -755,13 +755,16 @@ export class Collector {
     const shared = cluster.rollout;
     if (!cluster.isLeader || this.#followsRollout) {
       this.#followsRollout = false;
-      if (shared?.config === this.#configDigest) this.#rollout.follow(shared, monoMs);
+      if (shared?.config === this.#configDigest) this.#rollout.follow(this.#config, shared, monoMs);
     }
     if (!cluster.isLeader) {
       this.#followsRollout = true;
       return false;
     }
-    cluster.tellRollout({ config: this.#configDigest, ...this.#rollout.progress });
+    const { progress, configs } = this.#rollout;
+    // One that came with a restart is proposed with the next plans.
+    if (progress.state === 'idle' && configs.stable !== this.#config) return true;
+    cluster.tellRollout({ config: this.#configDigest, ...progress });
     return true;
   }
 

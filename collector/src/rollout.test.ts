@@ -97,3 +97,48 @@ describe('a rollout', () => {
     expect([other.status.state, other.configs.stable]).toEqual(['idle', candidate]);
   });
 });
+
+describe('a rollout that another collector judges', () => {
+  const said = (state: 'idle' | 'running' | 'reverted', ring = 0, reason = ''): Parameters<Rollout['follow']>[1] => ({
+    state,
+    ring,
+    reason,
+  });
+
+  it('goes on where the other one was', () => {
+    const rollout = new Rollout(STABLE);
+    rollout.propose(CANDIDATE, 100, 0);
+    rollout.follow(CANDIDATE, said('running', 1), 50_000);
+    expect(rollout.status).toEqual({ state: 'running', share: 0.1, reason: '' });
+    expect(rollout.progress).toEqual(said('running', 1));
+    // Its soak time begins anew.
+    rollout.judge(seen(well(10)), 50_000);
+    expect(rollout.judge(seen(well(10)), 50_000 + SOAK_MS - 1)).toBe('wait');
+    expect(rollout.judge(seen(well(10)), 50_000 + SOAK_MS)).toBe('advance');
+  });
+
+  it('is everybody’s when the other one says so, and goes back with it', () => {
+    const done = new Rollout(STABLE);
+    done.propose(CANDIDATE, 100, 0);
+    done.follow(CANDIDATE, said('idle'), 1);
+    expect(done.configs).toEqual({ stable: CANDIDATE, candidate: undefined });
+    const back = new Rollout(STABLE);
+    back.propose(CANDIDATE, 100, 0);
+    back.follow(CANDIDATE, said('reverted', 0, 'loss rose with it'), 1);
+    expect(back.status).toEqual({ state: 'reverted', share: 0, reason: 'loss rose with it' });
+    expect(back.configs).toEqual({ stable: STABLE, candidate: undefined });
+  });
+
+  it('is taken up by one that was restarted and knows the configuration before', () => {
+    const rollout = new Rollout(STABLE);
+    rollout.follow(CANDIDATE, said('running', 2), 1);
+    expect(rollout.configs).toEqual({ stable: STABLE, candidate: CANDIDATE });
+    expect(rollout.status.share).toBe(1);
+  });
+
+  it('cannot go back where only the new configuration is known', () => {
+    const rollout = new Rollout(CANDIDATE);
+    rollout.follow(CANDIDATE, said('reverted', 0, 'loss rose with it'), 1);
+    expect(rollout.status.state).toBe('idle');
+  });
+});

@@ -95,17 +95,31 @@ export class Rollout {
     return { state, ring: this.#running?.ring ?? 0, reason };
   }
 
-  /** Another collector decides how far the latest configuration goes, and this is what it said of it. */
-  follow({ state, ring, reason }: RolloutProgress, nowMs: number): void {
+  /**
+   * Another collector decides how far the latest configuration goes, and this is what it said of it.
+   *
+   * @param config that configuration.
+   */
+  follow(config: OperatorConfig, { state, ring, reason }: RolloutProgress, nowMs: number): void {
     const running = this.#running;
-    // Without the configuration before there is nothing to go back to.
-    if (running === undefined) return;
-    if (state === 'idle') this.finish();
-    else if (state === 'reverted') {
-      this.#reverted = reason;
-      this.#running = undefined;
-    } else if (ring !== running.ring && ring < running.candidate.rollout.rings.length) {
-      this.#running = { candidate: running.candidate, ring, sinceMs: nowMs, before: undefined };
+    switch (state) {
+      case 'idle':
+        this.#stable = config;
+        this.#running = undefined;
+        this.#reverted = undefined;
+        return;
+      case 'reverted':
+        // Without the configuration before there is nothing to go back to.
+        if (this.#stable === config) return;
+        this.#reverted = reason;
+        this.#running = undefined;
+        return;
+      case 'running':
+        if (this.#stable === config || ring >= config.rollout.rings.length) return;
+        if (running?.ring !== ring) {
+          this.#running = { candidate: config, ring, sinceMs: nowMs, before: undefined };
+        }
+        return;
     }
   }
 
