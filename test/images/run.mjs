@@ -196,7 +196,7 @@ async function checkConfiguration(composes) {
       const env = { PATH: process.env.PATH, HOME: process.env.HOME, WANSCOPE_ROUTE_PASSWORD: 'routes' };
       const full = [...args, ...composeFiles, '--env-file', '.env.example', '--profile', 'demo', 'config'];
       config = parse(await run(program, full, { env }));
-      const expected = [...serverServices, ...probeServices, ...Object.values(identityServices), 'grafana'];
+      const expected = [...serverServices, ...probeServices, ...Object.values(identityServices), 'claims', 'grafana'];
       return differs(Object.keys(config.services).sort(), expected.sort());
     });
   }
