@@ -108,8 +108,17 @@ async function change(flags: Shared, deed: Deed, make: (fleet: Fleet) => Promise
 /** One more line in the audit of the fleet; whoever calls it is alone in the folder. */
 function note(folder: Folder, [action, what, now]: Deed): void {
   const audit = new AuditLog(folder.pathOf(FILES.audit), () => Date.now(), silentLogger);
-  audit.add(process.env['SUDO_USER'] ?? userInfo().username, action, what, undefined, now);
+  audit.add(process.env['SUDO_USER'] ?? userName(), action, what, undefined, now);
   audit.close();
+}
+
+/** An image without users has no name for whoever runs it. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return `uid ${process.getuid?.() ?? 'unknown'}`;
+  }
 }
 
 function load(folder: Folder): Fleet {
