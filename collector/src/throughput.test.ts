@@ -128,6 +128,20 @@ describe('a throughput run', () => {
     expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: true });
   });
 
+  test('is over the quota of its user, or of a probe, and is counted; another user may go on', async () => {
+    const bench = benchOf(`throughput: { key: ${KEY}, perUser: 2, perProbe: 3 }`);
+    const [alice, bob] = [{ user: 'alice' }, { user: 'bob' }];
+    expect(await bench.desk.run(RUN, alice)).toMatchObject({ ok: true });
+    expect(await bench.desk.run(RUN, alice)).toMatchObject({ ok: true });
+    const asked = bench.asked.length;
+    const message = 'alice may ask for 2 runs a minute';
+    expect(await bench.desk.run(RUN, alice)).toEqual({ ok: false, cause: 'over_quota', message });
+    expect(bench.asked).toHaveLength(asked);
+    expect(await bench.desk.run(RUN, bob)).toMatchObject({ ok: true });
+    expect(await bench.desk.run(RUN, bob)).toMatchObject({ message: 'of a/p may be asked 3 runs a minute' });
+    expect(bench.desk.runs.get('over_quota')).toBe(2);
+  });
+
   test('asks again while the sink is a moment from the end of its last run', async () => {
     const bench = benchOf(SECTION);
     const busy: ThroughputReply = { status: 'refused', cause: 'busy', message: 'another run is under way' };

@@ -17,6 +17,7 @@ import {
   type ThroughputReply,
 } from '@wanscope/shared';
 import type { ThroughputConfig } from '@wanscope/shared/config';
+import { AskQuota } from './ask-quota.ts';
 import type { Bus } from './bus.ts';
 import type { Logger } from './log.ts';
 
@@ -76,6 +77,7 @@ export const THROUGHPUT_FAILURES = [
   'unknown_probe',
   'not_possible',
   'busy',
+  'over_quota',
   'refused',
   'no_answer',
 ] as const;
@@ -105,6 +107,7 @@ interface Ends {
 export class ThroughputDesk {
   readonly #options: ThroughputDeskOptions;
   readonly #busy = new Set<string>();
+  readonly #quota = new AskQuota();
   readonly #results = new Map<string, ThroughputResult>();
   readonly #runs = new Map<'done' | ThroughputFailure, number>();
 
@@ -165,11 +168,15 @@ export class ThroughputDesk {
     const ends = endsOf(hellos[0]!, hellos[1]!, request);
     if (ends === undefined) return fail('not_possible', 'no addresses of one network, family and these uplinks');
     if (this.#busy.has(request.from) || this.#busy.has(request.to)) return fail('busy', 'a run is under way there');
+    const user = isOperator ? by.user : 'throughput key';
+    const end = this.#quota.take(user, [request.from, request.to], config, this.#options.wallMs());
+    if (typeof end === 'string') return fail('over_quota', end);
     this.#busy.add(request.from);
     this.#busy.add(request.to);
     try {
       return await this.#measure(request, { from, to }, ends, { seconds, bytes, bitsPerSecond });
     } finally {
+      end();
       this.#busy.delete(request.from);
       this.#busy.delete(request.to);
     }

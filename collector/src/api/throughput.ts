@@ -14,6 +14,7 @@ const STATUS: Readonly<Record<ThroughputFailure, number>> = {
   unknown_probe: 404,
   not_possible: 422,
   busy: 409,
+  over_quota: 429,
   refused: 502,
   no_answer: 504,
 };

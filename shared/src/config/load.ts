@@ -349,6 +349,9 @@ const clusterSchema = strict({
 
 const SECONDS_RULE = `must be a number of seconds from 1 to ${THROUGHPUT_CAP.seconds}`;
 
+const RUNS_RULE = 'must be a number of runs from 1 to 1000';
+const runsAMinute = z.int({ error: RUNS_RULE }).min(1, RUNS_RULE).max(1_000, RUNS_RULE);
+
 const throughputSchema = strict({
   key: stampKey.describe('What a request has to carry: 32 to 128 hexadecimal digits, or of a file.'),
   maxSeconds: z
@@ -359,6 +362,11 @@ const throughputSchema = strict({
     .describe(`Longest run, in seconds; at most ${THROUGHPUT_CAP.seconds}.`),
   maxBytes: bytes.default(25e6).describe('Most octets of a run: 25MB; at most 250MB.'),
   maxRate: bitRate.default(20e6).describe('Fastest run: 20Mbit/s; at most 100Mbit/s.'),
+  perUser: runsAMinute
+    .default(30)
+    .describe('Runs that one user may ask for within a minute; all with the key are one.'),
+  perProbe: runsAMinute.default(12).describe('Runs that may be asked of one probe within a minute.'),
+  atOnce: runsAMinute.default(4).describe('Runs that one user may have under way.'),
   from: z.array(pattern).min(1).default(['*']).describe('Sites that may send, or `*`.'),
   to: z.array(pattern).min(1).default(['*']).describe('Sites that may receive, or `*`.'),
 });
@@ -654,6 +662,9 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
       maxSeconds: parsed.throughput.maxSeconds,
       maxBytes: parsed.throughput.maxBytes,
       maxBitsPerSecond: parsed.throughput.maxRate,
+      perUser: parsed.throughput.perUser,
+      perProbe: parsed.throughput.perProbe,
+      atOnce: parsed.throughput.atOnce,
       from: parsed.throughput.from,
       to: parsed.throughput.to,
     },

@@ -161,6 +161,11 @@ export interface ThroughputConfig {
   readonly maxSeconds: number;
   readonly maxBytes: number;
   readonly maxBitsPerSecond: number;
+  /** Runs within a minute: that one user may ask for, and that may be asked of one probe. */
+  readonly perUser: number;
+  readonly perProbe: number;
+  /** Runs that one user may have under way. */
+  readonly atOnce: number;
   /** Site names or `*`. */
   readonly from: readonly string[];
   readonly to: readonly string[];
