@@ -8,6 +8,7 @@ const wholePrograms = ['probe/src/{spool,throughput}/*.live.test.ts', 'probe/src
 
 /** Half a minute and more each: begun first, so that nothing else waits for them at the end. */
 const SLOWEST = [
+  'cluster',
   'late-data',
   'identity',
   'commit',
