@@ -4,7 +4,7 @@
  *
  * No clock is compared with another, and nothing expires in the bucket: a value is over when it has not been replaced for the
  * length of the lease since *this* collector first saw it, and its holder stops before that, counted from when it sent it.
- * docs/adr/0014-cluster.md has why.
+ * docs/adr/0015-cluster.md has why.
  */
 
 export const LEASE_MS = 10_000;
