@@ -4,7 +4,11 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 const source = (path: string): string => new URL(path, import.meta.url).pathname;
 
 /** Of the probe's live tests, those that start programs and wait for them. */
-const wholePrograms = ['probe/src/{spool,throughput}/*.live.test.ts', 'probe/src/bundle.live.test.ts'];
+const wholePrograms = [
+  'probe/src/{spool,throughput}/*.live.test.ts',
+  'probe/src/{agent,bundle}.live.test.ts',
+  'probe/src/probers/probers.live.test.ts',
+];
 
 /** Half a minute and more each: begun first, so that nothing else waits for them at the end. */
 const SLOWEST = [
@@ -14,11 +18,14 @@ const SLOWEST = [
   'commit',
   'end-to-end',
   'routes',
+  'ways-out',
+  'claims',
   'pause',
   'delivery',
   'faults',
   'flows',
   'spool',
+  'flood',
 ];
 
 class SlowestFirst extends BaseSequencer {
@@ -78,7 +85,7 @@ export default defineConfig({
           exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
-          maxWorkers: 3,
+          maxWorkers: 4,
         },
       },
     ],

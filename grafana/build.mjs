@@ -644,7 +644,7 @@ export function instrument() {
         { h: 8, w: 12, x: 12, y: 24 },
         [
           {
-            expr: 'sum by (kind, cause) (increase(wanscope_collector_messages_rejected_total[$__rate_interval])) > 0',
+            expr: 'sum by (kind, cause) (increase(wanscope_collector_messages_rejected_total[$__rate_interval]))',
             legend: '{{kind}}: {{cause}}',
           },
         ],
@@ -652,12 +652,9 @@ export function instrument() {
       ),
       panel(
         'timeseries',
-        'Endpoints that cannot be used, uplinks over their share',
+        'Endpoints that cannot be used',
         { h: 8, w: 12, x: 0, y: 32 },
-        [
-          { expr: 'wan_probe_refused_domains{site=~"$site"}', legend: `${probe} endpoints` },
-          { expr: 'wan_uplink_over_share{site=~"$site"}', legend: '{{site}}/{{uplink}} over share' },
-        ],
+        [{ expr: 'wan_probe_refused_domains{site=~"$site"}', legend: `${probe} endpoints` }],
         { defaults: { min: 0 }, options: TOOLTIP_ALL },
       ),
     ],
