@@ -60,6 +60,8 @@ export default defineConfig({
           name: 'unit',
           // There is no module state: files may share their modules.
           isolate: false,
+          // One less than there are processors is the default, which is one at a time where there are two.
+          maxWorkers: '100%',
           include: ['{shared,probe,collector,lab}/src/**/*.test.ts', 'test/**/*.test.ts'],
           exclude: ['**/*.live.test.ts', '**/dist/**', '**/node_modules/**'],
           // Fuzzing of a few seconds must not fail on a machine that does other things.
