@@ -4,7 +4,6 @@
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -28,9 +27,10 @@ import {
   type Enrolled,
   type Identity,
 } from '@wanscope/shared';
-import { makeRunDirectory, natsServerProgram, parseSamples, Service } from '@wanscope/lab';
+import { makeRunDirectory, natsServerProgram, type Service } from '@wanscope/lab';
 import { connect, Events, jwtAuthenticator, type NatsConnection } from 'nats';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { freePort, programsIn, sumOf } from './programs.ts';
 
 const EDGE = { site: 'hq', probe: 'edge' };
 const BRANCH = { site: 'branch', probe: 'edge' };
@@ -47,7 +47,7 @@ const program = (path: string): string => fileURLToPath(new URL(`../${path}`, im
 const directory = makeRunDirectory();
 const fleet = join(directory, 'fleet');
 const collectorSocket = join(directory, 'collector.sock');
-const services: Service[] = [];
+const { services, run, until, stop } = programsIn(directory, PATIENCE_MS);
 const open = new Set<NatsConnection>();
 const metricsPorts = new Map<string, number>();
 let url = '';
@@ -69,42 +69,6 @@ function enroll(rows: readonly Identity[], ...args: string[]): string[] {
   return lines.slice(1).map((line) => line.split(',')[3]!);
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
-}
-
-async function until(what: string, holds: () => Promise<boolean> | boolean, patienceMs = PATIENCE_MS): Promise<void> {
-  const deadline = Date.now() + patienceMs;
-  let last = '';
-  for (;;) {
-    try {
-      if (await holds()) return;
-    } catch (error) {
-      last = ` (${String(error)})`;
-    }
-    if (Date.now() > deadline) {
-      const logs = services.map((service) => `\n--- ${service.name}\n${service.logTail(15)}`).join('');
-      throw new Error(`waited ${patienceMs} ms for ${what}${last}${logs}`);
-    }
-    await sleep(100);
-  }
-}
-
-function run(
-  name: string,
-  command: readonly [string, ...string[]],
-  env: Readonly<Record<string, string>> = {},
-): Service {
-  const service = new Service({ name, enter: [], command, env, logFile: join(directory, `${name}.log`) });
-  services.push(service);
-  service.start();
-  return service;
-}
-
 async function device(name: string, address: string, env: Readonly<Record<string, string>>): Promise<Service> {
   const [udp, tcp, http, metrics] = [await freePort(), await freePort(), await freePort(), await freePort()];
   metricsPorts.set(name, metrics);
@@ -118,11 +82,6 @@ async function device(name: string, address: string, env: Readonly<Record<string
     ...env,
   });
 }
-
-const sumOf = (body: string, family: string, labels: Readonly<Record<string, string>>): number =>
-  parseSamples(body, new Set([family]))
-    .filter((sample) => Object.entries(labels).every(([name, value]) => sample.labels[name] === value))
-    .reduce((sum, { value }) => sum + value, 0);
 
 async function probeCount(
   name: string,
@@ -220,7 +179,7 @@ include "accounts.conf"
 
 afterAll(async () => {
   for (const connection of open) await connection.close().catch(() => undefined);
-  for (const service of services.reverse()) await service.stop();
+  await stop();
   rmSync(directory, { recursive: true, force: true });
 }, 60_000);
 

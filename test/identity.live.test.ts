@@ -6,7 +6,6 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createSocket } from 'node:dgram';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -38,10 +37,11 @@ import {
   type Signer,
 } from '@wanscope/shared';
 import { plannedOf, reportOf } from '@wanscope/shared/testing';
-import { getOverSocket, makeRunDirectory, natsServerProgram, parseSamples, Service } from '@wanscope/lab';
+import { getOverSocket, makeRunDirectory, natsServerProgram, type Service } from '@wanscope/lab';
 import { PeerKeys, writeAuthenticatedRequest, writeRequest } from '@wanscope/probe';
 import { connect, Events, headers, jwtAuthenticator, type NatsConnection } from 'nats';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { freePort, programsIn, sumOf } from './programs.ts';
 
 const EDGE = { site: 'hq', probe: 'edge' };
 const BRANCH = { site: 'branch', probe: 'edge' };
@@ -57,7 +57,7 @@ const program = (path: string): string => fileURLToPath(new URL(`../${path}`, im
 const directory = makeRunDirectory();
 const fleet = join(directory, 'fleet');
 const collectorSocket = join(directory, 'collector.sock');
-const services: Service[] = [];
+const { services, run, until, stop } = programsIn(directory, PATIENCE_MS);
 const open = new Set<NatsConnection>();
 const lines = new Map<string, string>();
 const metricsPorts = new Map<string, number>();
@@ -74,42 +74,6 @@ function add({ site, probe }: Identity, ...args: string[]): Enrolment {
   const line = admin('probe', 'add', site, probe, ...args);
   lines.set(`${site}/${probe}`, line);
   return decodeEnrolment(line);
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
-}
-
-async function until(what: string, holds: () => Promise<boolean> | boolean, patienceMs = PATIENCE_MS): Promise<void> {
-  const deadline = Date.now() + patienceMs;
-  let last = '';
-  for (;;) {
-    try {
-      if (await holds()) return;
-    } catch (error) {
-      last = ` (${String(error)})`;
-    }
-    if (Date.now() > deadline) {
-      const logs = services.map((service) => `\n--- ${service.name}\n${service.logTail(15)}`).join('');
-      throw new Error(`waited ${patienceMs} ms for ${what}${last}${logs}`);
-    }
-    await sleep(100);
-  }
-}
-
-function run(
-  name: string,
-  command: readonly [string, ...string[]],
-  env: Readonly<Record<string, string>> = {},
-): Service {
-  const service = new Service({ name, enter: [], command, env, logFile: join(directory, `${name}.log`) });
-  services.push(service);
-  service.start();
-  return service;
 }
 
 async function runProbe(identity: Identity, address: string): Promise<Service> {
@@ -144,12 +108,6 @@ async function probeCount(
   const port = metricsPorts.get(`${identity.site}-${identity.probe}`)!;
   const response = await fetch(`http://127.0.0.1:${port}/metrics`);
   return sumOf(await response.text(), family, labels);
-}
-
-function sumOf(body: string, family: string, labels: Readonly<Record<string, string>>): number {
-  return parseSamples(body, new Set([family]))
-    .filter((sample) => Object.entries(labels).every(([name, value]) => sample.labels[name] === value))
-    .reduce((sum, { value }) => sum + value, 0);
 }
 
 const refusals = (kind: string, cause: string): Promise<number> =>
@@ -216,7 +174,7 @@ include "accounts.conf"
 
 afterAll(async () => {
   for (const connection of open) await connection.close().catch(() => undefined);
-  for (const service of services.reverse()) await service.stop();
+  await stop();
   rmSync(directory, { recursive: true, force: true });
 }, 60_000);
 

@@ -3,10 +3,10 @@
  * shipped rules, or alone on loopback.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { COLLECTOR_PORT, getOverSocket, Service, type Mesh } from '@wanscope/lab';
+import { freePort } from './programs.ts';
 
 export const PROMETHEUS_PORT = 9_090;
 const START_PATIENCE_MS = 20_000;
@@ -119,13 +119,4 @@ scrape_configs:
     if (second !== undefined) throw new Error(`${expression} yields several series`);
     return first === undefined ? undefined : Number(first.value![1]);
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }

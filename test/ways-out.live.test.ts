@@ -5,13 +5,13 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
-import { connect as netConnect, createServer, type Socket } from 'node:net';
+import { connect as netConnect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { makeRunDirectory, natsServerProgram, parseSamples, Service } from '@wanscope/lab';
+import { makeRunDirectory, natsServerProgram, parseSamples, type Service } from '@wanscope/lab';
 import { FakeClock } from '@wanscope/shared/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { freePort, programsIn } from './programs.ts';
 import { FlooredClock, openBridge, type BrokerRoute } from '@wanscope/probe';
 
 const CONFIG = `
@@ -27,7 +27,7 @@ const program = (path: string): string => fileURLToPath(new URL(`../${path}`, im
 
 const directory = makeRunDirectory();
 const fleet = join(directory, 'fleet');
-const services: Service[] = [];
+const { services, run, until, stop } = programsIn(directory, PATIENCE_MS);
 let [tcpPort, webSocketPort, plainPort] = [0, 0, 0];
 let ca = '';
 
@@ -83,42 +83,6 @@ class Proxy {
 function admin(...args: string[]): string {
   const command = [program('collector/dist/admin/main.js'), ...args, '--dir', fleet];
   return execFileSync(process.execPath, command, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
-}
-
-async function until(what: string, holds: () => Promise<boolean> | boolean, patienceMs = PATIENCE_MS): Promise<void> {
-  const deadline = Date.now() + patienceMs;
-  let last = '';
-  for (;;) {
-    try {
-      if (await holds()) return;
-    } catch (error) {
-      last = ` (${String(error)})`;
-    }
-    if (Date.now() > deadline) {
-      const logs = services.map((service) => `\n--- ${service.name}\n${service.logTail(15)}`).join('');
-      throw new Error(`waited ${patienceMs} ms for ${what}${last}${logs}`);
-    }
-    await sleep(100);
-  }
-}
-
-function run(
-  name: string,
-  command: readonly [string, ...string[]],
-  env: Readonly<Record<string, string>> = {},
-): Service {
-  const service = new Service({ name, enter: [], command, env, logFile: join(directory, `${name}.log`) });
-  services.push(service);
-  service.start();
-  return service;
 }
 
 interface Probe extends Pick<Service, 'stop' | 'logTail'> {
@@ -180,7 +144,7 @@ include "accounts.conf"
 }, 90_000);
 
 afterAll(async () => {
-  for (const service of services.reverse()) await service.stop();
+  await stop();
   rmSync(directory, { recursive: true, force: true });
 }, 60_000);
 

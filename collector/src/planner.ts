@@ -4,6 +4,7 @@
  */
 import { isIP } from 'node:net';
 import {
+  AUTHENTICATED_STAMP_BYTES,
   EXTERNAL_SITE,
   FAMILIES,
   formatIdentity,
@@ -51,8 +52,6 @@ export interface ProbePlan {
 }
 
 const STAMP_PORT = 862;
-/** Of a packet of STAMP's authenticated mode. */
-const AUTHENTICATED_BYTES = 112;
 /** One of those who are expected, in a plan at its longest, without its names. */
 const ASKER_BYTES = 96;
 const DNS_PORT = 53;
@@ -437,7 +436,7 @@ class PlanBuilder {
 
   /** A test is in the table once more where its packets have to be as long as authenticated ones are. */
   #indexOfTest(test: TestConfig, isAuthenticated: boolean): number {
-    const sizeBytes = isAuthenticated ? Math.max(AUTHENTICATED_BYTES, test.sizeBytes) : test.sizeBytes;
+    const sizeBytes = isAuthenticated ? Math.max(AUTHENTICATED_STAMP_BYTES, test.sizeBytes) : test.sizeBytes;
     const key = `${sizeBytes} ${test.name}`;
     const known = this.#testIndex.get(key);
     if (known !== undefined) return known;

@@ -6,6 +6,7 @@ import { isIP } from 'node:net';
 import * as z from 'zod/mini';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { FAMILIES } from './path.ts';
+import { agreementKeySchema } from './plan.ts';
 import { isToken, type Identity } from './subjects.ts';
 
 export const HELLO_VERSION = 1;
@@ -74,7 +75,7 @@ const helloSchema = z.discriminatedUnion('kind', [
     /** The compiled-in limits; a plan over them is refused. */
     cap: z.object({ packetsPerSecond: z.int().check(z.minimum(1)), bitsPerSecond: z.int().check(z.minimum(1)) }),
     /** X25519, in base64url: with its owner a key for STAMP can be agreed. Absent: with nobody. */
-    agreementKey: z.optional(z.string().check(z.regex(/^[A-Za-z0-9_-]{43}$/, 'must be a public key'))),
+    agreementKey: z.optional(agreementKeySchema),
     /** Families in which it can send ICMP. */
     icmp: z.array(z.enum(FAMILIES)),
     /** Version of the plan it is running; 0 when it has none. */

@@ -8,6 +8,7 @@ import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion } from './dns.ts';
 import { RejectedMessage } from './errors.ts';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { dictionaryOf, ENDPOINT_KINDS, PROTOCOLS, type Dictionary, type Family, type PathParts } from './path.ts';
+import { isPublicKey } from './seal.ts';
 import { isToken, type Identity } from './subjects.ts';
 import { MAX_FLOWS } from './report.ts';
 import { DSCP_BY_CLASS, NS_PER_MS, NS_PER_S } from './units.ts';
@@ -39,7 +40,7 @@ const proxyUrl = z.url({ protocol: /^http$/ }).check(z.maxLength(512));
 const stampKey = z.string().check(z.regex(/^(?:[0-9a-f]{2}){16,64}$/, 'must be a key of 16 to 64 octets'));
 
 /** X25519, in base64url. */
-const agreementKey = z.string().check(z.regex(/^[A-Za-z0-9_-]{43}$/, 'must be a public key'));
+export const agreementKeySchema = z.string().check(z.refine(isPublicKey, 'must be a public key'));
 
 /** Peers whose requests a reflector knows by their keys. */
 export const MAX_ASKERS = 1_024;
@@ -102,7 +103,7 @@ const planDestinationSchema = z.object({
   /** STAMP is authenticated with this key. */
   stampKey: z.optional(stampKey),
   /** STAMP is authenticated with what is agreed with the owner of this key, unless there is a `stampKey`. */
-  agreementKey: z.optional(agreementKey),
+  agreementKey: z.optional(agreementKeySchema),
 });
 
 const familyNumber = z.union([z.literal(4), z.literal(6)]);
@@ -130,7 +131,9 @@ const planSchema = z.object({
   /** Whose authenticated STAMP requests the probe is to expect. */
   askers: z.optional(
     z.object({
-      peers: z.array(z.object({ site: token, probe: token, agreementKey })).check(z.maxLength(MAX_ASKERS)),
+      peers: z
+        .array(z.object({ site: token, probe: token, agreementKey: agreementKeySchema }))
+        .check(z.maxLength(MAX_ASKERS)),
       /** Requests that are not authenticated stay unanswered. */
       only: z.boolean(),
     }),

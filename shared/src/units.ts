@@ -94,3 +94,6 @@ export const DSCP_BY_CLASS: Readonly<Record<string, number>> = {
   CS6: 48,
   CS7: 56,
 };
+
+/** Octets of a test packet of STAMP's authenticated mode, without extensions (RFC 8762 section 4.2.2). */
+export const AUTHENTICATED_STAMP_BYTES = 112;

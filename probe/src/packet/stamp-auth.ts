@@ -30,9 +30,10 @@
  * The HMAC is the first 16 octets of HMAC-SHA-256 over octets 0 to 95.
  */
 import { createHmac, timingSafeEqual } from 'node:crypto';
+import { AUTHENTICATED_STAMP_BYTES } from '@wanscope/shared';
 import { ERROR_ESTIMATE, normalise, type NtpTimestamp, type StampReply, type StampRequest } from './stamp.ts';
 
-export const AUTHENTICATED_BYTES = 112;
+export const AUTHENTICATED_BYTES = AUTHENTICATED_STAMP_BYTES;
 const HMAC_AT = 96;
 
 function digest(packet: Buffer, key: Uint8Array): Buffer {

@@ -13,6 +13,7 @@ import { MAX_FLOWS } from '../report.ts';
 import { isToken, MAX_PARTITIONS } from '../subjects.ts';
 import { THROUGHPUT_CAP } from '../throughput.ts';
 import {
+  AUTHENTICATED_STAMP_BYTES,
   DSCP_BY_CLASS,
   NS_PER_MS,
   NS_PER_S,
@@ -525,13 +526,12 @@ function noSecrets(): never {
   throw new Error('no files are read here');
 }
 
-/** Octets of an authenticated STAMP packet, and of one that asks which class it arrived in. */
-const AUTHENTICATED_BYTES = 112;
+/** Octets of a STAMP packet that asks which class it arrived in. */
 const CLASS_ASKING_BYTES = 52;
 
 function leastStampBytes(test: Parsed['tests'][string]): number {
   if (test.protocol !== 'udp') return 0;
-  if (test.stampKey !== undefined) return AUTHENTICATED_BYTES;
+  if (test.stampKey !== undefined) return AUTHENTICATED_STAMP_BYTES;
   return (test.class ?? 'BE') === 'BE' ? 0 : CLASS_ASKING_BYTES;
 }
 
@@ -845,7 +845,7 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
       add([...path, 'routes'], 'is for protocols icmp, udp and tcp');
     }
     if (test.stampKey !== undefined && test.protocol !== 'udp') add([...path, 'stampKey'], 'is for protocol udp');
-    if (test.stampKey !== undefined && test.sizeBytes < AUTHENTICATED_BYTES) {
+    if (test.stampKey !== undefined && test.sizeBytes < AUTHENTICATED_STAMP_BYTES) {
       add([...path, 'size'], 'must be 112 or more for authenticated STAMP');
     }
     if (test.protocol === 'udp' && test.sizeBytes < 44) add([...path, 'size'], 'must be 44 or more for STAMP');
@@ -903,7 +903,7 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
     }
     for (const testName of target.stampKey === undefined ? [] : target.tests) {
       const test = config.tests.get(testName);
-      if (test?.protocol === 'udp' && test.sizeBytes < AUTHENTICATED_BYTES) {
+      if (test?.protocol === 'udp' && test.sizeBytes < AUTHENTICATED_STAMP_BYTES) {
         add([...path, 'stampKey'], `test ${testName} needs a size of 112 or more for authenticated STAMP`);
       }
     }

@@ -1,0 +1,67 @@
+/** Programs as they are shipped, run on loopback by a test that ends them, and what their metrics add up to. */
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseSamples, Service } from '@wanscope/lab';
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+  return port;
+}
+
+/** The sum of the samples of a family that have all the labels. */
+export function sumOf(body: string, family: string, labels: Readonly<Record<string, string>> = {}): number {
+  return parseSamples(body, new Set([family]))
+    .filter((sample) => Object.entries(labels).every(([name, value]) => sample.labels[name] === value))
+    .reduce((sum, { value }) => sum + value, 0);
+}
+
+export interface Programs {
+  /** In the order of their starts. */
+  readonly services: readonly Service[];
+  readonly run: (
+    name: string,
+    command: readonly [string, ...string[]],
+    env?: Readonly<Record<string, string>>,
+  ) => Service;
+  /** Polls; what throws does not hold yet. Throws with the logs of all, when it takes too long. */
+  readonly until: (what: string, holds: () => Promise<boolean> | boolean, patienceMs?: number) => Promise<void>;
+  /** The last that was started first. */
+  readonly stop: () => Promise<void>;
+}
+
+/** @param directory existing, for logs. */
+export function programsIn(directory: string, patienceMs: number): Programs {
+  const services: Service[] = [];
+  return {
+    services,
+    run: (name, command, env = {}) => {
+      const service = new Service({ name, enter: [], command, env, logFile: join(directory, `${name}.log`) });
+      services.push(service);
+      service.start();
+      return service;
+    },
+    until: async (what, holds, forMs = patienceMs) => {
+      const deadline = Date.now() + forMs;
+      let last = '';
+      for (;;) {
+        try {
+          if (await holds()) return;
+        } catch (error) {
+          last = ` (${String(error)})`;
+        }
+        if (Date.now() > deadline) {
+          const logs = services.map((service) => `\n--- ${service.name}\n${service.logTail(15)}`).join('');
+          throw new Error(`waited ${forMs} ms for ${what}${last}${logs}`);
+        }
+        await sleep(100);
+      }
+    },
+    stop: async () => {
+      for (const service of [...services].reverse()) await service.stop();
+    },
+  };
+}
