@@ -12,20 +12,23 @@ const wholePrograms = [
 
 /** Half a minute and more each: begun first, so that nothing else waits for them at the end. */
 const SLOWEST = [
-  'cluster',
   'late-data',
-  'identity',
-  'commit',
-  'end-to-end',
   'routes',
-  'ways-out',
   'claims',
+  'leaf',
+  'cluster',
+  'end-to-end',
+  'lab',
   'pause',
-  'delivery',
+  'emulator',
+  'ways-out',
+  'identity',
   'faults',
+  'delivery',
+  'commit',
   'flows',
-  'spool',
   'flood',
+  'spool',
 ];
 
 class SlowestFirst extends BaseSequencer {
@@ -72,7 +75,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'live',
-          include: ['{shared,probe,lab}/**/*.live.test.ts', 'test/accuracy.live.test.ts'],
+          include: ['{shared,probe}/**/*.live.test.ts', 'test/accuracy.live.test.ts'],
           exclude: [...wholePrograms, '**/dist/**', '**/node_modules/**'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
@@ -83,7 +86,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'system',
-          include: ['{collector,test}/**/*.live.test.ts', ...wholePrograms],
+          include: ['{collector,lab,test}/**/*.live.test.ts', ...wholePrograms],
           exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
           testTimeout: 60_000,
           hookTimeout: 120_000,

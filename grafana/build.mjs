@@ -657,6 +657,13 @@ export function instrument() {
         [{ expr: 'wan_probe_refused_domains{site=~"$site"}', legend: `${probe} endpoints` }],
         { defaults: { min: 0 }, options: TOOLTIP_ALL },
       ),
+      panel(
+        'timeseries',
+        'Reports that wait at leaf nodes',
+        { h: 8, w: 12, x: 12, y: 32 },
+        [{ expr: 'wan_leaf_waiting_reports{site=~"$site"} or on () vector(0)', legend: '{{site}} reports' }],
+        { defaults: { min: 0 }, options: TOOLTIP_ALL },
+      ),
     ],
     [linkTo('wanscope-overview', 'WAN overview')],
   );

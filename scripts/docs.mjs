@@ -185,6 +185,7 @@ export function programHelp() {
         ['ensure'],
         ['probe', 'add'],
         ['probe', 'revoke'],
+        ['leaf', 'add'],
         ['enroll'],
         ['serve-claims'],
         ['claims'],

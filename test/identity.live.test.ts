@@ -311,8 +311,10 @@ describe('the broker refuses', () => {
     const account = JSON.parse(Buffer.from(state.account.jwt.split('.')[1]!, 'base64url').toString()) as {
       nats: { signing_keys: { role: string; template: { allowed_connection_types: string[] } }[] };
     };
-    for (const { template } of account.nats.signing_keys)
-      expect(template.allowed_connection_types).toEqual(['STANDARD', 'WEBSOCKET']);
+    for (const { role, template } of account.nats.signing_keys) {
+      const allowed = role === 'leaf' ? ['LEAFNODE', 'LEAFNODE_WS'] : ['STANDARD', 'WEBSOCKET'];
+      expect(template.allowed_connection_types).toEqual(allowed);
+    }
   });
 });
 

@@ -123,6 +123,8 @@ describe.skipIf(unavailable !== undefined)(`a pause${why}`, () => {
     expect(paused.map(({ labels }) => labels['site'])).toEqual(['site-7']);
     expect((await resume('site/site-7')).status).toBe(200);
     expect((await resume('site/site-7')).status).toBe(404);
+    const large = { scope: 'fleet', reason: 'r'.repeat(16_384) };
+    expect((await mesh.ask('/api/v1/pauses', { method: 'POST', body: large })).status).toBe(413);
   }, 120_000);
 
   test('by a signal works without a broker', async () => {

@@ -1,4 +1,5 @@
 /** Programs as they are shipped, run on loopback by a test that ends them, and what their metrics add up to. */
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -19,6 +20,24 @@ export function sumOf(body: string, family: string, labels: Readonly<Record<stri
     .reduce((sum, { value }) => sum + value, 0);
 }
 
+/** Reports, and the probes sent in them. */
+export interface Tally {
+  readonly reports: number;
+  readonly sent: number;
+}
+
+/** Of every report that a probe closed over all its starts, as it prints them with WAN_PRINT_REPORTS. */
+export function closedIn(logFile: string): Tally {
+  const lines = readFileSync(logFile, 'utf8').split('\n');
+  // The last one is not whole, or empty.
+  const reports = lines.slice(0, -1).flatMap((line) => {
+    if (!line.includes('"records":[')) return [];
+    return [JSON.parse(line) as { readonly records: readonly { readonly sent: number }[] }];
+  });
+  const sent = reports.flatMap(({ records }) => records).reduce((sum, record) => sum + record.sent, 0);
+  return { reports: reports.length, sent };
+}
+
 export interface Programs {
   /** In the order of their starts. */
   readonly services: readonly Service[];
@@ -33,13 +52,19 @@ export interface Programs {
   readonly stop: () => Promise<void>;
 }
 
+/** Reports that are printed are long. */
+function clipped(lines: string): string {
+  return lines.replaceAll(/(?<=^.{300}).+$/gm, '…');
+}
+
 /** @param directory existing, for logs. */
 export function programsIn(directory: string, patienceMs: number): Programs {
   const services: Service[] = [];
   return {
     services,
     run: (name, command, env = {}) => {
-      const service = new Service({ name, enter: [], command, env, logFile: join(directory, `${name}.log`) });
+      const logFile = join(directory, `${name}.log`);
+      const service = new Service({ name, enter: [], command, env, logFile, stopPatienceMs: 20_000 });
       services.push(service);
       service.start();
       return service;
@@ -54,7 +79,7 @@ export function programsIn(directory: string, patienceMs: number): Programs {
           last = ` (${String(error)})`;
         }
         if (Date.now() > deadline) {
-          const logs = services.map((service) => `\n--- ${service.name}\n${service.logTail(15)}`).join('');
+          const logs = services.map((service) => `\n--- ${service.name}\n${clipped(service.logTail(15))}`).join('');
           throw new Error(`waited ${forMs} ms for ${what}${last}${logs}`);
         }
         await sleep(100);

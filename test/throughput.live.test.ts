@@ -131,4 +131,16 @@ describe.skipIf(unavailable !== undefined)(`throughput over a line of 10 Mbit/s$
       return (own?.value ?? 0) > 10e6;
     });
   }, 60_000);
+
+  test('that is asked for too often is refused', async () => {
+    const statuses: number[] = [];
+    // A bucket of twelve runs that fills by one in five seconds.
+    while (statuses.length < 40 && statuses.at(-1) !== 429) {
+      const answer = await ask({ from: FROM, to: TO, protocol: 'tcp', bytes: 1_000, seconds: 1 });
+      statuses.push(answer.status);
+      if (answer.status === 429) expect(answer.body).toMatchObject({ error: { code: 'over_quota' } });
+    }
+    expect(statuses.at(-1)).toBe(429);
+    expect(new Set(statuses.slice(0, -1))).toEqual(new Set([200]));
+  }, 120_000);
 });

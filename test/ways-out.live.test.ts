@@ -16,6 +16,7 @@ import { FlooredClock, openBridge, type BrokerRoute } from '@wanscope/probe';
 
 const CONFIG = `
 interval: 1s
+commitEvery: 1s
 sites: { hq: {} }
 tests: { tcp: { protocol: tcp, rate: 1/s, family: ipv4, timeout: 400ms, routes: off } }
 meshes: [{ shape: full, tests: [tcp] }]

@@ -25,15 +25,20 @@ import {
   type NatsConnection,
   type StreamConfig,
   type StreamInfo,
+  type StreamSource,
 } from 'nats';
 import {
   brokerTls,
   CLUSTER_KEY_PREFIX,
   CLUSTER_STREAM,
   COLLECTOR_INBOX_PREFIX,
+  jetStreamApiOf,
+  LEAF_STREAM_PREFIX,
+  leafDeliveryOf,
   parseSubject,
   REPORT_STREAM,
   reportsOfPartition,
+  reportsOfSite,
   reportStreamOf,
   STATE_STREAM,
   subjectOf,
@@ -56,6 +61,20 @@ export interface BusMessage {
   readonly storedAtMs: number;
   /** Messages of its stream that were not handed over yet when the broker sent it. */
   readonly unread: number;
+  /** Where it was at the leaf node that it came through; undefined when it came straight. */
+  readonly leaf: LeafPosition | undefined;
+}
+
+export interface LeafPosition {
+  /** Name of the stream there. No two have the same. */
+  readonly stream: string;
+  readonly seq: number;
+}
+
+/** The stream at a leaf node. */
+export interface LeafStream {
+  readonly name: string;
+  readonly lastSeq: number;
 }
 
 /** What tells one incarnation of a stream from the next. */
@@ -101,6 +120,10 @@ export interface BusHandlers {
   /** @param created tells one bucket from the next. */
   onKeptCaughtUp?(created: string): void;
   onConnection(connected: boolean): void;
+  /** Sites whose reports come through a leaf node of their own. */
+  leafSites?(): readonly string[];
+  /** @param stream undefined when its leaf node did not answer. */
+  onLeaf?(site: string, stream: LeafStream | undefined): void;
 }
 
 export interface Bus {
@@ -166,6 +189,12 @@ const CONSUMER_ATTEMPTS = 5;
 /** In a cluster another broker is asked sooner. */
 const CLUSTER_TIMEOUT_MS = 2_000;
 const CLUSTER_STREAM_MAX_BYTES = 64 * 1024 ** 2;
+/** A leaf node that answered is looked at once in so many checks of the streams. */
+const LEAF_CHECK_ROUNDS = 5;
+/** About a day of two hundred paths, on a disk of a branch. */
+const LEAF_STREAM_MAX_BYTES = 256 * 1024 ** 2;
+/** How the broker marks what it fetched from another stream: which one, and the number there. */
+const SOURCE_HEADER = 'Nats-Stream-Source';
 const REQUEST_TIMEOUT_MS = 5_000;
 
 export class NatsBus implements Bus {
@@ -281,7 +310,11 @@ export class NatsBus implements Bus {
   async #serve(connection: NatsConnection, handlers: BusHandlers, healthy: () => void): Promise<void> {
     const timeout = this.#options.cluster === undefined ? REQUEST_TIMEOUT_MS : CLUSTER_TIMEOUT_MS;
     const manager = await connection.jetstreamManager({ timeout });
+    const leafSites = (): readonly string[] => handlers.leafSites?.() ?? [];
     const { reports: reportStream, state: stateStream, kept: keptStream } = await this.#ensureStreams(manager);
+    const leaves = new LeafStreams(connection, reportStream.config.name, (site, stream) => {
+      handlers.onLeaf?.(site, stream);
+    });
     const streams = [reportStream, stateStream, ...(keptStream === undefined ? [] : [keptStream])];
     const jetstream = connection.jetstream({ timeout });
     handlers.onConnection(true);
@@ -324,7 +357,8 @@ export class NatsBus implements Bus {
           if (this.#options.cluster !== undefined) void whenLost(reader).then(() => resolve('reader lost its broker'));
         }
         healthy();
-        for (let failures = 0; !this.#isClosed() && !connection.isClosed();) {
+        for (let [failures, round] = [0, 0]; !this.#isClosed() && !connection.isClosed(); round += 1) {
+          void leaves.look(leafSites(), round % LEAF_CHECK_ROUNDS === 0);
           await this.#pause(CHECK_EVERY_MS);
           if (this.#isClosed() || connection.isClosed()) return;
           try {
@@ -485,6 +519,89 @@ async function whenLost(reader: ConsumerMessages): Promise<void> {
   await new Promise<never>(() => undefined);
 }
 
+/** The streams at leaf nodes: made where there is none, looked at, and fetched into the broker's stream of reports. */
+class LeafStreams {
+  readonly #connection: NatsConnection;
+  /** The broker's stream of reports. */
+  readonly #into: string;
+  readonly #told: (site: string, stream: LeafStream | undefined) => void;
+  /** As far as they were seen over this connection, by site. */
+  readonly #names = new Map<string, string>();
+  #silent: ReadonlySet<string> = new Set();
+  #fetched = '';
+  #isLooking = false;
+
+  constructor(connection: NatsConnection, into: string, told: (site: string, stream: LeafStream | undefined) => void) {
+    this.#connection = connection;
+    this.#into = into;
+    this.#told = told;
+  }
+
+  /**
+   * Never rejects: a branch that is cut off has no leaf node now.
+   *
+   * @param all also those that answered the last time.
+   */
+  async look(sites: readonly string[], all: boolean): Promise<void> {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    const due = sites.filter((site) => all || this.#silent.has(site) || !this.#names.has(site));
+    const silent = new Set(this.#silent);
+    await Promise.all(
+      due.map(async (site) => {
+        const stream = await this.#ensure(site).catch(() => undefined);
+        if (stream === undefined) silent.add(site);
+        else {
+          silent.delete(site);
+          this.#names.set(site, stream.name);
+        }
+        if (!this.#connection.isClosed()) this.#told(site, stream);
+      }),
+    );
+    this.#silent = silent;
+    await this.#fetch(sites).catch(() => undefined);
+    this.#isLooking = false;
+  }
+
+  async #ensure(site: string): Promise<LeafStream> {
+    const options = { domain: site, timeout: CLUSTER_TIMEOUT_MS, checkAPI: false };
+    const { streams } = await this.#connection.jetstreamManager(options);
+    const [first] = await streams.names(reportsOfSite(site)[0]).next();
+    const { config, state } =
+      first === undefined
+        ? await streams.add({
+            // The broker goes on behind the last number that it fetched of a name: a stream made anew has another name.
+            name: `${LEAF_STREAM_PREFIX}${randomBytes(6).toString('hex')}`,
+            subjects: [...reportsOfSite(site)],
+            retention: RetentionPolicy.Limits,
+            storage: StorageType.File,
+            discard: DiscardPolicy.Old,
+            max_age: nanos(DAY_MS),
+            max_bytes: LEAF_STREAM_MAX_BYTES,
+            duplicate_window: nanos(DUPLICATE_WINDOW_MS),
+          })
+        : await streams.info(first);
+    return { name: config.name, lastSeq: state.last_seq };
+  }
+
+  /** A leaf that was not seen yet keeps the stream that the broker knows of it. */
+  async #fetch(sites: readonly string[]): Promise<void> {
+    const wanted = JSON.stringify(sites.map((site) => [site, this.#names.get(site)]));
+    if (wanted === this.#fetched) return;
+    const { streams } = await this.#connection.jetstreamManager({ checkAPI: false });
+    const { config } = await streams.info(this.#into);
+    const known = config.sources ?? [];
+    const sources = sites.flatMap((site): StreamSource[] => {
+      const api = jetStreamApiOf(site);
+      const name = this.#names.get(site) ?? known.find(({ external }) => external?.api === api)?.name;
+      return name === undefined ? [] : [{ name, external: { api, deliver: leafDeliveryOf(site) } }];
+    });
+    const keys = (list: readonly StreamSource[]): string => String(list.map((one) => [one.name, one.external?.api]));
+    if (keys(sources) !== keys(known)) await streams.update(this.#into, { ...config, sources });
+    this.#fetched = wanted;
+  }
+}
+
 interface Streams {
   readonly reports: StreamInfo;
   readonly state: StreamInfo;
@@ -557,7 +674,14 @@ function toBusMessage(message: JsMsg): BusMessage {
     streamSeq: message.seq,
     storedAtMs: Math.floor(message.info.timestampNanos / 1e6),
     unread: message.info.pending,
+    leaf: leafPositionOf(message.headers?.get(SOURCE_HEADER) ?? ''),
   };
+}
+
+/** Of "WAN_LEAF_0123:hash 17". */
+function leafPositionOf(source: string): LeafPosition | undefined {
+  const [, stream, seq] = /^(\w+):\S+ ([0-9]{1,15})$/.exec(source) ?? [];
+  return stream?.startsWith(LEAF_STREAM_PREFIX) === true ? { stream, seq: Number(seq) } : undefined;
 }
 
 /** Doubles from 100 ms to 2 s, with up to half as much again at random. */

@@ -302,6 +302,24 @@ describe.skipIf(broken !== undefined)('the collector with a broker', () => {
     expect(probes.map(({ plan }) => plan!.version)).toEqual(before);
   });
 
+  test('asked while it starts to read its configuration and to stop: does both when it has', async () => {
+    await collector.stop('SIGTERM');
+    collector.log = '';
+    collector.start();
+    // Before it has read what it kept.
+    const isListening = new Promise<void>((resolve) => {
+      collector.process!.stdout!.on('data', () => {
+        if (collector.log.includes('"listening"')) resolve();
+      });
+    });
+    await isListening;
+    collector.process!.kill('SIGHUP');
+    expect(await collector.stop('SIGTERM')).toBe(0);
+    expect(collector.log).toContain('configuration taken');
+    collector.start();
+    await ready();
+  });
+
   test('stopped on purpose: exits with 0, and goes on where it was', async () => {
     expect(await collector.stop('SIGTERM')).toBe(0);
     for (const probe of probes) await probe.report();
@@ -369,6 +387,26 @@ describe.skipIf(broken !== undefined)('the collector with a broker', () => {
     await until('the reload', async () => (await successful()) === 1);
     expect(sum(await metrics(), 'wan_site_info')).toBe(3);
     expect(readFileSync(configFile, 'utf8')).toContain('third');
+  });
+
+  test('a configuration that takes long to refuse keeps nobody waiting', async () => {
+    // Each is a mistake of its own.
+    writeFileSync(configFile, `sites: {}\n${'}'.repeat(60_000)}`);
+    const startMs = performance.now();
+    let longestMs = 0;
+    let isGood: number | undefined = 1;
+    while (isGood !== 0 && performance.now() - startMs < 60_000) {
+      const askedMs = performance.now();
+      isGood = (await metrics()).get('wanscope_collector_config_last_reload_successful');
+      longestMs = Math.max(longestMs, performance.now() - askedMs);
+    }
+    const tookMs = performance.now() - startMs;
+    writeFileSync(configFile, CONFIG);
+    await until('the reload', async () => {
+      isGood = (await metrics()).get('wanscope_collector_config_last_reload_successful');
+      return isGood === 1;
+    });
+    expect(longestMs).toBeLessThan(tookMs / 2);
   });
 
   test('a damaged snapshot is refused: counters start from what the stream still holds', async () => {

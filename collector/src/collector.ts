@@ -26,6 +26,7 @@ import type { CollectorHealth } from './exposition/fleet-families.ts';
 import { Gate, SealingBus } from './gate.ts';
 import { Ingest } from './ingest.ts';
 import { Keeper } from './keeper.ts';
+import { Leaves } from './leaves.ts';
 import type { Logger } from './log.ts';
 import { isInMaintenance } from './maintenance.ts';
 import { PlanBook } from './plan-book.ts';
@@ -99,6 +100,7 @@ export class Collector {
   readonly exposition: Exposition;
   readonly remoteWrite: RemoteWrite;
   readonly gate: Gate;
+  readonly leaves = new Leaves();
   /** Undefined: the only collector. */
   readonly cluster: Cluster | undefined;
   readonly #options: CollectorOptions;
@@ -157,6 +159,7 @@ export class Collector {
     this.#bus = new SealingBus(options.bus, this.gate, () => clock.wallMs());
     this.#configDigest = digestOf(options.config);
     this.cluster = options.membership && this.#clusterOf(options.membership);
+    this.#configureLeaves();
     this.#startedAtMs = clock.wallMs();
     this.#reload = { successful: true, atMs: this.#startedAtMs, problems: [] };
     const { stateDir } = options;
@@ -167,6 +170,7 @@ export class Collector {
     this.registry = new Registry(clock, this.#registrySettings(options.config));
     this.#keeper = new Keeper({
       stateDir: options.stateDir,
+      commitEveryMs: () => this.#config.commitEveryMs,
       clock,
       logger: options.logger,
       capture: (generation) => captureSnapshot(this.state, this.#head(generation)),
@@ -207,6 +211,7 @@ export class Collector {
     this.exposition = createExposition({
       throughput: this.throughput,
       gate: this.gate,
+      leaves: this.leaves,
       state: this.state,
       registry: this.registry,
       ingest: this.ingest,
@@ -354,6 +359,7 @@ export class Collector {
     this.#configDigest = digestOf(config);
     this.#rollout.propose(config, this.registry.plannable().length, this.#monoMs());
     this.registry.configure(this.#registrySettings(config));
+    this.#configureLeaves();
     const policies = new PolicyIndex(config);
     this.state.setPolicy((src, dst, test) => policies.of(src, dst, test));
     this.#reload = { successful: true, atMs: this.#options.clock.wallMs(), problems: [] };
@@ -424,8 +430,13 @@ export class Collector {
         this.#isStateRead = false;
         this.#storedPlans.clear();
         if (connected) this.cluster?.reading();
-        else this.registry.setBlind(true);
+        else {
+          this.registry.setBlind(true);
+          this.leaves.disconnected();
+        }
       },
+      leafSites: () => this.leaves.sites,
+      onLeaf: (site, stream) => this.leaves.look(site, stream),
     };
   }
 
@@ -436,6 +447,7 @@ export class Collector {
       if (known !== undefined) {
         this.#logger.warn({ stream: stream.name }, 'the report stream is a new one: reading it from its first message');
         this.ingest.streamReplaced();
+        this.leaves.forgetPositions();
       }
       // A stream that was put back as it was once has the same time of creation, and is another one all the same.
       const rewound = known?.created === stream.created ? (known.rewound ?? 0) + 1 : 0;
@@ -469,6 +481,7 @@ export class Collector {
       if (!this.owns(identity.site))
         throw new RejectedMessage('unexpected_subject', `${message.subject} is of another partition`);
       const data = this.gate.open('report', identity, message.data, message.storedAtMs);
+      this.leaves.read(identity, message.leaf);
       this.ingest.take({ ...message, identity, data });
     } catch (error) {
       if (!(error instanceof RejectedMessage)) throw error;
@@ -870,7 +883,7 @@ export class Collector {
     // While what was in the stream at the start is still being read, a gap says nothing.
     const isTold = this.#connected && this.#reportsCaughtUp && position !== undefined;
     const stream = isTold ? { created: streamName(position), readTo: position.seq } : undefined;
-    const settled = this.ingest.settle(stream);
+    const settled = this.ingest.settle((identity) => stream && this.leaves.positionOf(identity, stream));
     return {
       done: () => {
         for (const commit of settled.done()) {
@@ -905,6 +918,11 @@ export class Collector {
       backfills: this.state.backfills.save((slot) => this.state.paths.keyOf(slot)),
       counters: this.#counters(),
     };
+  }
+
+  #configureLeaves(): void {
+    const sites = [...this.#config.sites.values()].filter(({ name, leaf }) => leaf && this.owns(name));
+    this.leaves.configure(sites.map(({ name }) => name));
   }
 
   #registrySettings(config: OperatorConfig): RegistrySettings {

@@ -28,6 +28,7 @@ import { freePort, samplesOf, Service, sumOf, until } from './testing/live.ts';
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
 const CONFIG = `
 interval: 1s
+commitEvery: 2s
 sites: { a: { timezone: UTC }, b: { timezone: UTC } }
 tests: { icmp: { protocol: icmp, rate: 5/s, family: ipv4 } }
 meshes: [{ shape: full, tests: [icmp] }]

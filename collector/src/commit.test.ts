@@ -22,11 +22,12 @@ import { captureSnapshot } from './snapshot.ts';
 import { configOf, helloOf } from './testing/fleet.ts';
 import { MemoryBroker, MemoryBus } from './testing/memory-bus.ts';
 
-const CONFIG = configOf(`
+const CONFIG_TEXT = `
 sites: { a: { timezone: UTC }, b: { timezone: UTC } }
 tests: { icmp: { protocol: icmp, rate: 1/s, family: ipv4 } }
 meshes: [{ shape: full, tests: [icmp] }]
-`);
+`;
+const CONFIG = configOf(CONFIG_TEXT);
 const A: Identity = { site: 'a', probe: 'p' };
 const BOOT = '00000000000000b1';
 const PATH = pathOf({ srcSite: 'a', src: 'p', dstSite: 'b', dst: 'p' });
@@ -35,11 +36,14 @@ const DICTIONARY = dictionaryOf([PATH]);
 let clock: FakeClock;
 let broker: MemoryBroker;
 let collector: Collector;
+/** Those that were as if killed, too: what they have open is closed in the end. */
+const started: Collector[] = [];
 let root: string;
 let directory: string;
 
 async function collectorOf(stateDir: string | undefined, from = broker): Promise<Collector> {
   const made = new Collector({ config: CONFIG, clock, bus: new MemoryBus(from), logger: silentLogger, stateDir });
+  started.push(made);
   await made.start();
   return made;
 }
@@ -57,7 +61,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  await collector.stop();
+  for (const one of started.splice(0)) await one.stop();
   rmSync(root, { recursive: true, force: true });
 });
 
@@ -202,6 +206,19 @@ describe('a commit', () => {
     const told = broker.commits.length;
     await pass(30_000);
     expect(broker.commits).toHaveLength(told);
+  });
+
+  test('comes as often as the configuration says', async () => {
+    collector.reload(configOf(`${CONFIG_TEXT}commitEvery: 2s\n`));
+    await pass(12_000);
+    const before = broker.commits.length;
+    for (let seq = 1; seq <= 5; seq += 1) {
+      report(seq);
+      await pass(2_000);
+    }
+    // One in two seconds: by ten seconds it would have been one of all.
+    expect(broker.commits).toHaveLength(before + 5);
+    expect(lastCommit()).toMatchObject({ upTo: 5 });
   });
 
   test('does not come while nothing can be written, and comes when it can again', async () => {

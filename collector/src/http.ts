@@ -65,12 +65,15 @@ const SECURITY_HEADERS: Readonly<Record<string, string>> = {
 const HSTS = 'max-age=31536000';
 const HEALTH = ['/-/healthy', '/-/ready'];
 const MAX_CONNECTIONS = 1_024;
+/** Of what is asked for; a few hundred octets are needed. */
+const MAX_BODY_BYTES = 16 * 1_024;
 
 /** One application for any number of listeners that serve and ask for the same. */
 export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
   const { collector, telemetryPath, guard, serves } = options;
   const app = fastify({
     logger: false,
+    bodyLimit: MAX_BODY_BYTES,
     routerOptions: { ignoreTrailingSlash: true },
     // What is not asked for is refused, not dropped.
     ajv: { customOptions: { removeAdditional: false } },

@@ -307,13 +307,14 @@ export class Ingest implements JournalReader {
    * What is to be committed once everything counted so far is on disk. `done` is called then: it notes it, and gives the
    * commits to be sent; what is not sent is committed the next time.
    */
-  settle(stream: Commit['stream'] | undefined): { readonly done: () => readonly Commit[] } {
+  settle(streamOf: (identity: Identity) => Commit['stream'] | undefined): { readonly done: () => readonly Commit[] } {
     const counts: (readonly [Intake, number])[] = [];
     const commits: (readonly [Intake, number, Commit])[] = [];
-    const parked = stream === undefined ? undefined : this.#parkedNumbers();
+    const parked = this.#parkedNumbers();
     for (const [key, intake] of this.intakes) {
       if (intake.committed !== intake.counted) counts.push([intake, intake.counted]);
-      if (parked === undefined || stream === undefined || intake.told === intake.changes) continue;
+      const stream = intake.told === intake.changes ? undefined : streamOf(intake.identity);
+      if (stream === undefined) continue;
       commits.push([intake, intake.changes, this.#commitOf(intake, stream, parked.get(key))]);
     }
     return {

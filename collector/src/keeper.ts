@@ -22,15 +22,16 @@ export const MAX_JOURNAL_BYTES = 64 * 1024 * 1024;
 /** The first one soon: until then a damaged one would be read again. */
 const FIRST_SNAPSHOT_MS = 10_000;
 const SNAPSHOT_AGAIN_MS = 10_000;
-export const COMMIT_EVERY_MS = 10_000;
 /** When asked for, and never more often. */
 const COMMIT_SOON_MS = 1_000;
-/** Not all that may wait waits for ten seconds. */
+/** Not all that may wait waits until it is time. */
 const MUCH_WAITING_BYTES = 8 * 1024 * 1024;
 
 export interface KeeperOptions {
   /** Undefined: counters live in memory only, and are committed as they are. */
   readonly stateDir: string | undefined;
+  /** How long what was counted waits for the disk, and for its commit. */
+  readonly commitEveryMs: () => number;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Copies everything of one moment; the journal that follows it is of the generation given. */
@@ -94,7 +95,7 @@ export class Keeper implements IngestJournal {
     const { stateDir, logger } = this.#options;
     const nowMs = this.#monoMs();
     this.#snapshotDueMs = nowMs + FIRST_SNAPSHOT_MS;
-    this.#commitDueMs = nowMs + COMMIT_EVERY_MS;
+    this.#commitDueMs = nowMs + this.#options.commitEveryMs();
     if (stateDir === undefined) return undefined;
     let first: number | undefined;
     try {
@@ -168,7 +169,7 @@ export class Keeper implements IngestJournal {
 
   #run(work: () => Promise<void>): void {
     const nowMs = this.#monoMs();
-    this.#commitDueMs = nowMs + COMMIT_EVERY_MS;
+    this.#commitDueMs = nowMs + this.#options.commitEveryMs();
     this.#committedMs = nowMs;
     this.#asked = false;
     this.#busy = work()

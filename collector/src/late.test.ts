@@ -39,6 +39,8 @@ let clock: FakeClock;
 let broker: MemoryBroker;
 let directory: string;
 let collector: Collector;
+/** Those that were as if killed, too: what they have open is closed in the end. */
+const started: Collector[] = [];
 let written: WrittenSample[];
 let requests: number;
 let answer: (samples: readonly WrittenSample[]) => PostOutcome;
@@ -59,6 +61,7 @@ async function start(config = configWith('labels: { region: eu }')): Promise<voi
       return Promise.resolve(outcome);
     },
   });
+  started.push(collector);
   await collector.start();
 }
 
@@ -74,7 +77,7 @@ beforeEach(async () => {
   broker.publish(subjectOf('report', A), encodeDictionary(DICTIONARY));
 });
 afterEach(async () => {
-  await collector.stop();
+  for (const one of started.splice(0)) await one.stop();
   rmSync(directory, { recursive: true, force: true });
 });
 

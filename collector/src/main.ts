@@ -3,15 +3,17 @@ import { existsSync, readFileSync, watch } from 'node:fs';
 import { request } from 'node:http';
 import { request as tlsRequest } from 'node:https';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { pino } from 'pino';
 import { decodeRoster, InvalidConfiguration, InvalidKey, systemClock } from '@wanscope/shared';
-import { parseOperatorConfig, type OperatorConfig } from '@wanscope/shared/config';
+import type { OperatorConfig } from '@wanscope/shared/config';
 import { NatsBus, type Membership } from './bus.ts';
 import { Collector } from './collector.ts';
+import { parseConfig, parseConfigInThread, readConfigText } from './config-file.ts';
+import { variable } from './environment.ts';
 import { Gate, type GateSettings } from './gate.ts';
 import { closeServer, createWeb, listen, parseListenAddress, type ListenAddress } from './http.ts';
 import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
@@ -46,6 +48,7 @@ const packageFile = new URL('../package.json', import.meta.url);
 const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string };
 
 function parseFlags(): Flags {
+  const partition = variable(process.env, 'WAN_PARTITION');
   const command = new Command('wan-collector')
     .description('Collects what wan-probes measure, plans what they send, and exposes it to Prometheus.')
     .version(version)
@@ -68,27 +71,31 @@ function parseFlags(): Flags {
     .option(
       '--nats.url <list>',
       'brokers, separated by commas (env WAN_NATS_URL)',
-      process.env['WAN_NATS_URL'] ?? 'nats://127.0.0.1:4222',
+      variable(process.env, 'WAN_NATS_URL') ?? 'nats://127.0.0.1:4222',
     )
-    .option('--nats.creds <file>', 'credentials, a file or their content (env WAN_CREDS)', process.env['WAN_CREDS'])
+    .option(
+      '--nats.creds <file>',
+      'credentials, a file or their content (env WAN_CREDS)',
+      variable(process.env, 'WAN_CREDS'),
+    )
     .option(
       '--nats.ca <file>',
       'certificates (PEM) of who may vouch for the broker; implies TLS (env WAN_CA)',
-      process.env['WAN_CA'],
+      variable(process.env, 'WAN_CA'),
     )
     .option(
       '--identity.dir <directory>',
       'what wan-admin keeps for the collector: credentials, CA, keys, roster of probes (env WAN_IDENTITY_DIR)',
-      process.env['WAN_IDENTITY_DIR'],
+      variable(process.env, 'WAN_IDENTITY_DIR'),
     )
     .option('--state.dir <directory>', 'where the snapshot is kept', '/var/lib/wan-collector')
     .option(
       '--cluster.partition <number>',
       'which of the partitions of `cluster` in the configuration is its own, from 0 on (env WAN_PARTITION)',
       aPartition,
-      process.env['WAN_PARTITION'] === undefined ? undefined : aPartition(process.env['WAN_PARTITION']),
+      partition === undefined ? undefined : aPartition(partition),
     )
-    .option('--log.level <level>', LEVELS.join(', '), process.env['WAN_LOG_LEVEL'] ?? 'info')
+    .option('--log.level <level>', LEVELS.join(', '), variable(process.env, 'WAN_LOG_LEVEL') ?? 'info')
     .option('--check-config', 'validate the configuration, print the load it plans, and exit', false)
     .option(
       '--healthcheck',
@@ -126,25 +133,6 @@ function membershipOf(flags: Flags, { cluster }: OperatorConfig): Membership | u
     return refuse(`has partitions 0 to ${cluster.partitions - 1}; --cluster.partition is ${partition}`);
   }
   return { partition, ...cluster };
-}
-
-/** @param settled is told what it was read from. @throws InvalidConfiguration */
-function readConfig(file: string, settled?: SettledConfig): OperatorConfig {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new InvalidConfiguration([
-      `${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`,
-    ]);
-  }
-  const config = parseConfig(text, file);
-  settled?.isFrom(config, text);
-  return config;
-}
-
-function parseConfig(text: string, file: string): OperatorConfig {
-  return parseOperatorConfig(text, file, (path) => readFileSync(resolve(dirname(file), path), 'utf8'));
 }
 
 /** What wan-admin writes into the folder collector/ of a fleet. */
@@ -194,7 +182,7 @@ function webAddresses(flags: Flags): ListenAddress[] {
 
 function checkConfig(file: string): number {
   try {
-    const config = readConfig(file);
+    const config = parseConfig(readConfigText(file), file);
     process.stdout.write(`${file} is good.\n\n${formatPredictedLoad(predictLoad(config))}`);
     return 0;
   } catch (error) {
@@ -237,17 +225,29 @@ function watchFiles(directory: string, files: readonly string[], changed: () => 
 }
 
 async function run(flags: Flags): Promise<number> {
+  // From the first moment on: what is asked of a program that is still starting is done when it has.
+  const toStop = new Promise<string>((resolve) => {
+    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
+  });
+  let reloadsAsked = 0;
+  let reloadNow = (): void => {
+    reloadsAsked += 1;
+  };
+  process.on('SIGHUP', () => reloadNow());
   const logger = pino({ level: flags['log.level'], base: null, timestamp: pino.stdTimeFunctions.isoTime });
   const stateDir = flags['state.dir'];
   const settled = new SettledConfig(stateDir, logger, (text) => parseConfig(text, flags.config));
   let config: OperatorConfig;
+  let text: string;
   let guard: WebGuard;
   let metricsGuard: WebGuard;
   let membership: Membership | undefined;
   const gate = new Gate();
   let gateSettings: GateSettings;
   try {
-    config = readConfig(flags.config, settled);
+    text = readConfigText(flags.config);
+    config = parseConfig(text, flags.config);
+    settled.isFrom(config, text);
     membership = membershipOf(flags, config);
     gateSettings = readGate(flags, config);
     gate.configure(gateSettings);
@@ -281,7 +281,7 @@ async function run(flags: Flags): Promise<number> {
     membership,
     guards: [...new Set([guard, metricsGuard])],
     version,
-    revision: process.env['WAN_REVISION'] ?? 'unknown',
+    revision: variable(process.env, 'WAN_REVISION') ?? 'unknown',
     process: {
       residentBytes: () => process.memoryUsage.rss(),
       cpuSeconds: () => {
@@ -317,7 +317,6 @@ async function run(flags: Flags): Promise<number> {
   await collector.start();
 
   const identityDir = flags['identity.dir'];
-  let text = readFileSync(flags.config, 'utf8');
   let roster = gateSettings.keys?.roster;
   const useKeys = (settings: GateSettings): void => {
     if (gate.configure(settings)) collector.keysChanged();
@@ -326,12 +325,13 @@ async function run(flags: Flags): Promise<number> {
     }
     roster = settings.keys?.roster;
   };
-  const reload = (always: boolean): void => {
+  const reload = async (always: boolean): Promise<void> => {
     try {
-      const next = existsSync(flags.config) ? readFileSync(flags.config, 'utf8') : undefined;
+      const next = readConfigText(flags.config);
       if (next === text && !always) return;
-      text = next ?? text;
-      const config = readConfig(flags.config, settled);
+      text = next;
+      const config = await parseConfigInThread(text, flags.config);
+      settled.isFrom(config, text);
       const settings = readGate(flags, config);
       if (!isDeepStrictEqual(membershipOf(flags, config), membership)) {
         throw new InvalidConfiguration([`${flags.config}: cluster: cannot change while the collector runs`]);
@@ -344,14 +344,19 @@ async function run(flags: Flags): Promise<number> {
       collector.reloadFailed(error.problems);
     }
   };
-  const unwatch = [watchFiles(dirname(flags.config), [basename(flags.config)], () => reload(false))];
+  // One after the other, so that what was written last is taken last.
+  let reloading = Promise.resolve();
+  const askReload = (always: boolean): void => {
+    reloading = reloading.then(() => reload(always));
+  };
+  const unwatch = [watchFiles(dirname(flags.config), [basename(flags.config)], () => askReload(false))];
   if (identityDir !== undefined) {
     // A device that is enrolled is no reason to plan anew.
     let wereGood = true;
     const reloadKeys = (): void => {
       if (!wereGood) {
         wereGood = true;
-        reload(true);
+        askReload(true);
         return;
       }
       try {
@@ -364,15 +369,17 @@ async function run(flags: Flags): Promise<number> {
       }
     };
     unwatch.push(watchFiles(identityDir, [IDENTITY_FILES.key, IDENTITY_FILES.roster], reloadKeys));
+    // What was written while this program started.
+    reloadKeys();
   }
-  process.on('SIGHUP', () => reload(true));
+  askReload(false);
+  reloadNow = () => askReload(true);
+  if (reloadsAsked > 0) reloadNow();
 
-  const signal = await new Promise<string>((resolve) => {
-    process.once('SIGTERM', () => resolve('SIGTERM'));
-    process.once('SIGINT', () => resolve('SIGINT'));
-  });
+  const signal = await toStop;
   logger.info({ signal }, 'stopping');
   for (const stop of unwatch) stop();
+  await reloading;
   clearInterval(watchGuards);
   await Promise.all(servers.map(closeServer));
   await collector.stop();

@@ -130,7 +130,10 @@ export class PlanBook {
     }
   }
 
-  /** What has to be published; each is due again only when marked so. */
+  /**
+   * What has to be published, in this order: who never had a plan has to know its peers' keys before they measure it. Each is due
+   * again only when marked so.
+   */
   takeDue(): DuePlan[] {
     const due: DuePlan[] = [];
     for (const [key, page] of this.#pages) {
@@ -139,7 +142,8 @@ export class PlanBook {
       page.due = false;
       due.push({ identity, plan: page.current.plan, bytes: encodePlan(page.current.plan) });
     }
-    return due;
+    const isFirst = ({ plan }: DuePlan): number => Number(plan.version === 1);
+    return due.sort((one, other) => isFirst(other) - isFirst(one));
   }
 
   /** Publishing failed: try again. */

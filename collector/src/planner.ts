@@ -4,10 +4,10 @@
  */
 import { isIP } from 'node:net';
 import {
-  AUTHENTICATED_STAMP_BYTES,
   EXTERNAL_SITE,
   FAMILIES,
   formatIdentity,
+  leastStampBytes,
   MAX_ASKERS,
   MAX_BODY_BYTES,
   SEGMENTS,
@@ -436,7 +436,7 @@ class PlanBuilder {
 
   /** A test is in the table once more where its packets have to be as long as authenticated ones are. */
   #indexOfTest(test: TestConfig, isAuthenticated: boolean): number {
-    const sizeBytes = isAuthenticated ? Math.max(AUTHENTICATED_STAMP_BYTES, test.sizeBytes) : test.sizeBytes;
+    const sizeBytes = isAuthenticated ? Math.max(leastStampBytes(true, test.class), test.sizeBytes) : test.sizeBytes;
     const key = `${sizeBytes} ${test.name}`;
     const known = this.#testIndex.get(key);
     if (known !== undefined) return known;

@@ -21,7 +21,9 @@ import {
   brokerTls,
   claimInboxPrefixOf,
   claimSubjectOf,
+  HUB_DOMAIN,
   inboxPrefixOf,
+  jetStreamApiOf,
   STATE_STREAM,
   WanscopeError,
   type Claim,
@@ -79,6 +81,7 @@ export interface NatsBusOptions {
   readonly log: Log;
   /** Absent: straight there. */
   readonly proxy?: HttpProxy | undefined;
+  readonly bind?: string | undefined;
   /** Judges certificates where the machine's clock cannot. */
   readonly clock?: FlooredClock | undefined;
 }
@@ -138,14 +141,17 @@ export class NatsBus implements Bus {
   async lastState(subject: string): Promise<Uint8Array | undefined> {
     const connection = this.#connection;
     if (connection === undefined) return undefined;
-    try {
-      const direct = await connection.request(`$JS.API.DIRECT.GET.${STATE_STREAM}.${subject}`, undefined, {
-        timeout: PUBLISH_TIMEOUT_MS,
-        headers: headers(),
-      });
-      return direct.headers?.code === 404 ? undefined : direct.data.slice();
-    } catch {
-      // The stream allows no direct gets, or does not exist.
+    // A leaf node has streams of its own: the state is with the broker behind it.
+    for (const api of ['$JS.API', jetStreamApiOf(HUB_DOMAIN)]) {
+      try {
+        const direct = await connection.request(`${api}.DIRECT.GET.${STATE_STREAM}.${subject}`, undefined, {
+          timeout: PUBLISH_TIMEOUT_MS,
+          headers: headers(),
+        });
+        return direct.headers?.code === 404 ? undefined : direct.data.slice();
+      } catch {
+        // The stream allows no direct gets, or is not there.
+      }
     }
     try {
       const manager = await connection.jetstreamManager({ checkAPI: false });
@@ -180,7 +186,7 @@ export class NatsBus implements Bus {
   }
 
   async #connectForEver(): Promise<void> {
-    const { servers, identity, log, ca, proxy, clock } = this.#options;
+    const { servers, identity, log, ca, proxy, bind, clock } = this.#options;
     const options: ConnectionOptions = {
       name: `${identity.site}/${identity.probe}`,
       authenticator: authenticatorOf(this.#options.credentials),
@@ -195,7 +201,7 @@ export class NatsBus implements Bus {
     let told = '';
     while (!this.#closed) {
       try {
-        const connection = await connectBy({ servers, ca, proxy, clock }, options);
+        const connection = await connectBy({ servers, ca, proxy, bind, clock }, options);
         delayMs = FIRST_RETRY_MS;
         told = '';
         await this.#use(connection);

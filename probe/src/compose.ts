@@ -239,7 +239,7 @@ export async function startProbe(
     engine,
     watch,
     makeTracer: followsRoutes
-      ? (context) => new RouteTracer({ engine, resolver, tcp: native, domains }, context)
+      ? (context) => new RouteTracer({ engine, resolver, tcp: native, domains, random: Math.random }, context)
       : undefined,
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts, settings.uplinkRates),
     gateways: readGateways,
@@ -307,7 +307,7 @@ interface OpenedBus {
 /** The bus of who this probe is, or of who it will be once its claim is granted; and whom it believes. */
 function openBus(settings: Settings, edges: ProbeEdges, clock: FlooredClock, peerKeys: PeerKeys): OpenedBus {
   const { log } = edges;
-  const { identity, natsUrls: servers, proxy } = settings;
+  const { identity, natsUrls: servers, natsBind: bind, proxy } = settings;
   const store = new EnrolmentStore(settings.stateDirectory, identity, log);
   const given = credentialsOf(settings.credentials);
   const kept =
@@ -317,7 +317,8 @@ function openBus(settings: Settings, edges: ProbeEdges, clock: FlooredClock, pee
   const connect = (as: BusCredentials): Bus => {
     const enrolment = as.kind === 'enrolment' ? as.enrolment : undefined;
     const plain =
-      edges.bus ?? new NatsBus({ servers, proxy, clock, credentials: as, ca: caOf(enrolment?.ca), identity, log });
+      edges.bus ??
+      new NatsBus({ servers, proxy, bind, clock, credentials: as, ca: caOf(enrolment?.ca), identity, log });
     if (enrolment === undefined) return plain;
     peerKeys.use(enrolment.secret);
     return new SealingBus(plain, signerOf(enrolment.secret));
@@ -333,7 +334,7 @@ function openBus(settings: Settings, edges: ProbeEdges, clock: FlooredClock, pee
   mustBe(identity, claim);
   const trust = new Trust(identity, claim.collectorKeys);
   const bus = new LateBus();
-  const open = (): Promise<ClaimDesk> => openClaimDesk({ servers, proxy, clock, claim, ca: caOf(claim.ca) });
+  const open = (): Promise<ClaimDesk> => openClaimDesk({ servers, proxy, bind, clock, claim, ca: caOf(claim.ca) });
   const claiming = new Claiming({ claim, store, open, clock, log });
   void claiming.enrolment().then((enrolment) => {
     if (enrolment === undefined) return;

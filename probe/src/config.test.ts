@@ -1,7 +1,7 @@
 import { encodeEnrolment, newSecret, signerOf } from '@wanscope/shared';
 import { describe, expect, it } from 'vitest';
 import { credentialsOf } from './compose.ts';
-import { readSettings, type Invocation, type Settings } from './config.ts';
+import { readSettings, SETTINGS, type Invocation, type Settings } from './config.ts';
 import { readFlags, type CommandLine } from './flags.ts';
 
 const GOOD = { WAN_NATS_URL: 'nats://broker:4222', WAN_SITE: 'berlin' };
@@ -37,9 +37,16 @@ function problems(env: Record<string, string>, argv: string[] = [], hostName?: s
 }
 
 describe('settings', () => {
+  it('are as not set when they are empty, but for WAN_REFLECT', () => {
+    const others = SETTINGS.filter(({ env }) => !(env in GOOD) && env !== 'WAN_REFLECT');
+    expect(settings({ ...Object.fromEntries(others.map(({ env }) => [env, ''])), ...GOOD })).toEqual(settings(GOOD));
+    expect(settings({ ...GOOD, WAN_REFLECT: '' }).reflect).toEqual({});
+  });
+
   it('need a broker and a site only', () => {
     expect(settings(GOOD)).toEqual({
       natsUrls: ['nats://broker:4222'],
+      natsBind: undefined,
       credentials: '',
       ca: '',
       identity: { site: 'berlin', probe: 'router-7-example' },
@@ -185,6 +192,24 @@ describe('settings', () => {
     expect(problems({}, ['--healthcheck'])).toEqual([
       'WAN_METRICS_LISTEN: is not set, so there is no one to ask; allowed: host:port',
     ]);
+  });
+});
+
+describe('where the connection to the broker begins', () => {
+  const read = (bind: string) =>
+    readSettings({ WAN_NATS_URL: 'broker.example', WAN_SITE: 'hq', WAN_NATS_BIND: bind }, {}, 'edge');
+
+  it.each(['192.0.2.1', '2001:db8::1', '%wan0', '%eth0.100'])('may be %s', (bind) => {
+    expect(read(bind)).toMatchObject({ kind: 'run', settings: { natsBind: bind } });
+  });
+
+  it.each(['wan0', '192.0.2.1:5', '%', '%a b', '%longer-than-names-are'])('cannot be %j', (bind) => {
+    expect(read(bind)).toEqual({
+      kind: 'problems',
+      problems: [
+        `WAN_NATS_BIND: "${bind}" is neither; allowed: an address such as 192.0.2.1, or an interface such as %wan0`,
+      ],
+    });
   });
 });
 

@@ -2,6 +2,7 @@
  * Settings: environment variables, each with a flag of the same name that wins over it. Pure: text in, settings or the
  * list of everything wrong with it out.
  */
+import { isIP } from 'node:net';
 import {
   decodeClaim,
   decodeEnrolment,
@@ -47,6 +48,8 @@ export interface Settings {
   readonly credentials: string;
   /** A file's path, or certificates in PEM; '' for those of the system or of the enrolment. */
   readonly ca: string;
+  /** Source address of the connection to the broker, or `%interface`; undefined: the system's choice. */
+  readonly natsBind: string | undefined;
   /** Undefined: straight to the broker. */
   readonly proxy: HttpProxy | undefined;
   readonly identity: Identity;
@@ -83,6 +86,13 @@ export const SETTINGS = [
     value: 'urls',
     standard: '',
     help: 'broker addresses, a comma-separated list (required, unless a claim says them)',
+  },
+  {
+    env: 'WAN_NATS_BIND',
+    flag: 'nats-bind',
+    value: 'address|%interface',
+    standard: '',
+    help: "source address of the connection to the broker, or the interface that has it, whatever tests are bound to (default: the system's choice)",
   },
   {
     env: 'WAN_PROXY',
@@ -242,6 +252,7 @@ export function readSettings(
   const enrolment = isEnrolment(credentials) ? read.enrolment(credentials) : claim;
   const settings: Settings = {
     natsUrls: read.urls(valueOf('WAN_NATS_URL') || (claim?.servers?.join(',') ?? '')),
+    natsBind: read.bind(valueOf('WAN_NATS_BIND')),
     proxy: read.proxy(valueOf('WAN_PROXY')),
     credentials,
     ca: valueOf('WAN_CA'),
@@ -296,6 +307,18 @@ class Reader {
       }
     }
     return urls;
+  }
+
+  bind(text: string): string | undefined {
+    if (text === '') return undefined;
+    if (isIP(text) === 0 && !/^%[^\s/%]{1,15}$/.test(text)) {
+      this.problem(
+        'WAN_NATS_BIND',
+        `"${text}" is neither`,
+        'an address such as 192.0.2.1, or an interface such as %wan0',
+      );
+    }
+    return text;
   }
 
   proxy(text: string): HttpProxy | undefined {

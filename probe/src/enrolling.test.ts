@@ -169,7 +169,14 @@ describe('a claim', () => {
 
   test('whose answer is by somebody else is not believed', async () => {
     const running = claiming(claimOf(), [
-      ({ user, key }) => ({ v: 1, ...EDGE, user: user.replace(/.$/, 'A'), key, status: 'refused', cause: 'used' }),
+      ({ user, key }) => ({
+        v: 1,
+        ...EDGE,
+        user: user.replace(/.$/, user.endsWith('A') ? 'B' : 'A'),
+        key,
+        status: 'refused',
+        cause: 'used',
+      }),
     ]);
     const pending = running.enrolment();
     await advance(0);

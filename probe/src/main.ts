@@ -5,7 +5,7 @@
  */
 import { get } from 'node:http';
 import { hostname } from 'node:os';
-import type { ProbeEdges } from './compose.ts';
+import type { ProbeEdges, RunningProbe } from './compose.ts';
 import { readSettings, type Settings } from './config.ts';
 import { readBuiltAtMs, readVersion } from './files.ts';
 import type { CommandLine } from './flags.ts';
@@ -30,31 +30,38 @@ async function run(settings: Settings, version: string): Promise<void> {
     builtAtMs: readBuiltAtMs(),
     ...(settings.printReports ? { printReport: (line: string) => process.stdout.write(`${line}\n`) } : {}),
   };
-  const privileged = await openPrivileged(settings, edges);
-  if (
-    !settings.keepRoot &&
-    dropPrivileges(settings.user, settings.stateDirectory, systemPrivilegeCalls(process), log)
-  ) {
-    log.info(settings.user, 'privileges dropped');
-  }
-  const probe = await startProbe(settings, edges, privileged);
-  log.info({ version, node: process.version }, 'probe started');
+  const start = async (): Promise<RunningProbe> => {
+    const privileged = await openPrivileged(settings, edges);
+    if (
+      !settings.keepRoot &&
+      dropPrivileges(settings.user, settings.stateDirectory, systemPrivilegeCalls(process), log)
+    ) {
+      log.info(settings.user, 'privileges dropped');
+    }
+    return startProbe(settings, edges, privileged);
+  };
+  // What a probe that still starts is asked is done when it has.
+  const starting = start();
   let stopping = false;
   const stop = (signal: string): void => {
     if (stopping) return;
     stopping = true;
     log.info({ signal }, 'leaving');
-    probe.stop().then(
-      () => process.exit(0),
-      (error: unknown) => {
-        log.error({ error: String(error) }, 'could not leave cleanly');
-        process.exit(1);
-      },
-    );
+    starting
+      .then((probe) => probe.stop())
+      .then(
+        () => process.exit(0),
+        (error: unknown) => {
+          log.error({ error: String(error) }, 'could not leave cleanly');
+          process.exit(1);
+        },
+      );
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
-  process.on('SIGUSR2', () => probe.togglePause());
+  process.on('SIGUSR2', () => void starting.then((probe) => probe.togglePause()).catch(() => undefined));
+  await starting;
+  log.info({ version, node: process.version }, 'probe started');
 }
 
 async function healthcheck(host: string, port: number): Promise<number> {

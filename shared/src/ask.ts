@@ -5,6 +5,8 @@ import { isToken, type Identity } from './subjects.ts';
 import { throughputOrderSchema } from './throughput.ts';
 
 export const ASK_VERSION = 1;
+/** One is a few hundred octets. */
+export const MAX_ASK_BYTES = 16 * 1_024;
 
 const token = z.string().check(z.refine(isToken));
 
@@ -25,5 +27,5 @@ export function encodeAsk(ask: Ask): Uint8Array {
 
 /** @throws RejectedMessage */
 export function decodeAsk(bytes: Uint8Array, subject: Identity): Ask {
-  return parseJsonMessage('ask', bytes, ASK_VERSION, askSchema, subject);
+  return parseJsonMessage('ask', bytes, ASK_VERSION, askSchema, subject, MAX_ASK_BYTES);
 }

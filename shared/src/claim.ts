@@ -88,7 +88,7 @@ export function claimInboxPrefixOf({ site, probe }: Identity): string {
 export function parseClaimSubject(subject: string): Identity | undefined {
   const start = `${SUBJECT_PREFIX}.claim.`;
   if (!subject.startsWith(start)) return undefined;
-  const [site, probe, ...rest] = subject.slice(start.length).split('.');
+  const [site, probe, ...rest] = subject.slice(start.length).split('.', 3);
   if (site === undefined || probe === undefined || rest.length > 0) return undefined;
   return isToken(site) && isToken(probe) ? { site, probe } : undefined;
 }
@@ -218,8 +218,7 @@ function parse<T extends Identity>(
   }
   const parsed = parseShape(schema, value);
   if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    throw new RejectedMessage('malformed', `${kind}: ${issue.path.join('.')}: ${issue.message}`);
+    throw new RejectedMessage('malformed', `${kind}: ${parsed.issue.text}`);
   }
   if (parsed.data.site !== site || parsed.data.probe !== probe) {
     throw new RejectedMessage('wrong_identity', `${kind} of ${parsed.data.site}/${parsed.data.probe}`);

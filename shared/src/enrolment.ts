@@ -94,7 +94,5 @@ export function decodeRoster(text: string, file: string): Roster {
   }
   const parsed = parseShape(rosterSchema, value);
   if (parsed.success) return parsed.data;
-  throw new InvalidConfiguration(
-    parsed.error.issues.map((issue) => `${file}: ${issue.path.join('.')}: ${issue.message}`),
-  );
+  throw new InvalidConfiguration([`${file}: ${parsed.issue.text}`]);
 }

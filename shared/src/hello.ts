@@ -77,7 +77,7 @@ const helloSchema = z.discriminatedUnion('kind', [
     /** X25519, in base64url: with its owner a key for STAMP can be agreed. Absent: with nobody. */
     agreementKey: z.optional(agreementKeySchema),
     /** Families in which it can send ICMP. */
-    icmp: z.array(z.enum(FAMILIES)),
+    icmp: z.array(z.enum(FAMILIES)).check(z.maxLength(FAMILIES.length)),
     /** Version of the plan it is running; 0 when it has none. */
     planVersion: z.int().check(z.minimum(0)),
     endpoints: z.array(helloEndpointSchema).check(z.maxLength(64)),

@@ -11,6 +11,7 @@ export * from './errors.ts';
 export * from './hello.ts';
 export * from './histogram.ts';
 export * from './ip.ts';
+export { parseShape } from './message.ts';
 export * from './path.ts';
 export * from './plan.ts';
 export * from './report.ts';

@@ -1,11 +1,13 @@
 /** Hello, plan, ask and commit: what is accepted, and that nothing else is. */
 import { describe, expect, test } from 'vitest';
+import * as z from 'zod/mini';
 import { decodeAsk, encodeAsk } from './ask.ts';
 import { decodeReceived, decodeThroughputReply, encodeReceived, encodeThroughputReply } from './throughput.ts';
 import { decodeCommit, encodeCommit, type BootCommit, type Commit } from './commit.ts';
 import { RejectedMessage } from './errors.ts';
 import { decodeHello, encodeHello, type FullHello } from './hello.ts';
 import { decodePlan, encodePlan, planLoad, SEND_CAP, sessionsOf, type Plan } from './plan.ts';
+import { parseShape } from './message.ts';
 import { mutate, Random } from './testing/index.ts';
 import { NS_PER_MS, NS_PER_S } from './units.ts';
 
@@ -152,9 +154,51 @@ describe.each(messages)('$kind', ({ bytes, decode, expected }) => {
     expect(causeOf(new Uint8Array(256 * 1024 + 1))).toBe('too_large');
   });
 
+  test('is refused for a version that no text can be made of', () => {
+    expect(causeOf(changed({ v: { toString: 1 } }))).toBe('unsupported_version');
+  });
+
   test('10,000 seeded mutations are refused or mean something else, and none crashes', () => {
     const random = new Random(11);
     for (let round = 0; round < 10_000; round += 1) causeOf(mutate(bytes, random));
+  });
+});
+
+describe('a hello', () => {
+  test('in which a list says the same thousands of times is refused', () => {
+    // More than can be said of each as an argument of one call.
+    for (const family of [0, 'ipv4']) {
+      const bytes = Buffer.from(JSON.stringify({ ...hello, icmp: Array.from({ length: 30_000 }, () => family) }));
+      expect(() => decodeHello(bytes, owner)).toThrow(RejectedMessage);
+    }
+  });
+});
+
+describe('a shape', () => {
+  test('is looked at up to the first thing that is wrong', () => {
+    let looks = 0;
+    const item = z.object({
+      a: z.custom<number>(() => (looks += 1) > 2),
+      b: z.number(),
+    });
+    const values = Array.from({ length: 100_000 }, () => ({}));
+    // The first two are wrong in `a`, and what is wrong may go on; but `b` is not there at all.
+    expect(parseShape(z.array(item), values)).toEqual({
+      success: false,
+      issue: { path: [0, 'a'], text: '0.a: Invalid input' },
+    });
+    expect(looks).toBe(1);
+  });
+
+  test('is not that of a value with a length that is no number', () => {
+    const text = z.object({ a: z.string().check(z.maxLength(4)) });
+    expect(parseShape(text, { a: { length: { toString: 1 } } })).toMatchObject({ success: false });
+  });
+
+  test('is told of in a line, however long what is wrong', () => {
+    const value = Object.fromEntries(Array.from({ length: 10_000 }, (_, i) => [`key${i}`, 1]));
+    const parsed = parseShape(z.strictObject({}), value);
+    expect(parsed.success ? '' : parsed.issue.text).toHaveLength(512);
   });
 });
 
@@ -230,6 +274,12 @@ describe('a plan', () => {
     const cause = { rejectCause: 'impossible_value' };
     expect(() => decoded({ sessions: [[1, 0, 0, 4]] })).toThrow(expect.objectContaining(cause));
     expect(() => decoded({ sessions: [[0, 0, 0, 4], [0, 0, 0, 4]] })).toThrow(expect.objectContaining(cause)); // prettier-ignore
+    const shaped = { rejectCause: 'malformed' };
+    const indices = [[0, 0, 0], [0, 0, 0, 4, 0], [0, 0, 0, 5], [-1, 0, 0, 4], [0, 0.5, 0, 4], [0, 0, 65_536, 4], '0004', null]; // prettier-ignore
+    for (const one of indices) {
+      const changes = { sessions: [one] } as unknown as Partial<Plan>;
+      expect(() => decoded(changes)).toThrow(expect.objectContaining(shaped));
+    }
     expect(() => decoded({ destinations: [{ ...plan.destinations[0]!, ports: {} }] })).toThrow(
       expect.objectContaining(cause),
     );
@@ -237,6 +287,12 @@ describe('a plan', () => {
 });
 
 describe('a throughput run', () => {
+  test('is asked for, and answered, in a few hundred octets', () => {
+    const tooLarge = expect.objectContaining({ rejectCause: 'too_large' }) as Error;
+    expect(() => decodeAsk(new Uint8Array(16_385), owner)).toThrow(tooLarge);
+    expect(() => decodeThroughputReply(new Uint8Array(16_385))).toThrow(tooLarge);
+  });
+
   const refused = (run: object): void => {
     const bytes = Buffer.from(JSON.stringify({ ...throughput, run: { ...throughput.run, ...run } }));
     expect(() => decodeAsk(bytes, owner)).toThrow(RejectedMessage);

@@ -5,7 +5,6 @@
  * collectors. Reports do not carry it: they carry a plan index, and a dictionary message maps plan indices to paths.
  */
 import { createHash } from 'node:crypto';
-import * as z from 'zod/mini';
 import { RejectedMessage } from './errors.ts';
 import { isToken, MAX_MESSAGE_BYTES, type Identity } from './subjects.ts';
 
@@ -83,25 +82,33 @@ export interface Dictionary {
   readonly paths: readonly PathParts[];
 }
 
-const token = z.string().check(z.refine(isToken));
-const labelText = z.string().check(z.minLength(1), z.maxLength(128), z.regex(/^[^|"\\\p{Cc}]+$/u));
-const uplinkName = z.union([z.literal(''), token]);
+const LABEL = /^[^|"\\\p{Cc}]+$/u;
+/** In UTF-16 units, as an endpoint's name is measured elsewhere. */
+const MAX_NAME_LENGTH = 128;
+const CLASS = /^[A-Z0-9]{1,8}$/;
+const isUplink = (text: string): boolean => text === '' || isToken(text);
+const oneOf =
+  (values: readonly string[]) =>
+  (text: string): boolean =>
+    values.includes(text);
+const isEndpointName = (text: string): boolean => text.length <= MAX_NAME_LENGTH && LABEL.test(text);
 
-const pathSchema = z.object({
-  network: token,
-  srcSite: token,
-  src: token,
-  srcUplink: uplinkName,
-  dstSite: token,
-  dst: labelText,
-  dstUplink: uplinkName,
-  dstNetwork: token,
-  dstKind: z.enum(ENDPOINT_KINDS),
-  test: token,
-  protocol: z.enum(PROTOCOLS),
-  class: z.string().check(z.regex(/^[A-Z0-9]{1,8}$/)),
-  family: z.enum(FAMILIES),
-});
+/** Plain functions: a dictionary may have thousands of paths. */
+const IS_FIELD: Readonly<Record<PathField, (text: string) => boolean>> = {
+  network: isToken,
+  srcSite: isToken,
+  src: isToken,
+  srcUplink: isUplink,
+  dstSite: isToken,
+  dst: isEndpointName,
+  dstUplink: isUplink,
+  dstNetwork: isToken,
+  dstKind: oneOf(ENDPOINT_KINDS),
+  test: isToken,
+  protocol: oneOf(PROTOCOLS),
+  class: (text) => CLASS.test(text),
+  family: oneOf(FAMILIES),
+};
 
 const MAGIC = 'wanscope-dictionary 1\n';
 
@@ -143,16 +150,18 @@ export function decodeDictionary(bytes: Uint8Array, owner: Identity): Dictionary
     if (values.length !== PATH_FIELDS.length) {
       throw new RejectedMessage('malformed', `dictionary entry ${index} has ${values.length} fields`);
     }
-    const parsed = z.safeParse(pathSchema, Object.fromEntries(PATH_FIELDS.map((field, i) => [field, values[i]])));
-    if (!parsed.success) {
-      throw new RejectedMessage('malformed', `dictionary entry ${index}: ${parsed.error.issues[0]!.path.join('.')}`);
+    const parts = {} as Record<PathField, string>;
+    for (const [i, field] of PATH_FIELDS.entries()) {
+      const value = values[i]!;
+      if (!IS_FIELD[field](value)) throw new RejectedMessage('malformed', `dictionary entry ${index}: ${field}`);
+      parts[field] = value;
     }
-    if (parsed.data.srcSite !== owner.site || parsed.data.src !== owner.probe) {
+    if (parts.srcSite !== owner.site || parts.src !== owner.probe) {
       throw new RejectedMessage('wrong_identity', `dictionary entry ${index} is a path of another probe`);
     }
     if (seen.has(line)) throw new RejectedMessage('impossible_value', `dictionary entry ${index} repeats a path`);
     seen.add(line);
-    return parsed.data;
+    return parts as PathParts;
   });
   return { hash: hashOf(bytes), paths };
 }

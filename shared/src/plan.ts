@@ -26,7 +26,7 @@ const CONNECT_COST = { tcp: { packets: 3, bytes: 180 }, http: { packets: 6, byte
 const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'));
 const ipAddress = z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address'));
 const port = z.int().check(z.minimum(1), z.maximum(65_535));
-const index = z.int().check(z.minimum(0), z.maximum(65_535));
+const MAX_INDEX = 65_535;
 
 const questionSchema = z.object({
   name: z.string().check(z.refine(isDnsName, 'must be a DNS name')),
@@ -106,7 +106,24 @@ const planDestinationSchema = z.object({
   agreementKey: z.optional(agreementKeySchema),
 });
 
-const familyNumber = z.union([z.literal(4), z.literal(6)]);
+/** [test, source, destination, family] */
+export type PlanSessionIndices = [number, number, number, 4 | 6];
+
+const FAMILY_DIGITS: readonly unknown[] = [4, 6];
+const isIndex = (value: unknown): boolean =>
+  Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_INDEX;
+
+/** By hand: a plan may have tens of thousands, and a schema of its parts takes a microsecond for each. */
+const session = z.custom<PlanSessionIndices>(
+  (value: unknown) =>
+    Array.isArray(value) &&
+    value.length === 4 &&
+    isIndex(value[0]) &&
+    isIndex(value[1]) &&
+    isIndex(value[2]) &&
+    FAMILY_DIGITS.includes(value[3]),
+  { error: 'must be the numbers of a test, a source and a destination, and 4 or 6', abort: true },
+);
 
 const planSchema = z.object({
   v: z.literal(PLAN_VERSION),
@@ -127,7 +144,7 @@ const planSchema = z.object({
   sources: z.array(planSourceSchema).check(z.maxLength(64)),
   destinations: z.array(planDestinationSchema).check(z.maxLength(16_384)),
   /** [test, source, destination, family]; the position is the plan index. */
-  sessions: z.array(z.tuple([index, index, index, familyNumber])).check(z.maxLength(65_536)),
+  sessions: z.array(session).check(z.maxLength(MAX_INDEX + 1)),
   /** Whose authenticated STAMP requests the probe is to expect. */
   askers: z.optional(
     z.object({
@@ -273,6 +290,11 @@ export function encodePlan(plan: Plan): Uint8Array {
   return encodeJsonMessage('plan', plan);
 }
 
+/** One number for each session: three of 16 bits and one of 1. */
+function keyOf([test, source, destination, family]: PlanSessionIndices): number {
+  return ((test * (MAX_INDEX + 1) + source) * (MAX_INDEX + 1) + destination) * 2 + (family === 6 ? 1 : 0);
+}
+
 /**
  * Reads a plan meant for `subject` and checks that it can be run: its sessions are complete, distinct and under the
  * compiled-in cap.
@@ -288,7 +310,7 @@ export function decodePlan(bytes: Uint8Array, subject: Identity): Plan {
       `plan of ${load.packetsPerSecond.toFixed(0)} packets/s and ${load.bitsPerSecond.toFixed(0)} bit/s`,
     );
   }
-  const distinct = new Set(plan.sessions.map((session) => session.join(' ')));
+  const distinct = new Set(plan.sessions.map(keyOf));
   if (distinct.size !== plan.sessions.length) throw new RejectedMessage('impossible_value', 'plan repeats a session');
   return plan;
 }

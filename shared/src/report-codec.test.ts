@@ -245,6 +245,21 @@ describe('an impossible report is refused before it is sent', () => {
   });
 });
 
+test('JSON with a bucket that nothing measured can be in is refused, and no room is made for it', () => {
+  // log2(100 ns) = -23.25 and log2(120 s) = 6.91: 32 buckets an octave are -744 to 222 at schema 5.
+  const said = (index: number): Uint8Array => {
+    const value = JSON.parse(Buffer.from(encodeReportJson(reportOf([recordOf(0, [NS_PER_MS])]))).toString()) as {
+      records: { rtt: { buckets: object } }[];
+    };
+    value.records[0]!.rtt.buckets = { schema: 5, counts: { [index]: 1 } };
+    return Buffer.from(JSON.stringify(value));
+  };
+  for (const index of [-744, 222]) expect(decodeReport(said(index)).records[0]?.rtt?.buckets.count(index)).toBe(1);
+  for (const index of [-745, 223, -9999, 9999]) {
+    expect(() => decodeReport(said(index))).toThrow(expect.objectContaining({ rejectCause: 'malformed' }));
+  }
+});
+
 test('reports of another version are refused as such', () => {
   const bytes = encodeReport(report);
   bytes[2] = 9;

@@ -18,6 +18,7 @@ import {
   OUTCOMES,
   ROUTE_ENDINGS,
   SELF_FIELDS,
+  MAX_RTT_NS,
   TICK_NS,
   TLS_FAILURES,
   USAGE_PURPOSES,
@@ -620,11 +621,20 @@ export function encodeReportJson(report: Report): Uint8Array {
 }
 
 const count = z.int().check(z.minimum(0));
+const indexText = z.string().check(z.regex(/^-?\d{1,4}$/, { abort: true }));
 const bucketsSchema = z.pipe(
-  z.object({
-    schema: z.int().check(z.minimum(0), z.maximum(5)),
-    counts: z.record(z.string().check(z.regex(/^-?\d{1,4}$/)), z.int().check(z.minimum(1))),
-  }),
+  z
+    .object({
+      schema: z.int().check(z.minimum(0, { abort: true }), z.maximum(5, { abort: true })),
+      counts: z.record(indexText, z.int().check(z.minimum(1))),
+    })
+    // A bucket of what no probe measures would make room for all those between it and the others.
+    .check(
+      z.refine(({ schema, counts }) => {
+        const [first, last] = [rttIndex(TICK_NS, schema), rttIndex(MAX_RTT_NS, schema)];
+        return Object.keys(counts).every((index) => Number(index) >= first && Number(index) <= last);
+      }),
+    ),
   z.transform(({ schema, counts }: { schema: number; counts: Record<string, number> }) => {
     const buckets = new Buckets(schema);
     for (const [index, value] of Object.entries(counts)) buckets.add(Number(index), value);
@@ -745,12 +755,8 @@ function decodeReportJson(bytes: Uint8Array): Report {
   }
   const parsed = parseShape(reportSchema, value);
   if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    const versionDiffers = issue.path[0] === 'v';
-    throw new RejectedMessage(
-      versionDiffers ? 'unsupported_version' : 'malformed',
-      `report: ${issue.path.join('.')}: ${issue.message}`,
-    );
+    const versionDiffers = parsed.issue.path[0] === 'v';
+    throw new RejectedMessage(versionDiffers ? 'unsupported_version' : 'malformed', `report: ${parsed.issue.text}`);
   }
   const { v, ...report } = parsed.data;
   checkReport(report as Report);

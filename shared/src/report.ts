@@ -266,7 +266,7 @@ export interface Report {
 
 /** More probes than any plan allows in the longest interval; a count above it is a lie. */
 const MAX_COUNT = 2 ** 31;
-const MAX_RTT_NS = 120e9;
+export const MAX_RTT_NS = 120e9;
 const MAX_DSCP = 63;
 export const MAX_ROUTE_HOPS = 32;
 export const MAX_HOP_ADDRESSES = 15;

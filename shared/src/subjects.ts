@@ -19,6 +19,10 @@ export const STATE_STREAM = 'WAN_STATE';
 /** The stream of a key-value bucket, where the collectors of a cluster keep what they share (docs/cluster.md). */
 export const CLUSTER_STREAM = 'KV_WAN_CLUSTER';
 export const CLUSTER_KEY_PREFIX = '$KV.WAN_CLUSTER.';
+/** Begins the name of the stream at a leaf node, which keeps what its site's probes report until the broker has it (docs/leaf.md). */
+export const LEAF_STREAM_PREFIX = 'WAN_LEAF_';
+/** JetStream domain of the broker of the fleet. That of a leaf node is its site, which is in lower case. */
+export const HUB_DOMAIN = 'HUB';
 /** Of a cluster. */
 export const MAX_PARTITIONS = 64;
 
@@ -58,7 +62,7 @@ export function formatIdentity(identity: Identity): string {
 }
 
 export function parseIdentity(text: string): Identity | undefined {
-  const [site, probe, ...rest] = text.split('/');
+  const [site, probe, ...rest] = text.split('/', 3);
   if (site === undefined || probe === undefined || rest.length > 0) return undefined;
   return isToken(site) && isToken(probe) ? { site, probe } : undefined;
 }
@@ -105,6 +109,22 @@ export function mappedReportOf(identity: Identity): string {
   return `${SUBJECT_PREFIX}.${PARTITION}.*.${identity.site}.${identity.probe}`;
 }
 
+/** The reports of all probes of a site, as they are published and as a cluster's broker maps them. */
+export function reportsOfSite(site: string): readonly [string, string] {
+  const probes = { site, probe: '*' };
+  return [subjectOf('report', probes), mappedReportOf(probes)];
+}
+
+/** Where the API of a JetStream domain is reached from outside it. */
+export function jetStreamApiOf(domain: string): string {
+  return `$JS.${domain}.API`;
+}
+
+/** A leaf node hands its site's reports over on subjects that begin so. */
+export function leafDeliveryOf(site: string): string {
+  return `${SUBJECT_PREFIX}.leaf.${site}`;
+}
+
 /** What the broker of a cluster maps reports to; the order of the partition's tokens is that of `parseSubject`. */
 export function reportMapping(partitions: number): { readonly from: string; readonly to: string } {
   return {
@@ -113,10 +133,13 @@ export function reportMapping(partitions: number): { readonly from: string; read
   };
 }
 
+/** Of a mapped subject, behind its prefix: partition, its number, kind or site, probe. */
+const MAX_TOKENS = 4;
+
 /** Kind and identity of a subject, also of one that the broker mapped to its partition; undefined when it is not one of ours. */
 export function parseSubject(subject: string): { kind: SubjectKind; identity: Identity } | undefined {
   if (!subject.startsWith(`${SUBJECT_PREFIX}.`)) return undefined;
-  const tokens = subject.slice(SUBJECT_PREFIX.length + 1).split('.');
+  const tokens = subject.slice(SUBJECT_PREFIX.length + 1).split('.', MAX_TOKENS + 1);
   if (tokens[0] === PARTITION && /^[0-9]{1,2}$/.test(tokens[1] ?? '')) tokens.splice(0, 2, 'report');
   const [kind, site, probe, ...rest] = tokens;
   if (rest.length > 0 || site === undefined || probe === undefined) return undefined;

@@ -78,8 +78,14 @@ export function encodeThroughputReply(reply: ThroughputReply): Uint8Array {
   return Buffer.from(JSON.stringify(reply));
 }
 
+/** A few hundred octets. */
+export const MAX_THROUGHPUT_REPLY_BYTES = 16 * 1_024;
+
 /** @throws RejectedMessage */
 export function decodeThroughputReply(bytes: Uint8Array): ThroughputReply {
+  if (bytes.length > MAX_THROUGHPUT_REPLY_BYTES) {
+    throw new RejectedMessage('too_large', `answer of ${bytes.length} octets`);
+  }
   let value: unknown;
   try {
     value = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'));
@@ -88,7 +94,7 @@ export function decodeThroughputReply(bytes: Uint8Array): ThroughputReply {
   }
   const parsed = parseShape(replySchema, value);
   if (parsed.success) return parsed.data;
-  throw new RejectedMessage('malformed', `answer: ${parsed.error.issues[0]!.message}`);
+  throw new RejectedMessage('malformed', `answer: ${parsed.issue.text}`);
 }
 
 /** What the receiving end tells over the line: four numbers of 64 bits. */

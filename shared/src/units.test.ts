@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import {
   formatNs,
+  leastStampBytes,
   parseBitRate,
   parseBytes,
   parseDurationNs,
@@ -44,4 +45,13 @@ test('percentages become ratios', () => {
 
 test('times are shown in the unit a person would choose', () => {
   expect([850_000, 40_200_000, 1_500_000_000].map(formatNs)).toEqual(['850 us', '40.2 ms', '1.50 s']);
+});
+
+test('a STAMP packet of RFC 8762 has room for the extensions of RFC 8972 that it asks with', () => {
+  expect(leastStampBytes(false, 'BE')).toBe(44);
+  // Class of service: a head of 4 octets and a value of 4.
+  expect(leastStampBytes(false, 'EF')).toBe(44 + 8);
+  expect(leastStampBytes(true, 'BE')).toBe(112);
+  // And the code over it: a head of 4 octets and a value of 16.
+  expect(leastStampBytes(true, 'EF')).toBe(112 + 8 + 20);
 });

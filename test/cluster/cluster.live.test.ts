@@ -20,7 +20,14 @@ const PATIENCE_MS = 60_000;
 const TEST_MS = 180_000;
 
 describe('a cluster of three brokers and three collectors', { timeout: TEST_MS }, () => {
-  const world = new World({ probes: PROBES, sites: SITES, brokers: 3, partitions: 3, intervalMs: 1_000 });
+  const world = new World({
+    probes: PROBES,
+    sites: SITES,
+    brokers: 3,
+    partitions: 3,
+    intervalMs: 1_000,
+    commitEveryS: 2,
+  });
   const random = new Random(SEED);
 
   beforeAll(async () => {

@@ -18,6 +18,8 @@ export interface WorldOptions {
   readonly brokers: number;
   readonly partitions: number;
   readonly intervalMs: number;
+  /** 10 when absent, which is what collectors do when nobody says otherwise. */
+  readonly commitEveryS?: number;
 }
 
 /** What collectors say of all probes together, held against what the probes closed. */
@@ -56,7 +58,7 @@ export class World {
   }
 
   async start(): Promise<void> {
-    const { brokers, partitions, probes, sites, intervalMs } = this.options;
+    const { brokers, partitions, probes, sites, intervalMs, commitEveryS = 10 } = this.options;
     this.#brokers = await BrokerCluster.make({ directory: this.directory, brokers, partitions });
     await this.brokers.start();
     const config = join(this.directory, 'wanscope.yaml');
@@ -65,6 +67,7 @@ export class World {
       config,
       `
 interval: ${intervalMs}ms
+commitEvery: ${commitEveryS}s
 sites: { ${names.map((name) => `${name}: {}`).join(', ')} }
 tests: { icmp: { protocol: icmp, family: ipv4, timeout: ${Math.min(900, intervalMs / 2)}ms } }
 meshes: [{ shape: hub-spoke, hubs: [${HUB}], tests: [icmp] }]

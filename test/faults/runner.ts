@@ -38,6 +38,9 @@ export interface RoundResult {
   readonly settleMs: number;
 }
 
+/** What is collected while the collector is still starting. */
+const NOTHING = '[]';
+
 export class Runner {
   readonly #world: World;
   readonly #meddler: Meddler;
@@ -310,7 +313,8 @@ export class Runner {
     const { collector, probes } = this.#world;
     await Promise.all(probes.map((probe) => probe.stop()));
     // What the probes handed over last is read before the collector ends.
-    for (let before = '', now = '-'; before !== now;) {
+    const deadline = Date.now() + SETTLE_PATIENCE_MS;
+    for (let before = '', now = NOTHING; (before !== now || now === NOTHING) && Date.now() < deadline;) {
       before = now;
       await sleep(COUNTED_EVERY_MS);
       now = JSON.stringify(

@@ -2,10 +2,15 @@
  * A fuzzer for parsers: mutates a corpus, keeps what reaches code that nothing reached before, and measures time and memory. Where
  * the code reached cannot be told (`Coverage` is absent) it mutates blindly.
  *
+ * To ask which code was reached takes milliseconds, so it is asked for a batch at a time; a batch that reached something new is run
+ * again in halves until it is known which of its inputs did. Batches grow while nothing new is found.
+ *
  * A parser may refuse an input in the ways that its target names; anything else that it throws is a finding.
  */
 import { performance } from 'node:perf_hooks';
 import type { Random } from '@wanscope/shared/testing';
+import { Batch } from './batch.ts';
+import { make } from './mutation.ts';
 
 export interface Target {
   readonly name: string;
@@ -15,38 +20,39 @@ export interface Target {
   readonly words: readonly Uint8Array[];
   /** The largest input that the product hands to this parser, octets. */
   readonly maxBytes: number;
-  /** Makes checksums and lengths good again, so that what is behind them is reached. */
+  /** It reads JSON, with or without seals behind it: values are changed as well as octets. */
+  readonly isJson?: boolean;
+  /** Makes checksums and lengths good again, so that what is behind them is reached. What it is given it may change. */
   readonly repair?: (input: Uint8Array) => Uint8Array;
   /** What its operator or its own system gives a program, and nobody else: it may take longer. */
   readonly isOwn?: boolean;
   /**
-   * Throws what it must not.
+   * Throws what it must not. Leaves the input as it was.
    *
    * @returns where others get a turn in between: the longest time between two turns, ms.
    */
   readonly run: (input: Uint8Array) => number | undefined;
 }
 
-/** Places in the code, as far as they were reached since the last call. */
+/** Places in the code, 1 where they were reached since the last call. Later ones may follow. */
 export interface Coverage {
-  take(): Promise<ReadonlySet<string>>;
+  readonly take: () => Promise<Uint8Array>;
 }
 
 export interface FuzzOptions {
   readonly target: Target;
   readonly random: Random;
+  /** Calls of the parser, each with an input of its own; what is run again to measure it or to find it is not among them. */
   readonly executions: number;
   /** Kept from earlier runs. */
   readonly corpus?: readonly Uint8Array[];
   readonly coverage?: Coverage | undefined;
-  /** Whether to go on looking for new code; afterwards what was found is mutated. */
-  readonly isGuided?: (executions: number) => boolean;
   /** Undefined where the heap cannot be told. */
   readonly heapBytes?: (() => number) | undefined;
   /** Asked after each batch. */
   readonly shallStop?: () => boolean;
-  /** No code is looked for from now on: what counts it may go. */
-  readonly onUnguided?: () => Promise<void>;
+  /** Told of each batch before it runs, and of each of its inputs: of what is running when nothing comes back. */
+  readonly watch?: { readonly batch: (batch: Batch) => void; readonly input: (index: number) => void };
 }
 
 export interface Finding {
@@ -68,188 +74,147 @@ export interface FuzzResult {
   readonly places: number;
 }
 
-/** Worth measuring again. */
-const SLOW_MS = 5;
+/** The slowest input is run so often again: what else the machine does, and the collection of garbage, is not the parser's time. */
 const AGAIN = 5;
-const BATCH = 400;
-const MAX_MUTATIONS = 6;
-/** One in so many inputs is as large as may be. */
-const LARGE_ONE_IN = 2_000;
-const MAX_SMALL_BYTES = 4_096;
+const MIN_BATCH = 128;
+const MAX_BATCH = 8_192;
+const LONG_BATCH_MS = 250;
 const MAX_CORPUS = 2_000;
-const INTERESTING = [
-  0, 1, 2, 0x1f, 0x20, 0x22, 0x2d, 0x30, 0x39, 0x5b, 0x5d, 0x7b, 0x7d, 0x7f, 0x80, 0xfe, 0xff,
-] as const;
 
+/** @returns what was found; an input is told apart from its batch only when there is something to say of it. */
 export async function fuzz(options: FuzzOptions): Promise<FuzzResult> {
-  const { target, random, executions, coverage, heapBytes } = options;
+  const { target, random, executions, coverage, heapBytes, watch } = options;
   const corpus: Uint8Array[] = [...target.seeds, ...(options.corpus ?? [])];
-  const places = new Set<string>();
+  const batch = new Batch(target.maxBytes);
+  let places: Words = new Uint32Array();
+  const kept: Uint8Array[] = [];
   let slowestMs = 0;
   let slowest: Uint8Array = new Uint8Array();
   let finding: Finding | undefined;
   let heapThen: number | undefined;
   let done = 0;
+  let size = MIN_BATCH;
 
-  /** False when it threw what it must not. */
-  const execute = (input: Uint8Array): boolean => {
-    done += 1;
-    let tookMs: number;
-    try {
-      tookMs = timed(target, input);
-    } catch (error) {
-      finding = { input, error };
-      return false;
-    }
-    if (tookMs > SLOW_MS && tookMs > slowestMs) {
+  await runBatch((index) => batch.add(corpus[index]!), corpus.length);
+  while (finding === undefined && done < executions && options.shallStop?.() !== true) {
+    const startMs = performance.now();
+    const found = await runBatch(() => make(target, corpus, random, batch), Math.min(size, executions - done));
+    if (found) size = Math.max(MIN_BATCH, size / 2);
+    else if (performance.now() - startMs < LONG_BATCH_MS) size = Math.min(MAX_BATCH, size * 2);
+    if (heapThen === undefined && done >= executions / 10) heapThen = heapWithoutCorpus();
+  }
+  const heapNow = heapThen === undefined ? undefined : heapWithoutCorpus();
+  return {
+    executions: done,
+    finding,
+    slowestMs,
+    slowest,
+    grownBytes: heapNow === undefined || heapThen === undefined ? undefined : heapNow - heapThen,
+    corpus: kept,
+    places: countOf(places),
+  };
+
+  /** @returns whether it reached something new. */
+  async function runBatch(fill: (index: number) => void, most: number): Promise<boolean> {
+    batch.clear();
+    while (batch.count < most && batch.hasRoom) fill(batch.count);
+    watch?.batch(batch);
+    if (!execute()) return false;
+    done += batch.count;
+    if (coverage === undefined) return false;
+    const reached = wordsOf(await coverage.take());
+    if (!hasNew(reached)) return false;
+    await locate(0, batch.count, reached, () => coverage.take());
+    return true;
+  }
+
+  /** False when one of them threw what it must not. */
+  function execute(): boolean {
+    let thenMs = performance.now();
+    for (let index = 0; index < batch.count; index += 1) {
+      watch?.input(index);
+      let returnedMs: number | undefined;
+      try {
+        returnedMs = target.run(batch.at(index));
+      } catch (error) {
+        finding = { input: Uint8Array.from(batch.at(index)), error };
+        return false;
+      }
+      const nowMs = performance.now();
+      const tookMs = returnedMs ?? nowMs - thenMs;
+      thenMs = nowMs;
+      if (tookMs <= slowestMs) continue;
+      const input = Uint8Array.from(batch.at(index));
       const bestMs = bestOf(target, input, tookMs);
       if (bestMs > slowestMs) [slowestMs, slowest] = [bestMs, input];
-    } else if (tookMs > slowestMs && slowestMs < SLOW_MS) [slowestMs, slowest] = [tookMs, input];
+      thenMs = performance.now();
+    }
     return true;
-  };
-  const isNew = (reached: ReadonlySet<string>): boolean => {
-    let found = false;
-    for (const place of reached) {
-      if (places.has(place)) continue;
-      places.add(place);
-      found = true;
-    }
-    return found;
-  };
-
-  const kept: Uint8Array[] = [];
-  for (const input of [...corpus]) {
-    if (!execute(input)) return result();
-    if (coverage !== undefined && isNew(await coverage.take())) kept.push(input);
   }
-  let wasGuided = coverage !== undefined;
-  while (done < executions && options.shallStop?.() !== true) {
-    const isGuided = wasGuided && options.isGuided?.(done) === true;
-    if (wasGuided && !isGuided) await options.onUnguided?.();
-    wasGuided = isGuided;
-    const batch = Array.from({ length: Math.min(BATCH, executions - done) }, () => make(target, corpus, random));
-    for (const input of batch) if (!execute(input)) return result();
-    if (isGuided && coverage !== undefined) {
-      const reached = await coverage.take();
-      if ([...reached].some((place) => !places.has(place))) {
-        // One of them reached something new: which?
-        for (const input of batch) {
-          if (!execute(input)) return result();
-          if (!isNew(await coverage.take())) continue;
-          kept.push(input);
-          corpus.push(input);
-          if (corpus.length > MAX_CORPUS) corpus.splice(random.int(corpus.length), 1);
-        }
-      }
-    }
-    if (heapThen === undefined && done >= executions / 10) heapThen = heapBytes?.();
-  }
-  return result();
 
-  function result(): FuzzResult {
-    const heapNow = heapThen === undefined ? undefined : heapBytes?.();
-    return {
-      executions: done,
-      finding,
-      slowestMs,
-      slowest,
-      grownBytes: heapNow === undefined || heapThen === undefined ? undefined : heapNow - heapThen,
-      corpus: kept,
-      places: places.size,
-    };
+  /** Keeps those of them that reach something new, `reached` being what they reach together. */
+  async function locate(from: number, to: number, reached: Words, take: Coverage['take']): Promise<void> {
+    if (to - from === 1) {
+      add(reached);
+      keep(Uint8Array.from(batch.at(from)));
+      return;
+    }
+    const middle = Math.floor((from + to) / 2);
+    for (let index = from; index < middle; index += 1) {
+      watch?.input(index);
+      target.run(batch.at(index));
+    }
+    const ofFirst = wordsOf(await take());
+    if (hasNew(ofFirst)) await locate(from, middle, ofFirst, take);
+    // What the first half did not reach is the second's.
+    if (hasNew(reached)) await locate(middle, to, reached, take);
+  }
+
+  function heapWithoutCorpus(): number | undefined {
+    const bytes = heapBytes?.();
+    return bytes === undefined ? undefined : bytes - kept.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  function keep(input: Uint8Array): void {
+    kept.push(input);
+    corpus.push(input);
+    if (corpus.length > MAX_CORPUS) corpus.splice(random.int(corpus.length), 1);
+  }
+
+  function hasNew(reached: Words): boolean {
+    for (let at = 0; at < reached.length; at += 1) if ((reached[at]! & ~(places[at] ?? 0)) !== 0) return true;
+    return false;
+  }
+
+  function add(reached: Words): void {
+    if (reached.length > places.length) {
+      const all = new Uint32Array(reached.length);
+      all.set(places);
+      places = all;
+    }
+    for (let at = 0; at < reached.length; at += 1) places[at]! |= reached[at]!;
   }
 }
 
-/** What else the machine does, and the collection of garbage, is not the parser's time. */
+/** Four places each: a million of them are compared for every batch. */
+type Words = Uint32Array;
+
+function wordsOf(places: Uint8Array): Words {
+  const padded = new Uint8Array(Math.ceil(places.length / 4) * 4);
+  padded.set(places);
+  return new Uint32Array(padded.buffer);
+}
+
+function countOf(words: Words): number {
+  return new Uint8Array(words.buffer).reduce((sum, place) => sum + place, 0);
+}
+
 function bestOf(target: Target, input: Uint8Array, tookMs: number): number {
   let best = tookMs;
-  for (let again = 0; again < AGAIN; again += 1) best = Math.min(best, timed(target, input));
+  for (let again = 0; again < AGAIN; again += 1) {
+    const startMs = performance.now();
+    const returnedMs = target.run(input);
+    best = Math.min(best, returnedMs ?? performance.now() - startMs);
+  }
   return best;
-}
-
-function timed(target: Target, input: Uint8Array): number {
-  const startMs = performance.now();
-  const longestMs = target.run(input);
-  return typeof longestMs === 'number' ? longestMs : performance.now() - startMs;
-}
-
-/** An input that was not there before, most likely. */
-export function make(target: Target, corpus: readonly Uint8Array[], random: Random): Uint8Array {
-  let input = random.pick(corpus);
-  const isLarge = random.int(LARGE_ONE_IN) === 0;
-  const maxBytes = isLarge ? target.maxBytes : Math.min(target.maxBytes, MAX_SMALL_BYTES);
-  for (let left = 1 + random.int(MAX_MUTATIONS); left > 0; left -= 1) {
-    input = mutated(input, target, corpus, random, maxBytes);
-  }
-  if (isLarge) input = grown(input, random, maxBytes);
-  if (input.length > maxBytes) input = input.subarray(0, maxBytes);
-  return target.repair !== undefined && random.int(8) > 0 ? target.repair(input) : input;
-}
-
-function mutated(
-  input: Uint8Array,
-  { words }: Target,
-  corpus: readonly Uint8Array[],
-  random: Random,
-  maxBytes: number,
-): Uint8Array {
-  const length = input.length;
-  const at = random.int(length + 1);
-  const size = 1 + random.int(Math.min(32, length + 1));
-  switch (random.int(10)) {
-    case 0:
-      return changed(input, at, (octet) => octet ^ (1 << random.int(8)));
-    case 1:
-      return changed(input, at, () => random.int(256));
-    case 2:
-      return changed(input, at, () => random.pick(INTERESTING));
-    case 3:
-      return changed(input, at, (octet) => octet + random.pick([-1, 1, 16, -16]));
-    case 4:
-      return spliced(input, at, size, new Uint8Array());
-    case 5:
-      return spliced(input, at, 0, random.bytes(size));
-    case 6:
-      return words.length === 0 ? input : spliced(input, at, random.int(2) * size, random.pick(words));
-    case 7: {
-      const from = random.int(length + 1);
-      return spliced(input, at, 0, input.subarray(from, from + size));
-    }
-    case 8: {
-      const other = random.pick(corpus);
-      const from = random.int(other.length + 1);
-      return spliced(input, at, random.int(length + 1 - at), other.subarray(from, from + random.int(other.length + 1)));
-    }
-    default: {
-      const piece = input.subarray(at, at + size);
-      const times = random.int(Math.max(1, Math.min(64, (maxBytes - length) / Math.max(1, piece.length))));
-      return spliced(input, at, 0, repeated(piece, times * piece.length));
-    }
-  }
-}
-
-/** As large as may be: a piece of it said over and over. */
-function grown(input: Uint8Array, random: Random, maxBytes: number): Uint8Array {
-  const room = maxBytes - input.length;
-  if (room <= 0 || input.length === 0) return input;
-  const at = random.int(input.length);
-  const piece = input.subarray(at, at + 1 + random.int(Math.min(400, input.length)));
-  return spliced(input, at, 0, repeated(piece, room));
-}
-
-function changed(input: Uint8Array, at: number, change: (octet: number) => number): Uint8Array {
-  if (at >= input.length) return input;
-  const copy = Uint8Array.from(input);
-  copy[at] = change(copy[at]!);
-  return copy;
-}
-
-function spliced(input: Uint8Array, at: number, gone: number, put: Uint8Array): Uint8Array {
-  return Buffer.concat([input.subarray(0, at), put, input.subarray(at + gone)]);
-}
-
-function repeated(piece: Uint8Array, bytes: number): Uint8Array {
-  const out = Buffer.alloc(bytes);
-  for (let at = 0; at < bytes; at += piece.length) out.set(piece.subarray(0, Math.min(piece.length, bytes - at)), at);
-  return out;
 }

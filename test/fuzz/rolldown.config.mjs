@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 const fromRoot = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
 export default {
-  input: fromRoot('test/fuzz/main.ts'),
+  input: { main: fromRoot('test/fuzz/main.ts'), watcher: fromRoot('test/fuzz/watcher.ts') },
   platform: 'node',
   resolve: {
     alias: {

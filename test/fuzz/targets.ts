@@ -35,8 +35,10 @@ import {
   InvalidConfiguration,
   isDictionary,
   isDnsName,
+  MAX_ASK_BYTES,
   MAX_CLAIM_BYTES,
   MAX_MESSAGE_BYTES,
+  MAX_THROUGHPUT_REPLY_BYTES,
   NS_PER_MS,
   NS_PER_S,
   parseBitRate,
@@ -59,11 +61,13 @@ import {
   type PathRecord,
   type Report,
   type Signer,
+  type Verifier,
 } from '@wanscope/shared';
 import { parseOperatorConfig } from '@wanscope/shared/config';
 import { pathOf, Random, recordOf, normalRttsNs, reportOf } from '@wanscope/shared/testing';
 import { parseClaimList } from '../../collector/src/admin/claims.ts';
 import { FleetError } from '../../collector/src/admin/fleet.ts';
+import { decodeDigest, encodeDigest } from '../../collector/src/cluster/digest.ts';
 import { parseListenAddress } from '../../collector/src/http.ts';
 import { Journal, readJournal } from '../../collector/src/journal.ts';
 import { captureSnapshot, decodeSnapshot, SNAPSHOT_FILE, writeSnapshot } from '../../collector/src/snapshot.ts';
@@ -170,11 +174,17 @@ export async function targets(): Promise<readonly Target[]> {
 // ---------------------------------------------------------------------------------------------------------- messages
 
 function messages(): Target[] {
-  const json = (name: string, seeds: readonly Uint8Array[], decode: (input: Uint8Array) => unknown): Target => ({
+  const json = (
+    name: string,
+    seeds: readonly Uint8Array[],
+    decode: (input: Uint8Array) => unknown,
+    maxBytes = MAX_MESSAGE_BYTES,
+  ): Target => ({
     name,
     seeds,
     words: JSON_WORDS,
-    maxBytes: MAX_MESSAGE_BYTES,
+    maxBytes,
+    isJson: true,
     run: refusing(decode, RejectedMessage),
   });
   const hello = {
@@ -261,6 +271,14 @@ function messages(): Target[] {
     address: '192.0.2.7',
     port: 4_000,
   } as const;
+  const digest = {
+    partition: 1,
+    probes: [
+      { identity: OWNER, presence: 'live', traffic: { sent: 9, lost: 1 } },
+      { identity: { ...OWNER, probe: 'r2' }, presence: 'left' },
+    ],
+    evidence: new Map([['hq', { peers: 2, triedEndMs: [10_000, 20_000], answeredEndMs: undefined }]]),
+  } as Parameters<typeof encodeDigest>[0];
   const report = sampleReport();
   const paths = [pathOf(), pathOf({ dst: 'r2', family: 'ipv6' })].map((parts) => ({
     ...parts,
@@ -284,6 +302,7 @@ function messages(): Target[] {
       ...json('dictionary', [encodeDictionary(dictionaryOf(paths))], (input) => {
         if (isDictionary(input)) decodeDictionary(input, OWNER);
       }),
+      isJson: false,
       words: text('|', '\n', 'wanscope-dictionary 1\n', 'default|', 'probe', 'ipv6', 'BE'),
     },
     json(
@@ -300,20 +319,24 @@ function messages(): Target[] {
       'ask',
       [encodeAsk({ v: 1, ...OWNER, want: 'hello' }), encodeAsk({ v: 1, ...OWNER, want: 'throughput', run })],
       (input) => decodeAsk(input, OWNER),
+      MAX_ASK_BYTES + 1,
     ),
     json(
       'throughput-reply',
       [encodeThroughputReply({ status: 'refused', cause: 'busy', message: 'one runs' })],
       decodeThroughputReply,
+      MAX_THROUGHPUT_REPLY_BYTES + 1,
     ),
+    json('digest', [encodeDigest(digest)], decodeDigest),
     {
       name: 'claim-request',
       seeds: [encodeClaimRequest(claimRequest(), DEVICE, CLAIM_SECRET)],
       words: JSON_WORDS,
+      isJson: true,
       maxBytes: MAX_CLAIM_BYTES + 1,
       // What is changed is signed again: otherwise nothing behind the signatures is reached.
       repair: (input) => signedAgain(input, 2, DEVICE),
-      run: refusing((input) => readClaimRequest(input, OWNER).isBy(CLAIM_KEY), RejectedMessage),
+      run: refusing((input) => readClaimRequest(input, OWNER).isBy(exceptUnsigned(false)), RejectedMessage),
     },
     {
       name: 'claim-answer',
@@ -325,9 +348,10 @@ function messages(): Target[] {
         encodeClaimAnswer({ ...claimAnswer(), status: 'refused', cause: 'used' }, DEVICE),
       ],
       words: JSON_WORDS,
+      isJson: true,
       maxBytes: MAX_CLAIM_BYTES + 1,
       repair: (input) => signedAgain(input, 1, DEVICE, '.answer'),
-      run: refusing((input) => decodeClaimAnswer(input, claimRequest(), verifierOf(DEVICE.publicKey)), RejectedMessage),
+      run: refusing((input) => decodeClaimAnswer(input, claimRequest(), exceptUnsigned(true)), RejectedMessage),
     },
     {
       name: 'throughput-received',
@@ -352,6 +376,7 @@ function messages(): Target[] {
 const CLAIM_SECRET = Buffer.alloc(32, 9).toString('base64url');
 const CLAIM_KEY = verifierOf(signerOf(CLAIM_SECRET).publicKey);
 const DEVICE = signerOf(KEY.toString('base64url'));
+const DEVICE_KEY = verifierOf(DEVICE.publicKey);
 const CLAIM_SUBJECT = claimSubjectOf(OWNER);
 
 function claimAnswer(): {
@@ -368,13 +393,28 @@ function claimRequest(): ClaimRequest {
   return { ...claimAnswer(), claim: CLAIM_KEY.publicKey, step: 'claim' };
 }
 
-/** The text before its seals, with good ones. */
+const CLAIM_SIGNER = signerOf(CLAIM_SECRET);
+const SIGNED_ONE_IN = 32;
+const NO_SIGNATURE = Buffer.alloc(64);
+const unsigned: Signer = { publicKey: DEVICE.publicKey, sign: () => NO_SIGNATURE };
+
+/** The text before its seals, with good ones: to make a signature and to check it takes a hundred times as long as all the rest. */
 function signedAgain(input: Uint8Array, seals: number, by: Signer, suffix = ''): Uint8Array {
   let bytes: Uint8Array = input;
   for (let i = 0; i < seals; i += 1) bytes = unseal(bytes).body;
+  const isSigned = bytes.length % SIGNED_ONE_IN === 0;
   const salt = Buffer.alloc(8);
-  bytes = seal(CLAIM_SUBJECT + suffix, bytes, by, salt);
-  return seals === 1 ? bytes : seal(CLAIM_SUBJECT, bytes, signerOf(CLAIM_SECRET), salt);
+  bytes = seal(CLAIM_SUBJECT + suffix, bytes, isSigned ? by : unsigned, salt);
+  return seals === 1 ? bytes : seal(CLAIM_SUBJECT, bytes, isSigned ? CLAIM_SIGNER : unsigned, salt);
+}
+
+/** Takes what `unsigned` signed for good or for bad unseen. */
+function exceptUnsigned(isGood: boolean): Verifier {
+  const { publicKey, verify } = isGood ? DEVICE_KEY : CLAIM_KEY;
+  return {
+    publicKey,
+    verify: (content, signature) => (NO_SIGNATURE.equals(signature) ? isGood : verify(content, signature)),
+  };
 }
 
 /** A report of everything that a record can hold. */
@@ -432,7 +472,7 @@ const REPORT_HEAD_BYTES = 12;
 /** Length and checksum of a binary report, docs/wire-format.md. */
 function repairReport(input: Uint8Array): Uint8Array {
   if (input.length < REPORT_HEAD_BYTES) return input;
-  const bytes = octets(Uint8Array.from(input));
+  const bytes = octets(input);
   bytes.write('WR', 0, 'latin1');
   bytes[2] = 1;
   bytes[3] = 0;
@@ -510,7 +550,7 @@ function packets(): Target[] {
       seeds: [signed.subarray(0, signedEnd), signedAnswer],
       repair: (input) => {
         if (input.length < AUTHENTICATED_BYTES) return input;
-        const packet = octets(Uint8Array.from(input));
+        const packet = octets(input);
         const time = { high: packet.readUInt32BE(16), low: packet.readUInt32BE(20) };
         stampAuthenticatedReply(packet, time, KEY);
         return packet;
@@ -680,6 +720,7 @@ function texts(): Target[] {
       name: 'enrolment',
       maxBytes: 2 * MAX_TEXT_BYTES,
       words: JSON_WORDS,
+      isJson: true,
       seeds: text(
         JSON.stringify(ENROLMENT),
         JSON.stringify({ ...ENROLMENT, issuer: CLAIM_KEY.publicKey, expiresAtMs: 1 }),
@@ -842,7 +883,7 @@ function emptyState(): MeasurementState {
 
 /** Checksums and lengths of all records that begin somewhere. */
 function repairSpool(input: Uint8Array): Uint8Array {
-  const bytes = octets(Uint8Array.from(input));
+  const bytes = octets(input);
   for (let at = bytes.indexOf(SPOOL_MARKER); at !== -1;) {
     const next = bytes.indexOf(SPOOL_MARKER, at + 4);
     const end = next === -1 ? bytes.length : next;
@@ -857,7 +898,7 @@ function repairSpool(input: Uint8Array): Uint8Array {
 
 /** Checksums of the records that the lengths name. */
 function repairJournal(input: Uint8Array): Uint8Array {
-  const bytes = octets(Uint8Array.from(input));
+  const bytes = octets(input);
   bytes.write('WANJRNL1'.slice(0, bytes.length), 0, 'latin1');
   for (let at = JOURNAL_MAGIC_BYTES; at + 8 <= bytes.length;) {
     const left = bytes.length - at - 8;
@@ -871,7 +912,7 @@ function repairJournal(input: Uint8Array): Uint8Array {
 
 function repairSnapshot(input: Uint8Array): Uint8Array {
   if (input.length < SNAPSHOT_HEADER_BYTES) return input;
-  const bytes = octets(Uint8Array.from(input));
+  const bytes = octets(input);
   createHash('sha256').update(bytes.subarray(SNAPSHOT_HEADER_BYTES)).digest().copy(bytes, 16);
   return bytes;
 }

@@ -1,6 +1,7 @@
 /**
- * `npm run test:images`: builds both images, starts the compose file's demo on a real Docker engine and asserts on what
- * its Prometheus holds, on the containers' privileges and on what is in the images.
+ * `npm run test:images`: builds both images, starts the compose file's demo on a real Docker engine, first with the profile
+ * `leaf` and then, on empty volumes, with the profile `cluster`, and asserts on what its Prometheus holds, on the containers'
+ * privileges and on what is in the images. `--leaf` and `--cluster` start one of them only.
  *
  * Root without an engine: installs Debian's and starts it for the run. Without root and engine: fails and says so.
  * Removes the containers, networks, volumes and images it made, on failure and on a signal as well; base images and
@@ -29,15 +30,28 @@ const sites = ['hq', 'hub-north', 'branch-1', 'branch-2'];
 const protocols = ['icmp', 'udp', 'tcp', 'http'];
 const families = ['ipv4', 'ipv6'];
 const probeServices = sites.map((site) => `probe-${site}`);
+/** The profile `leaf`: a fifth site, which has a broker of its own. */
+const leafSite = 'branch-3';
+const leafServices = ['identity-branch-3', 'identity-leaf', 'leaf', `probe-${leafSite}`];
+const leafConfig = './wanscope-leaf.yaml';
 /** They make keys and certificates, and end. */
 const identityServices = { base: 'identity', demo: 'identity-demo' };
 
-/** `--cluster`: three brokers and three collectors, of a second file. */
-const isCluster = process.argv.includes('--cluster');
-const composeFiles = isCluster ? ['-f', 'compose.yaml', '-f', 'cluster.yaml'] : ['-f', 'compose.yaml'];
-const collectorServices = isCluster ? ['collector', 'collector-1', 'collector-2'] : ['collector'];
-const brokerServices = isCluster ? ['nats', 'nats-1', 'nats-2'] : ['nats'];
-const serverServices = [...brokerServices, ...collectorServices, 'prometheus', 'alertmanager'];
+const baseServices = ['nats', 'collector', 'prometheus', 'alertmanager'];
+const clusterServices = ['nats-1', 'nats-2', 'collector-1', 'collector-2'];
+const profileArgs = (...profiles) => profiles.flatMap((profile) => ['--profile', profile]);
+/** What is started, as the documentation has it. */
+const stacks = {
+  leaf: { args: profileArgs('demo'), servers: baseServices, collectors: ['collector'], checkMore: checkLeaf },
+  cluster: {
+    args: ['--env-file', 'cluster.env', ...profileArgs('cluster', 'demo')],
+    servers: [...baseServices, ...clusterServices],
+    collectors: ['collector', 'collector-1', 'collector-2'],
+    checkMore: checkCluster,
+  },
+};
+const asked = Object.keys(stacks).filter((name) => process.argv.includes(`--${name}`));
+const toStart = Object.entries(stacks).filter(([name]) => asked.length === 0 || asked.includes(name));
 /** NET_RAW (13), NET_BIND_SERVICE (10), SETUID (7), SETGID (6): bit numbers of linux/capability.h. */
 const PROBE_CAPABILITIES = (1n << 13n) | (1n << 10n) | (1n << 7n) | (1n << 6n);
 const UNPRIVILEGED = '65534';
@@ -61,7 +75,6 @@ const environment = {
   WANSCOPE_COLLECTOR_PORT: '0',
   WANSCOPE_PROMETHEUS_PORT: '0',
   WANSCOPE_ALERTMANAGER_PORT: '0',
-  WANSCOPE_ROUTE_PASSWORD: 'routes',
 };
 const runFile = promisify(execFile);
 const interrupted = new globalThis.AbortController();
@@ -191,32 +204,68 @@ async function checkConfiguration(composes) {
   let config;
   for (const [program, ...args] of composes) {
     const name = [program, ...args].join(' ');
+    // An empty environment but for PATH: what the file sets must be enough.
+    const env = { PATH: process.env.PATH, HOME: process.env.HOME };
+    const read = async (file) => {
+      const full = [...args, '--env-file', file, ...profileArgs('cluster', 'demo', 'leaf', 'enrol'), 'config'];
+      return parse(await run(program, full, { env }));
+    };
     await check(`${name} config accepts every profile, and .env.example`, async () => {
-      // An empty environment but for PATH: what the example file sets must be enough.
-      const env = { PATH: process.env.PATH, HOME: process.env.HOME, WANSCOPE_ROUTE_PASSWORD: 'routes' };
-      const full = [...args, ...composeFiles, '--env-file', '.env.example', '--profile', 'demo', 'config'];
-      config = parse(await run(program, full, { env }));
-      const expected = [...serverServices, ...probeServices, ...Object.values(identityServices), 'claims', 'grafana'];
+      config = await read('.env.example');
+      const others = [...Object.values(identityServices), ...leafServices, 'claims', 'grafana'];
+      const expected = [...baseServices, ...clusterServices, ...probeServices, ...others];
       return differs(Object.keys(config.services).sort(), expected.sort());
     });
-  }
-  if (isCluster) {
-    await check('its configuration is that of the demo, and the cluster', () => {
-      const read = (file) => parse(readFileSync(join(composeDirectory, file), 'utf8'));
-      const cluster = { partitions: 3, replicas: 3 };
-      return differs(read('wanscope-cluster.yaml'), { ...read('wanscope.yaml'), cluster });
+    await check(`${name}: with cluster.env the first broker and collector are as those beside them`, async () => {
+      const { services } = await read('cluster.env');
+      const own = { volumes: 0, profiles: 0, ports: 0, build: 0 };
+      const shared = (service) => {
+        const environment = { ...services[service].environment, WAN_BROKER: 0, WAN_PARTITION: 0 };
+        return { ...services[service], ...own, environment };
+      };
+      const told = ['nats', 'nats-1', 'nats-2', 'collector', 'collector-1', 'collector-2'].map((service) => {
+        const { WAN_BROKER: broker, WAN_PARTITION: partition } = services[service].environment;
+        return broker ?? partition;
+      });
+      return differs(
+        [told, ...clusterServices.map(shared)],
+        [['nats', 'nats-1', 'nats-2', '0', '1', '2'], ...clusterServices.map((name) => shared(name.split('-')[0]))],
+      );
     });
-    return config;
   }
-  await check('only the probes and what enrols them are part of the demo profile', () => {
-    const demo = Object.entries(config.services).filter(([, { profiles }]) => isDeepStrictEqual(profiles, ['demo']));
-    return differs(demo.map(([name]) => name).sort(), [...probeServices, identityServices.demo].sort());
+  await check('each profile has what it is for, and nothing else', () => {
+    const of = (profile) =>
+      Object.entries(config.services)
+        .filter(([, { profiles }]) => isDeepStrictEqual(profiles, [profile]))
+        .map(([name]) => name)
+        .sort();
+    return differs(
+      ['demo', 'cluster', 'leaf'].map(of),
+      [[...probeServices, identityServices.demo], clusterServices, leafServices].map((names) => [...names].sort()),
+    );
+  });
+  const readFile = (file) => parse(readFileSync(join(composeDirectory, file), 'utf8'));
+  await check('the configuration of the profile cluster is that of the demo, and the cluster', () => {
+    const cluster = { partitions: 3, replicas: 3 };
+    return differs(readFile('wanscope-cluster.yaml'), { ...readFile('wanscope.yaml'), cluster });
+  });
+  await check('the configuration of the profile leaf is that of the demo, and one site more', () => {
+    const { [leafSite]: leaf, ...others } = readFile(leafConfig).sites;
+    return differs([leaf.leaf, { ...readFile(leafConfig), sites: others }], [true, readFile('wanscope.yaml')]);
+  });
+  await check('Prometheus of the cluster reads what that of the demo does, of three collectors', () => {
+    const [one, three] = ['prometheus', 'cluster'].map((name) => readFile(`prometheus/${name}.yml`));
+    const targets = ['collector:9479', 'collector-1:9479', 'collector-2:9479'];
+    one.scrape_configs[0].static_configs = [{ targets }];
+    return differs(three, one);
   });
   await check('.env.example has every variable of the compose file, with its default', () => {
     const text = readFileSync(join(composeDirectory, 'compose.yaml'), 'utf8');
     const used = [...text.matchAll(/\$\{(WANSCOPE_\w+):-([^}]*)\}/g)].map(([, name, value]) => `${name}=${value}`);
-    const example = readFileSync(join(composeDirectory, '.env.example'), 'utf8').match(/^WANSCOPE_.*$/gm) ?? [];
-    return differs([...new Set(used)].sort(), example.sort());
+    const settings = (file) => readFileSync(join(composeDirectory, file), 'utf8').match(/^WANSCOPE_.*$/gm) ?? [];
+    const names = (lines) => lines.map((line) => line.split('=')[0]);
+    const unknown = names(settings('cluster.env')).filter((name) => !names(used).includes(name));
+    return differs([[...new Set(used)].sort(), unknown], [settings('.env.example').sort(), []]);
   });
   await check('every mounted file of the repository exists', () => {
     const sources = Object.values(config.services).flatMap(({ volumes = [] }) =>
@@ -313,13 +362,13 @@ const expectedPaths = sites.flatMap((from) =>
 );
 const pathOf = ({ metric }) => `${metric.src_site} ${metric.dst_site} ${metric.protocol} ${metric.family}`;
 
-async function checkMetrics(url) {
-  await check('Prometheus scrapes the collector', () =>
+async function checkMetrics(url, { collectors }) {
+  await check(`Prometheus scrapes ${collectors.join(', ')}`, () =>
     eventually(MESH_WITHIN_MS, async () => {
       const up = await query(url, 'up{job="wanscope"}');
       return differs(
         up.map(({ value }) => value[1]),
-        collectorServices.map(() => '1'),
+        collectors.map(() => '1'),
       );
     }),
   );
@@ -350,7 +399,7 @@ async function checkMetrics(url) {
     const refused = await query(url, 'wanscope_collector_messages_rejected_total > 0');
     return differs(
       [signed.length, required.length, refused.map(({ metric }) => metric.cause)],
-      [sites.length, collectorServices.length, []],
+      [sites.length, collectors.length, []],
     );
   });
   await check('every probe has the timestamps of the kernel', async () => {
@@ -397,6 +446,18 @@ async function checkContainer(name, id, capabilities) {
 
 /** One plans, each site is one collector's, and neither a broker nor the collector that plans is missed. */
 async function checkCluster(url, ids) {
+  const brokers = ['nats', 'nats-1', 'nats-2'];
+  await check('each broker has routes to both others, by their names', async () => {
+    const found = [];
+    for (const broker of brokers) {
+      const page = await docker('exec', ids.get(broker), 'wget', '-q', '-O', '-', 'http://127.0.0.1:8222/routez');
+      found.push(new Set(JSON.parse(page).routes.map((route) => route.remote_id)).size);
+      const { stdout, stderr } = await runFile('docker', ['logs', ids.get(broker)]);
+      const refused = /^.*(TLS route handshake error|x509).*$/m.exec(stdout + stderr);
+      if (refused !== null) return `${broker}: ${refused[0]}`;
+    }
+    return differs(found, [2, 2, 2]);
+  });
   const leaders = async () => (await query(url, 'wanscope_collector_leader == 1')).map(({ metric }) => metric.instance);
   await check('one collector plans, and every site is shown by one', () =>
     eventually(MESH_WITHIN_MS, async () => {
@@ -418,16 +479,63 @@ async function checkCluster(url, ids) {
     eventually(MESH_WITHIN_MS, async () => {
       const now = (await query(url, 'time() - wan_probe_last_report_timestamp_seconds < 30')).length;
       const up = (await query(url, 'up{job="wanscope"} == 1')).length;
-      return differs([now, up], [sites.length, collectorServices.length]);
+      return differs([now, up], [sites.length, stacks.cluster.collectors.length]);
     }),
   );
 }
 
-async function testStack(compose) {
+/** A branch behind a broker of its own is measured, and what it measured while that broker was cut off comes later. */
+async function checkLeaf(url, ids, [program, ...args]) {
+  const env = { ...environment, WANSCOPE_CONFIG: leafConfig };
+  const call = (...rest) => run(program, [...args, ...profileArgs('demo', 'leaf'), ...rest], { env });
+  await call('up', '-d', '--no-build', 'collector', ...leafServices.slice(2));
+  for (const service of ['collector', ...leafServices.slice(2)])
+    ids.set(service, (await call('ps', '-q', service)).trim());
+  await check('the leaf node becomes healthy', () =>
+    eventually(HEALTHY_WITHIN_MS, async () => {
+      const [{ State }] = JSON.parse(await docker('inspect', ids.get('leaf')));
+      return differs(State.Health?.Status, 'healthy');
+    }),
+  );
+  const reports = async () => {
+    const [counted] = await query(url, `wan_probe_reports_counted_total{site="${leafSite}"}`);
+    return Number(counted?.value[1] ?? 0);
+  };
+  await check(`${leafSite} is measured in both directions, and its reports come through its leaf node`, () =>
+    eventually(MESH_WITHIN_MS, async () => {
+      const paths = (await query(url, 'wan_path_rtt_seconds_count > 0')).map(pathOf);
+      const [from, to] = [0, 1].map((at) => paths.filter((path) => path.split(' ')[at] === leafSite).length);
+      const connected = (await query(url, `wan_leaf_connected{site="${leafSite}"} == 1`)).length;
+      const wanted = sites.length * protocols.length * families.length;
+      return differs([from, to, connected, (await reports()) > 0], [wanted, wanted, 1, true]);
+    }),
+  );
+  const network = `${project}_wan`;
+  const before = await reports();
+  await docker('network', 'disconnect', network, ids.get('leaf'));
+  await check('a leaf node that is cut off is told', () =>
+    eventually(MESH_WITHIN_MS, async () =>
+      differs((await query(url, `wan_leaf_connected{site="${leafSite}"} == 0`)).length, 1),
+    ),
+  );
+  await docker('kill', ids.get('leaf'));
+  await docker('start', ids.get('leaf'));
+  await docker('network', 'connect', network, ids.get('leaf'));
+  await check('when it is back, after a kill, nothing of its probe is missing or in a ledger', () =>
+    eventually(MESH_WITHIN_MS, async () => {
+      const missing = await query(url, `wan_probe_reports_missing{site="${leafSite}"} > 0`);
+      const ledgered = await query(url, `sum(wan_probe_reports_ledgered_total{site="${leafSite}"}) > 0`);
+      return differs([(await reports()) > before + 5, missing.length, ledgered.length], [true, 0, 0]);
+    }),
+  );
+}
+
+async function testStack(compose, name, stack) {
   const [program, ...args] = compose;
-  const services = [...serverServices, ...probeServices];
-  const call = (...rest) => run(program, [...args, ...composeFiles, '--profile', 'demo', ...rest]);
-  say(`starting ${services.length} services`);
+  const services = [...stack.servers, ...probeServices];
+  const call = (...rest) => run(program, [...args, ...stack.args, ...rest]);
+  const failedBefore = failed;
+  say(`starting ${services.length} services, for the profile ${name}`);
   await call('up', '-d', '--no-build', ...services);
   const ids = new Map();
   for (const service of services) ids.set(service, (await call('ps', '-q', service)).trim());
@@ -457,8 +565,8 @@ async function testStack(compose) {
     return differs(made, [0, 0]);
   });
   const [, port] = /:(\d+)\s*$/m.exec(await call('port', 'prometheus', '9090')) ?? [];
-  await checkMetrics(`http://127.0.0.1:${port}`);
-  if (isCluster) await checkCluster(`http://127.0.0.1:${port}`, ids);
+  await checkMetrics(`http://127.0.0.1:${port}`, stack);
+  await stack.checkMore(`http://127.0.0.1:${port}`, ids, compose);
   for (const service of probeServices) await checkContainer(service, ids.get(service), PROBE_CAPABILITIES);
   await checkContainer('collector', ids.get('collector'), 0n);
   await check('nothing was restarted, and every root file system is read-only', async () => {
@@ -475,12 +583,16 @@ async function testStack(compose) {
       [0, false],
     ]);
   });
-  if (failed > 0) say(await call('logs', '--no-color', '--tail=15', ...services));
+  if (failed > failedBefore) say(await call('logs', '--no-color', '--tail=15', ...services));
 }
 
-async function removeAll([program, ...args]) {
-  const down = [...composeFiles, '--profile', 'demo', 'down', '--volumes', '--remove-orphans', '--timeout', '5'];
+async function removeStack([program, ...args]) {
+  const down = [...profileArgs('cluster', 'demo', 'leaf'), 'down', '--volumes', '--remove-orphans', '--timeout', '5'];
   await run(program, [...args, ...down], { cleansUp: true });
+}
+
+async function removeAll(compose) {
+  await removeStack(compose);
   for (const name of Object.keys(dockerfiles)) {
     const remove = ['rmi', '--no-prune', `wanscope/${name}:${project}`];
     // It is not there when the build failed.
@@ -500,7 +612,10 @@ try {
   const script = fileURLToPath(new URL('base-images', import.meta.url));
   say((await run(script, baseImages(config), { timeoutMs: BUILD_TIMEOUT_MS })).trim());
   await buildImages();
-  await testStack(compose);
+  for (const [name, stack] of toStart) {
+    await testStack(compose, name, stack);
+    await removeStack(compose);
+  }
 } catch (error) {
   failed += 1;
   say(`images: ${error.stderr || error.message}`);

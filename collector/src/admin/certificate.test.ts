@@ -1,6 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { newCertificates, serverCertificate, type Certificates } from './certificate.ts';
+import { brokerCertificate, leafCertificate, newCertificates, type Certificates } from './certificate.ts';
 
 const NOON = Date.UTC(2026, 0, 5, 12);
 const DAY_MS = 86_400_000;
@@ -37,8 +37,17 @@ describe('the certificate of a broker', () => {
     expect(Date.parse(ca.validTo)).toBe(NOON + 3_650 * DAY_MS);
   });
 
+  test('is good for both ends of a route between brokers, that of a leaf node for none', async () => {
+    // RFC 5280, section 4.2.1.12: id-kp-serverAuth and id-kp-clientAuth.
+    const [server, client] = ['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2'];
+    const leaf = await leafCertificate(['leaf.example'], made, NOON);
+    expect(new X509Certificate(made.server).keyUsage).toEqual([server, client]);
+    expect(new X509Certificate(leaf.server).keyUsage).toEqual([server]);
+    expect(new X509Certificate(leaf.server).verify(new X509Certificate(made.ca).publicKey)).toBe(true);
+  });
+
   test('can be made anew by the same authority, for other names and with another key', async () => {
-    const again = await serverCertificate(['new.example'], made, NOON + DAY_MS);
+    const again = await brokerCertificate(['new.example'], made, NOON + DAY_MS);
     const server = new X509Certificate(again.server);
     expect(again.ca).toBe(made.ca);
     expect(server.verify(new X509Certificate(made.ca).publicKey)).toBe(true);

@@ -37,6 +37,8 @@ export interface Certificates {
   readonly key: string;
 }
 
+type Authority = Pick<Certificates, 'ca' | 'caKey'>;
+
 /** @param names names and addresses by which probes and the collector reach the broker. */
 export async function newCertificates(names: readonly string[], fleet: string, nowMs: number): Promise<Certificates> {
   const crypto = cryptoOfNode();
@@ -57,14 +59,24 @@ export async function newCertificates(names: readonly string[], fleet: string, n
     crypto,
   );
   const issued = { ca: ca.toString('pem'), caKey: await privatePem(crypto, keys.privateKey) };
-  return serverCertificate(names, issued, nowMs);
+  return brokerCertificate(names, issued, nowMs);
 }
 
-/** Another certificate of the server by the same authority. */
-export async function serverCertificate(
+/** Another certificate of the broker by the same authority. Brokers of a cluster are each other's clients, too. */
+export async function brokerCertificate(names: readonly string[], by: Authority, nowMs: number): Promise<Certificates> {
+  return issue(names, by, nowMs, [ExtendedKeyUsage.serverAuth, ExtendedKeyUsage.clientAuth]);
+}
+
+/** A certificate of a leaf node by the same authority: no broker of a cluster takes it for one of its own. */
+export async function leafCertificate(names: readonly string[], by: Authority, nowMs: number): Promise<Certificates> {
+  return issue(names, by, nowMs, [ExtendedKeyUsage.serverAuth]);
+}
+
+async function issue(
   names: readonly string[],
-  { ca, caKey }: Pick<Certificates, 'ca' | 'caKey'>,
+  { ca, caKey }: Authority,
   nowMs: number,
+  usages: readonly ExtendedKeyUsage[],
 ): Promise<Certificates> {
   const crypto = cryptoOfNode();
   const authority = new X509Certificate(ca);
@@ -84,7 +96,7 @@ export async function serverCertificate(
       extensions: [
         new BasicConstraintsExtension(false, undefined, true),
         new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-        new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]),
+        new ExtendedKeyUsageExtension([...usages]),
         new SubjectAlternativeNameExtension(
           names.map((value) => ({ type: isIP(value) === 0 ? ('dns' as const) : ('ip' as const), value })),
         ),

@@ -3,10 +3,8 @@ import { formatIdentity, type Identity } from '@wanscope/shared';
 import type { AuditAction } from '../audit.ts';
 import { answerClaim, type AnsweredClaim } from './claims.ts';
 import { filesOf, isOpenClaim, type Fleet } from './fleet.ts';
-import { FolderInUse, type Folder } from './folder.ts';
+import type { Folder } from './folder.ts';
 
-const IN_USE_TRIES = 50;
-const IN_USE_MS = 100;
 /** A device that was answered says that it has it on disk; what it says may be lost. */
 const SETTLING_MS = 60_000;
 const COUNTS_EVERY_MS = 10_000;
@@ -57,7 +55,7 @@ export class ClaimDesk {
     if (this.#refused.size === 0 || (!end && Date.now() - this.#countedAtMs < COUNTS_EVERY_MS)) return;
     this.#countedAtMs = Date.now();
     const { folder, load } = this.#options;
-    await this.#alone(() => {
+    await folder.alone(() => {
       const fleet = load();
       if (fleet.claims === undefined) return;
       const refused = { ...fleet.claims.refused };
@@ -79,7 +77,7 @@ export class ClaimDesk {
 
   async #take(identity: Identity, bytes: Uint8Array, nowMs: number): Promise<AnsweredClaim> {
     const { folder, load, note } = this.#options;
-    return this.#alone(async () => {
+    return folder.alone(async () => {
       const before = load();
       const answered = await answerClaim(before, identity, bytes, nowMs);
       const { fleet, outcome } = answered;
@@ -102,18 +100,6 @@ export class ClaimDesk {
       if (this.#untold === fleet) this.#untold = undefined;
     } catch (error) {
       this.#options.say(`the broker was not told: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  }
-
-  /** Somebody else may be at work in the folder for a moment. */
-  async #alone<T>(work: () => T | Promise<T>): Promise<T> {
-    for (let tries = 1; ; tries += 1) {
-      try {
-        return await this.#options.folder.alone(work);
-      } catch (error) {
-        if (!(error instanceof FolderInUse) || tries >= IN_USE_TRIES) throw error;
-        await new Promise((resolve) => setTimeout(resolve, IN_USE_MS));
-      }
     }
   }
 }

@@ -13,6 +13,7 @@ import {
   retire,
   revoke,
   rotate,
+  withRoutes,
   type Fleet,
 } from './fleet.ts';
 
@@ -130,4 +131,39 @@ test('the configuration of the broker names what it has to, and no secret', () =
   expect(text).toContain('cert_file: "/etc/wanscope/server.pem"');
   expect(text).toMatch(/^tls \{$/m);
   expect(text).not.toMatch(/\bS[AOU][A-Z2-7]{56}\b/);
+});
+
+describe('brokers of a cluster', () => {
+  const routesOf = (fleet: Fleet): string => filesOf(fleet).get(FILES.brokerRoutes)!;
+
+  test('know each other by a password that nobody chose, and by certificates of the fleet', () => {
+    const text = routesOf(withRoutes(empty, ['nats-0', 'nats-1:7000', '[2001:db8::1]', 'nats-0']));
+    const [, password] = /password: "([\w-]+)"/.exec(text)!;
+    // 32 random octets in base64url.
+    expect(password).toHaveLength(43);
+    expect(text.match(/nats-route:[^"]+/g)).toEqual([
+      `nats-route://wan:${password}@nats-0:6222`,
+      `nats-route://wan:${password}@nats-1:7000`,
+      `nats-route://wan:${password}@[2001:db8::1]:6222`,
+    ]);
+    expect(text).toContain('ca_file: "/etc/wanscope/ca.pem"\n  verify: true\n');
+  });
+
+  test('keep their password when one is added; those of another fleet have another one', () => {
+    const one = withRoutes(empty, ['nats-0']);
+    const password = one.routes!.password;
+    expect(withRoutes(one, ['nats-0', 'nats-1']).routes).toEqual({ hosts: ['nats-0', 'nats-1'], password });
+    expect(withRoutes(empty, ['nats-0']).routes!.password).not.toBe(password);
+    expect(parseFleet(filesOf(one).get(FILES.fleet)!, 'fleet.json').routes).toEqual(one.routes);
+  });
+
+  test('have no file where there is one broker, and no TLS where it has no certificate', () => {
+    expect(routesOf(empty)).toBeUndefined();
+    const { certificates: _none, ...without } = empty;
+    expect(routesOf(withRoutes(without, ['nats-0']))).not.toContain('tls');
+  });
+
+  test.each(['', 'nats-0,nats-1', 'a@b', 'host:port', 'a"b', 'fd00::1'])('"%s" is no broker', (host) => {
+    expect(() => withRoutes(empty, [host])).toThrow('is not host or host:port');
+  });
 });

@@ -4,6 +4,7 @@
  *
  * One state holds every secret but the probes' own, which are made once, shown once and not kept.
  */
+import { randomBytes } from 'node:crypto';
 import {
   createAccount,
   createOperator,
@@ -32,13 +33,21 @@ import {
 } from '@wanscope/shared';
 import { z } from 'zod';
 import type { Certificates } from './certificate.ts';
-import { CLAIM_PERMISSIONS, collectorPermissions, ISSUER_PERMISSIONS, PROBE_PERMISSIONS } from './permissions.ts';
+import {
+  CLAIM_PERMISSIONS,
+  LEAF_PERMISSIONS,
+  collectorPermissions,
+  ISSUER_PERMISSIONS,
+  PROBE_PERMISSIONS,
+} from './permissions.ts';
 
 /** What is asked for cannot be done to this fleet. */
 export class FleetError extends WanscopeError {
   readonly code = 'FLEET_ERROR';
 }
 
+const ROUTE_PASSWORD_BYTES = 32;
+const ROUTE_PORT = 6_222;
 const UNLIMITED: OperatorLimits = {
   ...{ subs: -1, data: -1, payload: -1, imports: -1, exports: -1, conn: -1, leaf: -1, wildcards: true },
 };
@@ -81,6 +90,27 @@ const claimsSchema = z.strictObject({
 });
 export type FleetClaims = z.infer<typeof claimsSchema>;
 
+const leavesSchema = z.strictObject({
+  /** Signs users of leaf nodes: each may carry what is of its site. */
+  signer: seed,
+  sites: z.array(
+    z.strictObject({
+      site: z.string(),
+      /** Public key of its broker's user, who is with the leaf alone. */
+      user: z.string(),
+      addedAtMs: timeMs,
+      revokedAtMs: timeMs.optional(),
+    }),
+  ),
+});
+
+const routesSchema = z.strictObject({
+  /** Each broker of the cluster, host or host:port. */
+  hosts: z.array(z.string()).min(1),
+  /** Who does not say it opens no route. */
+  password: z.string(),
+});
+
 const fleetSchema = z.strictObject({
   v: z.literal(1),
   name: z.string(),
@@ -105,10 +135,14 @@ const fleetSchema = z.strictObject({
       key: z.string(),
     })
     .optional(),
+  /** Absent in a fleet made before there were leaf nodes, until its first one. */
+  leaves: leavesSchema.optional(),
   /** From the first token on. */
   claims: claimsSchema.optional(),
   /** Collectors that share the sites; absent: there is one. */
   partitions: z.int().min(1).max(MAX_PARTITIONS).optional(),
+  /** Absent: there is one broker. */
+  routes: routesSchema.optional(),
   /** Where the broker sees its files, and where it keeps accounts. */
   broker: z.strictObject({ path: z.string(), resolverDir: z.string() }),
 });
@@ -144,6 +178,7 @@ export async function newFleet({ name, certificates, broker, partitions, nowMs }
     messageKeys: [newSecret(), newSecret()],
     revocations: {},
     probes: [],
+    leaves: { signer: seedOf(createAccount()), sites: [] },
     ...(certificates && { certificates }),
     ...(partitions !== undefined && { partitions }),
     broker,
@@ -314,14 +349,27 @@ export async function withPartitions(fleet: Fleet, partitions: number | undefine
   return withAccount(partitions === undefined ? rest : { ...rest, partitions });
 }
 
+/** "host" or "host:port", an IPv6 address in brackets. */
+const ROUTE_HOST = /^(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/;
+
+/** Its brokers are a cluster of these from now on. The password, once made, stays. @throws FleetError when one is no host. */
+export function withRoutes(fleet: Fleet, hosts: readonly string[]): Fleet {
+  const wrong = hosts.find((host) => !ROUTE_HOST.test(host));
+  if (wrong !== undefined) throw new FleetError(`"${wrong}" is not host or host:port`);
+  const password = fleet.routes?.password ?? randomBytes(ROUTE_PASSWORD_BYTES).toString('base64url');
+  return { ...fleet, routes: { hosts: [...new Set(hosts)], password } };
+}
+
 /** Where the files of a fleet go, below its directory. */
 export const FILES = {
   fleet: 'admin/fleet.json',
   audit: 'admin/audit.jsonl',
   systemCreds: 'admin/system.creds',
   brokerConfig: 'broker/accounts.conf',
+  brokerRoutes: 'broker/routes.conf',
   brokerCertificate: 'broker/server.pem',
   brokerKey: 'broker/server.key',
+  brokerCa: 'broker/ca.pem',
   collectorCreds: 'collector/collector.creds',
   messageKey: 'collector/message.key',
   roster: 'collector/probes.json',
@@ -330,7 +378,7 @@ export const FILES = {
 
 /** Every file that broker and collector need, by its path below the fleet's directory. All but the roster and the CA are secret. */
 export function filesOf(fleet: Fleet): ReadonlyMap<string, string> {
-  const { certificates } = fleet;
+  const { certificates, routes } = fleet;
   return new Map([
     [FILES.fleet, `${JSON.stringify(fleet, undefined, 1)}\n`],
     [FILES.systemCreds, credsOf(fleet.system.user)],
@@ -338,11 +386,13 @@ export function filesOf(fleet: Fleet): ReadonlyMap<string, string> {
     [FILES.collectorCreds, credsOf(fleet.collector)],
     [FILES.messageKey, `${fleet.messageKeys[0]}\n`],
     [FILES.roster, rosterOf(fleet)],
+    ...(routes === undefined ? [] : ([[FILES.brokerRoutes, routesConfigOf(fleet, routes)]] as const)),
     ...(certificates === undefined
       ? []
       : ([
           [FILES.brokerCertificate, certificates.server],
           [FILES.brokerKey, certificates.key],
+          [FILES.brokerCa, certificates.ca],
           [FILES.ca, certificates.ca],
         ] as const)),
   ]);
@@ -363,19 +413,17 @@ function rosterOf(fleet: Fleet): string {
 
 /** What nats-server includes: operator, accounts and how it learns of changes, and TLS where there are certificates. */
 function brokerConfigOf({ operator, system, account, certificates, broker }: Fleet): string {
-  const publicKey = (text: string): string => fromSeed(bytesOf(text)).getPublicKey();
-  const inBroker = (file: string): string => JSON.stringify(`${broker.path}/${file.slice('broker/'.length)}`);
   const tls = `
 # Whoever does not speak TLS is not heard.
 tls {
-  cert_file: ${inBroker(FILES.brokerCertificate)}
-  key_file: ${inBroker(FILES.brokerKey)}
+  cert_file: ${inBroker(broker, FILES.brokerCertificate)}
+  key_file: ${inBroker(broker, FILES.brokerKey)}
   timeout: 5
 }
 `;
   return `# Made by wan-admin, which writes it anew at each change: include it, do not edit it.
 operator: "${operator.jwt}"
-system_account: "${publicKey(system.seed)}"
+system_account: "${publicKeyOfSeed(system.seed)}"
 
 # Changes come over the system account and are kept here; what is newer than the accounts below wins.
 resolver {
@@ -386,10 +434,36 @@ resolver {
   timeout: "2s"
 }
 resolver_preload {
-  ${publicKey(system.seed)}: "${system.jwt}"
-  ${publicKey(account.seed)}: "${account.jwt}"
+  ${publicKeyOfSeed(system.seed)}: "${system.jwt}"
+  ${publicKeyOfSeed(account.seed)}: "${account.jwt}"
 }
 ${certificates === undefined ? '' : tls}`;
+}
+
+/** What each nats-server of a cluster includes in its section `cluster`: which brokers there are, and how they know each other. */
+function routesConfigOf({ certificates, broker }: Fleet, { hosts, password }: NonNullable<Fleet['routes']>): string {
+  const at = (host: string): string => (/:\d+$/.test(host) ? host : `${host}:${ROUTE_PORT}`);
+  const routes = hosts.map((host) => `  ${JSON.stringify(`nats-route://wan:${password}@${at(host)}`)}`);
+  const tls = `# Both ends show a certificate of the fleet's authority that is good for it; that of a leaf node is not.
+tls {
+  cert_file: ${inBroker(broker, FILES.brokerCertificate)}
+  key_file: ${inBroker(broker, FILES.brokerKey)}
+  ca_file: ${inBroker(broker, FILES.brokerCa)}
+  verify: true
+  timeout: 5
+}
+`;
+  return `# Made by wan-admin: include it in the section cluster of each broker, do not edit it.
+authorization { user: "wan", password: ${JSON.stringify(password)}, timeout: 5 }
+routes: [
+${routes.join('\n')}
+]
+${certificates === undefined ? '' : tls}`;
+}
+
+/** A file as the broker sees it, as a string of its configuration. */
+function inBroker({ path }: Fleet['broker'], file: string): string {
+  return JSON.stringify(`${path}/${file.slice('broker/'.length)}`);
 }
 
 async function withNewCollector(fleet: Fleet): Promise<Fleet> {
@@ -406,7 +480,7 @@ async function withNewCollector(fleet: Fleet): Promise<Fleet> {
 /** The account as it is to be: who may sign users, with which permissions, and who is revoked. */
 export async function withAccount(fleet: Fleet): Promise<Fleet> {
   const scoped = (text: string, role: string, permissions: typeof PROBE_PERMISSIONS) =>
-    newScopedSigner(fromSeed(bytesOf(text)).getPublicKey(), role, permissions);
+    newScopedSigner(publicKeyOfSeed(text), role, permissions);
   const { partitions } = fleet;
   const mapping = partitions === undefined ? undefined : reportMapping(partitions);
   const jwt = await encodeAccount(
@@ -417,6 +491,7 @@ export async function withAccount(fleet: Fleet): Promise<Fleet> {
       signing_keys: [
         ...fleet.probeSigners.map(({ seed: text }) => scoped(text, 'probe', PROBE_PERMISSIONS)),
         scoped(fleet.collectorSigner, 'collector', collectorPermissions(partitions)),
+        ...(fleet.leaves === undefined ? [] : [scoped(fleet.leaves.signer, 'leaf', LEAF_PERMISSIONS)]),
         ...(fleet.claims === undefined
           ? []
           : [
@@ -458,6 +533,11 @@ export function credsOf(user: { readonly seed: string; readonly jwt: string }): 
 
 export function seedOf(pair: KeyPair): string {
   return Buffer.from(pair.getSeed()).toString('utf8');
+}
+
+/** Public half of a key of the broker's. */
+export function publicKeyOfSeed(text: string): string {
+  return fromSeed(bytesOf(text)).getPublicKey();
 }
 
 export function bytesOf(text: string): Uint8Array {

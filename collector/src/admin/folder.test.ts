@@ -1,4 +1,5 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -45,21 +46,44 @@ describe('a file', () => {
 describe('work', () => {
   const lock = (): string => join(path, 'admin/lock');
 
+  const nothing = (): Promise<void> => Promise.resolve();
+
   test('is done by one at a time', async () => {
     await folder.alone(async () => {
-      await expect(folder.alone(() => Promise.resolve(1))).rejects.toThrow(FolderInUse);
+      await expect(folder.alone(nothing, 0)).rejects.toThrow(FolderInUse);
+      await expect(folder.alone(nothing, 0)).rejects.toThrow('another wan-admin is at work');
     });
     expect(existsSync(lock())).toBe(false);
     expect(await folder.alone(() => Promise.resolve(2))).toBe(2);
   });
 
-  test('that fails leaves nothing in the way, nor does work that was killed a minute ago', async () => {
+  test('waits for the others, each in its turn', async () => {
+    let atWork = 0;
+    const work = async (name: number): Promise<number> => {
+      atWork += 1;
+      expect(atWork).toBe(1);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      atWork -= 1;
+      return name;
+    };
+    expect(await Promise.all([1, 2, 3].map((name) => folder.alone(() => work(name))))).toEqual([1, 2, 3]);
+  });
+
+  test('that fails leaves nothing in the way', async () => {
     await expect(folder.alone(() => Promise.reject(new Error('no')))).rejects.toThrow('no');
     expect(existsSync(lock())).toBe(false);
-    folder.write('admin/lock', '');
-    await expect(folder.alone(() => Promise.resolve())).rejects.toThrow('another wan-admin is at work');
+  });
+
+  test('of a process that was killed is in nobody’s way; elsewhere, where it cannot be told, for a minute', async () => {
+    const { pid } = spawnSync(process.execPath, ['--version']);
+    await folder.alone(() => folder.write('admin/left', folder.read('admin/lock').replace(/^\d+/u, String(pid))));
+    renameSync(join(path, 'admin/left'), lock());
+    expect(await folder.alone(() => Promise.resolve(3), 0)).toBe(3);
+
+    folder.write('admin/lock', `${pid} another-machine pid:[1]`);
+    await expect(folder.alone(nothing, 0)).rejects.toThrow(FolderInUse);
     const longAgo = new Date(Date.now() - 61_000);
     utimesSync(lock(), longAgo, longAgo);
-    expect(await folder.alone(() => Promise.resolve(3))).toBe(3);
+    expect(await folder.alone(() => Promise.resolve(4), 0)).toBe(4);
   });
 });

@@ -1,11 +1,16 @@
 /** A fleet's directory: files that only their owner reads, each replaced whole or not at all. */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { WanscopeError } from '@wanscope/shared';
 import { replaceFile } from '../durable-file.ts';
 
 const LOCK = 'admin/lock';
+/** Nothing here takes as long. */
 const STALE_LOCK_MS = 60_000;
+const LOOK_AGAIN_MS = 50;
+/** Longer than anything but the enrolment of thousands. */
+const WAIT_MS = 10_000;
 
 /** Somebody else is changing it. */
 export class FolderInUse extends WanscopeError {
@@ -44,18 +49,18 @@ export class Folder {
   /**
    * Does `work` while nobody else does: what is read, changed and written by two at once would be half lost.
    *
+   * @param waitMs how long somebody else may be at work first.
    * @throws FolderInUse
    */
-  async alone<T>(work: () => T | Promise<T>): Promise<T> {
+  async alone<T>(work: () => T | Promise<T>, waitMs = WAIT_MS): Promise<T> {
     const lock = this.pathOf(LOCK);
     mkdirSync(dirname(lock), { recursive: true, mode: 0o700 });
-    // Of somebody who was killed: nothing here takes as long.
-    if (existsSync(lock) && Date.now() - statSync(lock).mtimeMs > STALE_LOCK_MS) rmSync(lock, { force: true });
-    try {
-      closeSync(openSync(lock, 'wx', 0o600));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-      throw new FolderInUse(`${lock} is there: another wan-admin is at work`);
+    const startMs = performance.now();
+    while (!take(lock)) {
+      if (performance.now() - startMs >= waitMs) {
+        throw new FolderInUse(`${lock} is there: another wan-admin is at work`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
     }
     try {
       return await work();
@@ -72,5 +77,43 @@ export class Folder {
     // Others have to pass to their own file; they cannot list the folder.
     mkdirSync(folder, { recursive: true, mode: forOthers ? 0o711 : 0o700 });
     replaceFile(path, text, forOthers ? this.#owner : undefined);
+  }
+}
+
+/** @returns whether it is ours now. */
+function take(lock: string): boolean {
+  if (isLeft(lock)) rmSync(lock, { force: true });
+  try {
+    writeFileSync(lock, `${process.pid} ${whereIsThis()}`, { flag: 'wx', mode: 0o600 });
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    return false;
+  }
+}
+
+/** Whether it is of somebody who was killed. */
+function isLeft(lock: string): boolean {
+  try {
+    const [pid, ...where] = readFileSync(lock, 'utf8').split(' ');
+    if (where.join(' ') === whereIsThis() && !isRunning(Number(pid))) return true;
+    return Date.now() - statSync(lock).mtimeMs > STALE_LOCK_MS;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+/** A process has its number in one place only: containers share names and folders, machines folders. */
+function whereIsThis(): string {
+  return `${hostname()} ${existsSync('/proc/self/ns/pid') ? readlinkSync('/proc/self/ns/pid') : ''}`;
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
   }
 }

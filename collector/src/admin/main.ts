@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /** wan-admin as a program: flags, environment, exit codes. Who belongs to the fleet, and what each of them is given. */
-import { mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import {
   formatIdentity,
@@ -16,9 +16,10 @@ import {
 } from '@wanscope/shared';
 import { AuditLog, type AuditAction } from '../audit.ts';
 import { replaceFile } from '../durable-file.ts';
+import { variable } from '../environment.ts';
 import { silentLogger } from '../log.ts';
 import { hearClaims, pushAccounts } from './broker.ts';
-import { newCertificates, serverCertificate } from './certificate.ts';
+import { brokerCertificate, newCertificates } from './certificate.ts';
 import { ClaimDesk } from './claim-desk.ts';
 import { issueClaims, issuerCredsOf, parseClaimList } from './claims.ts';
 import {
@@ -35,9 +36,11 @@ import {
   rotate,
   systemCredsOf,
   withPartitions,
+  withRoutes,
   type Fleet,
 } from './fleet.ts';
 import { Folder, type Owner } from './folder.ts';
+import { addLeaf, hasLeaf, LEAF_CONFIG, revokeLeaf } from './leaf.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -153,8 +156,16 @@ function program(): Command {
       .command(name)
       .description(description)
       .exitOverride()
-      .requiredOption('--dir <directory>', "the fleet's directory (env WAN_ADMIN_DIR)", process.env['WAN_ADMIN_DIR'])
-      .option('--nats-url <list>', 'broker to tell of the change (env WAN_NATS_URL)', process.env['WAN_NATS_URL'])
+      .requiredOption(
+        '--dir <directory>',
+        "the fleet's directory (env WAN_ADMIN_DIR)",
+        variable(process.env, 'WAN_ADMIN_DIR'),
+      )
+      .option(
+        '--nats-url <list>',
+        'broker to tell of the change (env WAN_NATS_URL)',
+        variable(process.env, 'WAN_NATS_URL'),
+      )
       .addOption(new Option('--owner <uid[:gid]>', 'owner of what is for collector and probes').argParser(ownerOf));
 
   const addFleet = (name: string, description: string): Command =>
@@ -166,8 +177,12 @@ function program(): Command {
       )
       .option(
         '--partitions <number>',
-        'collectors of a cluster, as in `cluster` of their configuration (default: one collector)',
-        partitionsOf,
+        'collectors of a cluster, as in `cluster` of their configuration; empty: one collector, and reports are not sorted',
+        (text) => (text === '' ? 'none' : partitionsOf(text)),
+      )
+      .option(
+        '--routes <hosts...>',
+        'the brokers of a cluster as they reach each other, host[:port]: makes broker/routes.conf',
       )
       .option('--broker-path <path>', 'where the broker sees the folder broker/ (default: as it is here)')
       .option('--resolver-dir <path>', 'where the broker keeps accounts; it must be able to write there', './accounts');
@@ -214,6 +229,27 @@ function program(): Command {
     listClaims(load(new Folder(flags.dir, flags.owner)));
   });
 
+  const leaf = command.command('leaf').description('leaf nodes: a broker for one site');
+  add(leaf, 'add', 'files of a leaf node for a site, which carries that site and no other; one that it had is revoked')
+    .argument('<site>')
+    .requiredOption(
+      '--hub <urls...>',
+      'where the broker, or each of a cluster, listens for leaf nodes: tls://host:7422',
+    )
+    .requiredOption('--out <directory>', 'where to write leaf.conf and what it needs')
+    .option('--tls <names...>', 'names and addresses by which the probes of the site reach the leaf')
+    .option('--path <path>', 'where the leaf sees these files (default: as --out)')
+    .option('--listen <address>', 'where the leaf listens for the probes of the site', '0.0.0.0:4222')
+    .option('--http <address>', 'where the leaf answers a health check, such as 127.0.0.1:8222 (default: nowhere)')
+    .option('--store-dir <path>', 'where the leaf keeps reports (default: data, beside these files)')
+    .option('--keep', 'does nothing when the files are there and the site has a leaf node')
+    .action(async (site: string, flags: Shared & LeafFlags) => leafAdd(site, flags));
+  add(leaf, 'revoke', 'the leaf node of this site is cut off')
+    .argument('<site>')
+    .action(async (site: string, flags: Shared) => {
+      await change(flags, ['revoke', `leaf ${site}`], (fleet) => revokeLeaf(fleet, site, Date.now()));
+    });
+
   const collector = command.command('collector').description('the collector of the fleet');
   add(collector, 'creds', "print the credentials of the collector's broker user").action((flags: Shared) => {
     process.stdout.write(new Folder(flags.dir, flags.owner).read(FILES.collectorCreds));
@@ -240,7 +276,7 @@ function program(): Command {
       await change(flags, ['keys', 'certificate', flags.tls], async (fleet) => {
         if (fleet.certificates === undefined) throw new FleetError('this fleet was made without --tls');
         const names = flags.tls ?? fleet.certificates.names;
-        return { ...fleet, certificates: await serverCertificate(names, fleet.certificates, Date.now()) };
+        return { ...fleet, certificates: await brokerCertificate(names, fleet.certificates, Date.now()) };
       });
     });
   add(
@@ -262,7 +298,9 @@ function program(): Command {
 interface FleetFlags {
   readonly name: string;
   readonly tls?: readonly string[];
-  readonly partitions?: number;
+  /** Absent: as it is. */
+  readonly partitions?: number | 'none';
+  readonly routes?: readonly string[];
   readonly brokerPath?: string;
   readonly resolverDir: string;
 }
@@ -277,16 +315,18 @@ async function init(flags: Shared & FleetFlags & { readonly force: boolean }): P
   say(`${folder.pathOf('collector')}: credentials, message key and roster of the collector`);
 }
 
-async function make(folder: Folder, { name, tls, partitions, brokerPath, resolverDir }: FleetFlags): Promise<void> {
+async function make(folder: Folder, flags: FleetFlags): Promise<void> {
+  const { name, tls, partitions, routes, brokerPath, resolverDir } = flags;
   if (!isToken(name)) throw new FleetError(`"${name}" is not a name: [a-z0-9_-]{1,63}`);
   const nowMs = Date.now();
-  const fleet = await newFleet({
+  const made = await newFleet({
     name,
     certificates: tls && (await newCertificates([...new Set(tls)], name, nowMs)),
-    partitions,
+    partitions: partitions === 'none' ? undefined : partitions,
     broker: { path: brokerPath ?? folder.pathOf('broker'), resolverDir },
     nowMs,
   });
+  const fleet = routes === undefined ? made : withRoutes(made, routes);
   await folder.alone(() => {
     folder.writeAll(filesOf(fleet));
     note(folder, ['keys', 'a new fleet', { name, tls }]);
@@ -295,19 +335,28 @@ async function make(folder: Folder, { name, tls, partitions, brokerPath, resolve
 
 async function ensure(flags: Shared & FleetFlags & { readonly probe?: readonly string[] }): Promise<void> {
   const folder = new Folder(flags.dir, flags.owner);
-  if (!folder.has(FILES.fleet)) await make(folder, flags);
-  // A start that was cut off may have left some of them out.
-  else {
-    const fleet = load(folder);
-    const isAsAsked = flags.partitions === undefined || flags.partitions === fleet.partitions;
-    folder.writeAll(filesOf(isAsAsked ? fleet : await withPartitions(fleet, flags.partitions)));
-  }
+  if (folder.has(FILES.fleet)) {
+    await folder.alone(async () => {
+      const present = load(folder);
+      const asked = await asAsked(present, flags);
+      // Also where nothing changes: a start that was cut off may have left some of them out.
+      folder.writeAll(filesOf(asked));
+      if (asked.partitions !== present.partitions) note(folder, ['keys', 'partitions', asked.partitions]);
+    });
+  } else await make(folder, flags);
   for (const name of flags.probe ?? []) {
     const identity = identityOf(name);
     const file = `probes/${identity.site}.${identity.probe}`;
     // Without its file whatever it was given is lost.
     if (!folder.has(file)) folder.write(file, `${await enrolAnew(flags, identity, true)}\n`);
   }
+}
+
+async function asAsked(fleet: Fleet, { partitions: asked, routes }: FleetFlags): Promise<Fleet> {
+  const partitions = asked === 'none' ? undefined : (asked ?? fleet.partitions);
+  // Signing the account anew is a change of it.
+  const sorted = partitions === fleet.partitions ? fleet : await withPartitions(fleet, partitions);
+  return routes === undefined ? sorted : withRoutes(sorted, routes);
 }
 
 async function enrolAnew(flags: Shared, identity: Identity, replace: boolean, lifeMs?: number): Promise<string> {
@@ -321,6 +370,36 @@ async function enrolAnew(flags: Shared, identity: Identity, replace: boolean, li
     return enrolled.fleet;
   });
   return text;
+}
+
+interface LeafFlags {
+  readonly hub: readonly string[];
+  readonly out: string;
+  readonly tls?: readonly string[];
+  readonly path?: string;
+  readonly listen: string;
+  readonly http?: string;
+  readonly storeDir?: string;
+  readonly keep?: boolean;
+}
+
+async function leafAdd(site: string, flags: Shared & LeafFlags): Promise<void> {
+  const { hub: hubs, out, listen, http } = flags;
+  if (flags.keep === true && existsSync(join(out, LEAF_CONFIG))) {
+    if (hasLeaf(load(new Folder(flags.dir, flags.owner)), site)) return;
+  }
+  const path = flags.path ?? resolve(out);
+  let files: ReadonlyMap<string, string> = new Map();
+  await change(flags, ['keys', `leaf ${site}`, { hubs }], async (fleet) => {
+    const where = { path, listen, http, storeDir: flags.storeDir ?? join(path, 'data') };
+    const added = await addLeaf(fleet, { site, hubs, names: flags.tls ?? [], ...where, nowMs: Date.now() });
+    files = added.files;
+    return added.fleet;
+  });
+  mkdirSync(out, { recursive: true, mode: 0o700 });
+  // As those of the broker, they are of whoever runs nats-server.
+  for (const [name, text] of files) replaceFile(join(out, name), text, undefined);
+  say(`${out}: start nats-server there with leaf.conf`);
 }
 
 interface EnrollFlags {

@@ -10,7 +10,10 @@ import {
   CLUSTER_KEY_PREFIX,
   CLUSTER_STREAM,
   COLLECTOR_INBOX_PREFIX,
+  HUB_DOMAIN,
   inboxPrefixOf,
+  jetStreamApiOf,
+  leafDeliveryOf,
   mappedReportOf,
   MAX_CLAIM_BYTES,
   MAX_MESSAGE_BYTES,
@@ -40,8 +43,8 @@ export const PROBE_PERMISSIONS: Partial<UserPermissionsLimits> = {
       // Where reports are mapped to partitions, the broker asks for what they are mapped to.
       mappedReportOf(probe),
       subjectOf('hello', probe),
-      // The last plan of its own that the state stream holds.
-      `$JS.API.DIRECT.GET.${STATE_STREAM}.${plans}`,
+      // The last plan of its own that the state stream holds, here or behind a leaf node.
+      ...['$JS.API', jetStreamApiOf(HUB_DOMAIN)].map((api) => `${api}.DIRECT.GET.${STATE_STREAM}.${plans}`),
     ],
   },
   sub: { allow: [plans, subjectOf('commit', probe), subjectOf('ask', probe), `${inboxPrefixOf(probe)}.>`] },
@@ -70,6 +73,44 @@ export const ISSUER_PERMISSIONS: Partial<UserPermissionsLimits> = {
   allowed_connection_types: connections,
 };
 
+/** Any probe of the site. */
+const anyProbe = { ...probe, probe: '*' };
+/**
+ * nats-server 2.9 passes on interest in `x.*.*` to a leaf that may send `x.site.*` only if it may send a subject of that kind without
+ * a wildcard, too.
+ */
+const somebody = { ...probe, probe: 'leaf' };
+
+/**
+ * The leaf node of a site: what the probes of this site say and hear, and nothing of another. Both ends hold the connection to it,
+ * whoever logs in at the leaf. Reports are no part of it: the broker fetches them from the leaf's stream.
+ */
+export const LEAF_PERMISSIONS: Partial<UserPermissionsLimits> = {
+  pub: {
+    allow: [
+      ...[anyProbe, somebody].flatMap((who) => [subjectOf('hello', who), claimSubjectOf(who)]),
+      // A plan of its own that the state stream holds.
+      `${jetStreamApiOf(HUB_DOMAIN)}.DIRECT.GET.${STATE_STREAM}.${subjectOf('plan', anyProbe)}`,
+      // Its stream, and the answer to who fetches it.
+      `${leafDeliveryOf(probe.site)}.>`,
+      '$JSC.R.*',
+      // Answers to what the collector asked. They are signed.
+      `${COLLECTOR_INBOX_PREFIX}.>`,
+    ],
+  },
+  sub: {
+    allow: [
+      ...(['plan', 'commit', 'ask'] as const).map((kind) => subjectOf(kind, anyProbe)),
+      `${inboxPrefixOf(anyProbe)}.>`,
+      `${claimInboxPrefixOf(anyProbe)}.>`,
+      // Who fetches its stream asks for it, and says how much it can take.
+      `${jetStreamApiOf(probe.site)}.>`,
+      '$JS.FC.>',
+    ],
+  },
+  allowed_connection_types: ['LEAFNODE', 'LEAFNODE_WS'],
+};
+
 /** @param partitions of a cluster of collectors; undefined: there is one collector. */
 export function collectorPermissions(partitions: number | undefined): Partial<UserPermissionsLimits> {
   const reports = Array.from({ length: partitions ?? 0 }, (_, partition) => reportStreamOf(partition));
@@ -88,6 +129,8 @@ export function collectorPermissions(partitions: number | undefined): Partial<Us
           // An ordered consumer without a name of its own.
           `$JS.API.CONSUMER.CREATE.${stream}`,
         ]),
+        // The streams at leaf nodes.
+        ...['NAMES', 'CREATE.*', 'INFO.*'].map((what) => `${jetStreamApiOf('*')}.STREAM.${what}`),
       ],
     },
     sub: { allow: [`${COLLECTOR_INBOX_PREFIX}.>`] },

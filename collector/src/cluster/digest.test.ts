@@ -38,3 +38,30 @@ test.each([
 ])('%s is refused', (_what, text) => {
   expect(() => decodeDigest(Buffer.from(text))).toThrow('what another collector kept');
 });
+
+test('a site and a probe may be called what every object has', () => {
+  const probes: Digest['probes'] = [{ identity: { site: 'constructor', probe: 'keys' }, presence: 'live' }];
+  const digest: Digest = { partition: 0, probes, evidence: new Map() };
+  expect(decodeDigest(encodeDigest(digest))).toEqual(digest);
+  expect(Object.keys({ a: 1 })).toEqual(['a']);
+});
+
+test.each(['[2,[1],2,3]', '[2,[1]]', '[-1,[1],2]', '[2,[1,2,3],4]', '[2,["1"],2]', '[2,[1],"2"]', '[2,1,2]', '{}'])(
+  'a digest with %s for what was seen of a site is refused',
+  (evidence) => {
+    const text = (said: string): Buffer => Buffer.from(`{"v":1,"partition":0,"probes":{},"evidence":{"hq":${said}}}`);
+    expect(decodeDigest(text('[2,[1],null]')).evidence.size).toBe(1);
+    expect(() => decodeDigest(text(evidence))).toThrow('what another collector kept: evidence');
+  },
+);
+
+test.each([
+  ['an index of no presence', '{"hq":{"r1":[3]}}'],
+  ['half of the traffic', '{"hq":{"r1":[0,1]}}'],
+  ['traffic that is no number', '{"hq":{"r1":[0,1,null]}}'],
+  ['a name that is none', '{"hq":{"R 1":[0]}}'],
+  ['a list', '[]'],
+])('a digest with %s is refused', (_name, probes) => {
+  const text = `{"v":1,"partition":0,"probes":${probes},"evidence":{}}`;
+  expect(() => decodeDigest(Buffer.from(text))).toThrow('what another collector kept');
+});

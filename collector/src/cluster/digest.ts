@@ -2,7 +2,7 @@
  * What each collector of a cluster tells the others of its own sites: which probes are there, and what its live ones saw of sites
  * that may be unreachable. As small as that can be, so that it can be said every other second.
  */
-import { isToken, RejectedMessage, type Identity } from '@wanscope/shared';
+import { isToken, parseShape, RejectedMessage, type Identity } from '@wanscope/shared';
 import { z } from 'zod';
 import type { Presence } from '../registry.ts';
 import type { EvidenceSummary } from '../site-reach.ts';
@@ -29,31 +29,63 @@ export interface Digest {
 
 const PRESENCES = ['live', 'silent', 'left'] as const satisfies readonly Presence[];
 
-const token = z.string().refine(isToken);
 const count = z.int().min(0);
-const time = z.number();
+/** Which presence it has; sent and lost, where they are told. */
+type ToldNumbers = readonly [number] | readonly [number, number, number];
+
+/** Peers, the ends of the intervals in which they tried, the end of that in which one was answered. */
+type EvidenceNumbers = readonly [number, readonly number[], number | null];
+
+/** By hand: there are tens of thousands of them, and a schema takes microseconds for each. */
+function isTold(value: unknown): boolean {
+  return isByToken(value, (site) => isByToken(site, isToldNumbers));
+}
+
+function isToldNumbers(value: unknown): boolean {
+  if (!Array.isArray(value) || (value.length !== 1 && value.length !== 3)) return false;
+  const [index, ...traffic] = value as unknown[];
+  return PRESENCES.some((_, i) => i === index) && traffic.every((number) => Number.isFinite(number));
+}
+
+function isEvidence(value: unknown): boolean {
+  if (!Array.isArray(value) || value.length !== 3) return false;
+  const [peers, tried, answered] = value as unknown[];
+  return (
+    Number.isSafeInteger(peers) &&
+    (peers as number) >= 0 &&
+    Array.isArray(tried) &&
+    tried.length <= 2 &&
+    tried.every((time) => Number.isFinite(time)) &&
+    (answered === null || Number.isFinite(answered))
+  );
+}
+
+function isByToken(value: unknown, isValue: (value: unknown) => boolean): boolean {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
+  return Object.entries(value).every(([key, one]) => isToken(key) && isValue(one));
+}
+
 const digestSchema = z.strictObject({
   v: z.literal(1),
   partition: count,
-  probes: z.record(
-    token,
-    z.record(token, z.union([z.tuple([count.max(2)]), z.tuple([count.max(2), z.number(), z.number()])])),
-  ),
-  evidence: z.record(token, z.tuple([count, z.array(time).max(2), time.nullable()])),
+  probes: z.custom<Readonly<Record<string, Readonly<Record<string, ToldNumbers>>>>>(isTold),
+  evidence: z.custom<Readonly<Record<string, EvidenceNumbers>>>((value) => isByToken(value, isEvidence)),
 });
 type Stored = z.infer<typeof digestSchema>;
 
 export function encodeDigest({ partition, probes, evidence }: Digest): Uint8Array {
-  const bySite: Stored['probes'] = {};
+  // Maps: a site may be called `constructor`.
+  const bySite = new Map<string, Map<string, ToldNumbers>>();
   for (const { identity, presence, traffic } of probes) {
     const index = PRESENCES.indexOf(presence);
-    const site = (bySite[identity.site] ??= {});
-    site[identity.probe] = traffic === undefined ? [index] : [index, traffic.sent, traffic.lost];
+    const site = bySite.get(identity.site) ?? new Map<string, ToldNumbers>();
+    bySite.set(identity.site, site);
+    site.set(identity.probe, traffic === undefined ? [index] : [index, traffic.sent, traffic.lost]);
   }
   const stored: Stored = {
     v: 1,
     partition,
-    probes: bySite,
+    probes: Object.fromEntries([...bySite].map(([site, told]) => [site, Object.fromEntries(told)])),
     evidence: Object.fromEntries(
       [...evidence].map(([site, { peers, triedEndMs, answeredEndMs }]) => [
         site,
@@ -93,8 +125,7 @@ export function parseKept<T>(schema: z.ZodType<T>, bytes: Uint8Array): T {
   } catch {
     throw new RejectedMessage('malformed', 'what another collector kept is not JSON');
   }
-  const parsed = schema.safeParse(value);
+  const parsed = parseShape(schema, value);
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0]!;
-  throw new RejectedMessage('malformed', `what another collector kept: ${issue.path.join('.')}: ${issue.message}`);
+  throw new RejectedMessage('malformed', `what another collector kept: ${parsed.issue.text}`);
 }

@@ -4,6 +4,7 @@ import type { OperatorConfig } from '@wanscope/shared/config';
 import type { AuditLog } from '../audit.ts';
 import type { ClusterStatus } from '../cluster/cluster.ts';
 import type { Gate } from '../gate.ts';
+import type { Leaves } from '../leaves.ts';
 import type { Ingest, Intake } from '../ingest.ts';
 import type { KeeperHealth } from '../keeper.ts';
 import type { PauseBook } from '../pauses.ts';
@@ -56,6 +57,7 @@ export interface MetricView {
   readonly ingest: Ingest;
   readonly plans: PlanBook;
   readonly gate: Gate;
+  readonly leaves: Leaves;
   readonly throughput: Pick<ThroughputDesk, 'running' | 'results' | 'runs'>;
   readonly config: () => OperatorConfig;
   readonly wallMs: () => number;
@@ -159,6 +161,24 @@ function siteFamilies(view: MetricView): PlainFamily[] {
           const [latitude, longitude] = site.location ?? ['', ''];
           put({ site: site.name, timezone: site.timezone, latitude, longitude, role: site.role }, 1);
         }
+      },
+    ),
+    gauge(
+      'wan_leaf_connected',
+      '1',
+      '1 while the leaf node of the site answers, 0 while it does not.',
+      ['site'],
+      (put) => {
+        for (const { site, isConnected } of view.leaves.views) put({ site }, Number(isConnected));
+      },
+    ),
+    gauge(
+      'wan_leaf_waiting_reports',
+      '1',
+      'Reports at the leaf node of the site that the collector has not read, as of when it last answered.',
+      ['site'],
+      (put) => {
+        for (const { site, waiting } of view.leaves.views) put({ site }, waiting);
       },
     ),
     gauge(

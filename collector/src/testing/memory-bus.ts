@@ -2,7 +2,8 @@
 import { decodeCommit, parseSubject, REPORT_STREAM, type Commit, type Identity } from '@wanscope/shared';
 import type { Bus, BusHandlers, BusMessage } from '../bus.ts';
 
-interface Stored {
+/** A message in a stream. */
+export interface Stored {
   readonly subject: string;
   readonly data: Uint8Array;
   readonly seq: number;
@@ -109,7 +110,17 @@ export class MemoryBus implements Bus {
   }
 }
 
-function messageOf({ subject, data, seq, storedAtMs }: Stored): BusMessage {
+/** A stored message as it is handed over: straight, and nothing behind it. */
+export function messageOf({ subject, data, seq, storedAtMs }: Stored): BusMessage {
   const parsed = parseSubject(subject);
-  return { subject, kind: parsed?.kind, identity: parsed?.identity, data, streamSeq: seq, storedAtMs, unread: 0 };
+  return {
+    subject,
+    kind: parsed?.kind,
+    identity: parsed?.identity,
+    data,
+    streamSeq: seq,
+    storedAtMs,
+    unread: 0,
+    leaf: undefined,
+  };
 }

@@ -1,13 +1,7 @@
 /** Brokers of a cluster in memory, for several collectors: reports go to the stream of their partition, puts compare revisions. */
 import { parseSubject, partitionOf, reportStreamOf, type Identity } from '@wanscope/shared';
-import { WrittenOver, type Bus, type BusHandlers, type BusMessage } from '../bus.ts';
-
-interface Stored {
-  readonly subject: string;
-  readonly data: Uint8Array;
-  readonly seq: number;
-  readonly storedAtMs: number;
-}
+import { WrittenOver, type Bus, type BusHandlers } from '../bus.ts';
+import { messageOf, type Stored } from './memory-bus.ts';
 
 export class MemoryCluster {
   readonly partitions: number;
@@ -158,9 +152,4 @@ export class MemoryClusterBus implements Bus {
     await Promise.resolve();
     if (this.isCut || !this.#cluster.isConnected(this.#partition)) throw new Error('TIMEOUT');
   }
-}
-
-function messageOf({ subject, data, seq, storedAtMs }: Stored): BusMessage {
-  const parsed = parseSubject(subject);
-  return { subject, kind: parsed?.kind, identity: parsed?.identity, data, streamSeq: seq, storedAtMs, unread: 0 };
 }

@@ -852,13 +852,13 @@ void Engine::flush(Port& port, int64_t now) {
       headBytes = kStampBytes;
       port.tokens[i] = writeStamp(head, stream.id, stream.ssid, due.seq, readClock(CLOCK_REALTIME),
                                   clockState_.estimate(time), cookie_);
-      if (stream.dscp != 0 && !stream.traces && !stream.probesMtu) {
-        headBytes += writeClassAsked(head + headBytes, stream.length - headBytes, stream.dscp);
-      }
     } else {
       port.tokens[i] = writeEcho(head, port.v6, options_.identifier, stream.id, due.seq, time - options_.baseNs,
                                  stream.checksum, cookie_);
       if (stream.checksum != 0) headBytes = kBalancedEchoBytes;
+    }
+    if (port.kind == SocketKind::kUdp && stream.dscp != 0 && !stream.traces && !stream.probesMtu) {
+      headBytes += writeClassAsked(head, headBytes, stream.length - headBytes, stream.dscp, stream.hmac.get());
     }
     const uint32_t hops = stream.traces ? due.seq % kMaxHops : 0;
     port.outVectors[i][0].iov_len = headBytes;
@@ -1098,7 +1098,6 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
       arrivedWallNs = wallNsOf(get64(bytes + at.t2), estimate);
       dwellNs = wallNsOf(get64(bytes + at.t3), estimate) - arrivedWallNs;
       reflectorSeq = get32(bytes);
-      if (!port.authenticated) farDscp = readClassSeen(bytes, length);
       const auto isOurs = [&](const Stream& candidate) {
         return markT1(candidate.id, found.seq, found.token.high, found.token.low, cookie_) == found.token.low;
       };
@@ -1120,6 +1119,9 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
         // No token is the one that was sent: it will be called forged.
         found.token = {~found.token.high, ~found.token.low};
         found.authentic = false;
+      } else {
+        const size_t base = found.stream->hmac ? kAuthenticatedBytes : kStampBytes;
+        farDscp = readClassSeen(bytes, length, base, found.stream->hmac.get());
       }
     } else if (isEchoReply(bytes, length, port.v6)) {
       Echo echo;

@@ -83,7 +83,6 @@ constexpr size_t kShortStampBytes = 41;
 /** With an HMAC over all of it before. */
 constexpr size_t kAuthenticatedBytes = 112;
 constexpr size_t kHmacAt = kAuthenticatedBytes - Hmac::kBytes;
-constexpr size_t kHeadBytes = kAuthenticatedBytes;
 constexpr uint32_t kMagic = 0x57414e53;
 constexpr uint32_t kT1HashMask = 0xfff;
 constexpr int64_t kNtpUnixOffsetS = 2'208'988'800;
@@ -195,26 +194,60 @@ struct StampLayout {
 constexpr StampLayout kOpenLayout{kShortStampBytes, 4, 12, 14, 16, 24, 28};
 constexpr StampLayout kAuthenticatedLayout{kAuthenticatedBytes, 16, 24, 26, 32, 48, 64};
 
-/** Class of service (RFC 8972 section 4.4) and, where octets are left, extra padding after an open STAMP packet. */
+/** Class of service, extra padding and HMAC of what is before it (RFC 8972 sections 4.4, 4.1 and 4.8). */
 constexpr size_t kClassBytes = 8;
 constexpr size_t kTlvHeaderBytes = 4;
+constexpr size_t kHmacTlvBytes = kTlvHeaderBytes + Hmac::kBytes;
 
-/** Writes the extensions that fill `room` octets and ask for a class; returns how many it wrote, 0 where they do not fit. */
-inline size_t writeClassAsked(uint8_t* at, size_t room, uint8_t dscp) {
-  if (room < kClassBytes || (room > kClassBytes && room < kClassBytes + kTlvHeaderBytes)) return 0;
+/** The longest beginning of a packet that is not zeros. */
+constexpr size_t kHeadBytes = kAuthenticatedBytes + kClassBytes + kHmacTlvBytes + kTlvHeaderBytes;
+
+/** What the code is over: a packet's sequence number and the class of service, which is its first extension. */
+struct CoveredClass {
+  uint8_t bytes[4 + kClassBytes];
+
+  CoveredClass(const uint8_t* packet, const uint8_t* tlv) {
+    std::memcpy(bytes, packet, 4);
+    std::memcpy(bytes + 4, tlv, kClassBytes);
+  }
+};
+
+/**
+ * Writes the extensions that fill `room` octets behind the `base` of a packet and ask for a class, with a code where the packet has
+ * one; returns how many it wrote, 0 where they do not fit.
+ */
+inline size_t writeClassAsked(uint8_t* packet, size_t base, size_t room, uint8_t dscp, const Hmac* hmac) {
+  const size_t bytes = kClassBytes + (hmac == nullptr ? 0 : kHmacTlvBytes);
+  if (room < bytes || (room > bytes && room < bytes + kTlvHeaderBytes)) return 0;
+  uint8_t* at = packet + base;
   const uint8_t asked[kClassBytes] = {0x80, 4, 0, 4, static_cast<uint8_t>(dscp << 2), 0, 0, 0};
   std::memcpy(at, asked, sizeof asked);
-  if (room == kClassBytes) return kClassBytes;
-  put16(at + kClassBytes, 0x8001);
-  put16(at + kClassBytes + 2, static_cast<uint32_t>(room - kClassBytes - kTlvHeaderBytes));
-  return kClassBytes + kTlvHeaderBytes;
+  if (hmac != nullptr) {
+    put16(at + kClassBytes, 0x8008);
+    put16(at + kClassBytes + 2, Hmac::kBytes);
+    const CoveredClass covered(packet, at);
+    hmac->sign(covered.bytes, sizeof covered.bytes, at + kClassBytes + kTlvHeaderBytes);
+  }
+  if (room == bytes) return bytes;
+  put16(at + bytes, 0x8001);
+  put16(at + bytes + 2, static_cast<uint32_t>(room - bytes - kTlvHeaderBytes));
+  return bytes + kTlvHeaderBytes;
 }
 
-/** The class that a reflector says a probe arrived in; nothing where it does not say, as those that return padding. */
-inline std::optional<uint8_t> readClassSeen(const uint8_t* bytes, size_t length) {
-  if (length < kStampBytes + kClassBytes) return std::nullopt;
-  const uint8_t* at = bytes + kStampBytes;
+/**
+ * The class that a reflector says a probe arrived in; nothing where it does not say, as those that return padding, or where the code
+ * that has to be there is not its.
+ */
+inline std::optional<uint8_t> readClassSeen(const uint8_t* bytes, size_t length, size_t base, const Hmac* hmac) {
+  if (length < base + kClassBytes + (hmac == nullptr ? 0 : kHmacTlvBytes)) return std::nullopt;
+  const uint8_t* at = bytes + base;
   if ((at[0] & 0xe0) != 0 || at[1] != 4 || get16(at + 2) != 4) return std::nullopt;
+  if (hmac != nullptr) {
+    const uint8_t* code = at + kClassBytes;
+    if ((code[0] & 0xe0) != 0 || code[1] != 8 || get16(code + 2) != Hmac::kBytes) return std::nullopt;
+    const CoveredClass covered(bytes, at);
+    if (!hmac->verify(covered.bytes, sizeof covered.bytes, code + kTlvHeaderBytes)) return std::nullopt;
+  }
   return static_cast<uint8_t>((at[4] & 0x3) << 4 | at[5] >> 4);
 }
 

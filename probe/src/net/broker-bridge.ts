@@ -1,11 +1,12 @@
 /**
- * The way to a broker where a plain connection does not do: through an HTTP proxy (CONNECT), inside a WebSocket, or with
- * certificates judged by a better clock than the machine's. The client of the broker has none of these; it speaks to a port of the loopback
+ * The way to a broker where a plain connection does not do: from an address that was chosen, through an HTTP proxy (CONNECT), inside a
+ * WebSocket, or with certificates judged by a better clock than the machine's. The client of the broker has none of these; it speaks to a port of the loopback
  * that is opened for one connection and handed on. What it says is encrypted here.
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { request, type ClientRequest, type IncomingMessage } from 'node:http';
 import { connect as netConnect, createServer, isIP, type Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { Duplex, pipeline } from 'node:stream';
 import { connect as tlsConnect, type TLSSocket } from 'node:tls';
 import { brokerTls, WanscopeError, type BrokerTls } from '@wanscope/shared';
@@ -34,14 +35,17 @@ export interface BrokerRoute {
   /** Certificates (PEM) of who may vouch for the broker; undefined: those of the system. */
   readonly ca: string | undefined;
   readonly proxy: HttpProxy | undefined;
+  /** The source address of the connection, or `%interface`, which has it. Absent: the system's choice. */
+  readonly bind?: string | undefined;
   /** Absent: the machine's own clock is good enough. */
   readonly clock?: FlooredClock | undefined;
 }
 
 /** Whether the client itself cannot go this way. */
-export function needsBridge({ servers, ca, proxy, clock }: BrokerRoute): boolean {
+export function needsBridge({ servers, ca, proxy, bind, clock }: BrokerRoute): boolean {
   return (
     proxy !== undefined ||
+    bind !== undefined ||
     servers.some((url) => /^wss?:/.test(url)) ||
     (clock?.isBehind === true && brokerTls(servers, ca) !== undefined)
   );
@@ -78,7 +82,7 @@ export interface Bridge {
 export async function openBridge(server: string, route: BrokerRoute): Promise<Bridge> {
   const target = targetOf(server);
   const tls = brokerTls(route.servers, route.ca);
-  let stream: Duplex = await dial(target, route.proxy);
+  let stream: Duplex = await dial(target, route);
   try {
     let info: Buffer;
     if (target.isWebSocket) {
@@ -103,9 +107,10 @@ export async function openBridge(server: string, route: BrokerRoute): Promise<Br
 }
 
 /** A connection to the broker's port, through the proxy where there is one. */
-async function dial(target: Target, proxy: HttpProxy | undefined): Promise<Duplex> {
+async function dial(target: Target, { proxy, bind }: BrokerRoute): Promise<Duplex> {
+  const from = bind === undefined ? {} : sourceOf(bind, proxy?.host ?? target.host);
   if (proxy === undefined) {
-    const socket = netConnect({ host: target.host, port: target.port, noDelay: true });
+    const socket = netConnect({ host: target.host, port: target.port, noDelay: true, ...from });
     return step(`${target.name} cannot be reached`, socket, (done) => socket.once('connect', () => done(socket)));
   }
   const by = `the proxy ${proxy.host}:${proxy.port}`;
@@ -115,6 +120,7 @@ async function dial(target: Target, proxy: HttpProxy | undefined): Promise<Duple
     method: 'CONNECT',
     path: target.name,
     agent: false,
+    ...from,
     headers: {
       Host: target.name,
       ...(proxy.login !== undefined && {
@@ -135,6 +141,20 @@ async function dial(target: Target, proxy: HttpProxy | undefined): Promise<Duple
     });
     asking.end();
   });
+}
+
+/**
+ * Looked up for each connection: an interface gets another address when its lease is renewed. One of the family of `host` where that is
+ * an address, else its first of IPv4 before one of IPv6.
+ */
+function sourceOf(bind: string, host: string): { readonly localAddress: string; readonly family: number } {
+  if (!bind.startsWith('%')) return { localAddress: bind, family: isIP(bind) };
+  const usable = (networkInterfaces()[bind.slice(1)] ?? []).filter(({ address }) => !address.startsWith('fe80:'));
+  for (const family of isIP(host) === 0 ? [4, 6] : [isIP(host)]) {
+    const found = usable.find(({ address }) => isIP(address) === family);
+    if (found !== undefined) return { localAddress: found.address, family };
+  }
+  throw new BridgeError(`WAN_NATS_BIND: ${bind.slice(1)} has no address to reach ${host} from`);
 }
 
 function proxyRefusal(by: string, status: number, { login }: HttpProxy, { name }: Target): string {

@@ -24,9 +24,10 @@
  * TWAMP-Light (RFC 5357 appendix I) has 14 octets of header and answers with 41: the reflector's packet above without
  * its last three octets.
  */
+import { STAMP_BYTES } from '@wanscope/shared';
 
 /** Smallest STAMP packet of either side. */
-export const STAMP_BYTES = 44;
+export { STAMP_BYTES };
 /** Smallest packet that is answered: room for a TWAMP-Light reply. */
 export const TWAMP_LIGHT_REPLY_BYTES = 41;
 

@@ -32,6 +32,15 @@ describe('frames of a server', () => {
     expect(read('8a00' + '8800')).toEqual([{ kind: 'close' }]);
   });
 
+  test('stay as they were when what they came in is used again', () => {
+    const chunk = Buffer.from('810548656c6c6f' + '8105', 'hex');
+    const reader = new FrameReader();
+    const events = reader.push(chunk);
+    chunk.fill(0);
+    expect(events).toEqual([data('Hello')]);
+    expect(reader.push(Buffer.from('48656c6c6f', 'hex'))).toEqual([data('Hello')]);
+  });
+
   test('come octet by octet, too, and with long lengths', () => {
     const reader = new FrameReader();
     const long = Buffer.concat([Buffer.from('827f0000000000010000', 'hex'), Buffer.alloc(65_536, 7)]);

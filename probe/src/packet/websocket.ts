@@ -52,44 +52,47 @@ export class FrameReader {
 
   push(chunk: Uint8Array): FrameEvent[] {
     if (this.#isBroken) return [];
-    const added = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
-    let octets = this.#rest.length === 0 ? added : Buffer.concat([this.#rest, added]);
+    // A copy of its own, of which payloads are parts: a chunk may be thousands of frames.
+    const octets = Buffer.concat([this.#rest, chunk]);
     const events: FrameEvent[] = [];
+    let at = 0;
     for (;;) {
-      const frame = readFrame(octets);
+      const frame = readFrame(octets, at);
       if (frame === undefined) break;
       if (typeof frame === 'string') {
         this.#isBroken = true;
         events.push({ kind: 'broken', reason: frame });
-        octets = Buffer.alloc(0);
+        at = octets.length;
         break;
       }
-      octets = octets.subarray(frame.bytes);
+      at += frame.bytes;
       if (frame.event !== undefined) events.push(frame.event);
     }
     // What is given away is the reader's no more.
-    this.#rest = Buffer.from(octets);
+    this.#rest = at === 0 ? octets : Buffer.from(octets.subarray(at));
     return events;
   }
 }
 
-/** Undefined while it is not complete; a text says why it cannot be read. */
+/** The frame that begins at `at`. Undefined while it is not complete; a text says why it cannot be read. */
 function readFrame(
   octets: Buffer,
+  at: number,
 ): { readonly bytes: number; readonly event: FrameEvent | undefined } | string | undefined {
-  if (octets.length < 2) return undefined;
-  const [first, second] = [octets[0]!, octets[1]!];
+  const there = octets.length - at;
+  if (there < 2) return undefined;
+  const [first, second] = [octets[at]!, octets[at + 1]!];
   if ((first & RESERVED) !== 0) return 'an extension that was not agreed on';
   if ((second & MASK) !== 0) return 'a masked frame of a server';
   let length = second & LENGTH;
   let head = 2;
   if (length === LENGTH_16) {
-    if (octets.length < 4) return undefined;
-    length = octets.readUInt16BE(2);
+    if (there < 4) return undefined;
+    length = octets.readUInt16BE(at + 2);
     head = 4;
   } else if (length === LENGTH_64) {
-    if (octets.length < 10) return undefined;
-    const long = octets.readBigUInt64BE(2);
+    if (there < 10) return undefined;
+    const long = octets.readBigUInt64BE(at + 2);
     if (long > BigInt(MAX_PAYLOAD_BYTES)) return 'a frame that is too long';
     length = Number(long);
     head = 10;
@@ -99,8 +102,8 @@ function readFrame(
   const isControl = opcode >= WEBSOCKET_OPCODES.close;
   if (isControl && (length > MAX_CONTROL_BYTES || (first & FIN) === 0)) return 'a control frame in parts';
   const bytes = head + length;
-  if (octets.length < bytes) return undefined;
-  const payload = Buffer.from(octets.subarray(head, bytes));
+  if (there < bytes) return undefined;
+  const payload = octets.subarray(at + head, at + bytes);
   switch (opcode) {
     case WEBSOCKET_OPCODES.continuation:
     case WEBSOCKET_OPCODES.text:

@@ -21,7 +21,7 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
   }
 
   /** One probe of each protocol in each family, in class EF, each answered; what was seen, by protocol and family. */
-  function seen(rules: string): unknown {
+  function seen(rules: string, { stampKey, sizeBytes = 100 }: { stampKey?: string; sizeBytes?: number } = {}): unknown {
     const program = `
       import { FAMILIES, systemClock } from '@wanscope/shared';
       import { IntervalClock } from '${dist}/interval.js';
@@ -46,7 +46,8 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
         drain: () => engine.drain(), missed: () => false, countContaminated: ignore,
       };
       const reflector = await openStampReflector(
-        { address: '::', port: 8862 }, { clock, native, reflected: ignore, dropped: ignore },
+        { address: '::', port: 8862 },
+        { clock, native, reflected: ignore, dropped: ignore, ${stampKey === undefined ? '' : `stampKey: Buffer.from('${stampKey}', 'hex')`} },
       );
       const result = {};
       let id = 0;
@@ -57,9 +58,10 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
             index: 0,
             path: { network: 'n', srcSite: 'a', src: 'p', srcUplink: '', dstSite: 'b', dst: 'q', dstUplink: '',
               dstNetwork: 'n', dstKind: 'probe', test: 't', protocol, class: 'EF', family },
-            test: { name: 't', protocol, class: 'EF', sizeBytes: 100, intervalNs: 1e9, timeoutNs: 10e9, keepAlive: false },
+            test: { name: 't', protocol, class: 'EF', sizeBytes: ${sizeBytes}, intervalNs: 1e9, timeoutNs: 10e9, keepAlive: false },
             source: { address, interface: undefined },
-            target: { address, host: undefined, url: undefined, port: protocol === 'udp' ? 8862 : undefined },
+            target: { address, host: undefined, url: undefined, port: protocol === 'udp' ? 8862 : undefined,
+              stampKey: ${JSON.stringify(stampKey)} },
           };
           const prober = (protocol === 'udp' ? udpProber : icmpProber)({ engine, resolver });
           const session = new Session(planned, 'd', ++id, 300_000, prober, context);
@@ -112,6 +114,39 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
     expect(seen(`table inet t { chain out { type filter hook output priority mangle; ${answers}; }; }`)).toEqual(
       everywhere(0, 46),
     );
+  });
+
+  const stampKey = '00112233445566778899aabbccddeeff';
+  const onlyThere = (dscp: string): string => `
+    table inet t { chain out { type filter hook output priority mangle;
+      meta nfproto ipv4 udp dport 8862 ip dscp set ${dscp}; meta nfproto ipv6 udp dport 8862 ip6 dscp set ${dscp}; }; }`;
+
+  it.each([140, 144, 160])(
+    'is asked for and told with a code where packets are authenticated: %i octets',
+    (sizeBytes) => {
+      const { 'udp ipv4': v4, 'udp ipv6': v6 } = seen(onlyThere('af11'), { stampKey, sizeBytes }) as Record<
+        string,
+        unknown
+      >;
+      // The answer leaves in the class that the request arrived in.
+      const afterwards = { answered: 1, seenDscp: 10, farSeenDscp: 10 };
+      expect([v4, v6]).toEqual([afterwards, afterwards]);
+    },
+  );
+
+  it('is not believed without its code; the probe counts all the same', () => {
+    // The first octet of the class in the answer, behind UDP's header, STAMP's 112 octets and the extension's head.
+    const bitsBefore = (8 + 112 + 4) * 8;
+    const forged = `table inet t { chain out { type filter hook output priority mangle;
+      udp sport 8862 @th,${bitsBefore},8 set 0x28; }; }`;
+    const { 'udp ipv4': v4, 'udp ipv6': v6 } = seen(forged, { stampKey, sizeBytes: 160 }) as Record<string, unknown>;
+    const unknown = { answered: 1, seenDscp: 46 };
+    expect([v4, v6]).toEqual([unknown, unknown]);
+  });
+
+  it.each([139, 141])('is not asked for where there is no room for it: %i octets', (sizeBytes) => {
+    const { 'udp ipv4': v4 } = seen(onlyThere('af11'), { stampKey, sizeBytes }) as Record<string, unknown>;
+    expect(v4).toEqual({ answered: 1, seenDscp: 10 });
   });
 
   it('is told to whoever asks by a STAMP extension', () => {

@@ -61,6 +61,8 @@ export interface TracerDependencies {
   readonly domains?: DomainLookup | undefined;
   /** Packets of all traces together; for tests. */
   readonly packetsPerS?: number;
+  /** Chooses the ports of other flows; 0 to 1. */
+  readonly random: () => number;
 }
 
 /** One session whose route is kept. */
@@ -447,7 +449,7 @@ export class RouteTracer {
     const ownPort = traced.sourcePorts?.[number];
     if (ownPort !== undefined) return this.#open(traced, address, 'hops', bytes, ownPort);
     for (let attempt = 0; attempt < PORT_ATTEMPTS; attempt += 1) {
-      const port = FIRST_FLOW_PORT + Math.floor(Math.random() * FLOW_PORTS);
+      const port = FIRST_FLOW_PORT + Math.floor(this.#dependencies.random() * FLOW_PORTS);
       const explorer = this.#open(traced, address, 'hops', bytes, port);
       if (explorer !== undefined) return explorer;
     }

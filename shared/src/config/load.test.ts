@@ -29,6 +29,46 @@ describe('a bad configuration is refused with exactly these problems', () => {
   });
 });
 
+describe('a bad configuration', () => {
+  const problemsOf = (text: string): readonly string[] => {
+    try {
+      parseOperatorConfig(text, 'x');
+      return [];
+    } catch (error) {
+      return (error as InvalidConfiguration).problems;
+    }
+  };
+
+  test('is told of in a hundred problems at most', () => {
+    expect(problemsOf('a:\n'.repeat(300))).toHaveLength(100);
+    const tests = Array.from({ length: 300 }, (_, i) => `  t${i}: { protocol: carrier-pigeon }\n`).join('');
+    expect(problemsOf(`tests:\n${tests}`)).toHaveLength(100);
+  });
+
+  test('of keys that are lists or maps themselves is refused at each of them, however deep', () => {
+    expect(problemsOf('sites:\n  ? [a, b]\n  : {}\n  ? { c: d }\n  : {}\n')).toEqual([
+      'x:2: a key is a text, no list and no map',
+      'x:4: a key is a text, no list and no map',
+    ]);
+    expect(problemsOf(`${'? '.repeat(40)}a`)[0]).toBe('x:1: a key is a text, no list and no map');
+  });
+
+  test.each(['[', '- ', '{a: ', '? ', 'a: ', 'a:\u001f- '])(
+    'nested deeper than the reader goes is refused: %j',
+    (level) => {
+      const problems = problemsOf(`a: 1\nb:\n ${level.repeat(60_000 / level.length)}`);
+      expect(problems[0]).toMatch(/^x:[123]: /u);
+      expect(problems.length).toBeLessThanOrEqual(100);
+      expect(problems.join()).not.toContain('call stack');
+    },
+  );
+
+  test('of more than a thousand aliases is refused at the first that is too many', () => {
+    const aliases = '- *a\n'.repeat(1_001);
+    expect(problemsOf(`a: &a 1\nb:\n${aliases}`)).toEqual(['x:1003: more than 1000 aliases']);
+  });
+});
+
 describe('a good configuration', () => {
   test('takes keys of STAMP from files, relative to whatever reads them', () => {
     const read = (path: string): string => `  ${path === 'stamp.key' ? 'AB'.repeat(20) : ''}\n`;

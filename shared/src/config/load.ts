@@ -15,6 +15,7 @@ import { THROUGHPUT_CAP } from '../throughput.ts';
 import {
   AUTHENTICATED_STAMP_BYTES,
   DSCP_BY_CLASS,
+  leastStampBytes,
   NS_PER_MS,
   NS_PER_S,
   parseBitRate,
@@ -176,6 +177,10 @@ const siteSchema = strict({
   segments: segmentsSchema
     .optional()
     .describe('The way out of the site, by address: tells LAN faults from WAN faults.'),
+  leaf: z
+    .boolean()
+    .default(false)
+    .describe('Its probes reach the fleet through a broker of their own, a leaf node (docs/leaf.md).'),
 });
 
 const uplinkSchema = strict({
@@ -476,6 +481,9 @@ const configSchema = strict({
     .optional()
     .describe('Prometheus to which late intervals are written with their own time; none when absent.'),
   interval: duration.default(10 * NS_PER_S).describe('Aggregation interval of every probe: 10s; 1s to 5m.'),
+  commitEvery: duration
+    .default(10 * NS_PER_S)
+    .describe('How often probes are told which reports are on the disk of the collector: 10s; 1s to 60s.'),
   drain: bitRate
     .default(512_000)
     .describe(
@@ -526,13 +534,8 @@ function noSecrets(): never {
   throw new Error('no files are read here');
 }
 
-/** Octets of a STAMP packet that asks which class it arrived in. */
-const CLASS_ASKING_BYTES = 52;
-
-function leastStampBytes(test: Parsed['tests'][string]): number {
-  if (test.protocol !== 'udp') return 0;
-  if (test.stampKey !== undefined) return AUTHENTICATED_STAMP_BYTES;
-  return (test.class ?? 'BE') === 'BE' ? 0 : CLASS_ASKING_BYTES;
+function leastSize({ protocol, stampKey, class: name = 'BE' }: Parsed['tests'][string]): number {
+  return protocol === 'udp' ? leastStampBytes(stampKey !== undefined, name) : 0;
 }
 
 /** What the configuration holds or names of secrets, and what is wrong with it. No problem repeats one. */
@@ -585,6 +588,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
       role: site.role,
       maintenance: site.maintenance.map((window) => ({ cron: window.cron, durationNs: window.for })),
       segments: segmentsOf(site.segments),
+      leaf: site.leaf,
     })),
     uplinks: entries(parsed.uplinks, (key, uplink): UplinkConfig => {
       const [site, uplinkName] = key.split('/') as [string, string];
@@ -608,7 +612,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
           name: testName,
           protocol: test.protocol,
           class: test.class ?? defaults.class,
-          sizeBytes: test.size ?? Math.max(defaults.sizeBytes, leastStampBytes(test)),
+          sizeBytes: test.size ?? Math.max(defaults.sizeBytes, leastSize(test)),
           intervalNs: test.rate ?? defaults.intervalNs,
           timeoutNs: test.timeout ?? DEFAULT_TIMEOUT_NS[test.protocol],
           families,
@@ -670,6 +674,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
     },
     remoteWrite: parsed.remoteWrite && remoteWriteOf(parsed.remoteWrite, keys),
     intervalMs: parsed.interval / NS_PER_MS,
+    commitEveryMs: parsed.commitEvery / NS_PER_MS,
     drainBytesPerSecond: Math.floor(parsed.drain / 8),
     leaveAfterMs: parsed.leaveAfter / NS_PER_MS,
     rollout: {
@@ -800,6 +805,7 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
   };
 
   if (config.intervalMs < 1_000 || config.intervalMs > 300_000) add(['interval'], 'must be from 1s to 5m');
+  if (config.commitEveryMs < 1_000 || config.commitEveryMs > 60_000) add(['commitEvery'], 'must be from 1s to 60s');
   if (config.drainBytesPerSecond < 1_000) add(['drain'], 'must be 8kbit/s or more');
   config.rollout.rings.forEach((ring, at, rings) => {
     if (at > 0 && ring <= rings[at - 1]!) add(['rollout', 'rings', at], 'must be more than the ring before it');

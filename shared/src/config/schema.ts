@@ -22,6 +22,8 @@ export interface SiteConfig {
   readonly maintenance: readonly MaintenanceWindow[];
   /** The way out of the site; undefined when none of it is named. */
   readonly segments: SegmentsConfig | undefined;
+  /** Its probes reach the fleet through a broker of their own (docs/leaf.md). */
+  readonly leaf: boolean;
 }
 
 export interface SegmentsConfig {
@@ -244,6 +246,8 @@ export interface OperatorConfig {
   readonly remoteWrite: RemoteWriteConfig | undefined;
   /** Aggregation interval of every probe. */
   readonly intervalMs: number;
+  /** How often probes are told what the collector has on its disk. */
+  readonly commitEveryMs: number;
   /** What a probe's backlog of reports may take of its uplink after an outage. */
   readonly drainBytesPerSecond: number;
   /** A silent probe has left after this long. */

@@ -2,11 +2,27 @@
  * Files of settings in YAML, held against a schema. A bad file is refused whole, with every problem named as
  * `file:line: path: what is wrong; what is allowed`.
  */
-import { isAlias, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument, visit, type Document } from 'yaml';
+import {
+  isAlias,
+  isCollection,
+  isMap,
+  isNode,
+  isScalar,
+  isSeq,
+  LineCounter,
+  parseDocument,
+  visit,
+  type Document,
+} from 'yaml';
 import type { z } from 'zod';
 import { InvalidConfiguration } from '../errors.ts';
 
 const MAX_ALIASES = 100;
+/** Each is looked up among all nodes of the file. */
+const MAX_ALIASES_IN_ALL = 1_000;
+/** Nobody reads more at once, and to find the line of each takes longer the more there are. */
+const MAX_PROBLEMS = 100;
+const TOO_DEEP = 'nested too deeply';
 
 export interface Problem {
   readonly path: readonly (string | number)[];
@@ -23,7 +39,7 @@ export interface YamlFile<T> {
 
 /**
  * @param fileName named in every problem.
- * @throws InvalidConfiguration with every problem found.
+ * @throws InvalidConfiguration with every problem found, up to a hundred.
  */
 export function parseYamlFile<Schema extends z.ZodType>(
   text: string,
@@ -31,10 +47,14 @@ export function parseYamlFile<Schema extends z.ZodType>(
   schema: Schema,
 ): YamlFile<z.output<Schema>> {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
-  if (document.errors.length > 0) {
+  const document = documentOf(text, lines, fileName);
+  const errors = document.errors.length > 0 ? document.errors : badKeys(document);
+  if (errors.length > 0) {
     throw new InvalidConfiguration(
-      document.errors.map((error) => `${fileName}:${lines.linePos(error.pos[0]).line}: ${error.message}`),
+      errors.slice(0, MAX_PROBLEMS).map(({ pos, message }) => {
+        const what = message.startsWith('Maximum call stack') ? TOO_DEEP : message;
+        return `${fileName}:${lines.linePos(pos[0]).line}: ${what}`;
+      }),
     );
   }
   const refuse = (problems: readonly Problem[]): never => {
@@ -47,7 +67,7 @@ export function parseYamlFile<Schema extends z.ZodType>(
   const parsed = schema.safeParse(valueOf(document, lines, fileName) ?? {});
   if (parsed.success) return { data: parsed.data, refuse };
   return refuse(
-    parsed.error.issues.map((issue) => ({
+    parsed.error.issues.slice(0, MAX_PROBLEMS).map((issue) => ({
       path: issue.path.filter((step) => typeof step !== 'symbol'),
       message: messageOf(issue),
       ...(issue.code === 'unrecognized_keys' ? { key: issue.keys[0]! } : {}),
@@ -55,17 +75,57 @@ export function parseYamlFile<Schema extends z.ZodType>(
   );
 }
 
+/** The reader calls itself for each level. It catches in one of its parts that it cannot go on. @throws InvalidConfiguration */
+function documentOf(text: string, lines: LineCounter, fileName: string): Document {
+  try {
+    return parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false, logLevel: 'error' });
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new InvalidConfiguration([`${fileName}:${lines.lineStarts.length}: ${TOO_DEEP}`]);
+  }
+}
+
+/**
+ * Keys that are lists or maps, which take twice as long with each level to become text; and keys that are there twice. The reader's own
+ * way compares each key of a map with all others: ten seconds for a file of 64 KiB.
+ */
+function badKeys(document: Document): { readonly pos: readonly [number]; readonly message: string }[] {
+  const found: { pos: [number]; message: string }[] = [];
+  visit(document, {
+    Map: (_key, { items }) => {
+      const seen = new Set<unknown>();
+      for (const { key } of items) {
+        const pos: [number] = [isNode(key) ? (key.range?.[0] ?? 0) : 0];
+        if (isCollection(key)) found.push({ pos, message: 'a key is a text, no list and no map' });
+        if (!isScalar(key)) continue;
+        if (seen.has(key.value)) found.push({ pos, message: 'Map keys must be unique' });
+        seen.add(key.value);
+      }
+    },
+  });
+  return found;
+}
+
 /** @throws InvalidConfiguration where an alias has no anchor, or aliases stand for too much. */
 function valueOf(document: Document, lines: LineCounter, fileName: string): unknown {
   let offset = 0;
+  const anchors = new Set<string>();
+  let aliases = 0;
   try {
     visit(document, {
+      Value: (_key, node) => {
+        if (node.anchor !== undefined) anchors.add(node.anchor);
+      },
       Alias: (_key, alias) => {
-        if (alias.resolve(document) !== undefined) return;
         offset = alias.range?.[0] ?? 0;
-        throw new ReferenceError(`there is no anchor "${alias.source}" before this alias`);
+        aliases += 1;
+        if (aliases > MAX_ALIASES_IN_ALL) throw new ReferenceError(`more than ${MAX_ALIASES_IN_ALL} aliases`);
+        if (!anchors.has(alias.source)) {
+          throw new ReferenceError(`there is no anchor "${alias.source}" before this alias`);
+        }
       },
     });
+    offset = 0;
     return document.toJS({ maxAliasCount: MAX_ALIASES });
   } catch (error) {
     if (!(error instanceof ReferenceError)) throw error;

@@ -36,8 +36,11 @@ void readAll(const uint8_t* bytes, size_t length) {
     Echo echo;
     if (isEchoReply(bytes, length, v6) && readEcho(bytes, length, echo)) require(length >= kEchoBytes);
   }
-  const auto seen = readClassSeen(bytes, length);
-  require(!seen || *seen <= 63);
+  static const Hmac hmac(std::string(32, 'k'));
+  for (const Hmac* key : {static_cast<const Hmac*>(nullptr), &hmac}) {
+    const auto seen = readClassSeen(bytes, length, key == nullptr ? kStampBytes : kAuthenticatedBytes, key);
+    require(!seen || *seen <= 63);
+  }
   for (const StampLayout& at : {kOpenLayout, kAuthenticatedLayout}) {
     if (length < at.least) continue;
     const uint16_t estimate = get16(bytes + at.estimate);
@@ -46,7 +49,6 @@ void readAll(const uint8_t* bytes, size_t length) {
     (void)sum;
   }
   if (length < kAuthenticatedBytes) return;
-  static const Hmac hmac(std::string(32, 'k'));
   uint8_t signature[Hmac::kBytes];
   hmac.sign(bytes, kHmacAt, signature);
 }
@@ -65,14 +67,19 @@ int main(int argc, char** argv) {
   std::mt19937 random(argc > 1 ? static_cast<uint32_t>(std::atoi(argv[1])) : 1);
   const long executions = argc > 2 ? std::atol(argv[2]) : 1'000'000;
   const Cookie cookie(reinterpret_cast<const uint8_t*>("0123456789abcdef"));
-  std::vector<std::vector<uint8_t>> seeds(3, std::vector<uint8_t>(160));
+  std::vector<std::vector<uint8_t>> seeds(4, std::vector<uint8_t>(160));
   writeEcho(seeds[0].data() + 28, false, 7, 1, 2, 3, 0, cookie);
   seeds[0][0] = 3;
   seeds[0][8] = 0x45;
   writeStamp(seeds[1].data(), 1, 2, 3, 4, 0x1401, cookie);
-  writeClassAsked(seeds[1].data() + kStampBytes, kClassBytes, 46);
+  writeClassAsked(seeds[1].data(), kStampBytes, kClassBytes, 46, nullptr);
   writeEcho(seeds[2].data(), true, 7, 1, 2, 3, 0, cookie);
   seeds[2][0] = 129;
+  const Hmac hmac(std::string(32, 'k'));
+  writeAuthenticatedStamp(seeds[3].data(), 1, 2, 3, 4, 0x1401, cookie, hmac);
+  writeClassAsked(seeds[3].data(), kAuthenticatedBytes, kClassBytes + kHmacTlvBytes, 46, &hmac);
+  // As an answer has them.
+  seeds[3][kAuthenticatedBytes] = seeds[3][kAuthenticatedBytes + kClassBytes] = 0;
   for (long done = 0; done < executions; done += 1) {
     std::vector<uint8_t> input = seeds[random() % seeds.size()];
     for (uint32_t left = random() % 8; left > 0; left -= 1) input[random() % input.size()] = static_cast<uint8_t>(random());

@@ -1,0 +1,133 @@
+/** Leaf nodes: the broker of one site, which carries what its probes say and hear over one connection. Pure but for random keys. */
+import { createAccount, createUser, fmtCreds, fromSeed } from '@nats-io/jwt';
+import { isToken, reportsOfSite } from '@wanscope/shared';
+import { leafCertificate } from './certificate.ts';
+import { bytesOf, FleetError, publicKeyOfSeed, scopedUser, seedOf, withAccount, type Fleet } from './fleet.ts';
+
+/** What nats-server starts with. */
+export const LEAF_CONFIG = 'leaf.conf';
+
+export interface NewLeaf {
+  readonly site: string;
+  /** Where the broker, or each of a cluster, listens for leaf nodes. */
+  readonly hubs: readonly string[];
+  /** Names and addresses by which the probes of the site reach the leaf. */
+  readonly names: readonly string[];
+  /** Where the leaf sees its files. */
+  readonly path: string;
+  /** Address and port for the probes of the site. */
+  readonly listen: string;
+  /** Address and port of its health check; undefined: it has none. */
+  readonly http?: string | undefined;
+  /** Where the leaf keeps what it was given. */
+  readonly storeDir: string;
+  readonly nowMs: number;
+}
+
+/**
+ * A leaf node for a site, and its files; the one that the site had is revoked.
+ *
+ * @returns files by name, each a secret: the leaf needs them all.
+ */
+export async function addLeaf(
+  fleet: Fleet,
+  options: NewLeaf,
+): Promise<{ readonly fleet: Fleet; readonly files: ReadonlyMap<string, string> }> {
+  const { site, hubs, names, nowMs } = options;
+  if (!isToken(site)) throw new FleetError(`"${site}" is not a site: [a-z0-9_-]{1,63}`);
+  for (const hub of hubs) {
+    if (!/^(?:tls|nats|wss|ws):\/\/[^\s"/]+$/.test(hub)) throw new FleetError(`"${hub}" is not tls://host:port`);
+  }
+  const { certificates } = fleet;
+  if (certificates !== undefined && names.length === 0) throw new FleetError('--tls is needed: the names of the leaf');
+  const cleared = hasLeaf(fleet, site) ? withoutLeaf(fleet, site, nowMs) : fleet;
+  const leaves = cleared.leaves ?? { signer: seedOf(createAccount()), sites: [] };
+  const user = createUser();
+  const identity = { site, probe: 'leaf' };
+  const named = { name: `leaf ${site}`, user: user.getPublicKey(), identity, expiresAtMs: undefined };
+  const jwt = await scopedUser(cleared, named, fromSeed(bytesOf(leaves.signer)));
+  const sites = [...leaves.sites, { site, user: user.getPublicKey(), addedAtMs: nowMs }];
+  const added = { ...cleared, leaves: { ...leaves, sites } };
+  // The broker has to be told only of who is revoked, and of a signer that it does not know.
+  const changed = cleared === fleet && fleet.leaves !== undefined ? added : await withAccount(added);
+  const own = certificates && (await leafCertificate(names, certificates, nowMs));
+  const files = new Map([
+    [LEAF_CONFIG, leafConfig(changed, options)],
+    ['leaf.creds', Buffer.from(fmtCreds(jwt, user)).toString('utf8')],
+    ...(own === undefined
+      ? []
+      : ([
+          ['server.pem', own.server],
+          ['server.key', own.key],
+          ['ca.pem', own.ca],
+        ] as const)),
+  ]);
+  return { fleet: changed, files };
+}
+
+/** @throws FleetError when the site has none. */
+export async function revokeLeaf(fleet: Fleet, site: string, nowMs: number): Promise<Fleet> {
+  if (!hasLeaf(fleet, site)) throw new FleetError(`${site} has no leaf node`);
+  return withAccount(withoutLeaf(fleet, site, nowMs));
+}
+
+export function hasLeaf({ leaves }: Fleet, site: string): boolean {
+  return leaves?.sites.some((one) => one.site === site && one.revokedAtMs === undefined) === true;
+}
+
+function withoutLeaf(fleet: Fleet, site: string, nowMs: number): Fleet {
+  const { leaves } = fleet;
+  if (leaves === undefined) return fleet;
+  const isGone = (one: (typeof leaves.sites)[number]): boolean => one.site === site && one.revokedAtMs === undefined;
+  const revoked = leaves.sites.filter(isGone).map(({ user }) => [user, Math.floor(nowMs / 1_000)] as const);
+  return {
+    ...fleet,
+    revocations: { ...fleet.revocations, ...Object.fromEntries(revoked) },
+    leaves: { ...leaves, sites: leaves.sites.map((one) => (isGone(one) ? { ...one, revokedAtMs: nowMs } : one)) },
+  };
+}
+
+/** What the leaf's nats-server runs with. It has the public half of everything and signs nothing. */
+function leafConfig(fleet: Fleet, { site, hubs, path, listen, http, storeDir }: NewLeaf): string {
+  const { operator, system, account, certificates } = fleet;
+  const [systemKey, accountKey] = [publicKeyOfSeed(system.seed), publicKeyOfSeed(account.seed)];
+  const file = (name: string): string => JSON.stringify(`${path}/${name}`);
+  const tls = `
+tls {
+  cert_file: ${file('server.pem')}
+  key_file: ${file('server.key')}
+  timeout: 5
+}
+`;
+  return `# Made by wan-admin leaf add: the broker of site ${site}.
+server_name: "leaf-${site}"
+listen: ${JSON.stringify(listen)}${http === undefined ? '' : `\nhttp: ${JSON.stringify(http)}`}
+max_payload: 264KB
+max_control_line: 4KB
+jetstream {
+  domain: "${site}"
+  store_dir: ${JSON.stringify(storeDir)}
+  max_memory_store: 16MB
+  max_file_store: 512MB
+}
+operator: "${operator.jwt}"
+system_account: "${systemKey}"
+resolver: MEMORY
+resolver_preload {
+  ${systemKey}: "${system.jwt}"
+  ${accountKey}: "${account.jwt}"
+}
+leafnodes {
+  reconnect: 2
+  remotes: [
+    {
+      urls: ${JSON.stringify(hubs)}
+      account: "${accountKey}"
+      # The broker fetches them from the stream here: they would arrive twice.
+      deny_exports: ${JSON.stringify(reportsOfSite(site))}
+      credentials: ${file('leaf.creds')}${certificates === undefined ? '' : `\n      tls { ca_file: ${file('ca.pem')} }`}
+    }
+  ]
+}
+${certificates === undefined ? '' : tls}`;
+}
