@@ -7,7 +7,8 @@ import { mutatedJson } from './mutation-json.ts';
 const MAX_MUTATIONS = 6;
 /** One in so many inputs is as large as may be. */
 const LARGE_ONE_IN = 5_000;
-const MAX_SMALL_BYTES = 4_096;
+/** Of the others: short ones take less time, and there are more of them in it. */
+const MAX_SMALL_BYTES = [256, 256, 512, 1_024, 4_096] as const;
 const NONE = new Uint8Array();
 const ZEROS = new Uint8Array(32);
 const STEPS = [-1, 1, 16, -16] as const;
@@ -19,8 +20,11 @@ const INTERESTING = [
 export function make(target: Target, corpus: readonly Uint8Array[], random: Random, batch: Batch): void {
   const isLarge = random.int(LARGE_ONE_IN) === 0;
   const room = batch.room();
-  const maxBytes = isLarge ? target.maxBytes : Math.min(target.maxBytes, MAX_SMALL_BYTES);
-  const draft = new Draft(room.subarray(0, maxBytes), random.pick(corpus));
+  const input = shorterOf(random.pick(corpus), random.pick(corpus));
+  const maxBytes = isLarge
+    ? target.maxBytes
+    : Math.min(target.maxBytes, Math.max(input.length, random.pick(MAX_SMALL_BYTES)));
+  const draft = new Draft(room.subarray(0, maxBytes), input);
   const json =
     target.isJson === true && random.int(2) === 0
       ? mutatedJson(draft.octets(), corpus, random, maxBytes, isLarge)
@@ -38,6 +42,10 @@ export function make(target: Target, corpus: readonly Uint8Array[], random: Rand
   const length = Math.min(repaired.length, room.length);
   room.set(repaired.subarray(0, length));
   batch.take(length);
+}
+
+function shorterOf(a: Uint8Array, b: Uint8Array): Uint8Array {
+  return a.length <= b.length ? a : b;
 }
 
 /** An input in the making, in a buffer of the largest size that it may be; what does not fit in is left out. */
