@@ -20,7 +20,8 @@ const INTERESTING = [
 export function make(target: Target, corpus: readonly Uint8Array[], random: Random, batch: Batch): void {
   const isLarge = random.int(LARGE_ONE_IN) === 0;
   const room = batch.room();
-  const input = shorterOf(random.pick(corpus), random.pick(corpus));
+  // Short ones more often than long ones, which are what is left to be found behind.
+  const input = random.int(2) === 0 ? random.pick(corpus) : shorterOf(random.pick(corpus), random.pick(corpus));
   const maxBytes = isLarge
     ? target.maxBytes
     : Math.min(target.maxBytes, Math.max(input.length, random.pick(MAX_SMALL_BYTES)));
