@@ -13,6 +13,7 @@ import {
   parseSamples,
   SwitchedNetwork,
   type Sample,
+  type Service,
 } from '@wanscope/lab';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { dashboardQueries, withVariables } from './dashboards.ts';
@@ -192,7 +193,7 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes${w
   });
 
   describe('heals by itself', () => {
-    /** Two intervals to measure, one to publish in, the longest timeout, and the start of a process. */
+    /** Two intervals to measure, one to publish in, the longest timeout, and two seconds for the connection and the scrape. */
     const PATIENCE_MS = (3 * INTERVAL_S + 1 + 2) * 1_000;
 
     /** Waits until every path counts more than it does now. */
@@ -203,7 +204,9 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes${w
         'every path to count up',
         async () => {
           const now = await totals();
-          return [...before].every(([path, count]) => now.get(path)! > count);
+          const waiting = [...before].filter(([path, count]) => !(now.get(path)! > count)).map(([path]) => path);
+          if (waiting.length > 0) throw new Error(`${waiting.length} do not: ${waiting.slice(0, 5).join(', ')}`);
+          return true;
         },
         PATIENCE_MS,
       );
@@ -235,8 +238,11 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes${w
 
     test('after a probe was killed', async () => {
       const probe = mesh.probes.get('hub/a')!;
+      const starts = startsOf(probe);
       await probe.stop('SIGKILL');
       probe.start();
+      // How long a process takes to start is the machine's affair; from then on it is the probe's.
+      await mesh.until('it to start', () => Promise.resolve(startsOf(probe) > starts));
       await untilEveryPathCounts();
     });
 
@@ -320,6 +326,11 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes${w
     await probe.stop();
   });
 });
+
+/** How often it has started. */
+function startsOf(service: Service): number {
+  return service.logTail(Infinity).split('"probe started"').length - 1;
+}
 
 function parse(answer: { readonly body: string }, family: string): Sample[] {
   return parseSamples(answer.body, new Set([family]));
