@@ -1,11 +1,11 @@
-/** The thread of `parseConfigInThread`. */
+/** The thread of `parseInThread`. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { InvalidConfiguration } from '@wanscope/shared';
-import { parseConfig, type ConfigAnswer, type ConfigText } from './config-file.ts';
+import { READERS, type ConfigAnswer, type ConfigText } from './config-file.ts';
 
-function answer({ text, file }: ConfigText): ConfigAnswer {
+function answer({ kind, text, file }: ConfigText): ConfigAnswer {
   try {
-    return { config: parseConfig(text, file) };
+    return { config: READERS[kind](text, file) };
   } catch (error) {
     if (error instanceof InvalidConfiguration) return { problems: error.problems };
     throw error;

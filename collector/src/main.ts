@@ -12,7 +12,7 @@ import { decodeRoster, InvalidConfiguration, InvalidKey, systemClock } from '@wa
 import type { OperatorConfig } from '@wanscope/shared/config';
 import { NatsBus, type Membership } from './bus.ts';
 import { Collector } from './collector.ts';
-import { parseConfig, parseConfigInThread, readConfigText } from './config-file.ts';
+import { parseConfig, parseInThread, readConfigText } from './config-file.ts';
 import { variable } from './environment.ts';
 import { Gate, type GateSettings } from './gate.ts';
 import { closeServer, createWeb, listen, parseListenAddress, type ListenAddress } from './http.ts';
@@ -310,7 +310,7 @@ async function run(flags: Flags): Promise<number> {
     ...metricsAddresses.map((address) => listen(metrics, address, metricsGuard)),
   ]);
   const watchGuards = setInterval(
-    () => new Set([guard, metricsGuard]).forEach((each) => each.refresh()),
+    () => new Set([guard, metricsGuard]).forEach((each) => void each.refresh()),
     GUARD_EVERY_MS,
   );
   logger.info({ addresses: servers.map((server) => server.address()), version }, 'listening');
@@ -330,7 +330,7 @@ async function run(flags: Flags): Promise<number> {
       const next = readConfigText(flags.config);
       if (next === text && !always) return;
       text = next;
-      const config = await parseConfigInThread(text, flags.config);
+      const config = await parseInThread('operator', text, flags.config);
       settled.isFrom(config, text);
       const settings = readGate(flags, config);
       if (!isDeepStrictEqual(membershipOf(flags, config), membership)) {

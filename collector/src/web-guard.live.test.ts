@@ -117,19 +117,50 @@ describe('a guarded listener', () => {
       });
     expect(await nameNow()).toBe('server');
     write(tls().replaceAll('server.', 'next.'));
-    guard.refresh();
+    await guard.refresh();
     expect(await nameNow()).toBe('next');
   });
 
   it('keeps what it has when a new file is bad', async () => {
     const { guard, port } = await open(tls());
     write(tls().replace('server.key', 'ca.key'));
-    guard.refresh();
+    await guard.refresh();
     expect(await ask(port)).toBe('in');
     write('nonsense: true');
-    guard.refresh();
+    await guard.refresh();
     expect(await ask(port)).toBe('in');
     expect(() => new WebGuard(write(tls().replace('server.key', 'ca.key')), silent)).toThrow(InvalidConfiguration);
+  });
+
+  it('keeps nobody waiting while it refuses a file that takes long to refuse', async () => {
+    const { guard } = await open(`basic_auth_users: { alice: ${hash} }`);
+    // Each is a mistake of its own.
+    write('basic_auth_users:\n'.padEnd(65_536, '}'));
+    const startMs = performance.now();
+    let [turnMs, longestMs] = [startMs, 0];
+    const turns = setInterval(() => {
+      const nowMs = performance.now();
+      longestMs = Math.max(longestMs, nowMs - turnMs);
+      turnMs = nowMs;
+    }, 1);
+    await guard.refresh();
+    clearInterval(turns);
+    const endMs = performance.now();
+    expect(Math.max(longestMs, endMs - turnMs)).toBeLessThan((endMs - startMs) / 2);
+    expect((await guard.admit(basic('alice:correct horse'))).ok).toBe(true);
+  });
+
+  it('has the last of two changes, when the second comes while it reads the first', async () => {
+    const { guard } = await open(`basic_auth_users: { alice: ${hash} }`);
+    const [second, third] = await Promise.all([bcrypt.hash('second', 4), bcrypt.hash('third', 4)]);
+    write(`basic_auth_users: { alice: ${second} }\n`);
+    const first = guard.refresh();
+    write(`basic_auth_users: { alice: ${third} }\n\n`);
+    await Promise.all([first, guard.refresh()]);
+    expect((await guard.admit(basic('alice:second'))).ok).toBe(true);
+    await guard.refresh();
+    expect((await guard.admit(basic('alice:second'))).ok).toBe(false);
+    expect((await guard.admit(basic('alice:third'))).ok).toBe(true);
   });
 
   it('takes TLS 1.2 and nothing older', async () => {
@@ -199,7 +230,7 @@ describe('a guarded listener', () => {
     const { guard } = await open(`basic_auth_users: { alice: ${hash} }`);
     expect((await guard.admit(basic('alice:correct horse'))).ok).toBe(true);
     write(`basic_auth_users: { alice: ${await bcrypt.hash('another', 4)} }`);
-    guard.refresh();
+    await guard.refresh();
     expect((await guard.admit(basic('alice:correct horse'))).ok).toBe(false);
     expect((await guard.admit(basic('alice:another'))).ok).toBe(true);
   });

@@ -10,6 +10,7 @@ import { createServer as createTlsServer, type Server as TlsServer } from 'node:
 import { isIP } from 'node:net';
 import { createSecureContext, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { InvalidConfiguration } from '@wanscope/shared';
+import { parseInThread, readConfigText } from './config-file.ts';
 import type { Logger } from './log.ts';
 import { OPEN, parseWebConfig, type TlsConfig, type WebConfig } from './web-config.ts';
 
@@ -32,6 +33,7 @@ export class WebGuard {
   readonly #refusals = new Map<WebRefusal, number>(WEB_REFUSALS.map((cause) => [cause, 0]));
   #config: WebConfig;
   #stamp: string;
+  #refreshing: Promise<void> | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #waiting = 0;
 
@@ -42,9 +44,11 @@ export class WebGuard {
   constructor(file: string | undefined, logger: Logger) {
     this.#file = file;
     this.#logger = logger;
-    this.#config = file === undefined ? OPEN : readWebConfig(file);
-    if (this.#config.tls !== undefined) secretsOf(this.#config.tls);
-    this.#stamp = this.#stampNow();
+    const own = stampOf([file]);
+    this.#config = file === undefined ? OPEN : parseWebConfig(readConfigText(file), file);
+    const { tls } = this.#config;
+    this.#stamp = own + stampOfSecrets(tls);
+    if (tls !== undefined) secretsOf(tls);
   }
 
   get headers(): Readonly<Record<string, string>> {
@@ -106,16 +110,28 @@ export class WebGuard {
     return { ok: true, user };
   }
 
-  /** Looks whether a file has changed, and takes it. To be called now and then. */
-  refresh(): void {
-    const stamp = this.#stampNow();
-    if (this.#file === undefined || stamp === this.#stamp) return;
+  /**
+   * Looks whether a file has changed, and takes it: read beside the event loop, one at a time. To be called now and then; what
+   * changes while it reads is for the next call.
+   */
+  refresh(): Promise<void> {
+    this.#refreshing ??= this.#refresh().finally(() => (this.#refreshing = undefined));
+    return this.#refreshing;
+  }
+
+  async #refresh(): Promise<void> {
+    const file = this.#file;
+    if (file === undefined) return;
+    const own = stampOf([file]);
+    const stamp = own + stampOfSecrets(this.#config.tls);
+    if (stamp === this.#stamp) return;
     this.#stamp = stamp;
     try {
-      const next = readWebConfig(this.#file);
+      const next = await parseInThread('web', readConfigText(file), file);
+      const secrets = stampOfSecrets(next.tls);
       this.#take(next);
-      this.#stamp = this.#stampNow();
-      this.#logger.info({ file: this.#file }, 'web configuration taken');
+      this.#stamp = own + secrets;
+      this.#logger.info({ file }, 'web configuration taken');
     } catch (error) {
       if (!(error instanceof InvalidConfiguration)) throw error;
       this.#logger.error({ problems: error.problems }, 'the web configuration was refused; the one before stays');
@@ -141,22 +157,20 @@ export class WebGuard {
     this.#refusals.set(cause, this.#refusals.get(cause)! + 1);
     return { ok: false, cause };
   }
-
-  /** Differs when a file has changed, or has been replaced. */
-  #stampNow(): string {
-    if (this.#file === undefined) return '';
-    const { tls } = this.#config;
-    return [this.#file, tls?.certFile, tls?.keyFile, tls?.clientCaFile]
-      .map((file) => {
-        const found = file === undefined ? undefined : statSync(file, { throwIfNoEntry: false, bigint: true });
-        return found === undefined ? '' : `${found.ino} ${found.size} ${found.mtimeNs}`;
-      })
-      .join('|');
-  }
 }
 
-function readWebConfig(file: string): WebConfig {
-  return parseWebConfig(read(file, file), file);
+function stampOfSecrets(tls: TlsConfig | undefined): string {
+  return stampOf([tls?.certFile, tls?.keyFile, tls?.clientCaFile]);
+}
+
+/** Differs when a file has changed, or has been replaced. To be asked before the files are read. */
+function stampOf(files: readonly (string | undefined)[]): string {
+  return files
+    .map((file) => {
+      const found = file === undefined ? undefined : statSync(file, { throwIfNoEntry: false, bigint: true });
+      return found === undefined ? '|' : `${found.ino} ${found.size} ${found.mtimeNs}|`;
+    })
+    .join('');
 }
 
 /** @throws InvalidConfiguration also when certificate and key do not belong together. */
