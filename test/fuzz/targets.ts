@@ -43,6 +43,7 @@ import {
   NS_PER_S,
   parseBitRate,
   parseBytes,
+  parseClaimSubject,
   parseDurationNs,
   parseIdentity,
   parsePercentRatio,
@@ -68,9 +69,19 @@ import { pathOf, Random, recordOf, normalRttsNs, reportOf } from '@wanscope/shar
 import { parseClaimList } from '../../collector/src/admin/claims.ts';
 import { FleetError } from '../../collector/src/admin/fleet.ts';
 import { decodeDigest, encodeDigest } from '../../collector/src/cluster/digest.ts';
+import {
+  decodeLease,
+  decodePause,
+  decodeRollout,
+  encodeLease,
+  encodePause,
+  encodeRollout,
+} from '../../collector/src/cluster/records.ts';
 import { parseListenAddress } from '../../collector/src/http.ts';
 import { Journal, readJournal } from '../../collector/src/journal.ts';
 import { captureSnapshot, decodeSnapshot, SNAPSHOT_FILE, writeSnapshot } from '../../collector/src/snapshot.ts';
+import { parseScope } from '../../collector/src/pauses.ts';
+import { parseRetryAfterMs } from '../../collector/src/remote-write/delivery.ts';
 import { MeasurementState } from '../../collector/src/state.ts';
 import { parseWebConfig } from '../../collector/src/web-config.ts';
 import { parseAddresses, parseReflect, parseUplinkRates } from '../../probe/src/addresses.ts';
@@ -164,6 +175,18 @@ function refusing(
     }
     return undefined;
   };
+}
+
+/** What the first of these makes of it that takes it; refused when none does. */
+function firstOf(decoders: readonly ((input: Uint8Array) => unknown)[], input: Uint8Array): unknown {
+  for (const [index, decode] of decoders.entries()) {
+    try {
+      return decode(input);
+    } catch (error) {
+      if (!(error instanceof RejectedMessage) || index === decoders.length - 1) throw error;
+    }
+  }
+  return undefined;
 }
 
 /** Every target, by name. Their seeds are made when asked for. */
@@ -328,6 +351,16 @@ function messages(): Target[] {
       MAX_THROUGHPUT_REPLY_BYTES + 1,
     ),
     json('digest', [encodeDigest(digest)], decodeDigest),
+    json(
+      'cluster-record',
+      [
+        encodeLease({ v: 1, partition: 1, holder: 'a' }),
+        encodeRollout({ config: 'a', state: 'running', ring: 1, reason: '' }),
+        encodePause({ scope: { kind: 'site', site: 'hq' }, sinceMs: 1, untilMs: 2, who: 'u', reason: 'r' }),
+        encodePause({ scope: { kind: 'fleet' }, resumedBy: 'u' }),
+      ],
+      (input) => firstOf([decodeLease, decodeRollout, decodePause], input),
+    ),
     {
       name: 'claim-request',
       seeds: [encodeClaimRequest(claimRequest(), DEVICE, CLAIM_SECRET)],
@@ -359,6 +392,19 @@ function messages(): Target[] {
       words: [],
       maxBytes: MAX_DATAGRAM_BYTES,
       run: (input) => void decodeReceived(octets(input)),
+    },
+    {
+      name: 'name',
+      seeds: text('wan.v1.claim.branch-3.r1', 'uplink/hq/lte', 'fleet', '120', 'Sun, 06 Nov 1994 08:49:37 GMT'),
+      words: text('.', '/', 'wan.v1.claim.', 'site', 'uplink/', 'Z', 'T', '+01:00'),
+      maxBytes: MAX_TEXT_BYTES,
+      run: (input) => {
+        const name = stringOf(input);
+        parseClaimSubject(name);
+        parseScope(name);
+        const afterMs = parseRetryAfterMs(name, 0);
+        if (afterMs !== undefined && !(afterMs >= 0)) throw new Error('a time before now');
+      },
     },
     {
       name: 'subject',

@@ -3,16 +3,23 @@
  * of the broker: the lease, digests, pauses, how far a configuration has come. docs/cluster.md
  */
 import { NS_PER_MS, partitionOf, RejectedMessage, type Clock, type Identity } from '@wanscope/shared';
-import { z } from 'zod';
 import { WrittenOver, type KeptValue, type Membership } from '../bus.ts';
 import type { Logger } from '../log.ts';
-import { formatScope, parseScope, type Pause, type PauseScope } from '../pauses.ts';
+import { formatScope, type Pause, type PauseScope } from '../pauses.ts';
 import type { Presence } from '../registry.ts';
-import type { RolloutProgress } from '../rollout.ts';
 import type { EvidenceSummary } from '../site-reach.ts';
-import { decodeDigest, encodeDigest, parseKept, type Digest, type Traffic } from './digest.ts';
+import { decodeDigest, encodeDigest, type Digest, type Traffic } from './digest.ts';
 import { Election, type LeaseWrite } from './election.ts';
 import { Peers } from './peers.ts';
+import {
+  decodeLease,
+  decodePause,
+  decodeRollout,
+  encodeLease,
+  encodePause,
+  encodeRollout,
+  type SharedRollout,
+} from './records.ts';
 
 const STEP_MS = 250;
 const DIGEST_EVERY_MS = 2_000;
@@ -24,32 +31,6 @@ const LEASE_KEY = 'leader';
 const ROLLOUT_KEY = 'rollout';
 const DIGEST_PREFIX = 'peer.';
 const PAUSE_PREFIX = 'pause.';
-
-const leaseSchema = z.strictObject({ v: z.literal(1), partition: z.int().min(0), holder: z.string().optional() });
-const rolloutSchema = z.strictObject({
-  v: z.literal(1),
-  config: z.string(),
-  state: z.enum(['idle', 'running', 'reverted']),
-  ring: z.int().min(0),
-  reason: z.string(),
-});
-const pauseSchema = z.union([
-  z.strictObject({
-    v: z.literal(1),
-    scope: z.string(),
-    sinceMs: z.number(),
-    untilMs: z.number().optional(),
-    who: z.string(),
-    reason: z.string(),
-  }),
-  z.strictObject({ v: z.literal(1), scope: z.string(), resumedBy: z.string() }),
-]);
-
-/** How far which configuration has come. */
-export interface SharedRollout extends RolloutProgress {
-  /** Tells it from others. */
-  readonly config: string;
-}
 
 /** What the collector does with what others say, and what it has to say. */
 export interface ClusterHandlers {
@@ -188,15 +169,15 @@ export class Cluster {
     const isKnown = known?.config === config && known.state === state && known.ring === ring && known.reason === reason;
     if (isKnown) return;
     this.#rollout = rollout;
-    this.#put(ROLLOUT_KEY, { v: 1, config, state, ring, reason });
+    this.#put(ROLLOUT_KEY, encodeRollout(rollout));
   }
 
-  tellPause({ scope, ...pause }: Pause): void {
-    this.#put(keyOf(scope), { v: 1, scope: formatScope(scope), ...pause });
+  tellPause(pause: Pause): void {
+    this.#put(keyOf(pause.scope), encodePause(pause));
   }
 
   tellResumed(scope: PauseScope, who: string): void {
-    this.#put(keyOf(scope), { v: 1, scope: formatScope(scope), resumedBy: who });
+    this.#put(keyOf(scope), encodePause({ scope, resumedBy: who }));
   }
 
   /** The bucket will be read from its beginning. */
@@ -228,14 +209,14 @@ export class Cluster {
     for (const pause of this.#options.handlers.pauses())
       if (!this.#found.has(keyOf(pause.scope))) this.tellPause(pause);
     if (this.#rollout !== undefined && this.isLeader && !this.#found.has(ROLLOUT_KEY)) {
-      this.#put(ROLLOUT_KEY, { v: 1, ...this.#rollout });
+      this.#put(ROLLOUT_KEY, encodeRollout(this.#rollout));
     }
   }
 
   /** What was sealed with another key is said again. */
   keysChanged(): void {
     for (const pause of this.#options.handlers.pauses()) this.tellPause(pause);
-    if (this.#rollout !== undefined && this.isLeader) this.#put(ROLLOUT_KEY, { v: 1, ...this.#rollout });
+    if (this.#rollout !== undefined && this.isLeader) this.#put(ROLLOUT_KEY, encodeRollout(this.#rollout));
     this.#digestDueMs = 0;
   }
 
@@ -243,13 +224,13 @@ export class Cluster {
     const nowMs = this.#monoMs();
     if (key === LEASE_KEY) {
       const before = this.#election.leader;
-      this.#election.observe(parseKept(leaseSchema, bytes), revision, nowMs);
+      this.#election.observe(decodeLease(bytes), revision, nowMs);
       const after = this.#election.leader;
       if (before !== after) this.#options.logger.info({ before, after }, 'the planning collector changed');
     } else if (key.startsWith(DIGEST_PREFIX)) {
       this.peers.take(decodeDigest(bytes), nowMs);
     } else if (key === ROLLOUT_KEY) {
-      const { v: _v, ...rollout } = parseKept(rolloutSchema, bytes);
+      const rollout = decodeRollout(bytes);
       if (!this.isLeader) this.#rollout = rollout;
     } else if (key.startsWith(PAUSE_PREFIX) && !this.#outbox.has(key)) {
       this.#takePause(bytes);
@@ -258,14 +239,9 @@ export class Cluster {
 
   #takePause(bytes: Uint8Array): void {
     const { handlers } = this.#options;
-    const value = parseKept(pauseSchema, bytes);
-    const scope = parseScope(value.scope);
-    if (scope === undefined) throw new RejectedMessage('malformed', `${value.scope} is nothing that can be paused`);
-    if ('resumedBy' in value) handlers.resumed(scope, value.resumedBy);
-    else {
-      const { sinceMs, untilMs, who, reason } = value;
-      handlers.paused({ scope, sinceMs, untilMs, who, reason });
-    }
+    const told = decodePause(bytes);
+    if ('resumedBy' in told) handlers.resumed(told.scope, told.resumedBy);
+    else handlers.paused(told);
   }
 
   #schedule(): void {
@@ -310,7 +286,7 @@ export class Cluster {
 
   async #write({ record, after }: LeaseWrite): Promise<void> {
     try {
-      const revision = await this.#options.keep(LEASE_KEY, Buffer.from(JSON.stringify(record)), after);
+      const revision = await this.#options.keep(LEASE_KEY, encodeLease(record), after);
       if (record.holder !== undefined) this.#election.written(revision, this.#monoMs());
     } catch (error) {
       this.#election.notWritten();
@@ -319,8 +295,8 @@ export class Cluster {
     }
   }
 
-  #put(key: string, value: object): void {
-    this.#outbox.set(key, Buffer.from(JSON.stringify(value)));
+  #put(key: string, bytes: Uint8Array): void {
+    this.#outbox.set(key, bytes);
   }
 
   async #send(): Promise<void> {

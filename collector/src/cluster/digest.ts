@@ -2,10 +2,11 @@
  * What each collector of a cluster tells the others of its own sites: which probes are there, and what its live ones saw of sites
  * that may be unreachable. As small as that can be, so that it can be said every other second.
  */
-import { isToken, parseShape, RejectedMessage, type Identity } from '@wanscope/shared';
+import { isToken, type Identity } from '@wanscope/shared';
 import { z } from 'zod';
 import type { Presence } from '../registry.ts';
 import type { EvidenceSummary } from '../site-reach.ts';
+import { parseKept } from './records.ts';
 
 /** Of the latest interval of all paths of a probe. */
 export interface Traffic {
@@ -115,17 +116,4 @@ export function decodeDigest(bytes: Uint8Array): Digest {
       ]),
     ),
   };
-}
-
-/** A JSON value that collectors share. @throws RejectedMessage */
-export function parseKept<T>(schema: z.ZodType<T>, bytes: Uint8Array): T {
-  let value: unknown;
-  try {
-    value = JSON.parse(Buffer.from(bytes).toString('utf8'));
-  } catch {
-    throw new RejectedMessage('malformed', 'what another collector kept is not JSON');
-  }
-  const parsed = parseShape(schema, value);
-  if (parsed.success) return parsed.data;
-  throw new RejectedMessage('malformed', `what another collector kept: ${parsed.issue.text}`);
 }

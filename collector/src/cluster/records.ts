@@ -1,0 +1,91 @@
+/**
+ * What collectors share through a bucket of the broker, as JSON: the lease, pauses, how far a configuration has come; digests have a
+ * file of their own.
+ */
+import { parseShape, RejectedMessage } from '@wanscope/shared';
+import { z } from 'zod';
+import { formatScope, parseScope, type Pause, type PauseScope } from '../pauses.ts';
+import type { RolloutProgress } from '../rollout.ts';
+import type { LeaseRecord } from './election.ts';
+
+/** How far which configuration has come. */
+export interface SharedRollout extends RolloutProgress {
+  /** Tells it from others. */
+  readonly config: string;
+}
+
+/** That somebody ended a pause. */
+export interface Resumption {
+  readonly scope: PauseScope;
+  readonly resumedBy: string;
+}
+
+const leaseSchema = z.strictObject({ v: z.literal(1), partition: z.int().min(0), holder: z.string().optional() });
+const rolloutSchema = z.strictObject({
+  v: z.literal(1),
+  config: z.string(),
+  state: z.enum(['idle', 'running', 'reverted']),
+  ring: z.int().min(0),
+  reason: z.string(),
+});
+const pauseSchema = z.union([
+  z.strictObject({
+    v: z.literal(1),
+    scope: z.string(),
+    sinceMs: z.number(),
+    untilMs: z.number().optional(),
+    who: z.string(),
+    reason: z.string(),
+  }),
+  z.strictObject({ v: z.literal(1), scope: z.string(), resumedBy: z.string() }),
+]);
+
+export function encodeLease(record: LeaseRecord): Uint8Array {
+  return encode(record);
+}
+
+/** @throws RejectedMessage */
+export function decodeLease(bytes: Uint8Array): LeaseRecord {
+  return parseKept(leaseSchema, bytes);
+}
+
+export function encodeRollout({ config, state, ring, reason }: SharedRollout): Uint8Array {
+  return encode({ v: 1, config, state, ring, reason });
+}
+
+/** @throws RejectedMessage */
+export function decodeRollout(bytes: Uint8Array): SharedRollout {
+  const { config, state, ring, reason } = parseKept(rolloutSchema, bytes);
+  return { config, state, ring, reason };
+}
+
+export function encodePause({ scope, ...told }: Pause | Resumption): Uint8Array {
+  return encode({ v: 1, scope: formatScope(scope), ...told });
+}
+
+/** @throws RejectedMessage */
+export function decodePause(bytes: Uint8Array): Pause | Resumption {
+  const told = parseKept(pauseSchema, bytes);
+  const scope = parseScope(told.scope);
+  if (scope === undefined) throw new RejectedMessage('malformed', `${told.scope} is nothing that can be paused`);
+  if ('resumedBy' in told) return { scope, resumedBy: told.resumedBy };
+  const { sinceMs, untilMs, who, reason } = told;
+  return { scope, sinceMs, untilMs, who, reason };
+}
+
+function encode(value: object): Uint8Array {
+  return Buffer.from(JSON.stringify(value));
+}
+
+/** A JSON value that collectors share. @throws RejectedMessage */
+export function parseKept<T>(schema: z.ZodType<T>, bytes: Uint8Array): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(bytes).toString('utf8'));
+  } catch {
+    throw new RejectedMessage('malformed', 'what another collector kept is not JSON');
+  }
+  const parsed = parseShape(schema, value);
+  if (parsed.success) return parsed.data;
+  throw new RejectedMessage('malformed', `what another collector kept: ${parsed.issue.text}`);
+}
