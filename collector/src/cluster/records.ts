@@ -2,7 +2,7 @@
  * What collectors share through a bucket of the broker, as JSON: the lease, pauses, how far a configuration has come; digests have a
  * file of their own.
  */
-import { parseShape, RejectedMessage } from '@wanscope/shared';
+import { MAX_MESSAGE_BYTES, parseShape, RejectedMessage } from '@wanscope/shared';
 import { z } from 'zod';
 import { formatScope, parseScope, type Pause, type PauseScope } from '../pauses.ts';
 import type { RolloutProgress } from '../rollout.ts';
@@ -19,6 +19,9 @@ export interface Resumption {
   readonly scope: PauseScope;
   readonly resumedBy: string;
 }
+
+/** None is longer than a scope, a name and a reason of 256 characters. */
+const MAX_RECORD_BYTES = 16_384;
 
 const leaseSchema = z.strictObject({ v: z.literal(1), partition: z.int().min(0), holder: z.string().optional() });
 const rolloutSchema = z.strictObject({
@@ -46,7 +49,7 @@ export function encodeLease(record: LeaseRecord): Uint8Array {
 
 /** @throws RejectedMessage */
 export function decodeLease(bytes: Uint8Array): LeaseRecord {
-  return parseKept(leaseSchema, bytes);
+  return parseKept(leaseSchema, bytes, MAX_RECORD_BYTES);
 }
 
 export function encodeRollout({ config, state, ring, reason }: SharedRollout): Uint8Array {
@@ -55,7 +58,7 @@ export function encodeRollout({ config, state, ring, reason }: SharedRollout): U
 
 /** @throws RejectedMessage */
 export function decodeRollout(bytes: Uint8Array): SharedRollout {
-  const { config, state, ring, reason } = parseKept(rolloutSchema, bytes);
+  const { config, state, ring, reason } = parseKept(rolloutSchema, bytes, MAX_RECORD_BYTES);
   return { config, state, ring, reason };
 }
 
@@ -65,7 +68,7 @@ export function encodePause({ scope, ...told }: Pause | Resumption): Uint8Array 
 
 /** @throws RejectedMessage */
 export function decodePause(bytes: Uint8Array): Pause | Resumption {
-  const told = parseKept(pauseSchema, bytes);
+  const told = parseKept(pauseSchema, bytes, MAX_RECORD_BYTES);
   const scope = parseScope(told.scope);
   if (scope === undefined) throw new RejectedMessage('malformed', `${told.scope} is nothing that can be paused`);
   if ('resumedBy' in told) return { scope, resumedBy: told.resumedBy };
@@ -78,7 +81,10 @@ function encode(value: object): Uint8Array {
 }
 
 /** A JSON value that collectors share. @throws RejectedMessage */
-export function parseKept<T>(schema: z.ZodType<T>, bytes: Uint8Array): T {
+export function parseKept<T>(schema: z.ZodType<T>, bytes: Uint8Array, maxBytes = MAX_MESSAGE_BYTES): T {
+  if (bytes.length > maxBytes) {
+    throw new RejectedMessage('too_large', `what another collector kept has ${bytes.length} octets`);
+  }
   let value: unknown;
   try {
     value = JSON.parse(Buffer.from(bytes).toString('utf8'));

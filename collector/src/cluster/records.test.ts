@@ -1,0 +1,28 @@
+import { describe, expect, test } from 'vitest';
+import { decodeLease, decodePause, decodeRollout, encodeLease, encodePause, encodeRollout } from './records.ts';
+
+const LEASE = { v: 1, partition: 2, holder: 'a' } as const;
+const ROLLOUT = { config: 'c', state: 'running', ring: 1, reason: '' } as const;
+const PAUSE = { scope: { kind: 'uplink', site: 'hq', uplink: 'lte' }, sinceMs: 1, who: 'u', reason: 'r' } as const;
+const RESUMPTION = { scope: { kind: 'fleet' }, resumedBy: 'u' } as const;
+
+test('are read as they were written', () => {
+  expect(decodeLease(encodeLease(LEASE))).toEqual(LEASE);
+  expect(decodeLease(encodeLease({ v: 1, partition: 2 }))).toEqual({ v: 1, partition: 2 });
+  expect(decodeRollout(encodeRollout(ROLLOUT))).toEqual(ROLLOUT);
+  expect(decodePause(encodePause({ ...PAUSE, untilMs: 9 }))).toEqual({ ...PAUSE, untilMs: 9 });
+  expect(decodePause(encodePause({ ...PAUSE, untilMs: undefined }))).toEqual(PAUSE);
+  expect(decodePause(encodePause(RESUMPTION))).toEqual(RESUMPTION);
+});
+
+describe('refused is', () => {
+  test.each([
+    ['what is no JSON', '{', 'is not JSON'],
+    ['another one', '{"v":1,"partition":0}', 'what another collector kept'],
+    ['one of a version to come', '{"v":2,"scope":"fleet","resumedBy":"u"}', 'what another collector kept'],
+    ['what nobody can pause', '{"v":1,"scope":"site/a/b","resumedBy":"u"}', 'site/a/b is nothing that can be paused'],
+    ['one that is too large', `{"v":1,"scope":"fleet","resumedBy":"${'u'.repeat(20_000)}"}`, '20038 octets'],
+  ])('%s', (_what, text, reason) => {
+    expect(() => decodePause(Buffer.from(text))).toThrow(reason);
+  });
+});
