@@ -350,7 +350,7 @@ function messages(): Target[] {
       decodeThroughputReply,
       MAX_THROUGHPUT_REPLY_BYTES + 1,
     ),
-    json('digest', [encodeDigest(digest)], decodeDigest),
+    json('digest', encodeDigest(digest), decodeDigest),
     json(
       'cluster-record',
       [

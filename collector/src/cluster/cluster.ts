@@ -38,7 +38,7 @@ export interface ClusterHandlers {
   readonly resumed: (scope: PauseScope, who: string) => void;
   readonly pauses: () => readonly Pause[];
   /** Undefined while it does not know enough to say anything. */
-  readonly digest: () => Omit<Digest, 'partition'> | undefined;
+  readonly digest: () => Omit<Digest, 'partition' | 'part'> | undefined;
   /** A configuration that was taken back is no base for plans. */
   readonly mayLead: () => boolean;
   readonly heard: () => void;
@@ -275,7 +275,10 @@ export class Cluster {
       if (digest !== undefined) {
         this.#digestDueMs = nowMs + DIGEST_EVERY_MS;
         const { partition } = membership;
-        this.#outbox.set(`${DIGEST_PREFIX}${partition}`, encodeDigest({ partition, ...digest }));
+        for (const [index, bytes] of encodeDigest({ partition, ...digest }).entries()) {
+          // The first part has the key that all of it has had.
+          this.#put(index === 0 ? `${DIGEST_PREFIX}${partition}` : `${DIGEST_PREFIX}${partition}.${index}`, bytes);
+        }
       }
     }
     if (!this.#isSending && this.#outbox.size > 0) {

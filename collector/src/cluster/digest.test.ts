@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { decodeDigest, encodeDigest, type Digest } from './digest.ts';
 
 test('a digest reads back', () => {
@@ -14,18 +14,39 @@ test('a digest reads back', () => {
       ['new', { peers: 0, triedEndMs: [], answeredEndMs: undefined }],
     ]),
   };
-  expect(decodeDigest(encodeDigest(digest))).toEqual(digest);
+  expect(encodeDigest(digest).map(decodeDigest)).toEqual([digest]);
 });
 
-test('of 10,000 probes it fits in one message', () => {
-  const probes = Array.from({ length: 10_000 }, (_, i) => ({
-    identity: { site: `branch-${i}`, probe: 'router' },
-    presence: 'live' as const,
-  }));
-  // 10,000 times `"branch-9999":{"router":[0]},` is 280,000 octets at most; without traffic that is what a fleet of 27,000 is to each of three.
-  expect(encodeDigest({ partition: 0, probes: probes.slice(0, 9_000), evidence: new Map() }).length).toBeLessThan(
-    256 * 1_024,
-  );
+describe('of many probes', () => {
+  const fleet = (count: number): Digest['probes'] =>
+    Array.from({ length: count }, (_, i) => ({
+      identity: { site: `branch-${i}`, probe: 'router' },
+      presence: 'live',
+    }));
+
+  test('it is one message that says nothing of parts, up to 6,000', () => {
+    const [bytes, ...more] = encodeDigest({ partition: 0, probes: fleet(6_000), evidence: new Map() });
+    expect(more).toEqual([]);
+    expect(Buffer.from(bytes!).toString()).not.toContain('part"');
+  });
+
+  test('it is several messages, each small enough, with each site in one', () => {
+    const probes = fleet(30_000);
+    const evidence = new Map(
+      probes
+        .slice(0, 5_000)
+        .map(({ identity: { site } }) => [
+          site,
+          { peers: 3, triedEndMs: [1_750_000_000_000, 1_750_000_010_000], answeredEndMs: undefined },
+        ]),
+    );
+    const messages = encodeDigest({ partition: 1, probes, evidence });
+    for (const { length } of messages) expect(length).toBeLessThan(256 * 1_024);
+    const digests = messages.map(decodeDigest);
+    expect(digests.map(({ part }) => part)).toEqual(digests.map((_, index) => [index, digests.length]));
+    expect(digests.flatMap((digest) => digest.probes)).toEqual(probes);
+    expect(new Map(digests.flatMap((digest) => [...digest.evidence]))).toEqual(evidence);
+  });
 });
 
 test.each([
@@ -34,6 +55,8 @@ test.each([
   ['a site that is none', '{"v":1,"partition":1,"probes":{"A B":{}},"evidence":{}}'],
   ['a presence that is none', '{"v":1,"partition":1,"probes":{"a":{"b":[3]}},"evidence":{}}'],
   ['more tries than can be told', '{"v":1,"partition":1,"probes":{},"evidence":{"a":[3,[1,2,3],null]}}'],
+  ['a part that there is not', '{"v":1,"partition":1,"part":[2,2],"probes":{},"evidence":{}}'],
+  ['more parts than may be', '{"v":1,"partition":1,"part":[2,65],"probes":{},"evidence":{}}'],
   ['what it does not know', '{"v":1,"partition":1,"probes":{},"evidence":{},"more":1}'],
 ])('%s is refused', (_what, text) => {
   expect(() => decodeDigest(Buffer.from(text))).toThrow('what another collector kept');
@@ -42,7 +65,7 @@ test.each([
 test('a site and a probe may be called what every object has', () => {
   const probes: Digest['probes'] = [{ identity: { site: 'constructor', probe: 'keys' }, presence: 'live' }];
   const digest: Digest = { partition: 0, probes, evidence: new Map() };
-  expect(decodeDigest(encodeDigest(digest))).toEqual(digest);
+  expect(encodeDigest(digest).map(decodeDigest)).toEqual([digest]);
   expect(Object.keys({ a: 1 })).toEqual(['a']);
 });
 

@@ -1,6 +1,6 @@
 /**
  * What each collector of a cluster tells the others of its own sites: which probes are there, and what its live ones saw of sites
- * that may be unreachable. As small as that can be, so that it can be said every other second.
+ * that may be unreachable. As small as that can be, so that it can be said every other second; in as many messages as it needs.
  */
 import { isToken, type Identity } from '@wanscope/shared';
 import { z } from 'zod';
@@ -21,14 +21,22 @@ export interface ToldProbe {
   readonly traffic?: Traffic | undefined;
 }
 
+/** One message of what a collector tells, which may be all of it. */
 export interface Digest {
   readonly partition: number;
+  /** Which message of how many; undefined: the only one. A site is in one of them. */
+  readonly part?: readonly [index: number, parts: number] | undefined;
   readonly probes: readonly ToldProbe[];
   /** Of every site whose probes are all silent, wherever it belongs. */
   readonly evidence: ReadonlyMap<string, EvidenceSummary>;
 }
 
 const PRESENCES = ['live', 'silent', 'left'] as const satisfies readonly Presence[];
+
+/** Leaves room for a seal and the last site. */
+const PART_BYTES = 192 * 1_024;
+/** Of a quarter of a million probes and more. */
+const MAX_PARTS = 64;
 
 const count = z.int().min(0);
 /** Which presence it has; sent and lost, where they are told. */
@@ -69,12 +77,16 @@ function isByToken(value: unknown, isValue: (value: unknown) => boolean): boolea
 const digestSchema = z.strictObject({
   v: z.literal(1),
   partition: count,
+  part: z
+    .tuple([count, z.int().min(2).max(MAX_PARTS)])
+    .refine(([index, parts]) => index < parts)
+    .optional(),
   probes: z.custom<Readonly<Record<string, Readonly<Record<string, ToldNumbers>>>>>(isTold),
   evidence: z.custom<Readonly<Record<string, EvidenceNumbers>>>((value) => isByToken(value, isEvidence)),
 });
-type Stored = z.infer<typeof digestSchema>;
 
-export function encodeDigest({ partition, probes, evidence }: Digest): Uint8Array {
+/** Its messages, first to last; one where that is enough. */
+export function encodeDigest({ partition, probes, evidence }: Digest): Uint8Array[] {
   // Maps: a site may be called `constructor`.
   const bySite = new Map<string, Map<string, ToldNumbers>>();
   for (const { identity, presence, traffic } of probes) {
@@ -83,25 +95,51 @@ export function encodeDigest({ partition, probes, evidence }: Digest): Uint8Arra
     bySite.set(identity.site, site);
     site.set(identity.probe, traffic === undefined ? [index] : [index, traffic.sent, traffic.lost]);
   }
-  const stored: Stored = {
-    v: 1,
-    partition,
-    probes: Object.fromEntries([...bySite].map(([site, told]) => [site, Object.fromEntries(told)])),
-    evidence: Object.fromEntries(
-      [...evidence].map(([site, { peers, triedEndMs, answeredEndMs }]) => [
-        site,
-        [peers, [...triedEndMs], answeredEndMs ?? null],
-      ]),
-    ),
-  };
-  return Buffer.from(JSON.stringify(stored));
+  const parts = [new Part()];
+  for (const [site, told] of bySite) roomOf(parts).add('probes', site, Object.fromEntries(told));
+  for (const [site, { peers, triedEndMs, answeredEndMs }] of evidence) {
+    const numbers: EvidenceNumbers = [peers, [...triedEndMs], answeredEndMs ?? null];
+    roomOf(parts).add('evidence', site, numbers);
+  }
+  return parts.map((part, index) => part.encode(partition, index, parts.length));
+}
+
+/** The last of the parts, or a new one behind it when that is full. */
+function roomOf(parts: Part[]): Part {
+  const last = parts.at(-1)!;
+  if (last.length < PART_BYTES || parts.length === MAX_PARTS) return last;
+  const next = new Part();
+  parts.push(next);
+  return next;
+}
+
+class Part {
+  /** Characters, which are octets: names of sites and probes have no others. */
+  length = 0;
+  readonly #members: Record<'probes' | 'evidence', string[]> = { probes: [], evidence: [] };
+
+  add(kind: 'probes' | 'evidence', site: string, value: unknown): void {
+    const member = `${JSON.stringify(site)}:${JSON.stringify(value)}`;
+    this.length += member.length + 1;
+    this.#members[kind].push(member);
+  }
+
+  encode(partition: number, index: number, parts: number): Uint8Array {
+    const { probes, evidence } = this.#members;
+    // What knows of no parts reads what is whole.
+    const part = parts === 1 ? '' : `"part":[${index},${parts}],`;
+    return Buffer.from(
+      `{"v":1,"partition":${partition},${part}"probes":{${probes.join(',')}},"evidence":{${evidence.join(',')}}}`,
+    );
+  }
 }
 
 /** @throws RejectedMessage */
 export function decodeDigest(bytes: Uint8Array): Digest {
-  const { partition, probes, evidence } = parseKept(digestSchema, bytes);
+  const { partition, part, probes, evidence } = parseKept(digestSchema, bytes);
   return {
     partition,
+    part,
     probes: Object.entries(probes).flatMap(([site, told]) =>
       Object.entries(told).map(([probe, [index, sent, lost]]) => ({
         identity: { site, probe },

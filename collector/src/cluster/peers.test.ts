@@ -63,3 +63,23 @@ test('it is whole when every other partition has told something', () => {
   peers.take(digest(7), 0);
   expect(peers.isWhole).toBe(true);
 });
+
+test('what comes in parts is whole with the last of them, and as old as the oldest', () => {
+  const peers = new Peers(0, 2);
+  const [first, second] = Array.from({ length: 99 }, (_, i) => `t${i}`).filter((site) => partitionOf(site, 2) === 1);
+  const probe = (site: string, presence: 'live' | 'silent') => ({ identity: { site, probe: 'a' }, presence }) as const;
+  peers.take(digest(1, { part: [1, 2], probes: [probe(second!, 'live')] }), 1_000);
+  expect(peers.isWhole).toBe(false);
+  expect(peers.ageMs(1, 1_000)).toBeUndefined();
+  expect(peers.presenceOf({ site: second!, probe: 'a' })).toBe('live');
+  peers.take(digest(1, { part: [0, 2], probes: [probe(first!, 'live')] }), 2_000);
+  expect(peers.isWhole).toBe(true);
+  expect(peers.ageMs(1, 3_000)).toBe(2_000);
+  // A site that went to another part is what was said of it last.
+  peers.take(digest(1, { part: [0, 2], probes: [probe(first!, 'live'), probe(second!, 'silent')] }), 4_000);
+  expect(peers.presenceOf({ site: second!, probe: 'a' })).toBe('silent');
+  // What has become one message is all there is.
+  peers.take(digest(1, { probes: [probe(first!, 'live')] }), 5_000);
+  expect(peers.presenceOf({ site: second!, probe: 'a' })).toBeUndefined();
+  expect(peers.ageMs(1, 5_000)).toBe(0);
+});

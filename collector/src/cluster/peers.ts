@@ -13,19 +13,52 @@ interface Told {
   readonly evidence: ReadonlyMap<string, EvidenceSummary>;
 }
 
+/** What one of the others told, message by message. */
+class ToldParts {
+  readonly #parts = new Map<number, Told>();
+  #count = 1;
+
+  take(index: number, count: number, told: Told): void {
+    this.#count = count;
+    this.#parts.set(index, told);
+    for (const known of this.#parts.keys()) if (known >= count) this.#parts.delete(known);
+  }
+
+  /** Of what was told longest ago; undefined while a part is missing. */
+  get atMs(): number | undefined {
+    if (this.#parts.size < this.#count) return undefined;
+    return Math.min(...Array.from(this.#parts.values(), ({ atMs }) => atMs));
+  }
+
+  /** What was told last: a site may have gone to another part. */
+  latest<T>(find: (told: Told) => T | undefined): T | undefined {
+    let found: T | undefined;
+    let foundMs = -Infinity;
+    for (const told of this.#parts.values()) {
+      const here = told.atMs > foundMs ? find(told) : undefined;
+      if (here === undefined) continue;
+      found = here;
+      foundMs = told.atMs;
+    }
+    return found;
+  }
+}
+
 export class Peers {
   readonly #own: number;
   readonly #partitions: number;
-  readonly #told = new Map<number, Told>();
+  readonly #told = new Map<number, ToldParts>();
 
   constructor(own: number, partitions: number) {
     this.#own = own;
     this.#partitions = partitions;
   }
 
-  take({ partition, probes, evidence }: Digest, nowMs: number): void {
+  take({ partition, part: [index, count] = [0, 1], probes, evidence }: Digest, nowMs: number): void {
     if (partition === this.#own || partition >= this.#partitions) return;
-    this.#told.set(partition, {
+    const told = this.#told.get(partition) ?? new ToldParts();
+    this.#told.set(partition, told);
+    told.take(index, count, {
       atMs: nowMs,
       probes: new Map(probes.map((probe) => [formatIdentity(probe.identity), probe])),
       evidence,
@@ -49,26 +82,26 @@ export class Peers {
     const all: EvidenceSummary[] = [];
     for (const partition of this.others()) {
       const told = this.#told.get(partition);
-      const seen = told?.evidence.get(site);
+      const seen = told?.latest(({ evidence }) => evidence.get(site));
       if (seen !== undefined) all.push(seen);
       else if (!this.isAway(partition, nowMs)) return undefined;
     }
     return all;
   }
 
-  /** Since this collector was told something; undefined when it never was. */
+  /** Since this collector was told everything; undefined when it never was. */
   ageMs(partition: number, nowMs: number): number | undefined {
-    const told = this.#told.get(partition);
-    return told && nowMs - told.atMs;
+    const atMs = this.#told.get(partition)?.atMs;
+    return atMs === undefined ? undefined : nowMs - atMs;
   }
 
   isAway(partition: number, nowMs: number): boolean {
     return (this.ageMs(partition, nowMs) ?? Infinity) > AWAY_AFTER_MS;
   }
 
-  /** Every other partition has told something at least once, maybe long ago. */
+  /** Every other partition has told everything at least once, maybe long ago. */
   get isWhole(): boolean {
-    return this.others().every((partition) => this.#told.has(partition));
+    return this.others().every((partition) => this.#told.get(partition)?.atMs !== undefined);
   }
 
   others(): number[] {
@@ -77,6 +110,8 @@ export class Peers {
 
   #probeOf(identity: Identity): ToldProbe | undefined {
     const owner = partitionOf(identity.site, this.#partitions);
-    return owner === this.#own ? undefined : this.#told.get(owner)?.probes.get(formatIdentity(identity));
+    if (owner === this.#own) return undefined;
+    const name = formatIdentity(identity);
+    return this.#told.get(owner)?.latest(({ probes }) => probes.get(name));
   }
 }
