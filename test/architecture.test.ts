@@ -44,6 +44,24 @@ function offenders(files: readonly SourceFile[], forbidden: (imported: string) =
   return files.flatMap(({ path, imports }) => imports.filter(forbidden).map((imported) => `${path} -> ${imported}`));
 }
 
+/** Packages that a program loads before it knows what is asked of it, not those that it imports later or for their types. */
+function loadedAtOnce(program: string): string[] {
+  const seen = new Set<string>();
+  const packages = new Set<string>();
+  const visit = (path: string): void => {
+    if (seen.has(path)) return;
+    seen.add(path);
+    const { text } = all.find((file) => file.path === path)!;
+    for (const [, specifier] of text.matchAll(/^(?:import|export) (?!type )(?:[^;']*? from )?'([^']+)';/gm)) {
+      if (specifier!.startsWith('.')) visit(normalize(join(dirname(path), specifier!)));
+      else if (isWorkspace(specifier!)) visit(join(specifier!.replace(/^@wanscope\/(\w+)/, '$1/src'), 'index.ts'));
+      else if (!specifier!.startsWith('node:')) packages.add(specifier!);
+    }
+  };
+  visit(program);
+  return [...packages].sort();
+}
+
 const isWorkspace = (imported: string): boolean => imported.startsWith('@wanscope/');
 
 test('there is something to check', () => {
@@ -103,6 +121,13 @@ describe('clients of the outside world live in one place', () => {
     const importers = all.filter(({ imports }) => imports.includes('raw-socket')).map(({ path }) => path);
     expect(importers).toHaveLength(1);
     expect(importers[0]).toMatch(/^probe\/src\/net\//);
+  });
+
+  test('and not in a health check, which has seconds on a machine that may be busy', () => {
+    expect(loadedAtOnce('collector/src/service.ts')).toEqual(expect.arrayContaining(['fastify', 'nats', 'zod']));
+    expect(loadedAtOnce('collector/src/main.ts')).toEqual(['commander']);
+    expect(loadedAtOnce('probe/src/compose.ts')).toContain('nats');
+    expect(loadedAtOnce('probe/src/main.ts')).toEqual(['zod/mini']);
   });
 
   test('environment, signals and exit codes in main files', () => {

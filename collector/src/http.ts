@@ -8,6 +8,7 @@ import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { fail } from './api/answers.ts';
 import { registerApi } from './api/api.ts';
 import type { Collector } from './collector.ts';
+import type { ListenAddress } from './listen-address.ts';
 import type { WebGuard } from './web-guard.ts';
 
 export interface WebOptions {
@@ -25,20 +26,6 @@ declare module 'fastify' {
     /** Who asks; undefined where listeners know no names. */
     user: string | undefined;
   }
-}
-
-/** Where to listen: TCP, or a Unix socket. */
-export type ListenAddress = { readonly host: string | undefined; readonly port: number } | { readonly path: string };
-
-/** `host:port`, `:port`, `[v6]:port` or `unix:/path`; undefined when it is none of them. */
-export function parseListenAddress(text: string): ListenAddress | undefined {
-  if (text.startsWith('unix:')) return text.length > 5 ? { path: text.slice(5) } : undefined;
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text);
-  if (match === null) return undefined;
-  const port = Number(match[3]);
-  if (port > 65_535) return undefined;
-  const host = match[1] ?? match[2];
-  return { host: host === '' ? undefined : host, port };
 }
 
 const CONTENT_TYPES: Readonly<Record<string, string>> = {

@@ -3,6 +3,7 @@ export * from './collector.ts';
 export * from './exposition/exposition.ts';
 export * from './exposition/registry.ts';
 export * from './http.ts';
+export * from './listen-address.ts';
 export * from './log.ts';
 export * from './path-state.ts';
 export * from './planner.ts';

@@ -1,47 +1,16 @@
-/** The collector as a program: flags, environment, signals, exit codes. Nothing else reads or sets these. */
-import { existsSync, readFileSync, watch } from 'node:fs';
+/**
+ * The collector as a program: flags, environment, signals, exit codes. Nothing else reads or sets these. What only a running collector
+ * needs is loaded when one runs: a health check has seconds, on a machine that may be busy.
+ */
+import { readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { request as tlsRequest } from 'node:https';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { basename, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { isDeepStrictEqual } from 'node:util';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { pino } from 'pino';
-import { decodeRoster, InvalidConfiguration, InvalidKey, systemClock } from '@wanscope/shared';
-import type { OperatorConfig } from '@wanscope/shared/config';
-import { NatsBus, type Membership } from './bus.ts';
-import { Collector } from './collector.ts';
-import { parseConfig, parseInThread, readConfigText } from './config-file.ts';
 import { variable } from './environment.ts';
-import { Gate, type GateSettings } from './gate.ts';
-import { closeServer, createWeb, listen, parseListenAddress, type ListenAddress } from './http.ts';
-import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
-import { rosterChanges } from './roster-changes.ts';
-import { SettledConfig } from './settled-config.ts';
-import { WebGuard } from './web-guard.ts';
-
-interface Flags {
-  readonly config: string;
-  readonly 'web.listenAddress': readonly string[];
-  readonly 'web.telemetryPath': string;
-  readonly 'web.config.file'?: string;
-  readonly 'metrics.listenAddress': readonly string[];
-  readonly 'metrics.config.file'?: string;
-  readonly 'nats.url': string;
-  readonly 'nats.creds'?: string;
-  readonly 'nats.ca'?: string;
-  readonly 'identity.dir'?: string;
-  readonly 'state.dir': string;
-  readonly 'cluster.partition'?: number;
-  readonly 'log.level': string;
-  readonly checkConfig: boolean;
-  readonly healthcheck: boolean;
-}
+import { parseListenAddress } from './listen-address.ts';
+import type { Asked, Flags } from './service.ts';
 
 const DEFAULT_LISTEN = ':9479';
-const RELOAD_DELAY_MS = 300;
-const GUARD_EVERY_MS = 1_000;
 const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
 
 const packageFile = new URL('../package.json', import.meta.url);
@@ -104,7 +73,8 @@ function parseFlags(): Flags {
     )
     .showHelpAfterError()
     .exitOverride();
-  return command.parse().opts<Flags>();
+  const flags = command.parse().opts<Flags>();
+  return flags['web.listenAddress'].length > 0 ? flags : { ...flags, 'web.listenAddress': [DEFAULT_LISTEN] };
 }
 
 function anotherAddress(value: string, before: readonly string[]): readonly string[] {
@@ -119,272 +89,51 @@ function aPartition(value: string): number {
   return Number(value);
 }
 
-/** @throws InvalidConfiguration when flag and configuration do not fit together. */
-function membershipOf(flags: Flags, { cluster }: OperatorConfig): Membership | undefined {
-  const partition = flags['cluster.partition'];
-  const refuse = (why: string): never => {
-    throw new InvalidConfiguration([`${flags.config}: cluster: ${why}`]);
-  };
-  if (cluster === undefined) {
-    return partition === undefined ? undefined : refuse('is missing, and --cluster.partition is given');
-  }
-  if (partition === undefined) return refuse('needs --cluster.partition, which says which of them this one is');
-  if (partition >= cluster.partitions) {
-    return refuse(`has partitions 0 to ${cluster.partitions - 1}; --cluster.partition is ${partition}`);
-  }
-  return { partition, ...cluster };
-}
-
-/** What wan-admin writes into the folder collector/ of a fleet. */
-const IDENTITY_FILES = { creds: 'collector.creds', ca: 'ca.pem', key: 'message.key', roster: 'probes.json' } as const;
-
-/** @throws InvalidConfiguration */
-function readGate(flags: Flags, { identity }: OperatorConfig): GateSettings {
-  const directory = flags['identity.dir'];
-  if (directory === undefined) {
-    if (identity?.required !== true) return { keys: undefined, required: false };
-    throw new InvalidConfiguration([`${flags.config}: identity.required: needs --identity.dir, which has the keys`]);
-  }
-  const read = (file: string): string => {
-    try {
-      return readFileSync(join(directory, file), 'utf8');
-    } catch (error) {
-      throw new InvalidConfiguration([`${join(directory, file)}: cannot be read: ${String(error)}`]);
-    }
-  };
-  const messageKey = read(IDENTITY_FILES.key).trim();
-  const roster = decodeRoster(read(IDENTITY_FILES.roster), join(directory, IDENTITY_FILES.roster));
-  const settings = { keys: { messageKey, roster }, required: identity?.required };
-  try {
-    new Gate().configure(settings);
-  } catch (error) {
-    if (!(error instanceof InvalidKey)) throw error;
-    throw new InvalidConfiguration([`${directory}: a key in it is none: ${error.message}`]);
-  }
-  return settings;
-}
-
-/** The file of the identity's directory, where there is one. */
-function identityFile(flags: Flags, name: string): string | undefined {
-  const directory = flags['identity.dir'];
-  const file = directory === undefined ? undefined : join(directory, name);
-  return file !== undefined && existsSync(file) ? file : undefined;
-}
-
-function listenAddresses(texts: readonly string[]): ListenAddress[] {
-  return texts.flatMap((text) => parseListenAddress(text) ?? []);
-}
-
-function webAddresses(flags: Flags): ListenAddress[] {
-  const texts = flags['web.listenAddress'];
-  return listenAddresses(texts.length === 0 ? [DEFAULT_LISTEN] : texts);
-}
-
-function checkConfig(file: string): number {
-  try {
-    const config = parseConfig(readConfigText(file), file);
-    process.stdout.write(`${file} is good.\n\n${formatPredictedLoad(predictLoad(config))}`);
-    return 0;
-  } catch (error) {
-    if (!(error instanceof InvalidConfiguration)) throw error;
-    process.stderr.write(`${error.problems.join('\n')}\n`);
-    return 1;
-  }
-}
-
-/** Its own certificate need not be one for the name of this host. */
-function healthcheck(address: ListenAddress, isEncrypted: boolean): Promise<number> {
+/**
+ * Undefined when nobody speaks that there. Its own certificate need not be one for the name of this host.
+ *
+ * @param text a listen address.
+ */
+function isHealthy(text: string, ask: typeof request): Promise<boolean | undefined> {
+  const address = parseListenAddress(text)!;
   const target =
     'path' in address ? { socketPath: address.path } : { host: address.host ?? '127.0.0.1', port: address.port };
-  const ask = isEncrypted ? tlsRequest : request;
   return new Promise((resolve) => {
-    const asked = ask({ ...target, path: '/-/healthy', timeout: 3_000, rejectUnauthorized: false }, (response) => {
+    const options = { ...target, path: '/-/healthy', timeout: 3_000, rejectUnauthorized: false };
+    const asked = ask(options, (response) => {
       response.resume();
-      resolve(response.statusCode === 200 ? 0 : 1);
+      resolve(response.statusCode === 200);
     });
-    asked.on('timeout', () => asked.destroy());
-    asked.on('error', () => resolve(1));
+    asked.on('timeout', () => {
+      resolve(false);
+      asked.destroy();
+    });
+    asked.on('error', () => resolve(undefined));
     asked.end();
   });
 }
 
-/** Calls back when a file changes in any way, also when it or a link to it is replaced. Returns how to stop. */
-function watchFiles(directory: string, files: readonly string[], changed: () => void): () => void {
-  let timer: NodeJS.Timeout | undefined;
-  const watcher = watch(directory, (_event, name) => {
-    // Mounted configuration is swapped by renaming a link beside it (..data), so other names count too.
-    if (name !== null && !files.includes(name) && !name.startsWith('..')) return;
-    clearTimeout(timer);
-    timer = setTimeout(changed, RELOAD_DELAY_MS);
-  });
-  watcher.on('error', () => watcher.close());
-  return () => {
-    clearTimeout(timer);
-    watcher.close();
-  };
+/** With a web configuration it tries both ways: the file may say what the collector has not taken, and takes time to read. */
+async function healthcheck(flags: Flags): Promise<number> {
+  const address = flags['web.listenAddress'][0]!;
+  const encrypted = flags['web.config.file'] === undefined ? undefined : await isHealthy(address, tlsRequest);
+  return (encrypted ?? (await isHealthy(address, request))) === true ? 0 : 1;
 }
 
-async function run(flags: Flags): Promise<number> {
-  // From the first moment on: what is asked of a program that is still starting is done when it has.
-  const toStop = new Promise<string>((resolve) => {
-    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
-  });
-  let reloadsAsked = 0;
-  let reloadNow = (): void => {
-    reloadsAsked += 1;
-  };
-  process.on('SIGHUP', () => reloadNow());
-  const logger = pino({ level: flags['log.level'], base: null, timestamp: pino.stdTimeFunctions.isoTime });
-  const stateDir = flags['state.dir'];
-  const settled = new SettledConfig(stateDir, logger, (text) => parseConfig(text, flags.config));
-  let config: OperatorConfig;
-  let text: string;
-  let guard: WebGuard;
-  let metricsGuard: WebGuard;
-  let membership: Membership | undefined;
-  const gate = new Gate();
-  let gateSettings: GateSettings;
-  try {
-    text = readConfigText(flags.config);
-    config = parseConfig(text, flags.config);
-    settled.isFrom(config, text);
-    membership = membershipOf(flags, config);
-    gateSettings = readGate(flags, config);
-    gate.configure(gateSettings);
-    guard = new WebGuard(flags['web.config.file'], logger);
-    const ofMetrics = flags['metrics.config.file'];
-    metricsGuard = ofMetrics === undefined ? guard : new WebGuard(ofMetrics, logger);
-  } catch (error) {
-    if (!(error instanceof InvalidConfiguration)) throw error;
-    for (const problem of error.problems) logger.fatal(problem);
-    return 1;
-  }
-  const delay = monitorEventLoopDelay({ resolution: 10 });
-  delay.enable();
-  const bus = new NatsBus({
-    servers: flags['nats.url'].split(',').map((url) => url.trim()),
-    creds: flags['nats.creds'] ?? identityFile(flags, IDENTITY_FILES.creds),
-    ca: flags['nats.ca'] ?? identityFile(flags, IDENTITY_FILES.ca),
-    clock: systemClock,
-    logger,
-    random: Math.random,
-    cluster: membership,
-  });
-  const collector = new Collector({
-    config,
-    clock: systemClock,
-    bus,
-    gate,
-    logger,
-    stateDir,
-    settled,
-    membership,
-    guards: [...new Set([guard, metricsGuard])],
-    version,
-    revision: variable(process.env, 'WAN_REVISION') ?? 'unknown',
-    process: {
-      residentBytes: () => process.memoryUsage.rss(),
-      cpuSeconds: () => {
-        const { user, system } = process.cpuUsage();
-        return (user + system) / 1e6;
-      },
-      eventLoopDelayMs: () => {
-        const p99 = delay.percentile(99) / 1e6;
-        delay.reset();
-        return Number.isFinite(p99) ? p99 : undefined;
-      },
+/** From the first moment on: what is asked of a program that is still starting is done when it has. */
+function hearSignals(): Asked {
+  let isReloadAsked = false;
+  let reload = (): void => void (isReloadAsked = true);
+  process.on('SIGHUP', () => reload());
+  return {
+    toStop: new Promise((resolve) => {
+      for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
+    }),
+    toReload: (now) => {
+      reload = now;
+      if (isReloadAsked) now();
     },
-  });
-  const ui = fileURLToPath(new URL('../ui', import.meta.url));
-  const metricsAddresses = listenAddresses(flags['metrics.listenAddress']);
-  const common = {
-    collector,
-    telemetryPath: flags['web.telemetryPath'],
-    uiFolders: [`${ui}/dist`, ui].filter((folder) => existsSync(folder)),
   };
-  const isApart = metricsAddresses.length > 0;
-  const web = await createWeb({ ...common, guard, serves: isApart ? 'page' : 'everything' });
-  const metrics = await createWeb({ ...common, guard: metricsGuard, serves: 'metrics' });
-  const servers = await Promise.all([
-    ...webAddresses(flags).map((address) => listen(web, address, guard)),
-    ...metricsAddresses.map((address) => listen(metrics, address, metricsGuard)),
-  ]);
-  const watchGuards = setInterval(
-    () => new Set([guard, metricsGuard]).forEach((each) => void each.refresh()),
-    GUARD_EVERY_MS,
-  );
-  logger.info({ addresses: servers.map((server) => server.address()), version }, 'listening');
-  await collector.start();
-
-  const identityDir = flags['identity.dir'];
-  let roster = gateSettings.keys?.roster;
-  const useKeys = (settings: GateSettings): void => {
-    if (gate.configure(settings)) collector.keysChanged();
-    for (const { action, what, old, now } of rosterChanges(roster, settings.keys?.roster)) {
-      collector.audit.add('wan-admin', action, what, old, now);
-    }
-    roster = settings.keys?.roster;
-  };
-  const reload = async (always: boolean): Promise<void> => {
-    try {
-      const next = readConfigText(flags.config);
-      if (next === text && !always) return;
-      text = next;
-      const config = await parseInThread('operator', text, flags.config);
-      settled.isFrom(config, text);
-      const settings = readGate(flags, config);
-      if (!isDeepStrictEqual(membershipOf(flags, config), membership)) {
-        throw new InvalidConfiguration([`${flags.config}: cluster: cannot change while the collector runs`]);
-      }
-      collector.reload(config);
-      useKeys(settings);
-      logger.info({ file: flags.config }, 'configuration taken');
-    } catch (error) {
-      if (!(error instanceof InvalidConfiguration)) throw error;
-      collector.reloadFailed(error.problems);
-    }
-  };
-  // One after the other, so that what was written last is taken last.
-  let reloading = Promise.resolve();
-  const askReload = (always: boolean): void => {
-    reloading = reloading.then(() => reload(always));
-  };
-  const unwatch = [watchFiles(dirname(flags.config), [basename(flags.config)], () => askReload(false))];
-  if (identityDir !== undefined) {
-    // A device that is enrolled is no reason to plan anew.
-    let wereGood = true;
-    const reloadKeys = (): void => {
-      if (!wereGood) {
-        wereGood = true;
-        askReload(true);
-        return;
-      }
-      try {
-        useKeys(readGate(flags, collector.config));
-        logger.info({ directory: identityDir }, 'keys and roster taken');
-      } catch (error) {
-        if (!(error instanceof InvalidConfiguration)) throw error;
-        wereGood = false;
-        collector.reloadFailed(error.problems);
-      }
-    };
-    unwatch.push(watchFiles(identityDir, [IDENTITY_FILES.key, IDENTITY_FILES.roster], reloadKeys));
-    // What was written while this program started.
-    reloadKeys();
-  }
-  askReload(false);
-  reloadNow = () => askReload(true);
-  if (reloadsAsked > 0) reloadNow();
-
-  const signal = await toStop;
-  logger.info({ signal }, 'stopping');
-  for (const stop of unwatch) stop();
-  await reloading;
-  clearInterval(watchGuards);
-  await Promise.all(servers.map(closeServer));
-  await collector.stop();
-  await Promise.all([web.close(), metrics.close()]);
-  return 0;
 }
 
 async function main(): Promise<number> {
@@ -399,15 +148,11 @@ async function main(): Promise<number> {
     process.stderr.write(`--log.level must be one of ${LEVELS.join(', ')}\n`);
     return 1;
   }
-  if (flags.checkConfig) return checkConfig(flags.config);
-  if (flags.healthcheck) {
-    const file = flags['web.config.file'];
-    return healthcheck(
-      webAddresses(flags)[0]!,
-      file !== undefined && new WebGuard(file, pino({ level: 'silent' })).isEncrypted,
-    );
-  }
-  return run(flags);
+  if (flags.healthcheck) return healthcheck(flags);
+  if (flags.checkConfig) return (await import('./service.ts')).checkConfig(flags.config);
+  const asked = hearSignals();
+  const { run } = await import('./service.ts');
+  return run(flags, asked, { version, revision: variable(process.env, 'WAN_REVISION') ?? 'unknown' });
 }
 
 main().then(

@@ -383,6 +383,13 @@ describe('a guarded listener', () => {
       expect((await page('/-/healthy')).status).toBe(200);
       expect((await metric('/-/healthy')).status).toBe(200);
       expect(spawnSync(process.execPath, [MAIN, ...flags, '--healthcheck']).status).toBe(0);
+      // Whatever the file says by now.
+      const rest = [...flags.slice(0, flags.indexOf('--web.listen-address')), '--healthcheck'];
+      const [missing, encrypted, inClear] = [at('none.yaml'), `127.0.0.1:${web}`, `127.0.0.1:${metrics}`];
+      for (const address of [encrypted, inClear]) {
+        const check = [...rest, '--web.config.file', missing, '--web.listen-address', address];
+        expect(spawnSync(process.execPath, [MAIN, ...check]).status, address).toBe(0);
+      }
     });
 
     it('sends headers that keep the page apart from others', async () => {

@@ -77,7 +77,7 @@ import {
   encodePause,
   encodeRollout,
 } from '../../collector/src/cluster/records.ts';
-import { parseListenAddress } from '../../collector/src/http.ts';
+import { parseListenAddress } from '../../collector/src/listen-address.ts';
 import { Journal, readJournal } from '../../collector/src/journal.ts';
 import { captureSnapshot, decodeSnapshot, SNAPSHOT_FILE, writeSnapshot } from '../../collector/src/snapshot.ts';
 import { parseScope } from '../../collector/src/pauses.ts';

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { parseListenAddress } from './http.ts';
+import { parseListenAddress } from './listen-address.ts';
 
 test('a listen address is host:port, :port, [v6]:port or unix:/path', () => {
   expect(parseListenAddress(':9479')).toEqual({ host: undefined, port: 9_479 });
