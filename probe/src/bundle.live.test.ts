@@ -2,9 +2,10 @@
 import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { encodePlan, NS_PER_MS, type Plan } from '@wanscope/shared';
@@ -14,6 +15,8 @@ const fromProbe = (path: string): string => fileURLToPath(new URL(`../${path}`, 
 const BUNDLE = fromProbe('bundle/main.js');
 const START_MS = 15_000;
 const HOUR_MS = 3_600_000;
+/** SIGUSR2 is 12 (signal(7)). */
+const SIGUSR2_BIT = 1n << 11n;
 
 const run = (program: string, ...args: string[]) =>
   spawnSync(process.execPath, [program, ...args], { encoding: 'utf8', env: {}, timeout: START_MS });
@@ -133,4 +136,37 @@ describe('the bundled probe', () => {
       }
     },
   );
+
+  it('is paused by a signal that comes while it starts, and goes on by another', async () => {
+    probe = spawn(process.execPath, [BUNDLE], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: {
+        WAN_NATS_URL: 'nats://127.0.0.1:1',
+        WAN_SITE: 'hq',
+        WAN_PROBE: 'a',
+        WAN_ADDRESSES: 'default=127.0.0.1',
+        WAN_REFLECT: 'udp:0,tcp:0,http:0',
+        WAN_STATE_DIR: directory,
+        WAN_KEEP_ROOT: '1',
+      },
+    });
+    let log = '';
+    probe.stderr!.on('data', (part: Buffer) => (log += part.toString()));
+    const signal = AbortSignal.timeout(START_MS);
+    const hears = (): boolean => {
+      const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${probe!.pid}/status`, 'utf8'));
+      return (BigInt(`0x${caught![1]!}`) & SIGUSR2_BIT) !== 0n;
+    };
+    // From the first moment on that it does not end by it.
+    while (!hears()) await sleep(1, undefined, { signal });
+    probe.kill('SIGUSR2');
+    expect(log).not.toContain('probe started');
+    const pauses = join(directory, 'paused');
+    while (!existsSync(pauses) || !log.includes('probe started')) await sleep(10, undefined, { signal });
+    probe.kill('SIGUSR2');
+    while (existsSync(pauses)) await sleep(10, undefined, { signal });
+    const ended = once(probe, 'exit', { signal });
+    probe.kill('SIGTERM');
+    expect(await ended).toEqual([0, null]);
+  });
 });

@@ -14,6 +14,10 @@ const EXIT_BAD_SETTINGS = 2;
 const HEALTHCHECK_TIMEOUT_MS = 3_000;
 
 async function run(settings: Settings, version: string): Promise<void> {
+  // What a probe that still starts is asked is done when it has. Nobody hears this signal until it is told to, and ends by it.
+  let started: (probe: RunningProbe) => void = () => undefined;
+  const running = new Promise<RunningProbe>((resolve) => (started = resolve));
+  process.on('SIGUSR2', () => void running.then((probe) => probe.togglePause()));
   const [{ openPrivileged, startProbe }, { dropPrivileges, systemPrivilegeCalls }, { pino }] = await Promise.all([
     import('./compose.ts'),
     import('./privileges.ts'),
@@ -40,7 +44,6 @@ async function run(settings: Settings, version: string): Promise<void> {
     }
     return startProbe(settings, edges, privileged);
   };
-  // What a probe that still starts is asked is done when it has.
   const starting = start();
   let stopping = false;
   const stop = (signal: string): void => {
@@ -59,8 +62,7 @@ async function run(settings: Settings, version: string): Promise<void> {
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
-  process.on('SIGUSR2', () => void starting.then((probe) => probe.togglePause()).catch(() => undefined));
-  await starting;
+  started(await starting);
   log.info({ version, node: process.version }, 'probe started');
 }
 
