@@ -184,6 +184,30 @@ targets:
     ]);
     expect(destinations(sessionsFor(config, fleet, 'hq/p'))).toEqual(['external/db']);
   });
+
+  test('are sent larger packets where responders are asked for counts, unless their size was chosen', () => {
+    const asking = configOf(`${sitesOf(['hq', 'a'])}
+tests:
+  plain:  { protocol: udp }
+  chosen: { protocol: udp, size: 44 }
+  marked: { protocol: udp, class: EF }
+  voice:  { protocol: udp, voice: {} }
+meshes: [{ shape: full, tests: [plain, marked] }]
+targets:
+  router: { kind: responder, site: hq, host: 192.0.2.10, tests: [plain, chosen, marked, voice] }
+`);
+    const sizes = sessionsFor(asking, fleet, 'a/p')
+      .filter(({ path }) => path.family === 'ipv4')
+      .map(({ path, test }) => `${path.test} ${path.dst} ${test.sizeBytes}`);
+    expect(sizes.sort()).toEqual([
+      'chosen router 44',
+      'marked p 52',
+      'marked router 68',
+      'plain p 44',
+      'plain router 60',
+      'voice router 160',
+    ]);
+  });
 });
 
 describe('the segments of a site', () => {
@@ -277,8 +301,9 @@ targets:
     expect(found).toEqual([
       ['open', 'q', 44, undefined],
       ['secret', 'q', 112, ofTest],
-      ['secret', 'router', 112, ofTarget],
-      ['secret', 'other', 112, ofTest],
+      // What both count is asked for in 36 more.
+      ['secret', 'router', 148, ofTarget],
+      ['secret', 'other', 148, ofTest],
     ]);
     expect(decodePlan(encodePlan(plan), plan)).toEqual(plan);
   });

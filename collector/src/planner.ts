@@ -401,7 +401,7 @@ class PlanBuilder {
       (source.network.length + this.#probe.site.length + this.#probe.probe.length + source.uplink.length) +
       (prepared.pathBytes + test.name.length + test.protocol.length + test.class.length + family.length);
     const planBytes = SESSION_BYTES + (known === undefined ? prepared.planBytes : 0);
-    const testIndex = this.#indexOfTest(test, this.#agrees(destination, test));
+    const testIndex = this.#indexOfTest(test, this.#sizeOf(test, destination));
     const digit = family === 'ipv4' ? 4 : 6;
     // Two meshes may name the same pair and test; a path is planned once.
     const key =
@@ -434,9 +434,17 @@ class PlanBuilder {
     return isOurs && protocol === 'udp' && stampKey === undefined;
   }
 
-  /** A test is in the table once more where its packets have to be as long as authenticated ones are. */
-  #indexOfTest(test: TestConfig, isAuthenticated: boolean): number {
-    const sizeBytes = isAuthenticated ? Math.max(leastStampBytes(true, test.class), test.sizeBytes) : test.sizeBytes;
+  /** Packets are as long as authenticated ones are where both ends agree on a key, and have room to ask a responder for its counts. */
+  #sizeOf(test: TestConfig, destination: PlanDestination): number {
+    const { protocol, sizeBytes, isSizeChosen, stampKey } = test;
+    if (this.#agrees(destination, test)) return Math.max(leastStampBytes(true, test.class), sizeBytes);
+    if (protocol !== 'udp' || destination.kind !== 'responder' || isSizeChosen) return sizeBytes;
+    const isAuthenticated = (destination.stampKey ?? stampKey) !== undefined;
+    return Math.max(leastStampBytes(isAuthenticated, test.class, true), sizeBytes);
+  }
+
+  /** A test is in the table once for each size. */
+  #indexOfTest(test: TestConfig, sizeBytes: number): number {
     const key = `${sizeBytes} ${test.name}`;
     const known = this.#testIndex.get(key);
     if (known !== undefined) return known;

@@ -48,6 +48,14 @@ export class FlowView implements ReflectedProbes, ReflectedTimes {
     return this.#whole.reflectorSeqAt(this.#at(position));
   }
 
+  heldAt(position: number): number {
+    return this.#whole.heldAt(this.#at(position));
+  }
+
+  isAnsweredAt(position: number): boolean {
+    return this.#whole.isAnsweredAt(this.#at(position));
+  }
+
   isLostAt(position: number): boolean {
     return this.#whole.isLostAt(this.#at(position));
   }

@@ -133,6 +133,8 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   readonly #flows: number;
   /** The reflector's numbers by position, -1 for none; made when the first one comes. */
   #reflectorSeqs: Float64Array | undefined;
+  /** What the reflector held back (`ReflectedProbes`) by position; made when there is anything. */
+  #held: Int32Array | undefined;
   /** Times of sending and apparent forward delays, by position, NaN for none; made when the first one comes. */
   #sentNs: Float64Array | undefined;
   #forwardNs: Float64Array | undefined;
@@ -170,6 +172,7 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     this.number = number;
     this.#results.fill(NOT_COUNTED, 0, this.#used);
     this.#reflectorSeqs?.fill(-1, 0, this.#used);
+    this.#held?.fill(0, 0, this.#used);
     this.#forwardNs?.fill(Number.NaN, 0, this.#used);
     this.hasArrivals = false;
     this.clockErrorNs = Number.NaN;
@@ -205,12 +208,21 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     this.#set(seq, UNSENT);
   }
 
-  /** The reflector's number in the answer to a probe. */
-  reflected(seq: number, reflectorSeq: number): void {
+  /** The reflector's number in the answer to a probe, and what it held back by then (`ReflectedProbes`). */
+  reflected(seq: number, reflectorSeq: number, held = 0): void {
     const position = seq - this.#firstSeq;
     if (position < 0 || position >= this.#used) return;
     this.#reflectorSeqs ??= new Float64Array(this.#results.length).fill(-1);
     this.#reflectorSeqs[position] = reflectorSeq;
+    if (held === 0 && this.#held === undefined) return;
+    this.#held ??= new Int32Array(this.#results.length);
+    this.#held[position] = held;
+  }
+
+  /** What `reflected` was told of a probe; undefined where it was not. */
+  numberOf(seq: number): number | undefined {
+    const position = seq - this.#firstSeq;
+    return position < 0 || position >= this.#used ? undefined : this.reflectorSeqAt(position);
   }
 
   /** When the reflector says that a probe arrived, and how far both clocks may be off (NaN: not known). */
@@ -251,6 +263,14 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   reflectorSeqAt(position: number): number | undefined {
     const seq = this.#reflectorSeqs?.[position] ?? -1;
     return seq === -1 ? undefined : seq;
+  }
+
+  heldAt(position: number): number {
+    return this.#held?.[position] ?? 0;
+  }
+
+  isAnsweredAt(position: number): boolean {
+    return this.#results[position]! > 0;
   }
 
   isLostAt(position: number): boolean {

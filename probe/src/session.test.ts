@@ -476,6 +476,85 @@ describe('a session', () => {
     });
   });
 
+  /** A session towards somebody else's responder, of which `closeNext` closes one interval after the other. */
+  function makeTowardsResponder(): void {
+    schedule.clear();
+    const path = { ...PLANNED.path, dstKind: 'responder' as const };
+    session = new Session({ ...PLANNED, path }, 'd1', 2, 10_000, prober(false), {
+      clock,
+      budget: new SendBudget(0),
+      intervalAt: () => intervals.current,
+      countBytes: () => undefined,
+      ...instrument,
+    });
+    schedule.add(session);
+  }
+
+  function closeNext() {
+    const span = intervals.current;
+    clock.advanceNs(span.endNs - clock.monoNs());
+    intervals.advance();
+    clock.advance(950);
+    return session.close(span);
+  }
+
+  it('tells the directions towards a stateless responder by the counts that it says', () => {
+    makeTowardsResponder();
+    // Both counts cross the end of 32 bits. 3 is lost on the way there, 6 on the way back, 7 is received and not answered.
+    let received = 2 ** 32 - 5;
+    let answered = 2 ** 32 - 2;
+    let says = true;
+    onSend = (seq) => {
+      send(seq);
+      if (seq === 3) return;
+      received = (received + 1) >>> 0;
+      if (seq === 7) return;
+      answered = (answered + 1) >>> 0;
+      if (seq === 6) return;
+      const told = says ? ([received, answered] as const) : [];
+      clock.after(10, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.reflected(seq, seq, Number.NaN, Number.NaN, ...told);
+      });
+      // 2 is copied on the way back, 5 on the way there.
+      if (seq !== 2 && seq !== 5) return;
+      if (seq === 5) received = (received + 1) >>> 0;
+      if (seq === 5) answered = (answered + 1) >>> 0;
+      const again = received;
+      clock.after(20, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.repeated(seq, seq, again);
+      });
+    };
+    expect(closeNext()).toMatchObject({ lost: 3, duplicates: 2, oneWayLost: { forward: 1, reverse: 1, unknown: 1 } });
+    // 12 is lost on the way there, and then it says no more what it counts.
+    const usual = onSend;
+    onSend = (seq) => {
+      if (seq !== 12) usual(seq);
+      else send(seq);
+      says = seq < 15;
+    };
+    expect(closeNext()).toMatchObject({ lost: 1, oneWayLost: { forward: 0, reverse: 0, unknown: 1 } });
+  });
+
+  it('does not take a responder’s numbers for counts that it no longer says', () => {
+    makeTowardsResponder();
+    // What it counts is two less than what it numbers. 12, 13 and 24 are lost on the way there; from 15 on it says no counts.
+    let reached = 100;
+    onSend = (seq) => {
+      send(seq);
+      if (seq === 12 || seq === 13 || seq === 24) return;
+      const number = reached++;
+      clock.after(10, () => {
+        events.reply(seq, 1, seq, clock.monoNs(), 0);
+        events.reflected(seq, number, Number.NaN, Number.NaN, ...(seq < 15 ? [number - 2, number - 2] : []));
+      });
+    };
+    expect(closeNext()).toMatchObject({ lost: 0, oneWayLost: { forward: 0, reverse: 0, unknown: 0 } });
+    expect(closeNext()).toMatchObject({ lost: 2, oneWayLost: { forward: 0, reverse: 0, unknown: 2 } });
+    expect(closeNext()).toMatchObject({ lost: 1, oneWayLost: { forward: 1, reverse: 0, unknown: 0 } });
+  });
+
   it('counts octets for its uplink', () => {
     onSend = (seq) => {
       send(seq);

@@ -36,6 +36,8 @@ const SWEEP_GRACE_NS = 50 * NS_PER_MS;
 const WARM_UP_NS = 500 * NS_PER_MS;
 /** Of probes that count nowhere: closed with the first interval. */
 const NO_INTERVAL = -Infinity;
+/** Where an answerer's counts begin among its numbers. */
+const COUNTED_FROM = 2 ** 31;
 /** Most probes that one session remembers. */
 const MAX_IN_FLIGHT = 65_536;
 
@@ -103,8 +105,10 @@ export class Session implements ProbeEvents, Task {
   /** Made when the first answer tells when its probe arrived. */
   #oneWayDelay: OneWayDelayEstimator | undefined;
   #directional = false;
-  /** The answerer counts by itself. Ours do; another's may only repeat our numbers (RFC 8762 section 4.3.1), which tell nothing. */
+  /** The answerer numbers by itself. Ours do; another's may only repeat our numbers (RFC 8762 section 4.3.1), which tell nothing. */
   #countsItself: boolean;
+  /** It has said how many packets it received (RFC 8972 section 4.5), which tells as much. */
+  #saysCounts = false;
   readonly #onExpired = (seq: number, how: Expired): void => this.#expired(seq, how);
 
   constructor(
@@ -207,9 +211,10 @@ export class Session implements ProbeEvents, Task {
     const following = other.number === span.number + 1 ? other : undefined;
     const record = counts.toRecord(this.index, this.#carried);
     const isEven = counts === this.#even;
-    const oneWayLost = this.#countsItself
-      ? this.#oneWayLost(isEven, following !== undefined)
-      : { forward: 0, reverse: 0, unknown: record.lost };
+    const oneWayLost =
+      this.#countsItself || this.#saysCounts
+        ? this.#oneWayLost(isEven, following !== undefined)
+        : { forward: 0, reverse: 0, unknown: record.lost };
     // Flows may go ways of different lengths: the first one's delay is told.
     const first = this.#flows[0]!;
     return withCarried(
@@ -332,16 +337,43 @@ export class Session implements ProbeEvents, Task {
     if (this.#inFlight.holds(seq, tokenHigh, tokenLow)) this.settle(seq, 'unreachable');
   }
 
-  reflected(wireSeq: number, reflectorSeq: number, arrivedNs: number, clockErrorNs: number): void {
+  reflected(
+    wireSeq: number,
+    reflectorSeq: number,
+    arrivedNs: number,
+    clockErrorNs: number,
+    received?: number,
+    answered?: number,
+  ): void {
     this.#directional = true;
     const seq = this.#inFlight.unwrap(wireSeq);
     this.#countsItself ||= reflectorSeq !== seqInFlow(seq, this.#flows.length) >>> 0;
+    this.#saysCounts ||= received !== undefined;
     // A late answer is a loss on the way back: its number stays a gap.
     if (!this.#inFlight.isAnswered(seq)) return;
     const counts = this.#countsOf(seq);
     const sentNs = this.#inFlight.sentNs(seq);
     if (sentNs !== undefined) counts?.arrived(seq, sentNs, arrivedNs, clockErrorNs);
-    if (this.#countsItself) counts?.reflected(seq, reflectorSeq);
+    const number = this.#numberOf(reflectorSeq, received);
+    const held = received === undefined || answered === undefined ? 0 : (received - answered) | 0;
+    if (number !== undefined) counts?.reflected(seq, number, held);
+  }
+
+  repeated(wireSeq: number, reflectorSeq: number, received?: number): void {
+    const seq = this.#inFlight.unwrap(wireSeq);
+    const first = this.#countsOf(seq)?.numberOf(seq);
+    const number = this.#numberOf(reflectorSeq, received);
+    if (first === undefined || number === undefined || first === number) return;
+    this.#flowOf(seq).loss.repeated(number);
+  }
+
+  /**
+   * What tells the packets that reached the answerer apart: how many it says it received, else its sequence number. Both are
+   * half the circle apart, so that a change from one to the other is no small step.
+   */
+  #numberOf(reflectorSeq: number, received: number | undefined): number | undefined {
+    if (received !== undefined) return (received + COUNTED_FROM) >>> 0;
+    return this.#countsItself ? reflectorSeq : undefined;
   }
 
   seenClass(wireSeq: number, dscp: number, farDscp?: number): void {

@@ -54,4 +54,9 @@ test('a STAMP packet of RFC 8762 has room for the extensions of RFC 8972 that it
   expect(leastStampBytes(true, 'BE')).toBe(112);
   // And the code over it: a head of 4 octets and a value of 16.
   expect(leastStampBytes(true, 'EF')).toBe(112 + 8 + 20);
+  // Direct measurement: a head of 4 octets and a value of 12.
+  expect(leastStampBytes(false, 'BE', true)).toBe(44 + 16);
+  expect(leastStampBytes(false, 'EF', true)).toBe(44 + 8 + 16);
+  expect(leastStampBytes(true, 'BE', true)).toBe(112 + 16 + 20);
+  expect(leastStampBytes(true, 'EF', true)).toBe(112 + 8 + 16 + 20);
 });

@@ -99,12 +99,20 @@ export const DSCP_BY_CLASS: Readonly<Record<string, number>> = {
 export const STAMP_BYTES = 44;
 /** Octets of a test packet of STAMP's authenticated mode, without extensions (RFC 8762 section 4.2.2). */
 export const AUTHENTICATED_STAMP_BYTES = 112;
-/** A class of service is asked for in so many more (RFC 8972 section 4.4), with a code over it where packets are authenticated (4.8). */
+/**
+ * A class of service is asked for in so many more (RFC 8972 section 4.4), and counts (4.5); where packets are authenticated with a
+ * code over it (4.8).
+ */
 const CLASS_BYTES = 8;
+const COUNTS_BYTES = 16;
 const HMAC_BYTES = 20;
 
-/** Octets that a test packet of STAMP has at least: in any class but BE it asks which one it arrived in. */
-export function leastStampBytes(isAuthenticated: boolean, className: string): number {
-  const asking = className === 'BE' ? 0 : CLASS_BYTES + (isAuthenticated ? HMAC_BYTES : 0);
-  return (isAuthenticated ? AUTHENTICATED_STAMP_BYTES : STAMP_BYTES) + asking;
+/**
+ * Octets that a test packet of STAMP has at least: in any class but BE it asks which one it arrived in, and with `asksCounts` how many
+ * packets the reflector received and answered.
+ */
+export function leastStampBytes(isAuthenticated: boolean, className: string, asksCounts = false): number {
+  const asking = (className === 'BE' ? 0 : CLASS_BYTES) + (asksCounts ? COUNTS_BYTES : 0);
+  const base = isAuthenticated ? AUTHENTICATED_STAMP_BYTES : STAMP_BYTES;
+  return base + asking + (asking > 0 && isAuthenticated ? HMAC_BYTES : 0);
 }

@@ -265,6 +265,7 @@ napi_value openStream(napi_env env, napi_callback_info info) {
   const auto* key = memoryOf<char>(env, member(env, arguments.at[1], "key"), keyBytes);
   if (keyBytes > 0) options.key.assign(key, keyBytes);
   options.ssidClass = static_cast<uint16_t>(toNumber(env, member(env, arguments.at[1], "ssidClass")));
+  options.asksCounts = toBoolean(env, member(env, arguments.at[1], "asksCounts"));
   return number(env, handle->object->openStream(options));
 }
 

@@ -276,8 +276,8 @@ struct Engine::Stream {
   uint32_t latest[kMaxHops];
   int64_t timeoutNs;
   std::unique_ptr<Hmac> hmac;
-  /** Asked of the reflector; 0 for none. */
-  uint8_t dscp;
+  /** Asked of the reflector. */
+  Questions asked;
   alignas(cmsghdr) uint8_t control[96];
   size_t controlLength;
   /** By sequence number: it waits for its first answer; its transmit stamp is not the kernel's. */
@@ -586,7 +586,7 @@ int Engine::openStreamHere(const StreamOptions& options) {
   stream->timeoutNs = options.timeoutNs;
   stream->traces = options.traces;
   stream->probesMtu = options.probesMtu;
-  stream->dscp = options.dscp;
+  if (!options.traces && !options.probesMtu) stream->asked = {options.dscp, options.asksCounts};
   std::memset(stream->latest, 0, sizeof stream->latest);
   if (!options.key.empty()) stream->hmac = std::make_unique<Hmac>(options.key);
   const size_t least = stream->hmac ? kAuthenticatedBytes : options.udp ? kStampBytes : kEchoBytes;
@@ -799,7 +799,7 @@ void fill(double* row, double meta, uint32_t stream, uint32_t seq, int64_t time,
   row[5] = token.low;
   row[6] = a;
   row[7] = b;
-  row[8] = row[9] = kUnknown;
+  row[8] = row[9] = row[10] = row[11] = kUnknown;
 }
 
 }  // namespace
@@ -857,8 +857,8 @@ void Engine::flush(Port& port, int64_t now) {
                                  stream.checksum, cookie_);
       if (stream.checksum != 0) headBytes = kBalancedEchoBytes;
     }
-    if (port.kind == SocketKind::kUdp && stream.dscp != 0 && !stream.traces && !stream.probesMtu) {
-      headBytes += writeClassAsked(head, headBytes, stream.length - headBytes, stream.dscp, stream.hmac.get());
+    if (port.kind == SocketKind::kUdp) {
+      headBytes += writeQuestions(head, headBytes, stream.length - headBytes, stream.asked, stream.hmac.get());
     }
     const uint32_t hops = stream.traces ? due.seq % kMaxHops : 0;
     port.outVectors[i][0].iov_len = headBytes;
@@ -1087,7 +1087,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     int64_t arrivedWallNs = 0;
     uint16_t estimate = 0;
     uint32_t reflectorSeq = 0;
-    std::optional<uint8_t> farDscp;
+    Told told;
     Quote quote;
     if (port.kind == SocketKind::kUdp) {
       const StampLayout& at = port.authenticated ? kAuthenticatedLayout : kOpenLayout;
@@ -1121,7 +1121,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
         found.authentic = false;
       } else {
         const size_t base = found.stream->hmac ? kAuthenticatedBytes : kStampBytes;
-        farDscp = readClassSeen(bytes, length, base, found.stream->hmac.get());
+        told = readTold(bytes, length, base, found.stream->hmac.get());
       }
     } else if (isEchoReply(bytes, length, port.v6)) {
       Echo echo;
@@ -1148,7 +1148,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
     double* row = nextRow();
     if (row == nullptr) continue;
     uint32_t meta = kind | ttl << 8 | tos >> 2 << 16;
-    if (farDscp) meta |= kFarClass | uint32_t{*farDscp} << 22;
+    if (told.dscp) meta |= kFarClass | uint32_t{*told.dscp} << 22;
     if (time) meta |= kKernelStamp;
     else meta |= kContaminated;
     if (authentic) meta |= kAuthentic;
@@ -1166,6 +1166,10 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
         const auto ownErrorNs = clockState_.errorNs(now);
         const auto farErrorNs = errorOfEstimate(estimate);
         if (ownErrorNs && farErrorNs) row[9] = static_cast<double>(*ownErrorNs + *farErrorNs);
+        if (told.hasCounts && stream->asked.counts && told.sent == seq + 1) {
+          row[10] = told.received;
+          row[11] = told.answered;
+        }
       }
     }
     rowsWritten_.fetch_add(1, std::memory_order_release);

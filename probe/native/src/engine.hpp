@@ -27,8 +27,8 @@
 
 namespace wanscope {
 
-/** Ten numbers for the reader; `src/net/rows.ts` says which. */
-constexpr size_t kRowNumbers = 10;
+/** Twelve numbers for the reader; `src/net/rows.ts` says which. */
+constexpr size_t kRowNumbers = 12;
 enum RowKind : uint32_t { kSent = 1, kFailed = 2, kReceived = 3, kUnreachable = 4, kQuoted = 5 };
 enum RowFlag : uint32_t { kKernelStamp = 1 << 4, kAuthentic = 1 << 5, kFromTarget = 1 << 6, kContaminated = 1 << 7, kFarClass = 1 << 28 };
 
@@ -76,6 +76,8 @@ struct StreamOptions {
   std::string key;
   /** STAMP: 1 to kSsidClasses, the remainder that the stream's SSID has to leave; 0: any SSID will do. */
   uint16_t ssidClass = 0;
+  /** STAMP: asks how many packets the reflector received and answered. */
+  bool asksCounts = false;
 };
 
 struct EngineCounts {

@@ -194,61 +194,125 @@ struct StampLayout {
 constexpr StampLayout kOpenLayout{kShortStampBytes, 4, 12, 14, 16, 24, 28};
 constexpr StampLayout kAuthenticatedLayout{kAuthenticatedBytes, 16, 24, 26, 32, 48, 64};
 
-/** Class of service, extra padding and HMAC of what is before it (RFC 8972 sections 4.4, 4.1 and 4.8). */
-constexpr size_t kClassBytes = 8;
+/** Class of service, direct measurement, extra padding and HMAC of what is before it (RFC 8972 sections 4.4, 4.5, 4.1 and 4.8). */
 constexpr size_t kTlvHeaderBytes = 4;
+constexpr size_t kClassBytes = kTlvHeaderBytes + 4;
+constexpr size_t kCountsBytes = kTlvHeaderBytes + 12;
+constexpr size_t kAskedBytes = kClassBytes + kCountsBytes;
 constexpr size_t kHmacTlvBytes = kTlvHeaderBytes + Hmac::kBytes;
+enum TlvType : uint8_t { kPaddingTlv = 1, kClassTlv = 4, kCountsTlv = 5, kHmacTlv = 8 };
+/** U, M and I: a sender sets the first, and an answer that can be believed has none. */
+constexpr uint8_t kTlvFlags = 0xe0;
 
 /** The longest beginning of a packet that is not zeros. */
-constexpr size_t kHeadBytes = kAuthenticatedBytes + kClassBytes + kHmacTlvBytes + kTlvHeaderBytes;
+constexpr size_t kHeadBytes = kAuthenticatedBytes + kAskedBytes + kHmacTlvBytes + kTlvHeaderBytes;
 
-/** What the code is over: a packet's sequence number and the class of service, which is its first extension. */
-struct CoveredClass {
-  uint8_t bytes[4 + kClassBytes];
+/** What the code is over: a packet's sequence number and the extensions before the code, `count` octets of at most kAskedBytes. */
+struct CoveredTlvs {
+  uint8_t bytes[4 + kAskedBytes];
+  size_t length;
 
-  CoveredClass(const uint8_t* packet, const uint8_t* tlv) {
+  CoveredTlvs(const uint8_t* packet, const uint8_t* tlvs, size_t count) : length(4 + count) {
     std::memcpy(bytes, packet, 4);
-    std::memcpy(bytes + 4, tlv, kClassBytes);
+    std::memcpy(bytes + 4, tlvs, count);
   }
 };
 
-/**
- * Writes the extensions that fill `room` octets behind the `base` of a packet and ask for a class, with a code where the packet has
- * one; returns how many it wrote, 0 where they do not fit.
- */
-inline size_t writeClassAsked(uint8_t* packet, size_t base, size_t room, uint8_t dscp, const Hmac* hmac) {
-  const size_t bytes = kClassBytes + (hmac == nullptr ? 0 : kHmacTlvBytes);
-  if (room < bytes || (room > bytes && room < bytes + kTlvHeaderBytes)) return 0;
-  uint8_t* at = packet + base;
-  const uint8_t asked[kClassBytes] = {0x80, 4, 0, 4, static_cast<uint8_t>(dscp << 2), 0, 0, 0};
-  std::memcpy(at, asked, sizeof asked);
-  if (hmac != nullptr) {
-    put16(at + kClassBytes, 0x8008);
-    put16(at + kClassBytes + 2, Hmac::kBytes);
-    const CoveredClass covered(packet, at);
-    hmac->sign(covered.bytes, sizeof covered.bytes, at + kClassBytes + kTlvHeaderBytes);
-  }
-  if (room == bytes) return bytes;
-  put16(at + bytes, 0x8001);
-  put16(at + bytes + 2, static_cast<uint32_t>(room - bytes - kTlvHeaderBytes));
-  return bytes + kTlvHeaderBytes;
+inline void writeTlvHeader(uint8_t* at, TlvType type, size_t valueBytes) {
+  put16(at, 0x8000U | type);
+  put16(at + 2, static_cast<uint32_t>(valueBytes));
 }
 
+/** What is asked of a reflector. */
+struct Questions {
+  /** The class that the answer shall have and the request is seen in; 0 for none. */
+  uint8_t dscp = 0;
+  /** How many packets it received and answered. */
+  bool counts = false;
+};
+
 /**
- * The class that a reflector says a probe arrived in; nothing where it does not say, as those that return padding, or where the code
- * that has to be there is not its.
+ * Writes the extensions that fill `room` octets behind the `base` of a packet and ask these questions, with a code where the packet
+ * has one; returns how many octets it wrote. Counts are not asked where they do not fit, then the class neither.
  */
-inline std::optional<uint8_t> readClassSeen(const uint8_t* bytes, size_t length, size_t base, const Hmac* hmac) {
-  if (length < base + kClassBytes + (hmac == nullptr ? 0 : kHmacTlvBytes)) return std::nullopt;
-  const uint8_t* at = bytes + base;
-  if ((at[0] & 0xe0) != 0 || at[1] != 4 || get16(at + 2) != 4) return std::nullopt;
-  if (hmac != nullptr) {
-    const uint8_t* code = at + kClassBytes;
-    if ((code[0] & 0xe0) != 0 || code[1] != 8 || get16(code + 2) != Hmac::kBytes) return std::nullopt;
-    const CoveredClass covered(bytes, at);
-    if (!hmac->verify(covered.bytes, sizeof covered.bytes, code + kTlvHeaderBytes)) return std::nullopt;
+inline size_t writeQuestions(uint8_t* packet, size_t base, size_t room, Questions asked, const Hmac* hmac) {
+  const auto bytesOf = [&] {
+    const size_t bytes = (asked.dscp == 0 ? 0 : kClassBytes) + (asked.counts ? kCountsBytes : 0);
+    return bytes == 0 || hmac == nullptr ? bytes : bytes + kHmacTlvBytes;
+  };
+  const auto fits = [&] { return room == bytesOf() || room >= bytesOf() + kTlvHeaderBytes; };
+  if (!fits()) asked.counts = false;
+  if (!fits()) asked.dscp = 0;
+  if (bytesOf() == 0) return 0;
+  uint8_t* const first = packet + base;
+  uint8_t* at = first;
+  if (asked.dscp != 0) {
+    writeTlvHeader(at, kClassTlv, kClassBytes - kTlvHeaderBytes);
+    put32(at + kTlvHeaderBytes, uint32_t{asked.dscp} << 26);
+    at += kClassBytes;
   }
-  return static_cast<uint8_t>((at[4] & 0x3) << 4 | at[5] >> 4);
+  if (asked.counts) {
+    writeTlvHeader(at, kCountsTlv, kCountsBytes - kTlvHeaderBytes);
+    // Numbers that never left are among them.
+    put32(at + kTlvHeaderBytes, get32(packet) + 1);
+    std::memset(at + kTlvHeaderBytes + 4, 0, 8);
+    at += kCountsBytes;
+  }
+  if (hmac != nullptr) {
+    writeTlvHeader(at, kHmacTlv, Hmac::kBytes);
+    const CoveredTlvs covered(packet, first, static_cast<size_t>(at - first));
+    hmac->sign(covered.bytes, covered.length, at + kTlvHeaderBytes);
+    at += kHmacTlvBytes;
+  }
+  const size_t written = static_cast<size_t>(at - first);
+  if (room == written) return written;
+  writeTlvHeader(at, kPaddingTlv, room - written - kTlvHeaderBytes);
+  return written + kTlvHeaderBytes;
+}
+
+/** What a reflector says of a probe. */
+struct Told {
+  /** The class that it arrived in. */
+  std::optional<uint8_t> dscp;
+  /** The sender's count that comes back, and packets received and answered. */
+  bool hasCounts = false;
+  uint32_t sent = 0;
+  uint32_t received = 0;
+  uint32_t answered = 0;
+};
+
+/**
+ * Reads what follows the `base` of an answer; nothing where the reflector does not say it, as those that return padding, or where the
+ * code that has to be there is not its.
+ */
+inline Told readTold(const uint8_t* bytes, size_t length, size_t base, const Hmac* hmac) {
+  Told told;
+  bool authentic = hmac == nullptr;
+  for (size_t at = base; at + kTlvHeaderBytes <= length;) {
+    const uint8_t* const tlv = bytes + at;
+    const uint8_t* const value = tlv + kTlvHeaderBytes;
+    const size_t valueBytes = get16(tlv + 2);
+    const uint8_t type = tlv[1];
+    // Zeros are padding that came back, and behind padding there is nothing.
+    if (type == 0 || type == kPaddingTlv || length - at - kTlvHeaderBytes < valueBytes) break;
+    if ((tlv[0] & kTlvFlags) != 0) {
+      // What it does not know.
+    } else if (type == kClassTlv && valueBytes == kClassBytes - kTlvHeaderBytes) {
+      told.dscp = static_cast<uint8_t>((value[0] & 0x3) << 4 | value[1] >> 4);
+    } else if (type == kCountsTlv && valueBytes == kCountsBytes - kTlvHeaderBytes) {
+      told.hasCounts = true;
+      told.sent = get32(value);
+      told.received = get32(value + 4);
+      told.answered = get32(value + 8);
+    } else if (type == kHmacTlv && valueBytes == Hmac::kBytes && hmac != nullptr) {
+      if (at - base > kAskedBytes) return {};
+      const CoveredTlvs covered(bytes, bytes + base, at - base);
+      authentic = hmac->verify(covered.bytes, covered.length, value);
+      break;
+    }
+    at += kTlvHeaderBytes + valueBytes;
+  }
+  return authentic ? told : Told{};
 }
 
 struct Echo {

@@ -9,6 +9,7 @@ import type { Cookie } from '../packet/cookie.ts';
 import { AUTHENTICATED_BYTES, readAuthenticatedReply, writeAuthenticatedRequest } from '../packet/stamp-auth.ts';
 import { emptyReply, ERROR_ESTIMATE, ntpDifferenceNs, readReply, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
 import type { StampRequest } from '../packet/stamp.ts';
+import { askForCounts, readCounts } from '../packet/stamp-tlv.ts';
 import { SSID_CLASSES, SSIDS_OF_CLASS } from '../packet/ssid.ts';
 import { sameAddress } from './destination.ts';
 import type { LoopWatch } from './loop-watch.ts';
@@ -33,6 +34,7 @@ export class DgramStream implements PacketStream {
   readonly #dependencies: DgramDependencies;
   readonly #options: StreamOptions;
   readonly #events: StreamEvents;
+  readonly #baseBytes: number;
   readonly #packet: Buffer;
   readonly #request: StampRequest;
   readonly #t1 = { high: 0, low: 0 };
@@ -47,9 +49,8 @@ export class DgramStream implements PacketStream {
     this.#dependencies = dependencies;
     this.#options = options;
     this.#events = events;
-    this.#packet = Buffer.alloc(
-      Math.max(options.key === undefined ? STAMP_BYTES : AUTHENTICATED_BYTES, options.sizeBytes),
-    );
+    this.#baseBytes = options.key === undefined ? STAMP_BYTES : AUTHENTICATED_BYTES;
+    this.#packet = Buffer.alloc(Math.max(this.#baseBytes, options.sizeBytes));
     this.#request = { seq: 0, t1High: 0, t1Low: 0, errorEstimate: ERROR_ESTIMATE, ssid: ssidOf(options) };
     this.#open();
   }
@@ -73,6 +74,7 @@ export class DgramStream implements PacketStream {
     const { key } = this.#options;
     if (key === undefined) writeRequest(this.#packet, request);
     else writeAuthenticatedRequest(this.#packet, request, key);
+    if (this.#options.asksCounts === true) askForCounts(this.#packet, this.#baseBytes, wireSeq + 1, key);
     const sentNs = clock.monoNs();
     onSent(sentNs - dueNs);
     this.#events.sent(wireSeq, sentNs, request.t1High, request.t1Low);
@@ -117,7 +119,7 @@ export class DgramStream implements PacketStream {
   #onMessage(data: Buffer, from: RemoteInfo): void {
     const receivedNs = this.#dependencies.clock.monoNs();
     const reply = this.#reply;
-    const { destination, port, key } = this.#options;
+    const { destination, port, key, asksCounts } = this.#options;
     if (this.#state !== 'bound') return;
     if (!(key === undefined ? readReply(data, reply) : readAuthenticatedReply(data, key, reply))) return;
     // A TWAMP-Light reflector has no SSID and leaves zero there.
@@ -129,6 +131,9 @@ export class DgramStream implements PacketStream {
     answer.receivedNs = receivedNs;
     answer.dwellNs = ntpDifferenceNs(reply.t2High, reply.t2Low, reply.t3High, reply.t3Low);
     answer.reflectorSeq = reply.reflectorSeq;
+    const counts = asksCounts === true ? readCounts(data, this.#baseBytes, reply.senderSeq + 1, key) : undefined;
+    answer.farReceived = counts?.reflectorReceived;
+    answer.farAnswered = counts?.reflectorSent;
     const now = this.#now;
     this.#dependencies.ntpClock.read(now);
     answer.arrivedNs = receivedNs - ntpDifferenceNs(reply.t2High, reply.t2Low, now.high, now.low);

@@ -115,6 +115,7 @@ function datagramOutcome(
           sent: ignore,
           forgotten: ignore,
           reflected: ignore,
+          repeated: ignore,
           seenClass: ignore,
           unreachable: ignore,
           phase: ignore,

@@ -112,6 +112,7 @@ export class KernelEngine implements PacketEngine {
       timeoutNs: options.timeoutNs,
       ...(options.key === undefined ? {} : { key: options.key }),
       ssidClass: options.ssidClass ?? 0,
+      asksCounts: options.asksCounts ?? false,
     });
     if (error !== 0) throw new SocketError(errorName(error), `no socket towards ${options.destination}`);
     this.#streams.set(id, events, options.family);

@@ -42,6 +42,7 @@ export interface NativeStream {
   readonly key?: Uint8Array;
   /** 0: any SSID. */
   readonly ssidClass: number;
+  readonly asksCounts: boolean;
 }
 
 export interface NativeCounts {

@@ -38,6 +38,8 @@ export interface StreamOptions {
   readonly key?: Uint8Array | undefined;
   /** UDP: SSIDs that will do, see `ssidClassOf`; undefined: any. */
   readonly ssidClass?: number | undefined;
+  /** UDP: how many packets the reflector received and answered is asked (RFC 8972 section 4.5), where packets have the room. */
+  readonly asksCounts?: boolean;
   /**
    * `hops`: the hop limit of a probe is its sequence number modulo HOP_LIMITS, 0 for the usual one. `mtu`: packets are
    * sent whole however small the path is thought to be; sequence numbers are multiples of HOP_LIMITS. Kernel engine only.
@@ -83,6 +85,9 @@ export interface Answer {
   dscp: number;
   /** Class in which the probe arrived at the answerer, where that says so (RFC 8972 section 4.4). */
   farDscp: number | undefined;
+  /** Packets of the stream that the answerer had received and answered, 32 bits each, where it says so. */
+  farReceived: number | undefined;
+  farAnswered: number | undefined;
   /** It came from the address (and port) that was asked. */
   fromTarget: boolean;
   /** The token is one that only this process can have made for that session and sequence number. */
@@ -105,6 +110,8 @@ export function emptyAnswer(): Answer {
     ttl: 0,
     dscp: 0,
     farDscp: undefined,
+    farReceived: undefined,
+    farAnswered: undefined,
     fromTarget: false,
     authentic: false,
     contaminated: false,

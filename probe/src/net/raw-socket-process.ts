@@ -140,7 +140,9 @@ class Sender {
 
   #row(meta: number, id: number, seq: number, timeNs: number, high: number, low: number, extra: number): void {
     if (this.#count === ROWS) this.#flush();
-    this.#rows.set([meta, id, seq, timeNs, high, low, extra, 0, Number.NaN, Number.NaN], this.#count * ROW_NUMBERS);
+    const at = this.#count * ROW_NUMBERS;
+    this.#rows.fill(Number.NaN, at, at + ROW_NUMBERS);
+    this.#rows.set([meta, id, seq, timeNs, high, low, extra, 0], at);
     this.#count += 1;
     if (this.#flushing) return;
     this.#flushing = true;

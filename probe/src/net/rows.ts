@@ -1,10 +1,10 @@
 /**
- * What an engine tells, as rows of ten numbers: kind and flags, stream, sequence number, time, token (two halves), and
+ * What an engine tells, as rows of twelve numbers: kind and flags, stream, sequence number, time, token (two halves), and
  *
  *   sent          how late it left, and its time by the process's own clock
  *   failed        errno
  *   received      the answerer's dwell and its own sequence number, when it says that the probe arrived, and how far its clock
- *                 and ours may be off (NaN where that is not known)
+ *                 and ours may be off, how many packets it had received and how many answered (NaN where that is not known)
  *   unreachable   nothing
  *   quoted        in the place of token and these, the router's address; cause and value above the 32 bits of flags
  */
@@ -12,7 +12,7 @@ import { getSystemErrorName } from 'node:util';
 import { addressText, type Family } from '@wanscope/shared';
 import { emptyAnswer, LatenessSum, type Lateness, type Quote, type StreamEvents } from './packet-engine.ts';
 
-export const ROW_NUMBERS = 10;
+export const ROW_NUMBERS = 12;
 
 const KIND = 0xf;
 export const ROW_SENT = 1;
@@ -32,6 +32,10 @@ const UNREACHABLE_ERRORS: ReadonlySet<string> = new Set(['ENETUNREACH', 'EHOSTUN
 /** "EACCES" of 13. */
 export function errorName(errno: number): string {
   return getSystemErrorName(-errno);
+}
+
+function known(number: number): number | undefined {
+  return Number.isNaN(number) ? undefined : number;
 }
 
 /** True when the row that begins at `at` is an answer. */
@@ -100,6 +104,8 @@ export class StreamTable {
         answer.ttl = (meta >>> 8) & 0xff;
         answer.dscp = (meta >>> 16) & 0x3f;
         answer.farDscp = (meta & FAR_CLASS) === 0 ? undefined : (meta >>> 22) & 0x3f;
+        answer.farReceived = known(rows[at + 10]!);
+        answer.farAnswered = known(rows[at + 11]!);
         answer.fromTarget = (meta & FROM_TARGET) !== 0;
         answer.authentic = (meta & AUTHENTIC) !== 0;
         answer.contaminated = (meta & CONTAMINATED) !== 0;

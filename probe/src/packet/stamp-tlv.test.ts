@@ -6,8 +6,10 @@ import {
   appendDirectMeasurement,
   appendHmac,
   appendTlv,
+  askForCounts,
   hasTlvs,
   readAnswerTlvs,
+  readCounts,
   reflectTlvs,
   TLV,
   type ReflectionFacts,
@@ -150,6 +152,55 @@ describe('STAMP extensions', () => {
     expect(reflect(packet, { key: KEY })).toBe(true);
   });
 
+  it('ask for counts in all the room there is, or not at all', () => {
+    const asked = (room: number, key?: Uint8Array): string => {
+      const packet = request(() => BASE + room);
+      askForCounts(packet, BASE, 10, key);
+      return extensions(packet);
+    };
+    const counts = '8005000c' + '0000000a' + '0000000000000000';
+    expect(asked(16)).toBe(counts);
+    expect(asked(20)).toBe(counts + '80010000');
+    expect(asked(22)).toBe(counts + '80010002' + '0000');
+    for (const room of [15, 17, 19]) expect(asked(room)).toBe('00'.repeat(room));
+    const code = createHmac('sha256', KEY)
+      .update(Buffer.from(`00000009${counts}`, 'hex'))
+      .digest('hex')
+      .slice(0, 32);
+    expect(asked(36, KEY)).toBe(`${counts}80080010${code}`);
+    expect(asked(40, KEY)).toBe(`${counts}80080010${code}80010000`);
+    for (const room of [16, 35, 37]) expect(asked(room, KEY)).toBe('00'.repeat(room));
+  });
+
+  it('tell counts of the packet that they answer, whole and with the code that has to be there', () => {
+    const answerTo = (key?: Uint8Array, facts: Partial<ReflectionFacts> = {}): Buffer => {
+      const packet = request(() => BASE + 44);
+      askForCounts(packet, BASE, 10, key);
+      reflect(packet, { key, ...facts });
+      return packet;
+    };
+    const told = { senderSent: 10, reflectorReceived: 7, reflectorSent: 6 };
+    expect(readCounts(answerTo(), BASE, 10)).toEqual(told);
+    expect(readCounts(answerTo(KEY), BASE, 10, KEY)).toEqual(told);
+    // Of another packet; without a code; not known, cannot be read, not authentic there; cut off; none.
+    expect(readCounts(answerTo(), BASE, 11)).toBeUndefined();
+    expect(readCounts(answerTo(), BASE, 10, KEY)).toBeUndefined();
+    expect(readCounts(answerTo(undefined, { counts: undefined }), BASE, 10)).toBeUndefined();
+    for (const flag of [0x40, 0x20]) {
+      const packet = answerTo();
+      packet[BASE]! |= flag;
+      expect(readCounts(packet, BASE, 10)).toBeUndefined();
+    }
+    expect(readCounts(answerTo().subarray(0, BASE + 15), BASE, 10)).toBeUndefined();
+    expect(readCounts(Buffer.alloc(41), BASE, 10)).toBeUndefined();
+    // The count is 32 bits of them all.
+    const wrapped = request(() => BASE + 16);
+    askForCounts(wrapped, BASE, 2 ** 32);
+    expect(extensions(wrapped).slice(8, 16)).toBe('00000000');
+    reflect(wrapped);
+    expect(readCounts(wrapped, BASE, 2 ** 32)).toEqual({ ...told, senderSent: 0 });
+  });
+
   it('never throw and never grow, whatever the octets', () => {
     const random = new Random(8_972);
     const valid = request((p) =>
@@ -161,6 +212,7 @@ describe('STAMP extensions', () => {
       const { length } = packet;
       reflectTlvs(packet, BASE, 9, { ...FACTS, key: i % 2 === 0 ? KEY : undefined });
       readAnswerTlvs(packet, BASE, KEY);
+      readCounts(packet, BASE, 1, i % 2 === 0 ? KEY : undefined);
       expect(packet).toHaveLength(length);
     }
   });

@@ -116,6 +116,23 @@ export function appendDirectMeasurement(packet: Buffer, at: number, sent: number
   return end;
 }
 
+/**
+ * Fills what follows the base of a request with the question how many packets the reflector received and answered: with a code
+ * over it where there is a key, and padding behind it. False where that does not fit: then nothing is written.
+ *
+ * @param sent packets of the session sent so far, this one included.
+ */
+export function askForCounts(packet: Buffer, firstTlv: number, sent: number, key?: Uint8Array): boolean {
+  const bytes = 2 * TLV_HEADER_BYTES + VALUE_BYTES[TLV.directMeasurement]! + HMAC_BYTES;
+  const asking = key === undefined ? bytes - TLV_HEADER_BYTES - HMAC_BYTES : bytes;
+  const rest = packet.length - firstTlv - asking;
+  if (rest < 0 || (rest > 0 && rest < TLV_HEADER_BYTES)) return false;
+  let at = appendDirectMeasurement(packet, firstTlv, sent);
+  if (key !== undefined) at = appendHmac(packet, firstTlv, at, key);
+  if (rest > 0) appendTlv(packet, at, TLV.extraPadding, rest - TLV_HEADER_BYTES);
+  return true;
+}
+
 /** Section 4.8: over the sequence number and every extension before it. Padding alone may follow. */
 export function appendHmac(packet: Buffer, firstTlv: number, at: number, key: Uint8Array): number {
   const end = appendTlv(packet, at, TLV.hmac, HMAC_BYTES);
@@ -242,8 +259,9 @@ export function readAnswerTlvs(packet: Buffer, firstTlv: number, key?: Uint8Arra
     packet,
     firstTlv,
     ({ at, type, valueAt }) => {
-      if ((packet[at]! & UNRECOGNISED) !== 0) {
-        unrecognised.push(type);
+      const flags = packet[at]! & (UNRECOGNISED | MALFORMED | INTEGRITY_FAILED);
+      if (flags !== 0) {
+        if ((flags & UNRECOGNISED) !== 0) unrecognised.push(type);
       } else if (type === TLV.classOfService) {
         const [first, second] = [packet[valueAt]!, packet[valueAt + 1]!];
         classOfService = {
@@ -264,4 +282,20 @@ export function readAnswerTlvs(packet: Buffer, firstTlv: number, key?: Uint8Arra
   );
   const seq = packet.length >= 4 ? packet.readUInt32BE(0) : 0;
   return { classOfService, directMeasurement, unrecognised, authentic: verify(packet, firstTlv, seq, key) };
+}
+
+/**
+ * What the answer to `askForCounts` says; undefined where it does not say it, is about another packet, or lacks the code that has
+ * to be over it. Never throws, whatever the octets.
+ */
+export function readCounts(
+  packet: Buffer,
+  firstTlv: number,
+  sent: number,
+  key?: Uint8Array,
+): DirectMeasurement | undefined {
+  if (packet.length <= firstTlv) return undefined;
+  const { directMeasurement, authentic } = readAnswerTlvs(packet, firstTlv, key);
+  if (key !== undefined && authentic !== true) return undefined;
+  return directMeasurement?.senderSent === sent >>> 0 ? directMeasurement : undefined;
 }

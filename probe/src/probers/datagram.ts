@@ -35,6 +35,7 @@ export interface DatagramRecipe {
   readonly flow?: number;
   readonly key?: Uint8Array | undefined;
   readonly ssidClass?: number | undefined;
+  readonly asksCounts?: boolean;
 }
 
 export class DatagramChannel implements ProbeChannel {
@@ -148,7 +149,7 @@ export class DatagramChannel implements ProbeChannel {
   /** @returns undefined where there is no socket for it now. */
   #openOn(flow: number, sourcePort: number | undefined): PacketStream | undefined {
     const { planned, sessionId, timeoutNs } = this.#request;
-    const { protocol, port, sizeBytes, wireBytes, numbersAnswers, key, ssidClass } = this.#recipe;
+    const { protocol, port, sizeBytes, wireBytes, numbersAnswers, key, ssidClass, asksCounts } = this.#recipe;
     const flows = this.#streams.length;
     const events = this.#events;
     const seqOf = (wireSeq: number): number => wireSeqOf(wireSeq, flow, flows);
@@ -169,6 +170,7 @@ export class DatagramChannel implements ProbeChannel {
           flow: sourcePort,
           key,
           ssidClass,
+          ...(asksCounts === undefined ? {} : { asksCounts }),
         },
         {
           sent: (wireSeq, sentNs, tokenHigh, tokenLow) => {
@@ -195,9 +197,11 @@ export class DatagramChannel implements ProbeChannel {
     const { tokenHigh, tokenLow, receivedNs, dwellNs, contaminated } = answer;
     const verdict = events.reply(wireSeq, tokenHigh, tokenLow, receivedNs, dwellNs, contaminated);
     if (verdict === 'forgotten') events.forgotten(answer.authentic);
+    const { reflectorSeq, arrivedNs, clockErrorNs, farReceived, farAnswered } = answer;
+    if (numbersAnswers && verdict === 'duplicate') events.repeated(wireSeq, reflectorSeq, farReceived);
     if (verdict !== 'answered' && verdict !== 'late') return;
     if (numbersAnswers) {
-      events.reflected(wireSeq, answer.reflectorSeq, answer.arrivedNs, answer.clockErrorNs);
+      events.reflected(wireSeq, reflectorSeq, arrivedNs, clockErrorNs, farReceived, farAnswered);
     }
     // No packet arrives with a TTL of 0: there the engine does not know its headers.
     if (this.#dscp !== 0 && answer.ttl !== 0) events.seenClass(wireSeq, answer.dscp, answer.farDscp);

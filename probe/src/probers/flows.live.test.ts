@@ -71,6 +71,7 @@ async function sendEight(
     reply: () => 'answered',
     forgotten: () => undefined,
     reflected: (seq, reflectorSeq) => answered.push([seq, reflectorSeq]),
+    repeated: () => undefined,
     seenClass: () => undefined,
     unreachable: () => undefined,
     settle: () => (bound = false),

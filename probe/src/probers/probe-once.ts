@@ -66,6 +66,7 @@ async function probeTimes(
       reply: () => 'forgotten',
       forgotten: () => (forged += 1),
       reflected: () => undefined,
+      repeated: () => undefined,
       seenClass: () => undefined,
       unreachable: () => undefined,
       settle: (_seq, outcome, rttNs) => {

@@ -27,9 +27,19 @@ export interface ProbeEvents {
   forgotten(authentic: boolean): void;
   /**
    * The reflector's own sequence number, and when it says that the probe arrived (`Answer`), for loss and delay by
-   * direction. After a `reply` that was `answered` or `late`.
+   * direction; how many packets it had received and answered by then, where it says so (`Answer`). After a `reply` that was
+   * `answered` or `late`.
    */
-  reflected(wireSeq: number, reflectorSeq: number, arrivedNs: number, clockErrorNs: number): void;
+  reflected(
+    wireSeq: number,
+    reflectorSeq: number,
+    arrivedNs: number,
+    clockErrorNs: number,
+    received?: number,
+    answered?: number,
+  ): void;
+  /** The same of another answer to a probe: one that was copied on the way there has been received once more. After a `duplicate`. */
+  repeated(wireSeq: number, reflectorSeq: number, received?: number): void;
   /** The class (DSCP) in which an answer arrived, and that of the probe at the far end where that says so. After a `reply` that was `answered` or `late`. */
   seenClass(wireSeq: number, dscp: number, farDscp?: number): void;
   /** The network says that the probe with this token could not be delivered. */

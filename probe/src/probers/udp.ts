@@ -34,6 +34,8 @@ export function udpProber(dependencies: DatagramDependencies): Prober {
         numbersAnswers: true,
         key,
         ssidClass: target.ssidClass,
+        // Ours number what they receive; others may not, and say how many it were.
+        asksCounts: path.dstKind === 'responder',
       });
     },
   };

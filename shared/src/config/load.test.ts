@@ -140,6 +140,7 @@ objectives:
       protocol: 'udp',
       class: 'EF',
       sizeBytes: 160,
+      isSizeChosen: true,
       intervalNs: 20 * NS_PER_MS,
       timeoutNs: 900 * NS_PER_MS,
       families: ['ipv4'],

@@ -221,7 +221,9 @@ const testSchema = strict({
     .min(28)
     .max(9_000)
     .optional()
-    .describe('Octets of ICMP payload (56; 28 or more) or STAMP packet (44 or more).'),
+    .describe(
+      'Octets of ICMP payload (56; 28 or more) or STAMP packet (44 or more; 60 ask a responder for its counts).',
+    ),
   rate: rate.optional().describe('ICMP and UDP 1/s, TCP and DNS 1/10s, HTTP 1/60s when absent.'),
   timeout: duration
     .optional()
@@ -613,6 +615,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
           protocol: test.protocol,
           class: test.class ?? defaults.class,
           sizeBytes: test.size ?? Math.max(defaults.sizeBytes, leastSize(test)),
+          isSizeChosen: test.size !== undefined,
           intervalNs: test.rate ?? defaults.intervalNs,
           timeoutNs: test.timeout ?? DEFAULT_TIMEOUT_NS[test.protocol],
           families,
@@ -745,6 +748,7 @@ function withBroughtTests(parsed: Parsed, tests: ReadonlyMap<string, TestConfig>
         name: testName,
         protocol,
         ...TEST_DEFAULTS[protocol],
+        isSizeChosen: false,
         timeoutNs: Math.min(DEFAULT_TIMEOUT_NS[protocol], parsed.interval),
         families: FAMILIES,
         keepAlive: false,

@@ -60,6 +60,8 @@ export interface TestConfig {
   readonly protocol: Protocol;
   readonly class: string;
   readonly sizeBytes: number;
+  /** The operator chose it, so that nothing is asked of a responder that would not fit. */
+  readonly isSizeChosen: boolean;
   readonly intervalNs: number;
   readonly timeoutNs: number;
   readonly families: readonly Family[];

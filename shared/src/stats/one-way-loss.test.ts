@@ -1,8 +1,13 @@
 import { expect, test } from 'vitest';
+import { Random } from '../testing/index.ts';
 import { OneWayLossCounter, type ReflectedProbes } from './one-way-loss.ts';
 
-/** Each probe: the reflector's number in its answer, `x` when it was lost, `-` when it never left. */
-function probes(firstSeq: number, results: readonly (number | 'x' | '-')[]): ReflectedProbes {
+/** Each probe: the reflector's number in its answer, `?` for an answer without one, `x` when it was lost, `-` when it never left. */
+function probes(
+  firstSeq: number,
+  results: readonly (number | '?' | 'x' | '-')[],
+  held: readonly number[] = [],
+): ReflectedProbes {
   return {
     firstSeq,
     count: results.length,
@@ -10,6 +15,8 @@ function probes(firstSeq: number, results: readonly (number | 'x' | '-')[]): Ref
       const result = results[position];
       return typeof result === 'number' ? result : undefined;
     },
+    heldAt: (position) => held[position] ?? 0,
+    isAnsweredAt: (position) => typeof results[position] === 'number' || results[position] === '?',
     isLostAt: (position) => results[position] === 'x',
     isUnsentAt: (position) => results[position] === '-',
   };
@@ -93,4 +100,87 @@ test('crosses the end of the 32-bit circle', () => {
     { ...none, forward: 1 },
     { ...none, reverse: 1 },
   ]);
+});
+
+test('crosses it among the first numbers too, and the other way round', () => {
+  const top = 2 ** 32;
+  expect(settle(probes(0, [top - 1, 'x', 0, 2]))).toEqual([{ ...none, reverse: 1 }]);
+  expect(settle(probes(0, [0, top - 1, 'x', 1]))).toEqual([{ ...none, forward: 1 }]);
+  // Half of it is nothing special.
+  expect(settle(probes(0, [top / 2 - 1, 'x', top / 2, 'x', top / 2 + 2]))).toEqual([
+    { ...none, forward: 1, reverse: 1 },
+  ]);
+});
+
+test('an answer without a number makes what was lost around it unknown, and the next interval begins anew', () => {
+  expect(
+    settle(probes(0, [0, 'x']), probes(2, [2, '?', 'x']), probes(5, ['x', 9, 'x', 10]), probes(9, ['?', 'x'])),
+  ).toEqual([none, { ...none, unknown: 2 }, { ...none, unknown: 1, forward: 1 }, { ...none, unknown: 1 }]);
+  // Before the first of all it says nothing; where there are only such, it is known that nothing is known.
+  expect(settle(probes(0, ['?', 'x', 0, 'x', 2]))).toEqual([{ ...none, unknown: 1, reverse: 1 }]);
+  expect(settle(probes(0, ['?', 'x', '?']))).toEqual([{ ...none, unknown: 1 }]);
+});
+
+test('numbers that cannot be the session’s tell nothing', () => {
+  // It numbers more than was sent; always the same; everything from the start once more.
+  expect(settle(probes(0, [0, 2, 'x', 6, 8]))).toEqual([{ ...none, unknown: 1 }]);
+  expect(settle(probes(0, [5, 5, 'x', 5]))).toEqual([{ ...none, unknown: 1 }]);
+  const hundred = Array.from({ length: 100 }, (_, number) => number);
+  expect(settle(probes(0, hundred), probes(100, [100, 'x', 102, 0, 1]))).toEqual([none, { ...none, unknown: 1 }]);
+  // Also where answers are missing from before, so that there are as many numbers as answers.
+  const lossy = hundred.map((number) => (number % 20 === 10 ? 'x' : number));
+  expect(settle(probes(0, lossy), probes(100, [100, 'x', 102, 0, 1]))).toEqual([
+    { ...none, reverse: 5 },
+    { ...none, unknown: 1 },
+  ]);
+});
+
+test('a second copy that was numbered anew is no probe that was received', () => {
+  // Probe 1 came twice, as 1 and 2; 3 was lost on the way there; 4, number 4, on the way back.
+  const counter = new OneWayLossCounter();
+  counter.repeated(2);
+  // Of the next interval, and told early.
+  counter.repeated(7);
+  expect(counter.settle(probes(0, [0, 1, 3, 'x', 'x', 5]), undefined)).toEqual({ ...none, forward: 1, reverse: 1 });
+  expect(counter.settle(probes(6, [6, 'x', 8]), undefined)).toEqual({ ...none, forward: 1 });
+});
+
+test('what was received and not answered is lost in no direction', () => {
+  // Number 2 was held back, number 4 lost on the way back; one before the first answer is none of these.
+  expect(settle(probes(0, [0, 1, 'x', 3, 'x', 5], [1, 1, 0, 2, 0, 2]), probes(6, ['x', 7], [0, 2]))).toEqual([
+    { forward: 0, reverse: 1, unknown: 1 },
+    { ...none, reverse: 1 },
+  ]);
+  // Never more than was lost, whatever it says.
+  expect(settle(probes(0, [0, 'x', 2], [0, 0, 2 ** 31 - 1]))).toEqual([{ ...none, unknown: 1 }]);
+  expect(settle(probes(0, [0, 'x', 2], [0, 0, -5]))).toEqual([{ ...none, reverse: 1 }]);
+});
+
+test('never tells of more losses than there were, nor of less than none, whatever the numbers', () => {
+  const random = new Random(8_762);
+  const upTo = (most: number): number => Math.floor(random.next() * most);
+  for (let round = 0; round < 2_000; round += 1) {
+    const counter = new OneWayLossCounter();
+    let number = upTo(2 ** 32);
+    const next = (): number => {
+      number = upTo(50) === 0 ? upTo(2 ** 32) : (number + 1 + upTo(2)) >>> 0;
+      return (number + (upTo(10) === 0 ? upTo(20) - 10 : 0)) >>> 0;
+    };
+    const intervals: ReflectedProbes[] = [];
+    let [seq, lost, told] = [0, 0, 0];
+    for (let i = 0; i < 6; i += 1) {
+      const results = Array.from({ length: 1 + upTo(12) }, () => (['x', 'x', '-', '?'] as const)[upTo(20)] ?? next());
+      const held = results.map(() => upTo(4) - 1);
+      intervals.push(probes(seq, results, held));
+      seq += results.length;
+      lost += results.filter((result) => result === 'x').length;
+    }
+    intervals.forEach((interval, i) => {
+      if (upTo(10) === 0) counter.repeated((number + upTo(20) - 10) >>> 0);
+      const { forward, reverse, unknown } = counter.settle(interval, intervals[i + 1]);
+      expect(Math.min(forward, reverse, unknown)).toBeGreaterThanOrEqual(0);
+      told += forward + reverse + unknown;
+    });
+    expect(told).toBeLessThanOrEqual(lost);
+  }
 });
