@@ -191,6 +191,7 @@ export function programHelp() {
         ['claims'],
         ['rotate'],
         ['collector', 'renew'],
+        ['routes', 'renew'],
         ['certificate'],
       ]
         .map((words) => help('collector/dist/admin/main.js', ...words).trimEnd())

@@ -28,6 +28,7 @@ describe('a route to a broker of a cluster', () => {
   const directory = mkdtempSync(join(tmpdir(), 'wanscope-routes-'));
   const services: Service[] = [];
   let first: Broker;
+  let second: Broker;
   let firstRoute = 0;
   let password = '';
   let newcomer: Broker | undefined;
@@ -93,6 +94,22 @@ ${cluster}
     key: join(directory, path, 'server.key'),
   });
 
+  const routesFile = (): string => readFileSync(join(directory, 'fleet/broker/routes.conf'), 'utf8');
+  const passwordNow = (): string => /password: "([^"]+)"/.exec(routesFile())![1]!;
+
+  /** Has it read its configuration again. */
+  async function reload({ service }: Broker): Promise<void> {
+    const before = service.log.length;
+    service.process!.kill('SIGHUP');
+    const hasReloaded = (): boolean => service.log.slice(before).includes('Reloaded server configuration');
+    await until('a broker to read its configuration', () => Promise.resolve(hasReloaded()), PATIENCE_MS);
+  }
+
+  async function restart({ service }: Broker): Promise<void> {
+    await service.stop('SIGTERM');
+    service.start();
+  }
+
   beforeAll(async () => {
     const ports = [await freePort(), await freePort()];
     firstRoute = ports[0]!;
@@ -102,11 +119,10 @@ ${cluster}
     }
     const leaf = ['--hub', 'tls://127.0.0.1:7422', '--tls', '127.0.0.1', '--out', join(directory, 'leaf')];
     admin('fleet', 'leaf', 'add', 'x', ...leaf);
-    const made = readFileSync(join(directory, 'fleet/broker/routes.conf'), 'utf8');
-    password = /password: "([^"]+)"/.exec(made)![1]!;
+    password = passwordNow();
     const include = '  include "fleet/broker/routes.conf"';
     first = await startBroker('first', firstRoute, include);
-    const second = await startBroker('second', ports[1]!, include);
+    second = await startBroker('second', ports[1]!, include);
     const id = await idOf(second);
     await until('the brokers to find each other', async () => (await routesOf(first)).includes(id), PATIENCE_MS);
   });
@@ -139,5 +155,37 @@ ${cluster}
   test('is opened with a certificate of the fleet and its password', async () => {
     const id = await idOf(await startNewcomer({ password, tls: filesOf('fleet/broker') }));
     await until('the broker to take it in', async () => (await routesOf(first)).includes(id), PATIENCE_MS);
+  });
+
+  test('gets another password, broker by broker, and none is cut off', async () => {
+    const [old, tls] = [password, filesOf('fleet/broker')];
+    const areJoined = async (): Promise<boolean> => (await routesOf(first)).includes(await idOf(second));
+    admin('fleet', 'routes', 'renew');
+    password = passwordNow();
+    expect(password).not.toBe(old);
+
+    await reload(first);
+    expect(await areJoined()).toBe(true);
+    const id = await idOf(await startNewcomer({ password, tls }));
+    await until('the new password to be good', async () => (await routesOf(first)).includes(id), PATIENCE_MS);
+    await newcomer!.service.stop('SIGKILL');
+    // The one that has the new file finds the one that has the old.
+    for (const broker of [first, second]) {
+      await restart(broker);
+      await until('the brokers to find each other', areJoined, PATIENCE_MS);
+    }
+
+    admin('fleet', 'routes', 'renew', '--retire');
+    expect(passwordNow()).toBe(password);
+    expect(routesFile()).not.toContain(old);
+    for (const broker of [first, second]) {
+      await restart(broker);
+      await until('the brokers to find each other', areJoined, PATIENCE_MS);
+    }
+    const before = first.service.log.length;
+    const stranger = await idOf(await startNewcomer({ password: old, tls }));
+    const isRefused = (): boolean => /authentication error/i.test(first.service.log.slice(before));
+    await until('the old password to be refused', () => Promise.resolve(isRefused()), PATIENCE_MS);
+    expect(await routesOf(first)).not.toContain(stranger);
   });
 });

@@ -10,7 +10,9 @@ import {
   newFleet,
   parseFleet,
   renewCollector,
+  renewRoutes,
   retire,
+  retireRoutes,
   revoke,
   rotate,
   withRoutes,
@@ -155,6 +157,29 @@ describe('brokers of a cluster', () => {
     expect(withRoutes(one, ['nats-0', 'nats-1']).routes).toEqual({ hosts: ['nats-0', 'nats-1'], password });
     expect(withRoutes(empty, ['nats-0']).routes!.password).not.toBe(password);
     expect(parseFleet(filesOf(one).get(FILES.fleet)!, 'fleet.json').routes).toEqual(one.routes);
+  });
+
+  test('ask for a renewed password and say both, until the one before is retired', () => {
+    const hosts = ['nats-0', 'nats-1'];
+    const one = withRoutes(empty, hosts);
+    const old = one.routes!.password;
+    const renewed = renewRoutes(one);
+    const { password } = renewed.routes!;
+    expect(password).not.toBe(old);
+    const asked = (fleet: Fleet): string => /password: "([\w-]+)"/.exec(routesOf(fleet))![1]!;
+    const said = (fleet: Fleet): string[] =>
+      [...routesOf(fleet).matchAll(/wan:([\w-]+@nats-\d):/g)].map(([, at]) => at!);
+    expect(asked(renewed)).toBe(password);
+    expect(said(renewed)).toEqual([`${password}@nats-0`, `${password}@nats-1`, `${old}@nats-0`, `${old}@nats-1`]);
+    expect(parseFleet(filesOf(renewed).get(FILES.fleet)!, 'fleet.json')).toEqual(renewed);
+    // Another broker is told both, and both stay until they are retired.
+    expect(said(withRoutes(renewed, [...hosts, 'nats-2']))).toHaveLength(6);
+    expect(() => renewRoutes(renewed)).toThrow('routes renew --retire comes first');
+    const retired = retireRoutes(renewed);
+    expect(asked(retired)).toBe(password);
+    expect(said(retired)).toEqual([`${password}@nats-0`, `${password}@nats-1`]);
+    expect(retireRoutes(retired)).toEqual(retired);
+    expect(() => renewRoutes(empty)).toThrow('without --routes');
   });
 
   test('have no file where there is one broker, and no TLS where it has no certificate', () => {

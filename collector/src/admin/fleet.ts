@@ -109,6 +109,8 @@ const routesSchema = z.strictObject({
   hosts: z.array(z.string()).min(1),
   /** Who does not say it opens no route. */
   password: z.string(),
+  /** The one before it, which brokers say too, as long as some of them may still ask for it. */
+  formerPassword: z.string().optional(),
 });
 
 const fleetSchema = z.strictObject({
@@ -356,8 +358,35 @@ const ROUTE_HOST = /^(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/
 export function withRoutes(fleet: Fleet, hosts: readonly string[]): Fleet {
   const wrong = hosts.find((host) => !ROUTE_HOST.test(host));
   if (wrong !== undefined) throw new FleetError(`"${wrong}" is not host or host:port`);
-  const password = fleet.routes?.password ?? randomBytes(ROUTE_PASSWORD_BYTES).toString('base64url');
-  return { ...fleet, routes: { hosts: [...new Set(hosts)], password } };
+  const before = fleet.routes ?? { password: newRoutePassword() };
+  return { ...fleet, routes: { ...before, hosts: [...new Set(hosts)] } };
+}
+
+/**
+ * Brokers ask for another password of each other, and say both: one that has this file reaches one that has not yet, which
+ * is enough for a route. @throws FleetError without routes, and when the last renewal was not brought to its end.
+ */
+export function renewRoutes(fleet: Fleet): Fleet {
+  const routes = routesOf(fleet);
+  if (routes.formerPassword !== undefined) {
+    throw new FleetError('brokers may still ask for the password before this one: routes renew --retire comes first');
+  }
+  return { ...fleet, routes: { ...routes, password: newRoutePassword(), formerPassword: routes.password } };
+}
+
+/** Brokers say the newest password and no other. @throws FleetError without routes. */
+export function retireRoutes(fleet: Fleet): Fleet {
+  const { formerPassword: _former, ...routes } = routesOf(fleet);
+  return { ...fleet, routes };
+}
+
+function routesOf({ routes }: Fleet): NonNullable<Fleet['routes']> {
+  if (routes === undefined) throw new FleetError('this fleet was made without --routes');
+  return routes;
+}
+
+function newRoutePassword(): string {
+  return randomBytes(ROUTE_PASSWORD_BYTES).toString('base64url');
 }
 
 /** Where the files of a fleet go, below its directory. */
@@ -441,9 +470,15 @@ ${certificates === undefined ? '' : tls}`;
 }
 
 /** What each nats-server of a cluster includes in its section `cluster`: which brokers there are, and how they know each other. */
-function routesConfigOf({ certificates, broker }: Fleet, { hosts, password }: NonNullable<Fleet['routes']>): string {
+function routesConfigOf(
+  { certificates, broker }: Fleet,
+  { hosts, password, formerPassword }: NonNullable<Fleet['routes']>,
+): string {
   const at = (host: string): string => (/:\d+$/.test(host) ? host : `${host}:${ROUTE_PORT}`);
-  const routes = hosts.map((host) => `  ${JSON.stringify(`nats-route://wan:${password}@${at(host)}`)}`);
+  const said = formerPassword === undefined ? [password] : [password, formerPassword];
+  const routes = said.flatMap((one) =>
+    hosts.map((host) => `  ${JSON.stringify(`nats-route://wan:${one}@${at(host)}`)}`),
+  );
   const tls = `# Both ends show a certificate of the fleet's authority that is good for it; that of a leaf node is not.
 tls {
   cert_file: ${inBroker(broker, FILES.brokerCertificate)}

@@ -31,7 +31,9 @@ import {
   newFleet,
   parseFleet,
   renewCollector,
+  renewRoutes,
   retire,
+  retireRoutes,
   revoke,
   rotate,
   systemCredsOf,
@@ -265,6 +267,17 @@ function program(): Command {
     .action(async (flags: Shared & { readonly retire: boolean }) => {
       const deed: Deed = ['keys', flags.retire ? 'rotate --retire' : 'rotate'];
       await change(flags, deed, (fleet) => (flags.retire ? retire : rotate)(fleet, Date.now()));
+    });
+  const routes = command.command('routes').description('how the brokers of a cluster know each other');
+  add(
+    routes,
+    'renew',
+    'another password for them, in broker/routes.conf; the one before is said besides until --retire. Brokers have to be restarted',
+  )
+    .option('--retire', 'instead, once every broker has the other: the one before is said no more', false)
+    .action(async (flags: Shared & { readonly retire: boolean }) => {
+      const deed: Deed = ['keys', flags.retire ? 'routes renew --retire' : 'routes renew'];
+      await change(flags, deed, (fleet) => Promise.resolve((flags.retire ? retireRoutes : renewRoutes)(fleet)));
     });
   add(
     command,
