@@ -97,57 +97,97 @@ int main(int, char** arguments) {
 }`;
 
 /**
- * Answers echoes in the kernel's place and prints what the kernel's stamps of both packets say, until its input ends: type,
- * number, ns. They are made by the driver at the far end of the link, so nothing stands between them and the link, as a
- * capture's copying would.
+ * Two programs in the kernel at the far end of the link, which let everything pass: they write down the kernel's time of each echo that
+ * comes in, as the link gave it, and of each answer before it goes out, by its number. Nothing is copied, nobody is woken, so they
+ * add a tenth of a microsecond to what they look at, where a capture or a stamp for a socket adds one. Prints type, number, ns.
  */
-const ECHO_ANSWERER = `
-#include <arpa/inet.h>
+const ECHO_WATCH = `
+#include <cerrno>
 #include <cstdio>
-#include <linux/errqueue.h>
-#include <linux/net_tstamp.h>
-#include <poll.h>
-#include <sys/socket.h>
+#include <cstring>
+#include <ctime>
+#include <linux/bpf.h>
+#include <net/if.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <vector>
-struct Seen { int type, number; long long ns; };
-long long stampOf(msghdr& message) {
-  for (auto* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SO_TIMESTAMPING) continue;
-    auto* stamp = (scm_timestamping*)CMSG_DATA(header);
-    return stamp->ts[0].tv_sec * 1000000000LL + stamp->ts[0].tv_nsec;
+// Not in the headers of every distribution.
+constexpr unsigned kTcxIngress = 46, kTcxEgress = 47, kTimeTai = 208, kLoadBytes = 26, kLookup = 1, kTstampAt = 152;
+struct Times { long long in, out; };
+int bpf(int command, bpf_attr& attr) { return syscall(SYS_bpf, command, &attr, sizeof attr); }
+bpf_insn op(int code, int dst, int src, int off, int imm) { return {(__u8)code, (__u8)dst, (__u8)src, (__s16)off, imm}; }
+int load(int map, bool isIngress) {
+  std::vector<bpf_insn> p{
+    op(BPF_ALU64 | BPF_MOV | BPF_X, 6, 1, 0, 0),
+    op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 12),
+    op(BPF_ALU64 | BPF_MOV | BPF_X, 3, 10, 0, 0),
+    op(BPF_ALU64 | BPF_ADD | BPF_K, 3, 0, 0, -32),
+    op(BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, 30),
+    op(BPF_JMP | BPF_CALL, 0, 0, 0, kLoadBytes),
+    op(BPF_JMP | BPF_JNE | BPF_K, 0, 0, 0, 0),
+    // IPv4 without options, ICMP, an echo or its answer.
+    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -30, 0),
+    op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 0x45),
+    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -21, 0),
+    op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 1),
+    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -10, 0),
+    op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, isIngress ? 8 : 0),
+    op(BPF_LDX | BPF_MEM | BPF_H, 1, 10, -4, 0),
+    op(BPF_ALU | BPF_END | BPF_TO_BE, 1, 0, 0, 16),
+    op(BPF_STX | BPF_MEM | BPF_W, 10, 1, -40, 0),
+    op(BPF_LD | BPF_DW | BPF_IMM, 1, BPF_PSEUDO_MAP_FD, 0, map), op(0, 0, 0, 0, 0),
+    op(BPF_ALU64 | BPF_MOV | BPF_X, 2, 10, 0, 0),
+    op(BPF_ALU64 | BPF_ADD | BPF_K, 2, 0, 0, -40),
+    op(BPF_JMP | BPF_CALL, 0, 0, 0, kLookup),
+    op(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 0, 0),
+    op(BPF_ALU64 | BPF_MOV | BPF_X, 7, 0, 0, 0),
+    isIngress ? op(BPF_LDX | BPF_MEM | BPF_DW, 0, 6, kTstampAt, 0) : op(BPF_JMP | BPF_CALL, 0, 0, 0, kTimeTai),
+    op(BPF_STX | BPF_MEM | BPF_DW, 7, 0, isIngress ? 0 : 8, 0),
+    op(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, -1),
+    op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+  };
+  // Whatever else it is goes on as it is.
+  const int end = p.size() - 2;
+  for (int at = 0; at < end; at++) {
+    if ((p[at].code & 7) == BPF_JMP && ((p[at].code & 0xf0) == BPF_JNE || (p[at].code & 0xf0) == BPF_JEQ)) p[at].off = end - at - 1;
   }
-  return 0;
+  static char log[65536];
+  bpf_attr attr{};
+  attr.prog_type = BPF_PROG_TYPE_SCHED_CLS;
+  attr.insns = (__u64)p.data(); attr.insn_cnt = p.size(); attr.license = (__u64)"GPL";
+  attr.log_buf = (__u64)log; attr.log_size = sizeof log; attr.log_level = 1;
+  int fd = bpf(BPF_PROG_LOAD, attr);
+  if (fd < 0) fprintf(stderr, "%s\\n%s", strerror(errno), log);
+  return fd;
 }
-int main() {
-  int fd = socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK, IPPROTO_ICMP);
-  int flags = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY;
-  if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags)) return 1;
-  std::vector<Seen> seen; seen.reserve(1 << 16);
-  puts("ready"); fflush(stdout);
-  for (;;) {
-    pollfd waited[] = {{fd, POLLIN, 0}, {0, POLLIN, 0}};
-    poll(waited, 2, -1);
-    unsigned char packet[2048]; alignas(cmsghdr) unsigned char control[512];
-    sockaddr_in from{}; iovec vector{packet, sizeof packet};
-    msghdr message{&from, sizeof from, &vector, 1, control, sizeof control, 0};
-    ssize_t length = recvmsg(fd, &message, 0);
-    if (length < 0 && waited[1].revents) break;
-    unsigned char* icmp = packet + (packet[0] & 15) * 4;
-    if (length < 28 || icmp[0] != 8) continue;
-    const int number = icmp[6] << 8 | icmp[7];
-    seen.push_back({8, number, stampOf(message)});
-    icmp[0] = 0;
-    unsigned sum = (icmp[2] << 8 | icmp[3]) + 0x0800;
-    sum = (sum & 0xffff) + (sum >> 16);
-    icmp[2] = sum >> 8; icmp[3] = sum;
-    sendto(fd, icmp, packet + length - icmp, 0, (sockaddr*)&from, sizeof from);
-    for (int tries = 0; tries < 1000; tries++) {
-      msghdr told{nullptr, 0, nullptr, 0, control, sizeof control, 0};
-      if (recvmsg(fd, &told, MSG_ERRQUEUE) < 0) continue;
-      if (long long ns = stampOf(told)) { seen.push_back({0, number, ns}); break; }
-    }
+int main(int, char** arguments) {
+  const int device = if_nametoindex(arguments[1]);
+  bpf_attr attr{};
+  attr.map_type = BPF_MAP_TYPE_ARRAY; attr.key_size = 4; attr.value_size = sizeof(Times); attr.max_entries = 1 << 16; attr.map_flags = BPF_F_MMAPABLE;
+  const int map = bpf(BPF_MAP_CREATE, attr);
+  if (map < 0) { perror("map"); return 1; }
+  for (bool isIngress : {true, false}) {
+    bpf_attr link{};
+    link.link_create.prog_fd = load(map, isIngress);
+    link.link_create.target_ifindex = device;
+    link.link_create.attach_type = isIngress ? kTcxIngress : kTcxEgress;
+    if (bpf(BPF_LINK_CREATE, link) < 0) { perror("link"); return 2; }
   }
-  for (auto& one : seen) printf("%d %d %lld\\n", one.type, one.number, one.ns);
+  auto* times = (Times*)mmap(nullptr, sizeof(Times) << 16, PROT_READ, MAP_SHARED, map, 0);
+  if (times == MAP_FAILED) { perror("mmap"); return 3; }
+  timespec tai, real;
+  clock_gettime(CLOCK_REALTIME, &real);
+  clock_gettime(CLOCK_TAI, &tai);
+  // Whole seconds, of which a machine may know nothing.
+  const long long apart = (tai.tv_sec - real.tv_sec) * 1000000000LL + tai.tv_nsec - real.tv_nsec, offset = apart - apart % 1000000000;
+  puts("ready"); fflush(stdout);
+  char input;
+  read(0, &input, 1);
+  for (int number = 0; number < 1 << 16; number++) {
+    if (times[number].in == 0 || times[number].out == 0) continue;
+    printf("8 %d %lld\\n0 %d %lld\\n", number, times[number].in, number, times[number].out - offset);
+  }
 }`;
 
 /** Answers STAMP packets in batches, as fast as it can; its stamps say that it took no time. */
@@ -461,9 +501,8 @@ function program(name, source) {
  */
 async function errorsOf(tool, churn, group) {
   const isTcp = tool.includes('TCP');
-  const watch = isTcp ? [program('capture', CAPTURE), 'far'] : [program('echo-answerer', ECHO_ANSWERER)];
-  execFileSync('ip', inside(FAR, ['sysctl', '-qw', `net.ipv4.icmp_echo_ignore_all=${isTcp ? 0 : 1}`]));
-  const capture = spawn('ip', inside(FAR, watch), { stdio: ['pipe', 'pipe', 'inherit'] });
+  const watch = isTcp ? program('capture', CAPTURE) : program('echo-watch', ECHO_WATCH);
+  const capture = spawn('ip', inside(FAR, [watch, 'far']), { stdio: ['pipe', 'pipe', 'inherit'] });
   const lines = createInterface({ input: capture.stdout })[Symbol.asyncIterator]();
   await lines.next();
   const rtts = (await TOOLS[tool]?.(churn, group)) ?? [];
@@ -636,7 +675,6 @@ try {
     cleanUp();
     process.exit(0);
   }
-  execFileSync('ip', inside(FAR, ['sysctl', '-qw', 'net.ipv4.icmp_echo_ignore_all=0']));
   console.log('\nProbes a second, and what they cost\n');
   // Without this the far side does its work within the sender's system call, as no other machine would.
   const far = '/sys/class/net/far/queues/rx-0/rps_cpus';
