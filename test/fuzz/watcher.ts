@@ -10,10 +10,12 @@ const LOOK_EVERY_MS = 1_000;
 const { file, octets, ends, at } = workerData as Watched;
 const now = new Int32Array(at);
 let [input, batch] = [0, 0];
-let sinceMs = Date.now();
+// Looks are counted, not time: a process that was stopped for a while does not hang.
+let looks = 0;
 setInterval(() => {
-  if (now[0] !== input || now[1] !== batch) [input, batch, sinceMs] = [now[0]!, now[1]!, Date.now()];
-  if (Date.now() - sinceMs < HANGS_MS) return;
+  looks += 1;
+  if (now[0] !== input || now[1] !== batch) [input, batch, looks] = [now[0]!, now[1]!, 0];
+  if (looks < HANGS_MS / LOOK_EVERY_MS) return;
   const bounds = new Int32Array(ends);
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, new Uint8Array(octets).slice(input === 0 ? 0 : bounds[input - 1], bounds[input]));

@@ -150,6 +150,8 @@ class Engine {
   void run();
   void takeSubmitted();
   void sendDue(int64_t now);
+  void warm(Port& port);
+  void countAnew(Port& port);
   void flush(Port& port, int64_t now);
   void drainPort(Port& port);
   void drainPorts(int64_t now);

@@ -207,6 +207,70 @@ describe.skipIf(process.getuid?.() !== 0)('in a network namespace (needs root)',
     expect(told).toEqual(['received 1 true', 'received 2 true', 'sent 1 true', 'sent 2 true']);
   });
 
+  it.each([
+    ['after a pause', 6],
+    ['unless the system does not let it', 0],
+  ])('warms the way with a packet to itself, which never leaves, %s', (_when, warmed) => {
+    const told = inNamespace(`
+      import { execFileSync } from 'node:child_process';
+      import { readFileSync } from 'node:fs';
+      const ip = (line) => execFileSync('ip', line.split(' '));
+      writeFileSync('/proc/sys/net/ipv6/conf/default/router_solicitations', '0');
+      ip('link add out type veth peer name away');
+      ip('link set away up');
+      ip('address add 192.0.2.1/24 dev out');
+      ip('address add 2001:db8::1/64 dev out nodad');
+      ip('link set out up');
+      for (const far of ['192.0.2.2', '2001:db8::2']) ip('neigh add ' + far + ' lladdr 02:00:00:00:00:01 dev out');
+      if (${warmed === 0}) execFileSync('nft', ['-f', '-'], { input:
+        'table inet t { chain out { type filter hook output priority 0; policy accept; oifname lo drop; }; }' });
+      const packetsOf = (name) =>
+        Number(new RegExp(name + ':(.*)').exec(readFileSync('/proc/net/dev', 'utf8'))[1].trim().split(/ +/)[9]);
+      const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+      writeFileSync('/proc/sys/net/ipv6/conf/out/router_solicitations', '0');
+      // What the system tells of itself on a new device.
+      await pause(2_500);
+      const rows = [];
+      for (const countStamps of [false, true]) {
+        const engine = start({ countStamps });
+        for (const [id, protocol, family, source] of [
+          [1, 'icmp', 'ipv4'], [2, 'udp', 'ipv4'], [3, 'udp', 'ipv4', '192.0.2.1'],
+          [4, 'icmp', 'ipv6'], [5, 'udp', 'ipv6'], [6, 'udp', 'ipv6', '2001:db8::1'],
+        ]) {
+          const seen = { sent: [], failed: 0, received: 0 };
+          const destination = family === 'ipv4' ? '192.0.2.2' : '2001:db8::2';
+          const stream = engine.open(
+            { protocol, id, family, destination, port: 862, source, dscp: 0, sizeBytes: 64, timeoutNs: 1e9 },
+            { sent: (seq, ns) => seen.sent.push([seq, ns]), failed: () => (seen.failed += 1),
+              received: () => (seen.received += 1), unreachable: () => undefined },
+          );
+          const before = [packetsOf('lo'), packetsOf('out')];
+          const dueNs = [];
+          const send = (atNs) => { stream.send(dueNs.length, atNs); dueNs.push(atNs); };
+          for (let i = 0; i < 5; i += 1, await pause(20)) send(systemClock.monoNs());
+          const togetherNs = systemClock.monoNs() + 20e6;
+          for (let i = 0; i < 5; i += 1) send(togetherNs);
+          await pause(80);
+          engine.drain();
+          await pause(20);
+          rows.push({
+            id, countStamps, failed: seen.failed, received: seen.received,
+            warmed: packetsOf('lo') - before[0], left: packetsOf('out') - before[1],
+            sent: seen.sent.map(([seq]) => seq).sort(),
+            late: seen.sent.filter(([seq, ns]) => ns < dueNs[seq] || ns > dueNs[seq] + 15e6).length,
+          });
+        }
+        engine.close();
+      }
+      console.log(JSON.stringify(rows));
+    `);
+    const sent = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+    const expected = [false, true].flatMap((countStamps) =>
+      [1, 2, 3, 4, 5, 6].map((id) => ({ id, countStamps, failed: 0, received: 0, warmed, left: 10, sent, late: 0 })),
+    );
+    expect(told).toEqual(expected);
+  });
+
   it.each([false, true])(
     'keeps the match when the system drops a packet that it has counted already (counted by the socket: %s)',
     (countStamps) => {
