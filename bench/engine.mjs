@@ -1,7 +1,7 @@
 /**
- * The packet engine: its round-trip error against captures at the far side of the sender's link, and what a probe costs,
+ * The packet engine: its round-trip error against what passes the far side of the sender's link, and what a probe costs,
  * beside fping, ping, blackbox_exporter and smokeping_prober. Two network namespaces joined by a veth pair; nothing leaves
- * the machine. Needs root, g++ (the capture and an answerer of UDP) and the Debian packages fping, iputils-ping,
+ * the machine. Needs root, Linux 6.6, g++ (what watches there, and an answerer of UDP) and the Debian packages fping, iputils-ping,
  * prometheus-blackbox-exporter and prometheus-smokeping-prober.
  *
  *   node bench/engine.mjs [--full] [--costs | --errors-of TOOL]
@@ -44,71 +44,20 @@ const CONNECT_PORT = 8_620;
 const QUANTILES = [0.01, 0.5, 0.99];
 
 /**
- * Prints the kernel's time of each echo, SYN and their answers that pass a device, until its input ends: type, number, ns.
- * Reads a ring now and then instead of being woken: a capture that is woken by each packet delays what it looks at.
- */
-const CAPTURE = `
-#include <arpa/inet.h>
-#include <cstdio>
-#include <fcntl.h>
-#include <linux/if_packet.h>
-#include <net/ethernet.h>
-#include <net/if.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
-#include <vector>
-struct Seen { int type, number; long long ns; };
-int main(int, char** arguments) {
-  constexpr unsigned kBlock = 1 << 16, kBlocks = 64, kRetireMs = 20;
-  int fd = socket(AF_PACKET, SOCK_DGRAM, 0), version = TPACKET_V3;
-  tpacket_req3 ring{kBlock, kBlocks, 256, kBlock / 256 * kBlocks, kRetireMs, 0, 0};
-  if (setsockopt(fd, SOL_PACKET, PACKET_VERSION, &version, sizeof version)) return 1;
-  if (setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring)) return 2;
-  auto* memory = (unsigned char*)mmap(nullptr, kBlock * kBlocks, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
-  sockaddr_ll any{}; any.sll_family = AF_PACKET; any.sll_protocol = htons(ETH_P_ALL); any.sll_ifindex = if_nametoindex(arguments[1]);
-  if (memory == MAP_FAILED || bind(fd, (sockaddr*)&any, sizeof any)) return 3;
-  fcntl(0, F_SETFL, O_NONBLOCK);
-  puts("ready"); fflush(stdout);
-  std::vector<Seen> seen; seen.reserve(1 << 16);
-  char input;
-  for (unsigned at = 0, idle = 0; idle < 4;) {
-    auto& block = ((tpacket_block_desc*)(memory + at * kBlock))->hdr.bh1;
-    if (!(block.block_status & TP_STATUS_USER)) {
-      if (read(0, &input, 1) >= 0 || idle > 0) idle += 1;
-      usleep(kRetireMs * 1000);
-      continue;
-    }
-    auto* head = memory + at * kBlock + block.offset_to_first_pkt;
-    for (unsigned i = 0; i < block.num_pkts; i++, head += ((tpacket3_hdr*)head)->tp_next_offset) {
-      auto& packet = *(tpacket3_hdr*)head;
-      const unsigned char* ip = head + packet.tp_net;
-      const long long ns = packet.tp_sec * 1000000000LL + packet.tp_nsec;
-      if (ip[0] != 0x45) continue;
-      if (ip[9] == 1 && (ip[20] == 0 || ip[20] == 8)) seen.push_back({ip[20], ip[26] << 8 | ip[27], ns});
-      // A SYN and its answer, by the port of who began.
-      if (ip[9] == 6 && (ip[33] & 0x17) == 0x02) seen.push_back({8, ip[20] << 8 | ip[21], ns});
-      if (ip[9] == 6 && (ip[33] & 0x17) == 0x12) seen.push_back({0, ip[22] << 8 | ip[23], ns});
-    }
-    block.block_status = TP_STATUS_KERNEL;
-    at = (at + 1) % kBlocks;
-  }
-  for (auto& one : seen) printf("%d %d %lld\\n", one.type, one.number, one.ns);
-}`;
-
-/**
- * Two programs in the kernel at the far end of the link, which let everything pass: they write down the kernel's time of each echo that
- * comes in, as the link gave it, and of each answer before it goes out, by its number. Nothing is copied, nobody is woken, so they
+ * Two programs in the kernel at the far end of the link, which let everything pass: they write down the kernel's time of each echo, or
+ * SYN, that comes in, as the link gave it, and of each answer before it goes out, by its number, or port. Nothing is copied, nobody is woken, so they
  * add a tenth of a microsecond to what they look at, where a capture or a stamp for a socket adds one. Prints type, number, ns.
  */
-const ECHO_WATCH = `
+const WATCH = `
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <linux/bpf.h>
+#include <linux/net_tstamp.h>
 #include <net/if.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <vector>
@@ -117,32 +66,34 @@ constexpr unsigned kTcxIngress = 46, kTcxEgress = 47, kTimeTai = 208, kLoadBytes
 struct Times { long long in, out; };
 int bpf(int command, bpf_attr& attr) { return syscall(SYS_bpf, command, &attr, sizeof attr); }
 bpf_insn op(int code, int dst, int src, int off, int imm) { return {(__u8)code, (__u8)dst, (__u8)src, (__s16)off, imm}; }
-int load(int map, bool isIngress) {
+int load(int map, bool isIngress, bool isTcp) {
   std::vector<bpf_insn> p{
     op(BPF_ALU64 | BPF_MOV | BPF_X, 6, 1, 0, 0),
     op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 12),
     op(BPF_ALU64 | BPF_MOV | BPF_X, 3, 10, 0, 0),
-    op(BPF_ALU64 | BPF_ADD | BPF_K, 3, 0, 0, -32),
-    op(BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, 30),
+    op(BPF_ALU64 | BPF_ADD | BPF_K, 3, 0, 0, -40),
+    op(BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, 38),
     op(BPF_JMP | BPF_CALL, 0, 0, 0, kLoadBytes),
     op(BPF_JMP | BPF_JNE | BPF_K, 0, 0, 0, 0),
-    // IPv4 without options, ICMP, an echo or its answer.
-    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -30, 0),
+    // IPv4 without options; an echo or its answer, by its number; or a SYN or its answer, by the port of who began.
+    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -38, 0),
     op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 0x45),
-    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -21, 0),
-    op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 1),
-    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -10, 0),
-    op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, isIngress ? 8 : 0),
-    op(BPF_LDX | BPF_MEM | BPF_H, 1, 10, -4, 0),
+    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -29, 0),
+    op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, isTcp ? 6 : 1),
+    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, isTcp ? -5 : -18, 0),
+    op(BPF_ALU64 | BPF_AND | BPF_K, 1, 0, 0, isTcp ? 0x17 : 0xff),
+    op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, isTcp ? (isIngress ? 0x02 : 0x12) : isIngress ? 8 : 0),
+    op(BPF_LDX | BPF_MEM | BPF_H, 1, 10, !isTcp ? -12 : isIngress ? -18 : -16, 0),
     op(BPF_ALU | BPF_END | BPF_TO_BE, 1, 0, 0, 16),
-    op(BPF_STX | BPF_MEM | BPF_W, 10, 1, -40, 0),
+    op(BPF_STX | BPF_MEM | BPF_W, 10, 1, -48, 0),
     op(BPF_LD | BPF_DW | BPF_IMM, 1, BPF_PSEUDO_MAP_FD, 0, map), op(0, 0, 0, 0, 0),
     op(BPF_ALU64 | BPF_MOV | BPF_X, 2, 10, 0, 0),
-    op(BPF_ALU64 | BPF_ADD | BPF_K, 2, 0, 0, -40),
+    op(BPF_ALU64 | BPF_ADD | BPF_K, 2, 0, 0, -48),
     op(BPF_JMP | BPF_CALL, 0, 0, 0, kLookup),
     op(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 0, 0),
     op(BPF_ALU64 | BPF_MOV | BPF_X, 7, 0, 0, 0),
-    isIngress ? op(BPF_LDX | BPF_MEM | BPF_DW, 0, 6, kTstampAt, 0) : op(BPF_JMP | BPF_CALL, 0, 0, 0, kTimeTai),
+    // TCP keeps a time of its own where the link's would be.
+    isIngress && !isTcp ? op(BPF_LDX | BPF_MEM | BPF_DW, 0, 6, kTstampAt, 0) : op(BPF_JMP | BPF_CALL, 0, 0, 0, kTimeTai),
     op(BPF_STX | BPF_MEM | BPF_DW, 7, 0, isIngress ? 0 : 8, 0),
     op(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, -1),
     op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
@@ -163,13 +114,17 @@ int load(int map, bool isIngress) {
 }
 int main(int, char** arguments) {
   const int device = if_nametoindex(arguments[1]);
+  const bool isTcp = arguments[2][0] == 't';
+  // The kernel only stamps what comes while a socket asks for it.
+  int flags = SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
+  if (setsockopt(socket(AF_INET, SOCK_DGRAM, 0), SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags)) return 1;
   bpf_attr attr{};
   attr.map_type = BPF_MAP_TYPE_ARRAY; attr.key_size = 4; attr.value_size = sizeof(Times); attr.max_entries = 1 << 16; attr.map_flags = BPF_F_MMAPABLE;
   const int map = bpf(BPF_MAP_CREATE, attr);
   if (map < 0) { perror("map"); return 1; }
   for (bool isIngress : {true, false}) {
     bpf_attr link{};
-    link.link_create.prog_fd = load(map, isIngress);
+    link.link_create.prog_fd = load(map, isIngress, isTcp);
     link.link_create.target_ifindex = device;
     link.link_create.attach_type = isIngress ? kTcxIngress : kTcxEgress;
     if (bpf(BPF_LINK_CREATE, link) < 0) { perror("link"); return 2; }
@@ -186,7 +141,7 @@ int main(int, char** arguments) {
   read(0, &input, 1);
   for (int number = 0; number < 1 << 16; number++) {
     if (times[number].in == 0 || times[number].out == 0) continue;
-    printf("8 %d %lld\\n0 %d %lld\\n", number, times[number].in, number, times[number].out - offset);
+    printf("8 %d %lld\\n0 %d %lld\\n", number, times[number].in - (isTcp ? offset : 0), number, times[number].out - offset);
   }
 }`;
 
@@ -501,12 +456,12 @@ function program(name, source) {
  */
 async function errorsOf(tool, churn, group) {
   const isTcp = tool.includes('TCP');
-  const watch = isTcp ? program('capture', CAPTURE) : program('echo-watch', ECHO_WATCH);
-  const capture = spawn('ip', inside(FAR, [watch, 'far']), { stdio: ['pipe', 'pipe', 'inherit'] });
-  const lines = createInterface({ input: capture.stdout })[Symbol.asyncIterator]();
+  const command = [program('watch', WATCH), 'far', isTcp ? 'tcp' : 'icmp'];
+  const watch = spawn('ip', inside(FAR, command), { stdio: ['pipe', 'pipe', 'inherit'] });
+  const lines = createInterface({ input: watch.stdout })[Symbol.asyncIterator]();
   await lines.next();
   const rtts = (await TOOLS[tool]?.(churn, group)) ?? [];
-  capture.stdin.end('\n');
+  watch.stdin.end('\n');
   /** @type {Map<number, [number, number]>} */
   const seen = new Map();
   for (let line = await lines.next(); !line.done; line = await lines.next()) {
@@ -640,7 +595,7 @@ try {
   await sleep(500);
   const conditions = process.argv.includes('--costs') ? [] : Object.keys(CONDITIONS);
   console.log(
-    `\nRound-trip error against the far side's capture, us (${ROUNDS} runs of ${ERROR_PROBES} probes, ${ERROR_SPACING_MS} ms apart; medians of the runs)\n`,
+    `\nRound-trip error against the kernel's times at the far side, us (${ROUNDS} runs of ${ERROR_PROBES} probes, ${ERROR_SPACING_MS} ms apart; medians of the runs)\n`,
   );
   const rows = [];
   for (const condition of conditions) {
