@@ -260,6 +260,21 @@ test('JSON with a bucket that nothing measured can be in is refused, and no room
   }
 });
 
+test.each(['self', 'outcomes', 'counts'])(
+  'JSON with twenty thousand keys where few can be is refused for that: %s',
+  (where) => {
+    const keys = Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [i, 1]));
+    const text = Buffer.from(encodeReportJson(reportOf([recordOf(0, [NS_PER_MS])]))).toString();
+    const { records, ...rest } = JSON.parse(text) as { records: { rtt: { buckets: object } }[] };
+    const record = records[0]!;
+    if (where === 'counts') record.rtt.buckets = { schema: 5, counts: keys };
+    const said = { ...rest, records: [{ ...record, ...(where === 'outcomes' && { outcomes: keys }) }] };
+    const bytes = Buffer.from(JSON.stringify({ ...said, ...(where === 'self' && { self: keys }) }));
+    // Not for the first key that is wrong, of which nobody could be told before all were looked at.
+    expect(() => decodeReport(bytes)).toThrow(new RegExp(`${where}: Invalid input`, 'i'));
+  },
+);
+
 test('reports of another version are refused as such', () => {
   const bytes = encodeReport(report);
   bytes[2] = 9;

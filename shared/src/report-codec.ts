@@ -621,12 +621,17 @@ export function encodeReportJson(report: Report): Uint8Array {
 }
 
 const count = z.int().check(z.minimum(0));
+/** More than any of them has, and than a reader of one key after the other takes a millisecond for. */
+const MAX_KEYS = 2_048;
+const fewKeys = z.custom<object>(
+  (value: unknown) => typeof value === 'object' && value !== null && Object.keys(value).length <= MAX_KEYS,
+);
 const indexText = z.string().check(z.regex(/^-?\d{1,4}$/, { abort: true }));
 const bucketsSchema = z.pipe(
   z
     .object({
       schema: z.int().check(z.minimum(0, { abort: true }), z.maximum(5, { abort: true })),
-      counts: z.record(indexText, z.int().check(z.minimum(1))),
+      counts: z.pipe(fewKeys, z.record(indexText, z.int().check(z.minimum(1)))),
     })
     // A bucket of what no probe measures would make room for all those between it and the others.
     .check(
@@ -650,7 +655,7 @@ const classicBuckets = bucketsSchema.check(
   ),
 );
 const countsBy = <K extends string>(keys: readonly K[]): z.ZodMiniType<Partial<Record<K, number>>> =>
-  z.partialRecord(z.enum(keys), count);
+  z.pipe(fewKeys, z.partialRecord(z.enum(keys), count));
 
 const recordSchema = z.object({
   index: count.check(z.maximum(MAX_RECORDS - 1)),
@@ -693,7 +698,7 @@ const recordSchema = z.object({
     z.object({ bursts: count, burstPackets: count, burstLost: count, gapPackets: count, gapLost: count }),
   ),
   outcomes: z.optional(countsBy(OUTCOMES)),
-  httpPhases: z.optional(z.partialRecord(z.enum(HTTP_PHASES), z.object({ count, sumNs: count }))),
+  httpPhases: z.optional(z.pipe(fewKeys, z.partialRecord(z.enum(HTTP_PHASES), z.object({ count, sumNs: count })))),
   tlsExpiryS: z.optional(count),
   tlsFailure: z.optional(z.enum(TLS_FAILURES)),
   seenDscp: z.optional(count),
