@@ -892,18 +892,15 @@ void Engine::warm(Port& port) {
     info.ipi_ifindex = static_cast<int>(port.loopback);
     std::memcpy(addControl(control, used, IPPROTO_IP, IP_PKTINFO, sizeof info), &info, sizeof info);
   }
+  const uint32_t key = port.txNext;
   if (port.numbersTravel) {
-    const uint32_t key = port.txNext;
     std::memcpy(addControl(control, used, SOL_SOCKET, kScmTsOptId, sizeof key), &key, sizeof key);
   }
   const msghdr message{&port.self, port.selfLength, &vector, 1, control, used, 0};
-  if (sendmsg(port.fd, &message, MSG_DONTWAIT) >= 0) {
-    const uint32_t key = port.txNext;
-    if (port.tx[key % port.slots].state == Port::kAwaitsStamp) emitSent(port, key - port.slots, 0);
-    port.tx[key % port.slots].state = Port::kFree;
-    port.advance(key);
-    return;
-  }
+  if (port.tx[key % port.slots].state == Port::kAwaitsStamp) emitSent(port, key - port.slots, 0);
+  port.tx[key % port.slots].state = Port::kFree;
+  port.advance(key);
+  if (sendmsg(port.fd, &message, MSG_DONTWAIT) >= 0) return;
   port.selfLength = 0;
   if (!port.numbersTravel) countAnew(port);
 }
@@ -919,8 +916,9 @@ void Engine::flush(Port& port, int64_t now) {
   const size_t count = port.batch;
   port.batch = 0;
   const bool isMeasured = !port.targets[0]->traces && !port.targets[0]->probesMtu;
-  if (isMeasured && port.selfLength != 0 && now - port.lastSentNs > kColdAfterNs) warm(port);
+  const bool isCold = isMeasured && port.selfLength != 0 && now - port.lastSentNs > kColdAfterNs;
   port.lastSentNs = now;
+  const uint32_t base = port.txNext + (isCold ? 1U : 0U);
   for (size_t i = 0; i < count; i += 1) {
     const Due& due = port.due[i];
     Stream& stream = *port.targets[i];
@@ -958,14 +956,14 @@ void Engine::flush(Port& port, int64_t now) {
       std::memcpy(at, &value, sizeof value);
     }
     if (port.numbersTravel) {
-      const uint32_t key = port.txNext + static_cast<uint32_t>(i);
+      const uint32_t key = base + static_cast<uint32_t>(i);
       std::memcpy(addControl(port.outControls[i], used, SOL_SOCKET, kScmTsOptId, sizeof key), &key, sizeof key);
     }
     message.msg_controllen = used;
   }
+  if (isCold) warm(port);
   size_t first = 0;
   size_t refused = count;
-  const uint32_t base = port.txNext;
   while (first < count) {
     const int64_t userNs = monoNs();
     const int sent = sendmmsg(port.fd, port.out + first, static_cast<unsigned>(count - first), MSG_DONTWAIT);
