@@ -11,7 +11,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { readCapture } from './capture.ts';
 import { droppedTotal } from './emulator.ts';
 import { Lab } from './lab.ts';
@@ -391,26 +391,31 @@ links:
       // 84 octets every 2 ms are 336 kbit/s; 100 kbit/s and 1,000 octets of queue drop most of it.
       await lab.set(LINK, 'b2a', { rate: { bitsPerSecond: 100_000, queueBytes: 1_000 } });
       await inNode('core-1', 'fping', '-q', '-c', '100', '-i', '1', '-p', '2', '-t', '500', lab.node('site-1').ipv4);
-      await sleep(300); // what is in flight arrives, and answers of before are stale
-      const { a2b, b2a } = (await lab.truth(LINK)).get(LINK)!;
-      expect(a2b.dropped.corrupt).toBeGreaterThan(0);
-      expect(b2a.dropped.queue).toBeGreaterThan(0);
+      // What is in flight arrives, and the agent's answers of before become stale: then, and for good, both say the same.
+      await vi.waitFor(
+        async () => {
+          const { a2b, b2a } = (await lab.truth(LINK)).get(LINK)!;
+          expect(a2b.dropped.corrupt).toBeGreaterThan(0);
+          expect(b2a.dropped.queue).toBeGreaterThan(0);
+          expect({
+            inErrors: await number(`${IF_ENTRY}.14.1`),
+            inPackets: await number(`${IFX_ENTRY}.7.1`),
+            inOctets: await number(`${IFX_ENTRY}.6.1`),
+            outPackets: await number(`${IFX_ENTRY}.11.1`),
+            outOctets: await number(`${IFX_ENTRY}.10.1`),
+            outDiscards: await number(`${IF_ENTRY}.19.1`),
+          }).toEqual({
+            inErrors: a2b.dropped.corrupt,
+            inPackets: a2b.forwarded,
+            inOctets: a2b.forwardedBytes,
+            outPackets: b2a.received,
+            outOctets: b2a.receivedBytes,
+            outDiscards: b2a.dropped.queue,
+          });
+        },
+        { timeout: 10_000, interval: 250 },
+      );
       expect(await ask(`${IFX_ENTRY}.1.1`)).toBe(`"${LINK}"`);
-      expect({
-        inErrors: await number(`${IF_ENTRY}.14.1`),
-        inPackets: await number(`${IFX_ENTRY}.7.1`),
-        inOctets: await number(`${IFX_ENTRY}.6.1`),
-        outPackets: await number(`${IFX_ENTRY}.11.1`),
-        outOctets: await number(`${IFX_ENTRY}.10.1`),
-        outDiscards: await number(`${IF_ENTRY}.19.1`),
-      }).toEqual({
-        inErrors: a2b.dropped.corrupt,
-        inPackets: a2b.forwarded,
-        inOctets: a2b.forwardedBytes,
-        outPackets: b2a.received,
-        outOctets: b2a.receivedBytes,
-        outDiscards: b2a.dropped.queue,
-      });
     });
 
     test('the sensor says what was set, at the receiving end only', async () => {
