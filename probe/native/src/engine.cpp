@@ -103,8 +103,17 @@ void attach(int fd, sock_filter* code, size_t length) {
   setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
+/** Lets complaints through, and answers where they are wanted: of the rest, others' requests say, no copy is made for this socket. */
+void passTypes4(int fd, bool answers) {
+  constexpr int kIcmpFilter = 1;
+  const uint32_t passed = 1U << ICMP_DEST_UNREACH | 1U << ICMP_TIME_EXCEEDED | (answers ? 1U << ICMP_ECHOREPLY : 0U);
+  const uint32_t blocked = ~passed;
+  setsockopt(fd, SOL_RAW, kIcmpFilter, &blocked, sizeof blocked);
+}
+
 /** Lets only answers to `identifier` and complaints that quote it through. Packets start at the IP header. */
 void filterIcmp4(int fd, uint16_t identifier) {
+  passTypes4(fd, true);
   sock_filter code[] = {
       BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0),
       BPF_STMT(BPF_LD | BPF_B | BPF_IND, 0),
@@ -165,6 +174,7 @@ void filterQuotes(int fd, bool v6) {
     attach(fd, code, sizeof code / sizeof code[0]);
     return;
   }
+  passTypes4(fd, false);
   sock_filter code[] = {
       BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0),
       BPF_STMT(BPF_LD | BPF_B | BPF_IND, 0),
