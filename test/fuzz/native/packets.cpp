@@ -38,8 +38,9 @@ void readAll(const uint8_t* bytes, size_t length) {
   }
   static const Hmac hmac(std::string(32, 'k'));
   for (const Hmac* key : {static_cast<const Hmac*>(nullptr), &hmac}) {
-    const auto seen = readClassSeen(bytes, length, key == nullptr ? kStampBytes : kAuthenticatedBytes, key);
-    require(!seen || *seen <= 63);
+    const Told told = readTold(bytes, length, key == nullptr ? kStampBytes : kAuthenticatedBytes, key);
+    require(!told.dscp || *told.dscp <= 63);
+    require(told.hasCounts || (told.sent == 0 && told.received == 0 && told.answered == 0));
   }
   for (const StampLayout& at : {kOpenLayout, kAuthenticatedLayout}) {
     if (length < at.least) continue;
@@ -67,17 +68,17 @@ int main(int argc, char** argv) {
   std::mt19937 random(argc > 1 ? static_cast<uint32_t>(std::atoi(argv[1])) : 1);
   const long executions = argc > 2 ? std::atol(argv[2]) : 1'000'000;
   const Cookie cookie(reinterpret_cast<const uint8_t*>("0123456789abcdef"));
-  std::vector<std::vector<uint8_t>> seeds(4, std::vector<uint8_t>(160));
+  std::vector<std::vector<uint8_t>> seeds(4, std::vector<uint8_t>(192));
   writeEcho(seeds[0].data() + 28, false, 7, 1, 2, 3, 0, cookie);
   seeds[0][0] = 3;
   seeds[0][8] = 0x45;
   writeStamp(seeds[1].data(), 1, 2, 3, 4, 0x1401, cookie);
-  writeClassAsked(seeds[1].data(), kStampBytes, kClassBytes, 46, nullptr);
+  writeQuestions(seeds[1].data(), kStampBytes, kClassBytes + kCountsBytes, {46, true}, nullptr);
   writeEcho(seeds[2].data(), true, 7, 1, 2, 3, 0, cookie);
   seeds[2][0] = 129;
   const Hmac hmac(std::string(32, 'k'));
   writeAuthenticatedStamp(seeds[3].data(), 1, 2, 3, 4, 0x1401, cookie, hmac);
-  writeClassAsked(seeds[3].data(), kAuthenticatedBytes, kClassBytes + kHmacTlvBytes, 46, &hmac);
+  writeQuestions(seeds[3].data(), kAuthenticatedBytes, kClassBytes + kCountsBytes + kHmacTlvBytes, {46, true}, &hmac);
   // As an answer has them.
   seeds[3][kAuthenticatedBytes] = seeds[3][kAuthenticatedBytes + kClassBytes] = 0;
   for (long done = 0; done < executions; done += 1) {
