@@ -442,16 +442,7 @@ describe('a session', () => {
   });
 
   it('takes loss towards another’s responder for unknown until its numbers are not just ours', () => {
-    schedule.clear();
-    const path = { ...PLANNED.path, dstKind: 'responder' as const };
-    session = new Session({ ...PLANNED, path }, 'd1', 2, 10_000, prober(false), {
-      clock,
-      budget: new SendBudget(0),
-      intervalAt: () => intervals.current,
-      countBytes: () => undefined,
-      ...instrument,
-    });
-    schedule.add(session);
+    makeTowardsResponder();
     // Of 0 to 9, 4 is lost and the others are repeated. From 11 on it counts by itself; 10 and 15 never reach it.
     onSend = (seq) => {
       send(seq);

@@ -198,6 +198,21 @@ void* addControl(uint8_t* control, size_t& at, int level, int type, size_t bytes
   return CMSG_DATA(header);
 }
 
+/** Sends by this device, from this address; 0 and null: the system chooses. */
+void addOrigin(uint8_t* control, size_t& at, bool v6, unsigned device, const sockaddr_storage* source) {
+  if (v6) {
+    in6_pktinfo info{};
+    info.ipi6_ifindex = device;
+    if (source != nullptr) info.ipi6_addr = reinterpret_cast<const sockaddr_in6*>(source)->sin6_addr;
+    std::memcpy(addControl(control, at, IPPROTO_IPV6, IPV6_PKTINFO, sizeof info), &info, sizeof info);
+  } else {
+    in_pktinfo info{};
+    info.ipi_ifindex = static_cast<int>(device);
+    if (source != nullptr) info.ipi_spec_dst = reinterpret_cast<const sockaddr_in*>(source)->sin_addr;
+    std::memcpy(addControl(control, at, IPPROTO_IP, IP_PKTINFO, sizeof info), &info, sizeof info);
+  }
+}
+
 /** Don't-fragment on every packet whatever is known of the path, or as the system thinks fit. */
 void discoverMtu(int fd, bool v6, bool always) {
   if (v6) setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, always ? IPV6_PMTUDISC_PROBE : IPV6_PMTUDISC_WANT);
@@ -651,17 +666,7 @@ int Engine::openStreamHere(const StreamOptions& options) {
   size_t used = 0;
   std::memset(stream->control, 0, sizeof stream->control);
   if (!options.udp && (!options.source.empty() || device != 0)) {
-    if (options.v6) {
-      in6_pktinfo info{};
-      info.ipi6_ifindex = device;
-      if (!options.source.empty()) info.ipi6_addr = reinterpret_cast<sockaddr_in6&>(source).sin6_addr;
-      std::memcpy(addControl(stream->control, used, IPPROTO_IPV6, IPV6_PKTINFO, sizeof info), &info, sizeof info);
-    } else {
-      in_pktinfo info{};
-      info.ipi_ifindex = static_cast<int>(device);
-      if (!options.source.empty()) info.ipi_spec_dst = reinterpret_cast<sockaddr_in&>(source).sin_addr;
-      std::memcpy(addControl(stream->control, used, IPPROTO_IP, IP_PKTINFO, sizeof info), &info, sizeof info);
-    }
+    addOrigin(stream->control, used, options.v6, device, options.source.empty() ? nullptr : &source);
   }
   if (options.dscp != 0) {
     const int value = options.dscp << 2;
@@ -893,15 +898,7 @@ void Engine::warm(Port& port) {
   iovec vector{echo, port.kind == SocketKind::kUdp ? 0 : sizeof echo};
   alignas(cmsghdr) uint8_t control[128]{};
   size_t used = 0;
-  if (port.loopback != 0 && port.v6) {
-    in6_pktinfo info{};
-    info.ipi6_ifindex = port.loopback;
-    std::memcpy(addControl(control, used, IPPROTO_IPV6, IPV6_PKTINFO, sizeof info), &info, sizeof info);
-  } else if (port.loopback != 0) {
-    in_pktinfo info{};
-    info.ipi_ifindex = static_cast<int>(port.loopback);
-    std::memcpy(addControl(control, used, IPPROTO_IP, IP_PKTINFO, sizeof info), &info, sizeof info);
-  }
+  if (port.loopback != 0) addOrigin(control, used, port.v6, port.loopback, nullptr);
   const uint32_t key = port.txNext;
   if (port.numbersTravel) {
     std::memcpy(addControl(control, used, SOL_SOCKET, kScmTsOptId, sizeof key), &key, sizeof key);
