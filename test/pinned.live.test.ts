@@ -1,6 +1,6 @@
 /**
- * Sessions stay on the uplink that their source names: two sites, joined by two switches that nothing joins. What the routing
- * would send by the other one is misrouted, neither sent nor lost.
+ * Sessions stay on the uplink that their source names, whatever the routing prefers: two sites, joined by two switches that
+ * nothing joins. What has a way by the other one only is misrouted, neither sent nor lost.
  */
 import { execFileSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
@@ -10,6 +10,7 @@ import {
   Mesh,
   Namespaces,
   namespacesUnavailable,
+  nft,
   type BranchNetwork,
   type LabNode,
 } from '@wanscope/lab';
@@ -60,6 +61,10 @@ class TwoSwitches implements BranchNetwork {
       this.#namespaces.remove();
       throw error;
     }
+  }
+
+  namespaceOf(name: string): string {
+    return this.#namespaces.fullName(name);
   }
 
   nodeOf({ site }: { readonly site: string }): LabNode {
@@ -123,7 +128,17 @@ describe.skipIf(unavailable !== undefined)(`pinned sessions${why}`, () => {
   const isConnect = ({ protocol }: Path): boolean => protocol === 'tcp' || protocol === 'http';
   const crosses = ({ srcUplink, dstUplink }: Path): boolean => srcUplink !== dstUplink;
 
-  test('connects that the routing would send by the other uplink are misrouted, never sent', async () => {
+  const onSite1 = (command: string): string => {
+    const [program, ...args] = [...network.nodeOf({ site: 'site-1' }).enter, ...command.split(' ')] as [string];
+    return execFileSync(program, args, { encoding: 'utf8' });
+  };
+  /** The path of site 1 that stays on its second uplink. */
+  const own = async (protocol: string): Promise<Path> =>
+    (await paths()).find(
+      (path) => path.srcSite === 'site-1' && path.srcUplink === 'isp-b' && !crosses(path) && path.protocol === protocol,
+    )!;
+
+  test('connects that could leave by the other uplink only are misrouted, never sent', async () => {
     await mesh.until('misrouted connects', async () =>
       (await paths())
         .filter(isConnect)
@@ -141,18 +156,33 @@ describe.skipIf(unavailable !== undefined)(`pinned sessions${why}`, () => {
     expect(new Set(counted.map(({ labels }) => labels['protocol']))).toEqual(new Set(['tcp', 'http']));
   });
 
-  test('a route that moves to the other uplink stops them, and they go on when it comes back', async () => {
-    const run = (command: string): void => {
-      const [program, ...args] = [...network.nodeOf({ site: 'site-1' }).enter, ...command.split(' ')] as [string];
-      execFileSync(program, args);
-    };
-    const own = async (protocol: string): Promise<Path> =>
-      (await paths()).find(
-        (path) =>
-          path.srcSite === 'site-1' && path.srcUplink === 'isp-b' && !crosses(path) && path.protocol === protocol,
-      )!;
+  test('connects that the routing prefers to send by the other uplink leave by the one that is named', async () => {
+    const rules = UPLINKS.map(
+      (uplink) => `oifname "wan-${uplink.at(-1)!}" ip saddr 198.18.2.1 ip daddr 198.18.2.2 tcp dport 8620-8621 counter`,
+    );
+    nft(
+      `table inet seen { chain out { type filter hook output priority 0; ${rules.join('; ')}; }; }`,
+      network.namespaceOf('site-1'),
+    );
+    const connects = (): number[] =>
+      [...onSite1('nft list table inet seen').matchAll(/counter packets (\d+)/g)].map(([, packets]) => Number(packets));
+    onSite1('ip route add 198.18.2.2/32 dev wan-a');
+    expect(onSite1('ip route get 198.18.2.2 from 198.18.2.1')).toContain('dev wan-a');
+    const before = await Promise.all(['tcp', 'http'].map(own));
+    const [byA, byB] = connects() as [number, number];
+    await mesh.until('more answers', async () => {
+      const now = await Promise.all(['tcp', 'http'].map(own));
+      return now.every(({ totals }, i) => totals.sent - totals.lost > before[i]!.totals.sent + 30);
+    });
+    const [nowByA, nowByB] = connects() as [number, number];
+    expect([byA, nowByA]).toEqual([0, 0]);
+    expect(nowByB - byB).toBeGreaterThan(60);
+    for (const protocol of ['tcp', 'http']) expect(misrouted(await own(protocol))).toBe(0);
+  });
+
+  test('a route that is there by the other uplink only stops them, and they go on when theirs comes back', async () => {
     const lostBefore = (await own('tcp')).totals.lost;
-    run('ip route add 198.18.2.2/32 dev wan-a');
+    onSite1('ip route del 198.18.2.0/24 dev wan-b');
     await mesh.until('misrouted connects', async () => misrouted(await own('tcp')) > 10, 30_000);
     const { totals } = await own('tcp');
     const udpBefore = (await own('udp')).totals.sent;
@@ -161,9 +191,9 @@ describe.skipIf(unavailable !== undefined)(`pinned sessions${why}`, () => {
     expect(after.totals).toEqual(totals);
     // What the route took with it before it was noticed is lost: 5 s at 5 a second at most, and what was on its way.
     expect(after.totals.lost - lostBefore).toBeLessThanOrEqual(30);
-    // A socket of the packet engine is bound to the interface, whatever the route says.
+    // A socket of the packet engine sends on the interface, whatever the routing says.
     expect((await own('udp')).totals.sent).toBeGreaterThan(udpBefore);
-    run('ip route del 198.18.2.2/32 dev wan-a');
+    onSite1('ip route add 198.18.2.0/24 dev wan-b src 198.18.2.1');
     await mesh.until('it to be measured again', async () => (await own('tcp')).totals.sent > totals.sent + 5, 30_000);
   });
 });

@@ -21,6 +21,7 @@ import {
   type Family,
   type Gateways,
   type Identity,
+  type PlannedSession,
 } from '@wanscope/shared';
 import { detectAddresses, endpointsOf, type LocalAddress } from './addresses.ts';
 import { Agent } from './agent.ts';
@@ -30,7 +31,7 @@ import { Claiming, EnrolmentStore, LateBus, type EnrolmentState } from './enroll
 import { FlooredClock, TimeKeeper } from './floored-clock.ts';
 import { defaultGateways } from './gateways.ts';
 import { LocalPause } from './local-pause.ts';
-import type { Log } from './log.ts';
+import { OncePerCause, type Log } from './log.ts';
 import { TargetResolver, type Lookup } from './net/destination.ts';
 import { Domains } from './net/domains.ts';
 import { Egress } from './net/egress.ts';
@@ -188,7 +189,10 @@ export async function startProbe(
   const egress =
     native === undefined
       ? undefined
-      : new Egress((from, to, planned) => native.egressInterface(from, to, domains.of(planned)), clock);
+      : new Egress(
+          (from, to, planned) => native.egressInterface(from, to, planned.source.interface ?? '', domains.of(planned)),
+          clock,
+        );
   if (egress === undefined && settings.addresses?.some((address) => address.interface !== undefined) === true) {
     log.warn({}, 'interfaces of WAN_ADDRESSES are neither bound to nor verified: that needs the native module');
   }
@@ -233,7 +237,7 @@ export async function startProbe(
       readHandshake: native === undefined ? () => undefined : handshakeReader(native),
       watch,
       domains,
-      inDomains: native === undefined ? undefined : { domains, native },
+      inDomains: native === undefined ? undefined : { domains, native, onRefused: tellOncePerError(log) },
       ...(domains.isEmpty ? {} : { isRefused: (planned) => domains.refusalOf(planned) !== undefined }),
     }),
     engine,
@@ -294,6 +298,19 @@ export async function startProbe(
       await Promise.all([reflectors.close(), metrics?.close()]);
     },
   };
+}
+
+/** What the system says to a socket in a place of its own: its sessions are `not_sent`, and the log has to say why. */
+function tellOncePerError(log: Log): (code: string, planned: PlannedSession) => void {
+  const once = new OncePerCause();
+  return (error, { path, source }) =>
+    once.run(error, () => {
+      const { network, srcUplink: uplink } = path;
+      log.warn(
+        { error, network, uplink, ...source },
+        'no socket for connects or queries from there; they are not sent',
+      );
+    });
 }
 
 interface OpenedBus {

@@ -276,7 +276,7 @@ describe('a session', () => {
     expect(session.close(intervals.current)).toMatchObject({ sent: 4, lost: 4, notSent: 6 });
   });
 
-  it('counts what would have left by another interface as misrouted, neither sent nor lost', () => {
+  it('counts what has a way by another interface only as misrouted, neither sent nor lost', () => {
     onSend = (seq) => {
       if (seq < 4) {
         events.settle(seq, 'misrouted');

@@ -19,8 +19,8 @@ export type HttpPhase = (typeof HTTP_PHASES)[number];
 
 /**
  * How one probe ended. `answered`, `refused`, `reset`, `tls_failed`, `bad_status`, `response_timeout`, `proxy_failed` and
- * those of DNS (`nxdomain`, `servfail`, `dns_refused`, `dns_error`) have an RTT; `lost`, `unreachable` and `retransmitted` are loss; `unresolved`, `misrouted` (it would have left by another interface
- * than its source names) and `not_sent` never reached the network and are neither sent nor lost. The order is the wire's: append only.
+ * those of DNS (`nxdomain`, `servfail`, `dns_refused`, `dns_error`) have an RTT; `lost`, `unreachable` and `retransmitted` are loss; `unresolved`, `misrouted` (it has no way by the interface that its
+ * source names, but by another) and `not_sent` never reached the network and are neither sent nor lost. The order is the wire's: append only.
  */
 export const OUTCOMES = [
   'answered',

@@ -496,7 +496,7 @@ napi_value tcpInfo(napi_env env, napi_callback_info info) {
 napi_value egressInterface(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
   const std::string name = wanscope::egressInterface(toText(env, arguments.at[0]), toText(env, arguments.at[1]),
-                                                     domainOf(env, arguments.at[2]));
+                                                     toText(env, arguments.at[2]), domainOf(env, arguments.at[3]));
   napi_value result = nullptr;
   if (name.empty()) return undefined(env);
   napi_create_string_utf8(env, name.c_str(), name.size(), &result);

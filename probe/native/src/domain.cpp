@@ -42,6 +42,8 @@ int bindToDevice(int fd, const std::string& device) {
 int bindSocket(int fd, const SocketOptions& options) {
   const int one = 1;
   if (options.listens && !options.datagram) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  // The port of a connect has to be free towards its destination only.
+  if (!options.listens && !options.datagram) setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
   if (options.v6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
   if (options.domain != nullptr) {
     if (const int error = options.domain->prepare(fd)) return error;

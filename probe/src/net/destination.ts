@@ -85,7 +85,7 @@ export class TargetResolver {
   readonly #lookup: Lookup;
   readonly #egress: Egress | undefined;
 
-  /** @param egress for what cannot be bound to an interface; undefined: what leaves is not checked. */
+  /** @param egress what leaves by an interface that its source names; undefined: that is not checked. */
   constructor(lookup: Lookup, egress?: Egress) {
     this.#lookup = lookup;
     this.#egress = egress;

@@ -1,14 +1,19 @@
-/** Node's own sockets in routing domains: opened natively, from the session's address, and handed over. */
+/**
+ * Node's own sockets where Node cannot open them, in routing domains and bound to interfaces: opened natively, from the
+ * session's address, and handed over.
+ */
 import { connect, Socket, type SocketConstructorOpts } from 'node:net';
 import type { PlannedSession } from '@wanscope/shared';
 import type { DomainLookup } from './domains.ts';
 import type { NativeModule } from './native.ts';
 import { errorName } from './rows.ts';
 
-/** Without them every session is where the process is. */
+/** Without them every session is where the process is, and its connects leave by any interface. */
 export interface DomainSockets {
   readonly domains: DomainLookup;
   readonly native: Pick<NativeModule, 'openSocket'>;
+  /** Hears with which errno the system refused a socket. */
+  readonly onRefused?: (code: string, planned: PlannedSession) => void;
 }
 
 /** Not read from before it is connected: Node knows this of its own sockets only. */
@@ -16,8 +21,15 @@ interface HandedOver extends SocketConstructorOpts {
   readonly manualStart: true;
 }
 
+/** True for a session in a routing domain, and for one whose source names an interface. */
+export function isOpenedNatively(inDomains: DomainSockets | undefined, planned: PlannedSession): boolean {
+  if (inDomains === undefined) return false;
+  return planned.source.interface !== undefined || inDomains.domains.of(planned) !== undefined;
+}
+
 /**
- * Descriptor of an unconnected socket from the address of a session, in its routing domain; undefined when it has none.
+ * Descriptor of an unconnected socket from the address of a session, in its routing domain and bound to its interface
+ * (SO_BINDTODEVICE; before Linux 5.7 that needs CAP_NET_RAW); undefined for what Node may open itself.
  *
  * @throws ErrnoException when there is no such socket now.
  */
@@ -26,11 +38,10 @@ export function descriptorFor(
   planned: PlannedSession,
   type: 'stream' | 'datagram',
 ): number | undefined {
-  const domain = inDomains?.domains.of(planned);
-  if (inDomains === undefined || domain === undefined) return undefined;
+  if (inDomains === undefined || !isOpenedNatively(inDomains, planned)) return undefined;
   const { path, source } = planned;
   const fd = inDomains.native.openSocket({
-    domain,
+    domain: inDomains.domains.of(planned),
     datagram: type === 'datagram',
     v6: path.family === 'ipv6',
     source: source.address ?? '',
@@ -40,7 +51,8 @@ export function descriptorFor(
   });
   if (fd >= 0) return fd;
   const code = errorName(-fd);
-  throw Object.assign(new Error(`no socket in the routing domain: ${code}`), { code });
+  inDomains.onRefused?.(code, planned);
+  throw Object.assign(new Error(`no socket there: ${code}`), { code });
 }
 
 /** Begins a connect from the address of a session. Never throws: what goes wrong is the socket's `error`. */

@@ -66,7 +66,10 @@ function kitOf(text: string, trusted: readonly string[] = []): Kit {
     identifier: (process.pid + 2) & 0xffff,
     domains: domains.handles,
   });
-  const egress = new Egress((from, to, planned) => native.egressInterface(from, to, domains.of(planned)), systemClock);
+  const egress = new Egress(
+    (from, to, planned) => native.egressInterface(from, to, planned.source.interface ?? '', domains.of(planned)),
+    systemClock,
+  );
   const probers = createProbers({
     clock: systemClock,
     engine,
@@ -337,10 +340,106 @@ describe.skipIf(!isRoot)('a mark (needs root)', () => {
     const towards = (place: string): string | undefined => {
       const kit = kitOf(`default=${HERE}%netns:${full('host')}${place}`);
       kits.push(kit);
-      return native.egressInterface(HERE, SERVICE, kit.domains.handles[0]);
+      return native.egressInterface(HERE, SERVICE, '', kit.domains.handles[0]);
     };
     expect(towards('%mark:0x10')).toBe('wan-b');
     expect(towards('')).toBe('wan-a');
+  });
+});
+
+describe.skipIf(!isRoot)('the interface of a source (needs root)', () => {
+  // Two uplinks of one host; the service is behind both, and answers behind the second only. The routing prefers the first.
+  const SOURCES = { ipv4: '198.18.94.1', ipv6: '2001:db8:94::1' };
+  const SERVICES = { ipv4: '203.0.113.8', ipv6: '2001:db8:ffff::8' };
+  const reflectors: Reflector[] = [];
+  let kit: Kit;
+  let resolver: ReturnType<typeof createSocket> | undefined;
+
+  beforeAll(async () => {
+    for (const name of ['pin-host', 'pin-a', 'pin-b']) addNamespace(name);
+    join2('pin-host', 'wan-a', '198.18.93.1/24', 'pin-a', 'a0', '198.18.93.254/24');
+    join2('pin-host', 'wan-b', `${SOURCES.ipv4}/24`, 'pin-b', 'b0', '198.18.94.254/24');
+    ip('pin-host', 'address add 2001:db8:93::1/64 dev wan-a nodad', `address add ${SOURCES.ipv6}/64 dev wan-b nodad`);
+    ip('pin-a', 'address add 2001:db8:93::fe/64 dev a0 nodad');
+    ip('pin-b', 'address add 2001:db8:94::fe/64 dev b0 nodad');
+    for (const name of ['pin-a', 'pin-b']) {
+      ip(name, `address add ${SERVICES.ipv4}/32 dev lo`, `address add ${SERVICES.ipv6}/128 dev lo nodad`);
+    }
+    ip('pin-host', 'route add default via 198.18.93.254', 'route add default via 198.18.94.254 metric 100');
+    ip('pin-host', `route add ${SERVICES.ipv6}/128 via 2001:db8:93::fe`, 'route add default via 2001:db8:94::fe');
+    ip('pin-host', 'link add name idle type veth peer name other', 'link set other up', 'link set idle up');
+    const place = `%netns:${full('pin-host')}`;
+    kit = kitOf(`default=${SOURCES.ipv4}%wan-b${place},default=${SOURCES.ipv6}%wan-b${place}`);
+    for (const service of [SERVICES.ipv4, `[${SERVICES.ipv6}]`]) {
+      const far = addressOf(`default=${service}%netns:${full('pin-b')}`);
+      const domain = new Domains([far], native, systemClock, silentLog).ofAddress(far);
+      reflectors.push(await openTcpReflector({ address: far.bound, port: 8_620, domain }, context));
+      reflectors.push(await openHttpReflector({ address: far.bound, port: 8_621, domain }, context));
+      if (far.family === 'ipv6') continue;
+      resolver = createSocket('udp4');
+      resolver.on('message', (query, from) => {
+        const answer = Buffer.from(query);
+        answer.writeUInt16BE(0x8180, 2);
+        resolver!.send(answer, from.port, from.address);
+      });
+      const fd = native.openSocket({
+        ...{ domain, datagram: true, v6: false, source: far.bound, device: '', port: 53, listens: true },
+      });
+      await new Promise<void>((resolve) => resolver!.bind({ fd }, resolve));
+    }
+  });
+  afterAll(async () => {
+    kit.engine.close();
+    resolver?.close();
+    for (const reflector of reflectors) await reflector.close();
+  });
+
+  const outcome = async (
+    protocol: 'tcp' | 'http' | 'dns',
+    family: 'ipv4' | 'ipv6',
+    device: string | undefined,
+  ): Promise<string> => {
+    const port = { tcp: 8_620, http: 8_621, dns: 53 }[protocol];
+    const question = protocol === 'dns' ? { question: { name: 'far.example', type: 'A' as const } } : {};
+    const target = { address: SERVICES[family], port, ...question };
+    return (await probeOnce(kit.probers.get(protocol)!, target, 700, SOURCES[family], device)).outcome;
+  };
+
+  it.each([
+    ['tcp', 'ipv4'],
+    ['http', 'ipv4'],
+    ['dns', 'ipv4'],
+    ['tcp', 'ipv6'],
+    ['http', 'ipv6'],
+  ] as const)('is the one by which %s leaves over %s, whatever the routing prefers', async (protocol, family) => {
+    expect(await outcome(protocol, family, 'wan-b')).toBe('answered');
+    // The same addresses, unbound: nobody answers there.
+    expect(await outcome(protocol, family, undefined)).not.toBe('answered');
+  });
+
+  it('without any way by it sends nothing', async () => {
+    expect(await outcome('tcp', 'ipv4', 'idle')).toBe('misrouted');
+    expect(await outcome('dns', 'ipv4', 'idle')).toBe('misrouted');
+    expect(await outcome('http', 'ipv6', 'idle')).toBe('misrouted');
+  });
+
+  it('that is not there is an error of this machine, not loss', async () => {
+    for (const protocol of ['tcp', 'http', 'dns'] as const) {
+      expect(await outcome(protocol, 'ipv4', 'gone0')).toBe('not_sent');
+    }
+  });
+
+  it.each(['ipv4', 'ipv6'] as const)('is what the routing of %s is asked for', (family) => {
+    const towards = (destination: string, device: string): string | undefined =>
+      native.egressInterface(SOURCES[family], destination, device, kit.domains.handles[0]);
+    expect(['', 'wan-a', 'wan-b', 'idle'].map((device) => towards(SERVICES[family], device))).toEqual([
+      'wan-a',
+      'wan-a',
+      'wan-b',
+      'wan-a',
+    ]);
+    const ownOther = family === 'ipv4' ? '198.18.93.1' : '2001:db8:93::1';
+    expect(towards(ownOther, 'wan-a')).not.toBe('wan-a');
   });
 });
 

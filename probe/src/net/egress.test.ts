@@ -17,7 +17,7 @@ const session = (
 const TARGET = { address: '192.0.2.9', host: undefined, url: undefined, port: 80 };
 const NAMED = { ...TARGET, address: undefined, host: 'far.example' };
 
-test('what would leave by another interface is not sent, neither to an address nor to a name', async () => {
+test('what has a way by another interface only is not sent, neither to an address nor to a name', async () => {
   const clock = new FakeClock();
   let name: string | undefined = 'isp-a';
   const resolver = new TargetResolver(() => Promise.resolve(['192.0.2.9']), new Egress(() => name, clock));

@@ -1,6 +1,7 @@
 /**
- * Egress: whether what a session sends leaves by the interface that its source names. Packet engines bind their sockets to it;
- * a connect cannot be bound, so the system's routing is asked first, and what would leave by another interface is not sent.
+ * Egress: whether connects and queries can leave by the interface that the source of their session names. Their sockets are bound
+ * to it. Where the routing has a way by other interfaces only, Linux would look for the destination on the named link itself and
+ * lose the probe, so the routing is asked first, and the probe is not sent.
  */
 import { NS_PER_S, type Clock, type PlannedSession } from '@wanscope/shared';
 
@@ -8,7 +9,10 @@ import { NS_PER_S, type Clock, type PlannedSession } from '@wanscope/shared';
 const KEPT_NS = 5 * NS_PER_S;
 const MAX_KEPT = 4_096;
 
-/** Name of the interface for packets between these addresses; undefined where there is no route. */
+/**
+ * Name of the interface for packets between these addresses from a socket that is bound as the session says: that interface
+ * where there is a way by it, else the one that the routing has; undefined where there is no route.
+ */
 export type RouteLookup = (source: string, destination: string, planned: PlannedSession) => string | undefined;
 
 export class Egress {
@@ -21,13 +25,13 @@ export class Egress {
     this.#clock = clock;
   }
 
-  /** True when there is a way to `destination`, and not by the interface that the source of the session names. */
+  /** True when there is a way to `destination`, and none by the interface that the source of the session names. */
   isMisrouted(planned: PlannedSession, destination: string): boolean {
     const { path, source } = planned;
-    // Bound to it by the packet engine.
+    // The packet engine's: bound to it, and sent whatever the routing says.
     if (path.protocol === 'icmp' || path.protocol === 'udp') return false;
     if (source.address === undefined || source.interface === undefined) return false;
-    const name = this.#interfaceTowards(source.address, destination, planned);
+    const name = this.#interfaceTowards(source.address, source.interface, destination, planned);
     return name !== undefined && name !== source.interface;
   }
 
@@ -36,9 +40,9 @@ export class Egress {
     this.#kept.clear();
   }
 
-  #interfaceTowards(source: string, destination: string, planned: PlannedSession): string | undefined {
+  #interfaceTowards(source: string, by: string, destination: string, planned: PlannedSession): string | undefined {
     const { network, srcUplink } = planned.path;
-    const key = `${network}/${srcUplink} ${source} ${destination}`;
+    const key = `${network}/${srcUplink} ${source}%${by} ${destination}`;
     const nowNs = this.#clock.monoNs();
     const kept = this.#kept.get(key);
     if (kept !== undefined && nowNs - kept.askedNs < KEPT_NS) return kept.name;

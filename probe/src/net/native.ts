@@ -134,8 +134,11 @@ export interface NativeModule {
   releaseRequests(reflector: ReflectorHandle, count: number): void;
   closeReflector(reflector: ReflectorHandle): void;
   tcpInfo(fd: number): TcpInfo | undefined;
-  /** Through which a packet between these addresses would leave, by the system's routing. */
-  egressInterface(source: string, destination: string, domain?: DomainHandle): string | undefined;
+  /**
+   * Through which a packet between these addresses would leave, by the system's routing, from a socket that is bound to `device`
+   * ('': to none): `device` where there is a way by it or it cannot be bound to, else what the routing would have taken without.
+   */
+  egressInterface(source: string, destination: string, device: string, domain?: DomainHandle): string | undefined;
   /** Begins a connect with a hop limit; `error` is 0 or an errno. */
   openTcpHop(options: {
     readonly v6: boolean;

@@ -21,7 +21,7 @@ import {
   type ConnectDependencies,
   type ConnectTime,
 } from '../net/connect.ts';
-import { connectFrom } from '../net/domain-sockets.ts';
+import { connectFrom, isOpenedNatively } from '../net/domain-sockets.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
@@ -280,16 +280,26 @@ class HttpChannel implements ProbeChannel {
     else fetch(undefined);
   }
 
-  /** Whose connections begin in the session's routing domain. */
+  /** Whose connections begin in the session's routing domain, at its interface. */
   #makeAgent(secure: boolean, keepAlive: boolean): HttpAgent {
     const options = { keepAlive, maxSockets: 1, maxFreeSockets: 1 };
     // A resumed session would not have its name checked again.
     const agent = secure ? new HttpsAgent({ ...options, maxCachedSessions: 0 }) : new HttpAgent(options);
     const { inDomains } = this.#dependencies;
     const { planned } = this.#request;
-    if (inDomains?.domains.of(planned) === undefined) return agent;
-    const connect = (request: { readonly host?: string | null; readonly port?: number | string | null }): Socket => {
+    if (!isOpenedNatively(inDomains, planned)) return agent;
+    const connect = (
+      request: { readonly host?: string | null; readonly port?: number | string | null },
+      created: (error: Error) => void,
+    ): Socket | undefined => {
       const socket = connectFrom(inDomains, planned, request.host ?? '', Number(request.port));
+      const { errored } = socket;
+      if (errored !== null) {
+        // Told to the request: nobody listens to its socket yet.
+        socket.on('error', () => undefined);
+        created(errored);
+        return undefined;
+      }
       if (!secure) return socket;
       const secured = connectTls({ ...(request as ConnectionOptions), socket });
       socket.on('error', (error) => secured.destroy(error));
@@ -298,10 +308,10 @@ class HttpChannel implements ProbeChannel {
     return Object.assign(agent, { createConnection: connect });
   }
 
-  /** Of a request that keeps no connection: Node's own, but in a routing domain. */
+  /** Of a request that keeps no connection: Node's own, but where Node cannot open it. */
   #ownAgent(secure: boolean): HttpAgent | false {
-    const { inDomains } = this.#dependencies;
-    return inDomains?.domains.of(this.#request.planned) === undefined ? false : this.#makeAgent(secure, false);
+    const isNative = isOpenedNatively(this.#dependencies.inDomains, this.#request.planned);
+    return isNative ? this.#makeAgent(secure, false) : false;
   }
 
   #localAddress(): { localAddress?: string } {

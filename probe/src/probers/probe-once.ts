@@ -28,8 +28,13 @@ export async function probeOnce(
   target: Partial<PlannedSession['target']>,
   timeoutMs = 300,
   sourceAddress = '127.0.0.1',
+  sourceInterface?: string,
 ): Promise<ProbeResult> {
-  const [result] = await probeTimes(1, prober, target, { timeoutMs, sourceAddress, keepAlive: false });
+  const [result] = await probeTimes(1, prober, target, {
+    timeoutMs,
+    source: { address: sourceAddress, interface: sourceInterface },
+    keepAlive: false,
+  });
   return result!;
 }
 
@@ -38,21 +43,33 @@ export async function probeTwice(
   prober: Prober,
   target: Partial<PlannedSession['target']>,
 ): Promise<readonly ProbeResult[]> {
-  return probeTimes(2, prober, target, { timeoutMs: 2_000, sourceAddress: '127.0.0.1', keepAlive: true });
+  return probeTimes(2, prober, target, {
+    timeoutMs: 2_000,
+    source: { address: '127.0.0.1', interface: undefined },
+    keepAlive: true,
+  });
 }
 
 async function probeTimes(
   times: number,
   prober: Prober,
   target: Partial<PlannedSession['target']>,
-  { timeoutMs, sourceAddress, keepAlive }: { timeoutMs: number; sourceAddress: string; keepAlive: boolean },
+  {
+    timeoutMs,
+    source,
+    keepAlive,
+  }: {
+    timeoutMs: number;
+    source: { address: string; interface: string | undefined };
+    keepAlive: boolean;
+  },
 ): Promise<readonly ProbeResult[]> {
   const planned = plannedOf({
     protocol: prober.protocol,
-    family: isIPv6(sourceAddress) ? 'ipv6' : 'ipv4',
+    family: isIPv6(source.address) ? 'ipv6' : 'ipv4',
     path: { dstKind: 'external' },
     test: { timeoutNs: timeoutMs * NS_PER_MS, keepAlive },
-    source: { address: sourceAddress },
+    source,
     target,
   });
   let phases: HttpPhase[] = [];
