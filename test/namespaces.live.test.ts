@@ -146,6 +146,40 @@ describe.skipIf(unavailable !== undefined)(`two networks with the same addresses
     expect(outside).not.toContain(ROUTER);
   });
 
+  test('an address that goes in one of them is an event: its sessions stop, without loss, and go on when it is back', async () => {
+    const own = async (tenant: string): Promise<Path[]> =>
+      (await paths()).filter(({ network: of, srcSite }) => of === tenant && srcSite === 'router');
+    const changes = async (): Promise<number | undefined> =>
+      (await mesh.samples('wan_probe_address_changes_total')).find(({ labels }) => labels['site'] === 'router')?.value;
+    const sentIn = async (tenant: string): Promise<number> =>
+      (await own(tenant)).reduce((sum, { totals }) => sum + totals.sent, 0);
+    /** Some intervals of the other network, for what is late. */
+    const waitFor = async (probes: number): Promise<void> => {
+      const before = await sentIn('tenant-b');
+      await mesh.until('the other network to be measured', async () => (await sentIn('tenant-b')) > before + probes);
+    };
+    const before = await own('tenant-a');
+    ip([`address del ${ROUTER}/24 dev near`], network.namespaceOf('in-tenant-a'));
+    await mesh.until('the event to be told', async () => (await changes()) === 1);
+    // 5 probes a second of 4 protocols: what was counted until the sessions stopped is with the collector then.
+    await waitFor(60);
+    const stopped = (await own('tenant-a')).map(({ totals }) => totals);
+    await waitFor(60);
+    expect((await own('tenant-a')).map(({ totals }) => totals)).toEqual(stopped);
+    before.forEach(({ protocol, totals }, i) => {
+      // A busy machine may lose a connect.
+      const mayLose = protocol === 'tcp' || protocol === 'http' ? 1 : 0;
+      expect(stopped[i]!.lost - totals.lost, protocol).toBeLessThanOrEqual(mayLose);
+    });
+    ip([`address add ${ROUTER}/24 dev near`], network.namespaceOf('in-tenant-a'));
+    await mesh.until('its sessions to be answered again', async () =>
+      (await own('tenant-a')).every(
+        ({ totals }, i) => totals.sent - totals.lost > stopped[i]!.sent - stopped[i]!.lost + 5,
+      ),
+    );
+    expect(await changes()).toBe(2);
+  });
+
   test('and one that breaks leaves the other alone', async () => {
     const quietBefore = await lostIn('tenant-b');
     const before = answered(await paths(), 'tenant-b');

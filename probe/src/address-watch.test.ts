@@ -1,6 +1,15 @@
 import { expect, test } from 'vitest';
 import { AddressWatch } from './address-watch.ts';
 
+test('takes a list that cannot be read for no change', () => {
+  let addresses: string[] | undefined = ['192.0.2.1'];
+  const watch = new AddressWatch(() => addresses);
+  addresses = undefined;
+  expect([watch.look(), watch.isGoing('192.0.2.1'), watch.isGone('192.0.2.1')]).toEqual([undefined, false, false]);
+  addresses = [];
+  expect([watch.isGoing('192.0.2.1'), watch.look()]).toEqual([true, { gone: ['192.0.2.1'], come: [] }]);
+});
+
 test('tells what went and what came, once', () => {
   let addresses = ['192.0.2.1', '2001:db8::1'];
   const watch = new AddressWatch(() => addresses);

@@ -1,4 +1,4 @@
-/** Which of this machine's addresses have gone since the probe started. Pure; the list of addresses is given. */
+/** Which addresses of the machine, or of a namespace of it, have gone since the probe started. Pure; the list of addresses is given. */
 import { sameAddress } from './net/destination.ts';
 
 /** What one look found: addresses that were there before, and addresses that were not. */
@@ -8,18 +8,21 @@ export interface AddressChange {
 }
 
 export class AddressWatch {
-  readonly #read: () => readonly string[];
+  readonly #read: () => readonly string[] | undefined;
   #present: ReadonlySet<string>;
   readonly #gone = new Set<string>();
 
-  constructor(read: () => readonly string[]) {
+  /** @param read every address there is now; undefined when that cannot be told, which changes nothing. */
+  constructor(read: () => readonly string[] | undefined) {
     this.#read = read;
     this.#present = new Set(read());
   }
 
   /** Looks again; undefined when nothing has changed. */
   look(): AddressChange | undefined {
-    const present = new Set(this.#read());
+    const read = this.#read();
+    if (read === undefined) return undefined;
+    const present = new Set(read);
     const gone = [...this.#present].filter((address) => !present.has(address));
     const come = [...present].filter((address) => !this.#present.has(address));
     if (gone.length + come.length === 0) return undefined;
@@ -32,7 +35,7 @@ export class AddressWatch {
   /** True when it was there at the last look and is not at this moment. */
   isGoing(address: string): boolean {
     const known = this.#present.has(address) || [...this.#present].some((one) => sameAddress(one, address));
-    return known && !this.#read().some((one) => sameAddress(one, address));
+    return known && this.#read()?.some((one) => sameAddress(one, address)) === false;
   }
 
   /** True when it was there once and is not now. One that never was may be bound all the same (127.0.0.0/8, a free bind). */

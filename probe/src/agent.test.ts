@@ -330,6 +330,60 @@ describe('the agent', () => {
     expect(bus.reports.at(-1)!.self.addressChanges).toBe(2);
   });
 
+  it.each([
+    ['in the namespace of the sessions', 'blue', [1_500, 3_000]],
+    ['of the same text in another namespace', 'red', []],
+  ] as const)('an address that goes %s', async (_where, namespace, noticedMs) => {
+    await agent.stop(0);
+    clock = new FakeClock({ wallMs: NOON });
+    bus = new FakeBus();
+    spool = new Spool({ bootId: '00000000000000b1', clock, log });
+    const present = new Map([
+      ['blue', ['192.0.2.1']],
+      ['red', ['192.0.2.1']],
+    ]);
+    let sends = 0;
+    const silent: Prober = {
+      ...prober,
+      open: (_request, events) => ({
+        send: (seq) => {
+          sends += 1;
+          events.sent(seq, clock.monoNs(), 0, seq);
+        },
+        close: () => undefined,
+      }),
+    };
+    const noted: number[] = [];
+    make({
+      clock,
+      bus,
+      probers: new Map([['udp', silent]]),
+      // The process's own has never had it.
+      localAddresses: () => ['198.51.100.1'],
+      domains: {
+        namespaces: [...present.keys()],
+        namespaceOf: () => 'blue',
+        addressesIn: (name) => present.get(name),
+        refused: () => [],
+      },
+      onAddressChange: () => noted.push(clock.monoNs() / NS_PER_MS),
+    });
+    bus.setConnected(true);
+    await settle();
+    give(plan(1, ['q']));
+    await advance(1_000);
+    present.set(namespace, []);
+    await advance(500);
+    const sentUntilNoticed = sends;
+    await advance(1_000);
+    const isStopped = sends === sentUntilNoticed;
+    expect(isStopped).toBe(noticedMs.length > 0);
+    present.set(namespace, ['192.0.2.1']);
+    await advance(2_000);
+    expect(sends).toBeGreaterThan(sentUntilNoticed);
+    expect(noted).toEqual(noticedMs);
+  });
+
   it('measures by the plan, and every probe is in the interval of its scheduled send', async () => {
     give(plan(1));
     await advance(35_000);

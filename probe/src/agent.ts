@@ -107,7 +107,7 @@ export interface AgentOptions {
   /** Every address of this machine now; absent: a change of them is not noticed. */
   readonly localAddresses?: () => readonly string[];
   /** Absent: every session is where the process is. */
-  readonly domains?: Pick<Domains, 'isElsewhere' | 'refused'>;
+  readonly domains?: Pick<Domains, 'namespaces' | 'namespaceOf' | 'addressesIn' | 'refused'>;
   /** Absent: it takes part in no throughput run. */
   readonly throughput?: Pick<Throughput, 'handle'>;
   /** Absent: STAMP is authenticated with no peer's key. */
@@ -156,6 +156,9 @@ export interface AgentState {
   readonly refusedDomains: readonly RefusedEndpoint[];
 }
 
+/** In a namespace; undefined: in the process's own. */
+type ChangeInNamespace = AddressChange & { readonly namespace: string | undefined };
+
 /** A session that the plan no longer names, until the intervals it measured in have closed. */
 interface Draining {
   readonly session: Session;
@@ -191,7 +194,8 @@ export class Agent {
   #timerError: TimerError = { maxNs: 0, sumNs: 0, count: 0 };
   #loopDelay: LoopDelay = { maxNs: 0, sumNs: 0, count: 0 };
   #contaminated = 0;
-  readonly #addresses: AddressWatch | undefined;
+  /** By namespace; undefined: the process's own. Empty where nothing is watched. */
+  readonly #addresses = new Map<string | undefined, AddressWatch>();
   #addressChanges = 0;
   #cancelWatch: (() => void) | undefined;
   readonly #going = new Map<string, { readonly isGoing: boolean; readonly askedNs: number }>();
@@ -209,7 +213,11 @@ export class Agent {
     const { clock } = options;
     this.#options = options;
     this.#startedAtMs = clock.wallMs();
-    this.#addresses = options.localAddresses && new AddressWatch(options.localAddresses);
+    const { localAddresses, domains } = options;
+    if (localAddresses !== undefined) this.#addresses.set(undefined, new AddressWatch(localAddresses));
+    for (const namespace of domains?.namespaces ?? []) {
+      this.#addresses.set(namespace, new AddressWatch(() => domains?.addressesIn(namespace)));
+    }
     this.#budget = new SendBudget(clock.monoNs());
     this.#plan = options.planStore.load();
     this.#intervals = new IntervalClock(clock, this.#plan?.intervalMs ?? DEFAULT_INTERVAL_MS);
@@ -550,59 +558,77 @@ export class Agent {
   // ------------------------------------------------------------------------------------------------------ addresses
 
   #isSourceGone(planned: PlannedSession): boolean {
-    const { source } = planned;
-    if (this.#options.domains?.isElsewhere(planned) === true) return false;
-    return source.address !== undefined && this.#addresses?.isGone(source.address) === true;
+    const { address } = planned.source;
+    return address !== undefined && this.#addresses.get(this.#namespaceOf(planned))?.isGone(address) === true;
+  }
+
+  #namespaceOf({ path, source }: PlannedSession): string | undefined {
+    return this.#options.domains?.namespaceOf(path.network, path.srcUplink, source.address);
   }
 
   /** The system says no, and the next look is to come. Looks no more often than that is worth. */
   #isSourceGoing(planned: PlannedSession): boolean {
     const { address } = planned.source;
-    if (this.#options.domains?.isElsewhere(planned) === true) return false;
+    const namespace = this.#namespaceOf(planned);
+    const watch = this.#addresses.get(namespace);
     const nowNs = this.#options.clock.monoNs();
-    if (address === undefined || this.#addresses === undefined) return false;
-    const known = this.#going.get(address);
+    if (address === undefined || watch === undefined) return false;
+    const key = `${address} ${namespace ?? ''}`;
+    const known = this.#going.get(key);
     if (known !== undefined && nowNs - known.askedNs < GOING_KEPT_NS) return known.isGoing;
-    const isGoing = this.#addresses.isGoing(address);
-    this.#going.set(address, { isGoing, askedNs: nowNs });
+    const isGoing = watch.isGoing(address);
+    this.#going.set(key, { isGoing, askedNs: nowNs });
     return isGoing;
   }
 
   #watch(): void {
     this.#cancelWatch = this.#options.clock.after(WATCH_EVERY_MS, () => {
-      if (this.#addresses !== undefined) this.#lookAtAddresses(this.#addresses);
+      this.#lookAtAddresses();
       if (this.#sending !== this.#maySend) this.#updateSending();
       this.#watch();
     });
   }
 
   /** Sessions stop at once when their address goes, and are begun anew when it comes back or a plan names another. */
-  #lookAtAddresses(watch: AddressWatch): void {
-    const change = watch.look();
+  #lookAtAddresses(): void {
     this.#going.clear();
-    if (change === undefined) return;
-    const used = new Set([
-      ...(this.#plan?.sources ?? []).flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6]),
-      ...this.#endpoints.flatMap(({ addresses }) => addresses.map(({ bound }) => bound)),
-    ]);
-    const isUsed = (address: string): boolean =>
-      [...used].some((one) => one !== undefined && sameAddress(one, address));
-    const concerns = [...change.gone, ...change.come].some(isUsed);
-    if (concerns) {
-      this.#tellAddressChange(change);
-      if (this.#plan !== undefined) this.#run(this.#plan);
-    }
+    const changes = [...this.#addresses].flatMap(([namespace, watch]) => {
+      const change = watch.look();
+      return change === undefined ? [] : [{ namespace, ...change }];
+    });
+    if (changes.length === 0) return;
+    const concerning = changes.filter((change) => this.#isOfUse(change));
+    for (const change of concerning) this.#tellAddressChange(change);
+    if (concerning.length > 0 && this.#plan !== undefined) this.#run(this.#plan);
     this.refreshEndpoints().then(
       (isOther) => {
-        if (isOther && !concerns) this.#tellAddressChange(change);
+        if (isOther && concerning.length === 0) this.#tellAddressChange(changes[0]!);
       },
       (error: unknown) => this.#options.log.warn({ error: String(error) }, 'cannot tell the addresses of this machine'),
     );
   }
 
-  #tellAddressChange({ gone, come }: AddressChange): void {
+  /** An address of it is one that the probe sends from, or announces. */
+  #isOfUse({ namespace, gone, come }: ChangeInNamespace): boolean {
+    const used = [
+      ...(this.#plan?.sources ?? []).flatMap((source) => [
+        { ...source, address: source.ipv4 },
+        { ...source, address: source.ipv6 },
+      ]),
+      ...this.#endpoints.flatMap((endpoint) =>
+        endpoint.addresses.map(({ bound }) => ({ ...endpoint, address: bound })),
+      ),
+    ];
+    const { domains } = this.#options;
+    const here = used.flatMap(({ network, uplink, address }) =>
+      address !== undefined && domains?.namespaceOf(network, uplink, address) === namespace ? [address] : [],
+    );
+    return [...gone, ...come].some((address) => here.some((one) => sameAddress(one, address)));
+  }
+
+  #tellAddressChange({ namespace, gone, come }: ChangeInNamespace): void {
     this.#addressChanges += 1;
-    this.#options.log.info({ gone, come }, 'addresses changed');
+    this.#options.log.info({ ...(namespace === undefined ? {} : { namespace }), gone, come }, 'addresses changed');
     this.#options.onAddressChange?.();
   }
 

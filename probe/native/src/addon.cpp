@@ -226,6 +226,21 @@ napi_value openSocket(napi_env env, napi_callback_info info) {
   return number(env, wanscope::openSocket(options));
 }
 
+/** Texts; undefined where the system would not say. */
+napi_value addressesIn(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  std::vector<std::string> addresses;
+  if (wanscope::listAddresses(domainOf(env, arguments.at[0]), addresses) != 0) return undefined(env);
+  napi_value list = nullptr;
+  napi_create_array_with_length(env, addresses.size(), &list);
+  for (uint32_t i = 0; i < addresses.size(); ++i) {
+    napi_value text = nullptr;
+    napi_create_string_utf8(env, addresses[i].c_str(), addresses[i].size(), &text);
+    napi_set_element(env, list, i, text);
+  }
+  return list;
+}
+
 napi_value openIcmp(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
   auto* handle = handleOf<Engine>(env, arguments.at[0]);
@@ -538,6 +553,7 @@ NAPI_MODULE_INIT() {
       FUNCTION("domainIsCurrent", domainIsCurrent),
       FUNCTION("settleDomain", settleDomain),
       FUNCTION("openSocket", openSocket),
+      FUNCTION("addressesIn", addressesIn),
       FUNCTION("openIcmp", openIcmp),
       FUNCTION("icmpIsRaw", icmpIsRaw),
       FUNCTION("openStream", openStream),

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <linux/capability.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -171,6 +172,25 @@ int openSocket(const SocketOptions& options) {
   if (error == 0) return fd;
   if (fd >= 0) close(fd);
   return -error;
+}
+
+int listAddresses(const DomainRef& domain, std::vector<std::string>& addresses) {
+  return inDomain(domain, [&] {
+    ifaddrs* list = nullptr;
+    if (getifaddrs(&list) != 0) return errno;
+    for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+      if (entry->ifa_addr == nullptr) continue;
+      const int family = entry->ifa_addr->sa_family;
+      const void* octets = family == AF_INET
+                               ? static_cast<const void*>(&reinterpret_cast<sockaddr_in*>(entry->ifa_addr)->sin_addr)
+                               : &reinterpret_cast<sockaddr_in6*>(entry->ifa_addr)->sin6_addr;
+      char text[INET6_ADDRSTRLEN];
+      if (family != AF_INET && family != AF_INET6) continue;
+      if (inet_ntop(family, octets, text, sizeof text) != nullptr) addresses.emplace_back(text);
+    }
+    freeifaddrs(list);
+    return 0;
+  });
 }
 
 }  // namespace wanscope

@@ -15,6 +15,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace wanscope {
 
@@ -82,5 +83,8 @@ struct SocketOptions {
 
 /** A bound socket: its descriptor, or an errno below 0. */
 int openSocket(const SocketOptions& options);
+
+/** Every address of the interfaces where `domain` is, without zones, whether their links are up or not. Returns 0 or an errno. */
+int listAddresses(const DomainRef& domain, std::vector<std::string>& addresses);
 
 }  // namespace wanscope

@@ -232,6 +232,20 @@ describe.skipIf(!isRoot)('sessions in a namespace (needs root)', () => {
     expect(kit.domains.refused()).toEqual([]);
   });
 
+  it('know which addresses are there, whatever their links do', () => {
+    const there = (): readonly string[] => kit.domains.addressesIn(full('near')) ?? [];
+    expect(there()).toContain(HERE);
+    ip('near', 'address add 198.18.89.1/32 dev n0', 'address add 2001:db8:89::1/128 dev n0 nodad');
+    expect(there()).toEqual(expect.arrayContaining([HERE, '198.18.89.1', '2001:db8:89::1', '127.0.0.1', '::1']));
+    ip('far', 'link set f0 down');
+    expect(there()).toContain('198.18.89.1');
+    ip('far', 'link set f0 up');
+    ip('near', 'address del 198.18.89.1/32 dev n0', 'address del 2001:db8:89::1/128 dev n0');
+    expect(there()).toContain(HERE);
+    expect(there()).not.toEqual(expect.arrayContaining(['198.18.89.1']));
+    expect(there()).not.toEqual(expect.arrayContaining(['2001:db8:89::1']));
+  });
+
   it.each(['icmp', 'udp', 'tcp', 'http', 'dns'] as const)('are answered over %s', async (protocol) => {
     const question = protocol === 'dns' ? { question: { name: 'far.example', type: 'A' as const } } : {};
     const target = { address: THERE, port: ports[protocol], ...question };

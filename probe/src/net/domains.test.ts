@@ -14,7 +14,7 @@ const EINVAL = 22;
 class FakeModule {
   readonly opened: unknown[] = [];
   current = true;
-  readonly module: Pick<NativeModule, 'openDomain' | 'domainIsCurrent' | 'settleDomain'> = {
+  readonly module: Pick<NativeModule, 'openDomain' | 'domainIsCurrent' | 'settleDomain' | 'addressesIn'> = {
     openDomain: (options) => {
       const error = { '/run/netns/forbidden': EPERM, '/run/netns/missing': ENOENT, '/bad': EINVAL }[options.netns];
       if (error !== undefined) return error;
@@ -23,6 +23,7 @@ class FakeModule {
     },
     domainIsCurrent: () => this.current,
     settleDomain: () => undefined,
+    addressesIn: (domain) => [`10.0.0.${(domain as unknown as { number: number }).number}`],
   };
 }
 
@@ -41,8 +42,11 @@ describe('routing domains', () => {
     expect(domains.of(session('a', '', '10.0.0.1'))).toEqual({ number: 1 });
     expect(domains.of(session('b', '', '10.0.0.1'))).toEqual({ number: 2 });
     expect(domains.of(session('c', '', '10.0.0.1'))).toBeUndefined();
-    expect(domains.isElsewhere(session('a', '', '10.0.0.1'))).toBe(true);
-    expect(domains.isElsewhere(session('c', '', '10.0.0.1'))).toBe(false);
+    expect(['a', 'b', 'c'].map((network) => domains.namespaceOf(network, '', '10.0.0.1'))).toEqual([
+      'x',
+      'y',
+      undefined,
+    ]);
   });
 
   it('are entered once each, whatever the number of their addresses', () => {
@@ -53,7 +57,17 @@ describe('routing domains', () => {
       { netns: '', vrf: 'red', mark: 16 },
     ]);
     expect(domains.handles).toHaveLength(2);
-    expect(domains.isElsewhere(session('b', 'm', '10.0.0.1'))).toBe(false);
+    expect(domains.namespaceOf('b', 'm', '10.0.0.1')).toBeUndefined();
+  });
+
+  it('list each namespace that could be entered once, and what is in it', () => {
+    const domains = domainsOf(
+      'a=10.0.0.9%mark:1,b=10.0.0.1%netns:x,c/m=10.0.0.2%netns:x%mark:1,d=10.0.0.3%netns:missing',
+    );
+    expect(domains.namespaces).toEqual(['x']);
+    expect(domains.namespaceOf('d', '', '10.0.0.3')).toBe('missing');
+    // Of the second that was opened: the first is a mark alone.
+    expect([domains.addressesIn('x'), domains.addressesIn('missing')]).toEqual([['10.0.0.2'], undefined]);
   });
 
   it('that cannot be entered are refused with their cause, and the others are not', () => {

@@ -33,7 +33,7 @@ export interface RefusedEndpoint {
   readonly cause: DomainRefusal;
 }
 
-type DomainModule = Pick<NativeModule, 'openDomain' | 'domainIsCurrent' | 'settleDomain'>;
+type DomainModule = Pick<NativeModule, 'openDomain' | 'domainIsCurrent' | 'settleDomain' | 'addressesIn'>;
 
 /** Where a session's sockets are opened. */
 export interface DomainLookup {
@@ -84,10 +84,23 @@ export class Domains implements DomainLookup {
     return this.#entryOf(network, uplink, bound)?.handle;
   }
 
-  /** True for a session whose domain is not the process's own, whether it can be used or not. */
-  isElsewhere({ path, source }: PlannedSession): boolean {
-    const entry = this.#entryOf(path.network, path.srcUplink, source.address);
-    return entry?.domain.netns !== undefined;
+  /** Namespaces other than the process's own that could be entered, as WAN_ADDRESSES has them. */
+  get namespaces(): readonly string[] {
+    const entered = [...this.#entries.values()].filter(({ handle }) => handle !== undefined);
+    return [...new Set(entered.flatMap(({ domain }) => domain.netns ?? []))];
+  }
+
+  /** In which namespace an address of the probe is, whether that can be used or not; undefined: in the process's own. */
+  namespaceOf(network: string, uplink: string, address: string | undefined): string | undefined {
+    return this.#entryOf(network, uplink, address)?.domain.netns;
+  }
+
+  /** Every address in a namespace now; undefined when it cannot be told. */
+  addressesIn(namespace: string): readonly string[] | undefined {
+    const entered = [...this.#entries.values()].find(
+      ({ domain, handle }) => domain.netns === namespace && handle !== undefined,
+    );
+    return entered?.handle && this.#native?.addressesIn(entered.handle);
   }
 
   /** Why the domain of a session cannot be used; undefined when it can, or when it has none. */

@@ -95,6 +95,8 @@ export interface NativeModule {
     readonly port: number;
     readonly listens: boolean;
   }): number;
+  /** Every address of the interfaces where a domain is, without zones, whether their links are up or not; undefined: it cannot be told. */
+  addressesIn(domain: DomainHandle): readonly string[] | undefined;
   openIcmp(engine: EngineHandle, v6: boolean, domain?: DomainHandle): number;
   icmpIsRaw(engine: EngineHandle, v6: boolean): boolean;
   openStream(engine: EngineHandle, stream: NativeStream): number;
