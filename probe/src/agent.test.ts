@@ -165,6 +165,7 @@ describe('the agent', () => {
       stamps: { kernelKernel: 5, userKernel: 6, userUser: 7 },
       rowsDropped: 8,
       receiveDropped: 9,
+      farCountsRefused: 4,
       wallSteps: 0,
     }),
     takeLateness: () => ({ maxNs: 0, sumNs: 0, count: 0 }),
@@ -477,6 +478,7 @@ describe('the agent', () => {
       stampsUserUser: 7,
       engineRingDropped: 8,
       engineKernelDropped: 9,
+      farCountsRefused: 4,
       kernelEngine: 1,
     });
   });

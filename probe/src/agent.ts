@@ -787,7 +787,7 @@ export class Agent {
     const { spool, planStore, engine } = this.#options;
     const { rssBytes, cpuNs } = this.#options.processUsage();
     const { reflected, dropped, overflow } = this.#options.reflectorCounts();
-    const { stamps, rowsDropped, receiveDropped } = engine.counts();
+    const { stamps, rowsDropped, receiveDropped, farCountsRefused } = engine.counts();
     let planRejected = 0;
     for (const count of this.#rejected.values()) planRejected += count;
     return {
@@ -814,6 +814,7 @@ export class Agent {
       stampsUserUser: stamps.userUser,
       engineRingDropped: rowsDropped,
       engineKernelDropped: receiveDropped,
+      farCountsRefused,
       kernelEngine: engine.name === 'kernel' ? 1 : 0,
       addressChanges: this.#addressChanges,
       routesUnavailable: this.#tracer === undefined ? 1 : 0,

@@ -270,6 +270,13 @@ const DEFINITIONS: readonly Definition[] = [
     values: ({ state }) => one(state().engineCounts.receiveDropped),
   },
   {
+    name: 'wan_probe_far_counts_refused_total',
+    type: 'counter',
+    help: 'Answers whose counts of packets cannot be read, lack the code over them, or are of another packet: not believed.',
+    labels: [],
+    values: ({ state }) => one(state().engineCounts.farCountsRefused),
+  },
+  {
     name: 'wan_probe_wall_clock_steps_total',
     type: 'counter',
     help: 'How often the wall clock was set while the packet engine ran.',

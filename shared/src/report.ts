@@ -235,6 +235,7 @@ export const SELF_FIELDS = [
   'spoolSecondsLeft',
   'domainsRefused',
   'reflectorOverflow',
+  'farCountsRefused',
 ] as const;
 export type SelfField = (typeof SELF_FIELDS)[number];
 /**

@@ -439,6 +439,11 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
       'cause',
       { ring: 'engineRingDropped', receive_buffer: 'engineKernelDropped' },
     ),
+    selfTotal(
+      'wan_probe_far_counts_refused_total',
+      'Answers whose counts of packets cannot be read, lack the code over them, or are of another packet: not believed.',
+      'farCountsRefused',
+    ),
     self('wan_probe_kernel_engine', '1', '1 when the kernel stamps the packets of the probe.', 'kernelEngine'),
     self('wan_probe_resident_memory_bytes', 'bytes', 'Resident memory of the probe.', 'rssBytes'),
     selfTotal('wan_probe_cpu_seconds_total', 'Processor time the probe used.', 'cpuNs', 1e9),

@@ -1251,6 +1251,8 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
         if (told.hasCounts && stream->asked.counts && told.sent == seq + 1) {
           row[10] = told.received;
           row[11] = told.answered;
+        } else if (told.claimsCounts && stream->asked.counts && authentic) {
+          counts_.farCountsRefused += 1;
         }
       }
     }

@@ -203,6 +203,7 @@ constexpr size_t kHmacTlvBytes = kTlvHeaderBytes + Hmac::kBytes;
 enum TlvType : uint8_t { kPaddingTlv = 1, kClassTlv = 4, kCountsTlv = 5, kHmacTlv = 8 };
 /** U, M and I: a sender sets the first, and an answer that can be believed has none. */
 constexpr uint8_t kTlvFlags = 0xe0;
+constexpr uint8_t kTlvUnrecognised = 0x80;
 
 /** The longest beginning of a packet that is not zeros. */
 constexpr size_t kHeadBytes = kAuthenticatedBytes + kAskedBytes + kHmacTlvBytes + kTlvHeaderBytes;
@@ -279,6 +280,8 @@ struct Told {
   uint32_t sent = 0;
   uint32_t received = 0;
   uint32_t answered = 0;
+  /** It answers for counts, whether they can be read and believed or not. */
+  bool claimsCounts = false;
 };
 
 /**
@@ -294,7 +297,9 @@ inline Told readTold(const uint8_t* bytes, size_t length, size_t base, const Hma
     const size_t valueBytes = get16(tlv + 2);
     const uint8_t type = tlv[1];
     // Zeros are padding that came back, and behind padding there is nothing.
-    if (type == 0 || type == kPaddingTlv || length - at - kTlvHeaderBytes < valueBytes) break;
+    if (type == 0 || type == kPaddingTlv) break;
+    if (type == kCountsTlv && (tlv[0] & kTlvUnrecognised) == 0) told.claimsCounts = true;
+    if (length - at - kTlvHeaderBytes < valueBytes) break;
     if ((tlv[0] & kTlvFlags) != 0) {
       // What it does not know.
     } else if (type == kClassTlv && valueBytes == kClassBytes - kTlvHeaderBytes) {
@@ -305,14 +310,17 @@ inline Told readTold(const uint8_t* bytes, size_t length, size_t base, const Hma
       told.received = get32(value + 4);
       told.answered = get32(value + 8);
     } else if (type == kHmacTlv && valueBytes == Hmac::kBytes && hmac != nullptr) {
-      if (at - base > kAskedBytes) return {};
+      if (at - base > kAskedBytes) break;
       const CoveredTlvs covered(bytes, bytes + base, at - base);
       authentic = hmac->verify(covered.bytes, covered.length, value);
       break;
     }
     at += kTlvHeaderBytes + valueBytes;
   }
-  return authentic ? told : Told{};
+  if (authentic) return told;
+  Told nothing;
+  nothing.claimsCounts = told.claimsCounts;
+  return nothing;
 }
 
 struct Echo {

@@ -27,6 +27,8 @@ export interface DgramDependencies {
   readonly cookie: Cookie;
   readonly watch: Pick<LoopWatch, 'isLate'>;
   readonly onSent: (lateNs: number) => void;
+  /** An answer's counts are not believed. */
+  readonly onCountsRefused: () => void;
 }
 
 export class DgramStream implements PacketStream {
@@ -131,7 +133,8 @@ export class DgramStream implements PacketStream {
     answer.receivedNs = receivedNs;
     answer.dwellNs = ntpDifferenceNs(reply.t2High, reply.t2Low, reply.t3High, reply.t3Low);
     answer.reflectorSeq = reply.reflectorSeq;
-    const counts = asksCounts === true ? readCounts(data, this.#baseBytes, reply.senderSeq + 1, key) : undefined;
+    const told = asksCounts === true ? readCounts(data, this.#baseBytes, reply.senderSeq + 1, key) : undefined;
+    const counts = told === 'refused' ? undefined : told;
     answer.farReceived = counts?.reflectorReceived;
     answer.farAnswered = counts?.reflectorSent;
     const now = this.#now;
@@ -140,6 +143,7 @@ export class DgramStream implements PacketStream {
     answer.fromTarget = ssidFits && from.port === port && sameAddress(from.address, destination);
     answer.authentic = this.#markT1(reply.senderSeq, reply.t1High, reply.t1Low) === reply.t1Low;
     answer.contaminated = this.#dependencies.watch.isLate(receivedNs);
+    if (told === 'refused' && answer.authentic) this.#dependencies.onCountsRefused();
     this.#events.received(answer);
   }
 

@@ -147,6 +147,7 @@ export class KernelEngine implements PacketEngine {
       stamps: { kernelKernel: counts.kernelKernel, userKernel: counts.userKernel, userUser: counts.userUser },
       rowsDropped: counts.rowsDropped,
       receiveDropped: counts.receiveDropped,
+      farCountsRefused: counts.farCountsRefused,
       wallSteps: counts.wallSteps,
     };
   }

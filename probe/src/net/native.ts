@@ -55,6 +55,7 @@ export interface NativeCounts {
   readonly userUser: number;
   readonly rowsDropped: number;
   readonly receiveDropped: number;
+  readonly farCountsRefused: number;
   readonly ticks: number;
   readonly wallSteps: number;
 }

@@ -153,6 +153,8 @@ export interface EngineCounts {
   readonly rowsDropped: number;
   /** Datagrams that found a receive queue full. */
   readonly receiveDropped: number;
+  /** Answers whose counts (RFC 8972 section 4.5) cannot be read, lack the code over them, or are of another packet. */
+  readonly farCountsRefused: number;
   /** How often the wall clock was set. */
   readonly wallSteps: number;
 }

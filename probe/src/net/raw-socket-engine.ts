@@ -52,6 +52,7 @@ export class RawSocketEngine implements PacketEngine {
   readonly #dgram: DgramDependencies;
   readonly #streams = new StreamTable();
   #answered = 0;
+  #farCountsRefused = 0;
   #rest = Buffer.alloc(0);
   #ended = false;
 
@@ -64,6 +65,9 @@ export class RawSocketEngine implements PacketEngine {
       cookie: new Cookie(options.cookieKey),
       watch: options.watch,
       onSent: () => undefined,
+      onCountsRefused: () => {
+        this.#farCountsRefused += 1;
+      },
     };
     this.refusals = new Map(
       FAMILIES.flatMap((family) => {
@@ -136,6 +140,7 @@ export class RawSocketEngine implements PacketEngine {
       stamps: { kernelKernel: 0, userKernel: 0, userUser: this.#answered },
       rowsDropped: 0,
       receiveDropped: 0,
+      farCountsRefused: this.#farCountsRefused,
       wallSteps: 0,
     };
   }

@@ -182,16 +182,20 @@ describe('STAMP extensions', () => {
     const told = { senderSent: 10, reflectorReceived: 7, reflectorSent: 6 };
     expect(readCounts(answerTo(), BASE, 10)).toEqual(told);
     expect(readCounts(answerTo(KEY), BASE, 10, KEY)).toEqual(told);
-    // Of another packet; without a code; not known, cannot be read, not authentic there; cut off; none.
-    expect(readCounts(answerTo(), BASE, 11)).toBeUndefined();
-    expect(readCounts(answerTo(), BASE, 10, KEY)).toBeUndefined();
+    // Not known there; of another packet; without a code; cannot be read, not authentic there; another length; cut off; none.
     expect(readCounts(answerTo(undefined, { counts: undefined }), BASE, 10)).toBeUndefined();
+    expect(readCounts(answerTo(), BASE, 11)).toBe('refused');
+    expect(readCounts(answerTo(), BASE, 10, KEY)).toBe('refused');
     for (const flag of [0x40, 0x20]) {
       const packet = answerTo();
       packet[BASE]! |= flag;
-      expect(readCounts(packet, BASE, 10)).toBeUndefined();
+      expect(readCounts(packet, BASE, 10)).toBe('refused');
     }
-    expect(readCounts(answerTo().subarray(0, BASE + 15), BASE, 10)).toBeUndefined();
+    const short = answerTo();
+    short[BASE + 3] = 8;
+    expect(readCounts(short, BASE, 10)).toBe('refused');
+    expect(readCounts(answerTo().subarray(0, BASE + 15), BASE, 10)).toBe('refused');
+    expect(readCounts(answerTo().subarray(0, BASE + 3), BASE, 10)).toBeUndefined();
     expect(readCounts(Buffer.alloc(41), BASE, 10)).toBeUndefined();
     // The count is 32 bits of them all.
     const wrapped = request(() => BASE + 16);

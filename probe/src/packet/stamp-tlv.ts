@@ -285,17 +285,29 @@ export function readAnswerTlvs(packet: Buffer, firstTlv: number, key?: Uint8Arra
 }
 
 /**
- * What the answer to `askForCounts` says; undefined where it does not say it, is about another packet, or lacks the code that has
- * to be over it. Never throws, whatever the octets.
+ * What the answer to `askForCounts` says; undefined where the reflector does not say it, `refused` where that cannot be read, is about
+ * another packet, or lacks the code that has to be over it. Never throws, whatever the octets.
  */
 export function readCounts(
   packet: Buffer,
   firstTlv: number,
   sent: number,
   key?: Uint8Array,
-): DirectMeasurement | undefined {
+): DirectMeasurement | 'refused' | undefined {
   if (packet.length <= firstTlv) return undefined;
   const { directMeasurement, authentic } = readAnswerTlvs(packet, firstTlv, key);
-  if (key !== undefined && authentic !== true) return undefined;
-  return directMeasurement?.senderSent === sent >>> 0 ? directMeasurement : undefined;
+  const isProven = key === undefined || authentic === true;
+  if (isProven && directMeasurement?.senderSent === sent >>> 0) return directMeasurement;
+  return claimsCounts(packet, firstTlv) ? 'refused' : undefined;
+}
+
+/** True where a reflector that knows the question has answered it, readably or not. */
+function claimsCounts(packet: Buffer, firstTlv: number): boolean {
+  let claims = false;
+  const look = (at: number): void => {
+    if (packet.length - at < TLV_HEADER_BYTES) return;
+    claims ||= packet[at + 1] === TLV.directMeasurement && (packet[at]! & UNRECOGNISED) === 0;
+  };
+  walk(packet, firstTlv, ({ at }) => look(at), look);
+  return claims;
 }

@@ -216,6 +216,7 @@ describe('direct measurement', () => {
     const unknown = { lost: 2, oneWayLost: { forward: 0, reverse: 0, unknown: 2 } };
     expect(await measure(name, lossy.address().port, { lost: 2 })).toMatchObject(unknown);
     expect(await measure(name, lossy.address().port, { lost: 2, sizeBytes: 44 })).toMatchObject(unknown);
+    expect(running!.counts().farCountsRefused).toBe(0);
   });
 
   it.each(ENGINE_NAMES)('calls loss unknown where the counts are not of the session (%s)', async (name) => {
@@ -301,7 +302,7 @@ describe('direct measurement', () => {
     expect(await asked(112 + 28, KEY)).toBe(signed(klass));
   });
 
-  it.each(ENGINE_NAMES)('is believed as it should be and not otherwise (%s)', async (name) => {
+  it.each(ENGINE_NAMES)('is believed as it should be and not otherwise, which is counted (%s)', async (name) => {
     const told = async (reply: (answer: Buffer) => void, key?: Uint8Array): Promise<unknown[]> => {
       const { answer } = await askOnce(name, { sizeBytes: 160, reply, ...(key === undefined ? {} : { key }) });
       return [answer.farReceived, answer.farAnswered];
@@ -319,14 +320,24 @@ describe('direct measurement', () => {
         good(key)(answer);
         answer[(key === undefined ? 44 : 112) + at] = octet;
       };
-    // U, M or I set; another length; it answers the sixth packet; what it counts was changed on the way.
+    const refused = (): number => running!.counts().farCountsRefused;
+    // U set: who does not know the question has not answered it.
     expect(await told(spoiled(0, 0x80))).toEqual(nothing);
-    expect(await told(spoiled(0, 0x40))).toEqual(nothing);
-    expect(await told(spoiled(0, 0x20))).toEqual(nothing);
-    expect(await told(spoiled(3, 8))).toEqual(nothing);
-    expect(await told(spoiled(7, 6))).toEqual(nothing);
-    expect(await told(spoiled(11, 9, KEY), KEY)).toEqual(nothing);
-    // The code is left out: padding in its place.
-    expect(await told(spoiled(17, 1, KEY), KEY)).toEqual(nothing);
+    expect(refused()).toBe(0);
+    const notBelieved: readonly Parameters<typeof spoiled>[] = [
+      // M or I set; another length, within the packet and beyond it; it answers the sixth packet.
+      [0, 0x40],
+      [0, 0x20],
+      [3, 8],
+      [2, 8],
+      [7, 6],
+      // What it counts was changed on the way; the code is left out: padding in its place.
+      [11, 9, KEY],
+      [17, 1, KEY],
+    ];
+    for (const [i, [at, octet, key]] of notBelieved.entries()) {
+      expect(await told(spoiled(at, octet, key), key)).toEqual(nothing);
+      expect(refused()).toBe(i + 1);
+    }
   });
 });

@@ -40,6 +40,7 @@ void readAll(const uint8_t* bytes, size_t length) {
   for (const Hmac* key : {static_cast<const Hmac*>(nullptr), &hmac}) {
     const Told told = readTold(bytes, length, key == nullptr ? kStampBytes : kAuthenticatedBytes, key);
     require(!told.dscp || *told.dscp <= 63);
+    require(!told.hasCounts || told.claimsCounts);
     require(told.hasCounts || (told.sent == 0 && told.received == 0 && told.answered == 0));
   }
   for (const StampLayout& at : {kOpenLayout, kAuthenticatedLayout}) {
