@@ -29,10 +29,13 @@ constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kShortestGapNs = 1 * kMs;
 constexpr int64_t kLongestGapNs = 10 * kMs;
 /** How often the engine looks for answers, and how seldom while none come. */
-constexpr int64_t kDrainGapNs = 40 * kMs;
-constexpr int64_t kLongestDrainGapNs = 80 * kMs;
-/** How often the reader is woken at most, unless the ring fills. Whoever cannot wait drains. */
-constexpr int64_t kWakeGapNs = 50 * kMs;
+constexpr int64_t kDrainGapNs = 50 * kMs;
+constexpr int64_t kLongestDrainGapNs = 100 * kMs;
+/**
+ * How often the reader is woken at most, unless the ring fills: less than a look for answers takes to come again, so that it is
+ * woken by the look that found something. Whoever cannot wait drains.
+ */
+constexpr int64_t kWakeGapNs = 40 * kMs;
 /** It looks earlier when so many have been sent. */
 constexpr size_t kPacketsPerDrain = 256;
 /** Packets that make a tick worth its system calls. */
@@ -416,6 +419,9 @@ struct Engine::Port {
     selfLength = length;
   }
 
+  /** What it receives begins with the IP header. */
+  bool givesHeader() const { return (kind == SocketKind::kRawIcmp || kind == SocketKind::kQuotes) && !v6; }
+
   void prepare() {
     std::memset(in, 0, sizeof in);
     std::memset(stamps, 0, sizeof stamps);
@@ -430,7 +436,6 @@ struct Engine::Port {
       outVectors[i][0].iov_base = heads[i];
       outVectors[i][1].iov_base = const_cast<uint8_t*>(kZeros);
       out[i].msg_hdr.msg_iov = outVectors[i];
-      out[i].msg_hdr.msg_iovlen = 2;
       out[i].msg_hdr.msg_control = outControls[i];
     }
   }
@@ -445,7 +450,6 @@ struct Engine::Port {
 
 Engine::Engine(const EngineOptions& options, double* rows, size_t rowCapacity, std::function<void()> wake)
     : options_(options), cookie_(options.cookieKey), rows_(rows), rowMask_(rowCapacity - 1), wake_(std::move(wake)) {
-  heap_.reserve(kMaxWaiting);
   submitted_.reserve(1'024);
   sockaddr_in self;
   stampKeeper_ = openToItself(self);
@@ -497,8 +501,11 @@ int Engine::openPortHere(Port& port) {
     setOption(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
     if (icmp) setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
   } else {
-    setOption(fd, IPPROTO_IP, IP_RECVTTL, 1);
-    setOption(fd, IPPROTO_IP, IP_RECVTOS, 1);
+    // A raw socket gives the header, where both are.
+    if (!port.givesHeader()) {
+      setOption(fd, IPPROTO_IP, IP_RECVTTL, 1);
+      setOption(fd, IPPROTO_IP, IP_RECVTOS, 1);
+    }
     // Do not fragment: a probe that is too large for the path is an answer in itself.
     if (icmp) setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
   }
@@ -763,12 +770,9 @@ int64_t Engine::tickGapNs() const {
 
 void Engine::takeSubmitted() {
   const std::lock_guard<std::mutex> lock(submitMutex_);
-  for (const Due& due : submitted_) {
-    heap_.push_back(due);
-    std::push_heap(heap_.begin(), heap_.end(), Later{});
-  }
+  for (const Due& due : submitted_) queue_.push(due);
   submitted_.clear();
-  waiting_ = heap_.size();
+  waiting_ = queue_.size();
 }
 
 void Engine::run() {
@@ -781,7 +785,7 @@ void Engine::run() {
       const std::lock_guard<std::mutex> lock(mutex_);
       takeSubmitted();
       int64_t now = monoNs();
-      if (!heap_.empty() && heap_.front().dueNs <= now && now >= lastTickNs_ + tickGapNs()) {
+      if (!queue_.empty() && queue_.front().dueNs <= now && now >= lastTickNs_ + tickGapNs()) {
         lastTickNs_ = now;
         counts_.ticks += 1;
         // The first look for the answers to what follows a pause is a whole gap after it.
@@ -799,12 +803,13 @@ void Engine::run() {
         const bool quiet = rowsWritten_.load(std::memory_order_relaxed) == before;
         drainGapNs_ = quiet ? std::min(drainGapNs_ * 2, kLongestDrainGapNs) : kDrainGapNs;
       }
-      if (!heap_.empty()) wakeAt = std::max(heap_.front().dueNs, lastTickNs_ + tickGapNs());
-      if (now < awaitUntilNs_) wakeAt = std::min(wakeAt, lastDrainNs_ + drainGapNs_);
+      if (!queue_.empty()) wakeAt = std::max(queue_.front().dueNs, lastTickNs_ + tickGapNs());
+      // A tick that comes soon looks for answers, too.
+      if (now < awaitUntilNs_ && wakeAt > lastDrainNs_ + drainGapNs_ + kLongestGapNs) wakeAt = lastDrainNs_ + drainGapNs_;
     }
     wakeAt = std::min(wakeAt, wakeReader(monoNs()));
     std::unique_lock<std::mutex> lock(submitMutex_);
-    waiting_ = heap_.size();
+    waiting_ = queue_.size();
     wakeAtNs_ = wakeAt;
     while (!stopping_) {
       int64_t until = wakeAtNs_;
@@ -861,10 +866,9 @@ void Engine::sendDue(int64_t now) {
   // What has no room for what it will tell waits here, late, instead of being lost later.
   const size_t room = freeRows();
   size_t left = room > 4 * kBatch ? std::min((room - 4 * kBatch) / 2, kPacketsPerTurn) : 0;
-  for (; left > 0 && !heap_.empty() && heap_.front().dueNs <= now; left -= 1) {
-    const Due due = heap_.front();
-    std::pop_heap(heap_.begin(), heap_.end(), Later{});
-    heap_.pop_back();
+  for (; left > 0 && !queue_.empty() && queue_.front().dueNs <= now; left -= 1) {
+    const Due due = queue_.front();
+    queue_.pop();
     const auto found = streams_.find(due.stream);
     if (found == streams_.end()) continue;
     Port& port = *found->second->port;
@@ -949,9 +953,16 @@ void Engine::flush(Port& port, int64_t now) {
       headBytes += writeQuestions(head, headBytes, stream.length - headBytes, stream.asked, stream.hmac.get());
     }
     const uint32_t hops = stream.traces ? due.seq % kMaxHops : 0;
-    port.outVectors[i][0].iov_len = headBytes;
-    port.outVectors[i][1].iov_len = stream.length - headBytes + (port.kind == SocketKind::kUdp ? hops : 0);
+    size_t length = stream.length + (port.kind == SocketKind::kUdp ? hops : 0);
     msghdr& message = port.out[i].msg_hdr;
+    // The system takes one piece faster than two.
+    message.msg_iovlen = length <= kHeadBytes ? 1 : 2;
+    if (length <= kHeadBytes) {
+      std::memset(head + headBytes, 0, length - headBytes);
+      headBytes = length;
+    }
+    port.outVectors[i][0].iov_len = headBytes;
+    port.outVectors[i][1].iov_len = length - headBytes;
     message.msg_name = &stream.destination;
     message.msg_namelen = stream.destinationLength;
     size_t used = stream.controlLength;
@@ -1013,8 +1024,7 @@ void Engine::flush(Port& port, int64_t now) {
       // The device's queue is full: what is left waits for the next tick.
       for (size_t i = first; i < count; i += 1) {
         port.due[i].attempts += 1;
-        heap_.push_back(port.due[i]);
-        std::push_heap(heap_.begin(), heap_.end(), Later{});
+        queue_.push(port.due[i]);
       }
       break;
     }
@@ -1156,9 +1166,11 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
         tos = static_cast<uint32_t>(value) & 0xff;
       }
     }
-    if ((port.kind == SocketKind::kRawIcmp || port.kind == SocketKind::kQuotes) && !port.v6) {
+    if (port.givesHeader()) {
       const size_t headerBytes = length == 0 ? 0 : (bytes[0] & 0xf) * 4U;
       if (headerBytes < 20 || headerBytes > length) continue;
+      tos = bytes[1];
+      ttl = bytes[8];
       bytes += headerBytes;
       length -= headerBytes;
     }

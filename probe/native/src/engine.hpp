@@ -23,6 +23,7 @@
 
 #include "clock.hpp"
 #include "domain.hpp"
+#include "due-queue.hpp"
 #include "packet.hpp"
 
 namespace wanscope {
@@ -131,16 +132,6 @@ class Engine {
  private:
   struct Port;
   struct Stream;
-  struct Due {
-    int64_t dueNs;
-    uint32_t stream;
-    uint32_t seq;
-    uint32_t attempts;
-  };
-  struct Later {
-    bool operator()(const Due& a, const Due& b) const { return a.dueNs > b.dueNs; }
-  };
-
   /** The probe that an answer or a complaint is about. */
   struct Found {
     Stream* stream = nullptr;
@@ -181,11 +172,11 @@ class Engine {
   const size_t rowMask_;
   const std::function<void()> wake_;
 
-  /** Guards everything but what `submitMutex_` does: ports, streams, heap, counts, the row's writer. */
+  /** Guards everything but what `submitMutex_` does: ports, streams, queue, counts, the row's writer. */
   std::mutex mutex_;
   std::vector<std::unique_ptr<Port>> ports_;
   std::unordered_map<uint32_t, std::unique_ptr<Stream>> streams_;
-  std::vector<Due> heap_;
+  DueQueue queue_;
   WallClock wallClock_;
   ClockState clockState_;
   EngineCounts counts_;
@@ -208,7 +199,7 @@ class Engine {
   std::mutex submitMutex_;
   std::condition_variable submitSignal_;
   std::vector<Due> submitted_;
-  /** As many wait in the heap. */
+  /** As many wait in the queue. */
   size_t waiting_ = 0;
   int64_t wakeAtNs_ = kNever;
   bool stopping_ = false;
