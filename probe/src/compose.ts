@@ -235,6 +235,7 @@ export async function startProbe(
       resolver,
       sockets: new SocketLimit(),
       readHandshake: native === undefined ? () => undefined : handshakeReader(native),
+      warmTcp: (v6) => native?.warmTcp(v6),
       watch,
       domains,
       inDomains: native === undefined ? undefined : { domains, native, onRefused: tellOncePerError(log) },

@@ -19,6 +19,7 @@
 #include "reflector.hpp"
 #include "routes.hpp"
 #include "tcp-hop.hpp"
+#include "tcp-warm.hpp"
 
 namespace {
 
@@ -508,6 +509,12 @@ napi_value tcpInfo(napi_env env, napi_callback_info info) {
   return result;
 }
 
+napi_value warmTcp(napi_env env, napi_callback_info info) {
+  const Arguments arguments(env, info);
+  wanscope::warmTcp(toBoolean(env, arguments.at[0]));
+  return undefined(env);
+}
+
 /** Name of the interface, or nothing where there is no route. */
 napi_value egressInterface(napi_env env, napi_callback_info info) {
   const Arguments arguments(env, info);
@@ -579,6 +586,7 @@ NAPI_MODULE_INIT() {
       FUNCTION("releaseRequests", releaseRequests),
       FUNCTION("releaseMemory", releaseMemory),
       FUNCTION("tcpInfo", tcpInfo),
+      FUNCTION("warmTcp", warmTcp),
       FUNCTION("egressInterface", egressInterface),
       FUNCTION("convertStamps", convertStamps),
 #undef FUNCTION

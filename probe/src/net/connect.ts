@@ -1,6 +1,6 @@
 /** What connects have in common, whatever is spoken over them: when one took a second SYN, and how one fails. */
 import type { Socket } from 'node:net';
-import { NS_PER_MS, NS_PER_S, type Clock } from '@wanscope/shared';
+import { NS_PER_MS, NS_PER_S, type Clock, type Family } from '@wanscope/shared';
 import type { TargetResolver } from './destination.ts';
 import type { DomainSockets } from './domain-sockets.ts';
 import type { LoopWatch } from './loop-watch.ts';
@@ -17,8 +17,18 @@ export interface ConnectDependencies {
   readonly sockets: SocketLimit;
   /** Asks the kernel; always undefined where that is not possible. */
   readonly readHandshake: ReadHandshake;
+  /** As `warmTcp` of the native module; does nothing without it. */
+  readonly warmTcp: (v6: boolean) => void;
   readonly watch: Pick<LoopWatch, 'isLate'>;
   readonly inDomains?: DomainSockets | undefined;
+}
+
+/**
+ * To be called right before a connect. Between its two stamps the kernel runs what may not be in the processor's caches, tens of
+ * microseconds that are not the network's. Node connects in the tick after the call: so does this, before it.
+ */
+export function warmWay({ warmTcp }: Pick<ConnectDependencies, 'warmTcp'>, family: Family): void {
+  process.nextTick(warmTcp, family === 'ipv6');
 }
 
 /** A timer that fires so late was held up by the process, and an answer may have been too. */

@@ -76,6 +76,7 @@ function kitOf(text: string, trusted: readonly string[] = []): Kit {
     resolver: new TargetResolver(() => Promise.reject(new Error('no such name')), egress),
     sockets: new SocketLimit(),
     readHandshake: handshakeReader(native),
+    warmTcp: native.warmTcp,
     watch: { isLate: () => false },
     trustedCertificates: trusted,
     domains,

@@ -1,10 +1,12 @@
 /** The packet engine on loopback and in a network namespace of its own: stamps, and what must never confuse them. */
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
 import { connect, createServer, Socket, type AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '@wanscope/shared';
+import { warmWay } from './connect.ts';
 import { KernelEngine, type KernelEngineOptions } from './kernel-engine.ts';
 import { handshakeReader, loadNative } from './native.ts';
 import { SocketError, type Answer, type PacketStream, type StreamOptions } from './packet-engine.ts';
@@ -125,6 +127,19 @@ describe('the kernel engine', () => {
       expect(engine.counts().stamps.kernelKernel).toBe(20);
     },
   );
+
+  it('sends in the order of the deadlines, whatever order it hears of them in', async () => {
+    const engine = start();
+    const recorder = new Recorder(engine);
+    const beganNs = systemClock.monoNs() + 20e6;
+    // 0, 7, 14, ... of 600: most are not after the one before. Then as many in order.
+    const mixed = Array.from({ length: 600 }, (_, i) => (7 * i) % 600);
+    const inOrder = Array.from({ length: 600 }, (_, i) => 600 + i);
+    for (const seq of [...mixed, ...inOrder]) recorder.stream.send(seq, beganNs + seq * 50e3);
+    await until(() => recorder.answers.length === 1_200);
+    const sent = [...recorder.sentNs].sort(([, a], [, b]) => a - b).map(([seq]) => seq);
+    expect(sent).toEqual(Array.from({ length: 1_200 }, (_, i) => i));
+  });
 
   it('is not disturbed by an event loop that stands still', () => {
     const engine = start();
@@ -372,5 +387,40 @@ describe('the handshake of a connection', () => {
     expect(read(new Socket())).toBeUndefined();
     expect(native.tcpInfo(-1)).toBeUndefined();
     expect(native.tcpInfo(0)).toBeUndefined();
+  });
+});
+
+describe('the way of a connect', () => {
+  /** What the kernel has counted of connects that this machine began, and of those that failed. */
+  function connects(): readonly number[] {
+    const [names = [], values = []] = readFileSync('/proc/net/snmp', 'utf8')
+      .split('\n')
+      .flatMap((line) => (line.startsWith('Tcp:') ? [line.split(' ')] : []));
+    return ['ActiveOpens', 'AttemptFails'].map((name) => Number(values[names.indexOf(name)]));
+  }
+  const descriptors = (): number => readdirSync('/proc/self/fd').length;
+
+  it.each([false, true])('is warmed by a connect that is refused at once and leaves nothing (version 6: %s)', (v6) => {
+    native.warmTcp(v6);
+    const [openedBefore = NaN, failedBefore = NaN] = connects();
+    const before = descriptors();
+    for (let i = 0; i < 10; i += 1) native.warmTcp(v6);
+    const [opened = NaN, failed = NaN] = connects();
+    expect(opened - openedBefore).toBeGreaterThanOrEqual(10);
+    expect(failed - failedBefore).toBeGreaterThanOrEqual(10);
+    expect(descriptors()).toBe(before);
+  });
+
+  it('is warmed right before the connect', async () => {
+    const server = createServer((socket) => socket.destroy()).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const order: string[] = [];
+    warmWay({ warmTcp: (v6) => order.push(v6 ? 'warm 6' : 'warm 4') }, 'ipv4');
+    const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    socket.on('connectionAttempt', () => order.push('connect'));
+    await once(socket, 'connect');
+    socket.destroy();
+    server.close();
+    expect(order).toEqual(['warm 4', 'connect']);
   });
 });

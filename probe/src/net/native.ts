@@ -137,6 +137,8 @@ export interface NativeModule {
   releaseRequests(reflector: ReflectorHandle, count: number): void;
   closeReflector(reflector: ReflectorHandle): void;
   tcpInfo(fd: number): TcpInfo | undefined;
+  /** A connect to ourselves that is refused at once, so that the next one finds its way warm. */
+  warmTcp(v6: boolean): void;
   /**
    * Through which a packet between these addresses would leave, by the system's routing, from a socket that is bound to `device`
    * ('': to none): `device` where there is a way by it or it cannot be bound to, else what the routing would have taken without.

@@ -18,6 +18,7 @@ import {
   connectAtTimeout,
   connectTime,
   outcomeOfConnectError,
+  warmWay,
   type ConnectDependencies,
   type ConnectTime,
 } from '../net/connect.ts';
@@ -276,6 +277,7 @@ class HttpChannel implements ProbeChannel {
     };
     this.#running.add(stop);
     this.#events.sent(seq, exchange.startNs, 0, 0);
+    warmWay(this.#dependencies, planned.path.family);
     if (resource.proxy !== undefined && resource.secure) openTunnel(resource.proxy);
     else fetch(undefined);
   }

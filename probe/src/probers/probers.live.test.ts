@@ -38,6 +38,7 @@ const connects = (clock: Clock = systemClock) => ({
   resolver,
   sockets: new SocketLimit(),
   readHandshake: handshakeReader(native),
+  warmTcp: native.warmTcp,
   watch,
 });
 

@@ -6,7 +6,13 @@
  */
 import type { Socket } from 'node:net';
 import { NS_PER_MS } from '@wanscope/shared';
-import { connectTime, outcomeOfConnectError, connectAtTimeout, type ConnectDependencies } from '../net/connect.ts';
+import {
+  connectAtTimeout,
+  connectTime,
+  outcomeOfConnectError,
+  warmWay,
+  type ConnectDependencies,
+} from '../net/connect.ts';
 import { connectFrom } from '../net/domain-sockets.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
@@ -70,6 +76,7 @@ class TcpChannel implements ProbeChannel {
     }
     const sentNs = clock.monoNs();
     this.#events.sent(seq, sentNs, 0, 0);
+    warmWay(this.#dependencies, planned.path.family);
     const socket: Socket = connectFrom(this.#dependencies.inDomains, planned, address, port);
     const finish = (): boolean => {
       if (!this.#running.delete(stop)) return false;
