@@ -46,14 +46,11 @@ const CONNECT_PORT = 8_620;
 /** What is compared of a tool that only has buckets. */
 const QUANTILES = [0.01, 0.5, 0.99];
 
-/**
- * Two programs in the kernel at the far end of the link, which let everything pass: they write down the kernel's time of each echo, or
- * SYN, that comes in, as the link gave it, and of each answer before it goes out, by its number, or port. Nothing is copied, nobody is woken, so they
- * add a tenth of a microsecond to what they look at, where a capture or a stamp for a socket adds one. Prints type, number, ns.
- */
-const WATCH = `
+/** What programs in the kernel have in common, at a device: instructions, memory that they share with their maker, and errors. */
+const BPF = `
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <linux/bpf.h>
@@ -66,23 +63,103 @@ const WATCH = `
 #include <vector>
 // Not in the headers of every distribution.
 constexpr unsigned kTcxIngress = 46, kTcxEgress = 47, kTimeTai = 208, kLoadBytes = 26, kLookup = 1, kTstampAt = 152;
-struct Times { long long in, out; };
-int bpf(int command, bpf_attr& attr) { return syscall(SYS_bpf, command, &attr, sizeof attr); }
+constexpr unsigned kStoreBytes = 9, kReplaceSum = 11, kRedirect = 23;
+using Program = std::vector<bpf_insn>;
+int bpf(int command, bpf_attr& attr, const char* what) {
+  const int result = syscall(SYS_bpf, command, &attr, sizeof attr);
+  if (result < 0) { perror(what); exit(1); }
+  return result;
+}
 bpf_insn op(int code, int dst, int src, int off, int imm) { return {(__u8)code, (__u8)dst, (__u8)src, (__s16)off, imm}; }
+void append(Program& p, const Program& more) { p.insert(p.end(), more.begin(), more.end()); }
+/** Arguments of a call that reads or writes octets of the packet, which is in register 6. */
+Program octets(int call, int offset, int at, int count) {
+  return {op(BPF_ALU64 | BPF_MOV | BPF_X, 1, 6, 0, 0), op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, offset),
+    op(BPF_ALU64 | BPF_MOV | BPF_X, 3, 10, 0, 0), op(BPF_ALU64 | BPF_ADD | BPF_K, 3, 0, 0, at),
+    op(BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, count), op(BPF_ALU64 | BPF_MOV | BPF_K, 5, 0, 0, 0),
+    op(BPF_JMP | BPF_CALL, 0, 0, 0, call)};
+}
+/** Goes on for IPv4 without options of a protocol; the header is at -38, what follows it at -18. */
+Program ofProtocol(int protocol) {
+  Program p{op(BPF_ALU64 | BPF_MOV | BPF_X, 6, 1, 0, 0)};
+  append(p, octets(kLoadBytes, 12, -40, 38));
+  append(p, {op(BPF_JMP | BPF_JNE | BPF_K, 0, 0, 0, 0),
+    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -38, 0), op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 0x45),
+    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -29, 0), op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, protocol)});
+  return p;
+}
+/** Whatever else it is goes on as it is. */
+int loaded(Program p) {
+  append(p, {op(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, -1), op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)});
+  const int end = p.size() - 2;
+  for (int at = 0; at < end; at++) {
+    if ((p[at].code & 7) == BPF_JMP && ((p[at].code & 0xf0) == BPF_JNE || (p[at].code & 0xf0) == BPF_JEQ)) p[at].off = end - at - 1;
+  }
+  bpf_attr attr{};
+  attr.prog_type = BPF_PROG_TYPE_SCHED_CLS;
+  attr.insns = (__u64)p.data(); attr.insn_cnt = p.size(); attr.license = (__u64)"GPL";
+  return bpf(BPF_PROG_LOAD, attr, "program");
+}
+template <typename T> int shared(unsigned count, T*& memory) {
+  bpf_attr attr{};
+  attr.map_type = BPF_MAP_TYPE_ARRAY; attr.key_size = 4; attr.value_size = sizeof(T); attr.max_entries = count; attr.map_flags = BPF_F_MMAPABLE;
+  const int map = bpf(BPF_MAP_CREATE, attr, "map");
+  memory = (T*)mmap(nullptr, sizeof(T) * count, PROT_READ, MAP_SHARED, map, 0);
+  if (memory == MAP_FAILED) { perror("mmap"); exit(1); }
+  return map;
+}
+void attach(int program, const char* device, bool isIngress) {
+  bpf_attr attr{};
+  attr.link_create.prog_fd = program;
+  attr.link_create.target_ifindex = if_nametoindex(device);
+  attr.link_create.attach_type = isIngress ? kTcxIngress : kTcxEgress;
+  bpf(BPF_LINK_CREATE, attr, "link");
+}`;
+
+/**
+ * Answers echoes where they come in, in the kernel: the system's own way has room for the answers of some three milliseconds on
+ * their way between its processors and leaves the rest unsent. Prints how many it has answered for each line that it reads.
+ */
+const ECHOER = `${BPF}
+int main(int, char** arguments) {
+  unsigned long long* answered;
+  const int map = shared(1, answered);
+  Program p = ofProtocol(1);
+  append(p, {op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -18, 0), op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 8)});
+  append(p, octets(kLoadBytes, 0, -56, 12));
+  // Ends of the link, then addresses, change places.
+  const auto move = [&p](int from, int to, int count) {
+    for (int i = 0; i < count; i += 2) append(p, {op(BPF_LDX | BPF_MEM | BPF_H, 1, 10, from + i, 0), op(BPF_STX | BPF_MEM | BPF_H, 10, 1, to + i, 0)});
+  };
+  move(-50, -72, 6); move(-56, -66, 6);
+  append(p, octets(kStoreBytes, 0, -72, 12));
+  move(-22, -80, 4); move(-26, -76, 4);
+  append(p, octets(kStoreBytes, 26, -80, 8));
+  append(p, {op(BPF_ST | BPF_MEM | BPF_H, 10, 0, -88, 0)});
+  append(p, octets(kStoreBytes, 34, -88, 2));
+  append(p, {
+    op(BPF_ALU64 | BPF_MOV | BPF_X, 1, 6, 0, 0), op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 36), op(BPF_ALU64 | BPF_MOV | BPF_K, 3, 0, 0, 8),
+    op(BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, 0), op(BPF_ALU64 | BPF_MOV | BPF_K, 5, 0, 0, 2), op(BPF_JMP | BPF_CALL, 0, 0, 0, kReplaceSum),
+    op(BPF_LD | BPF_DW | BPF_IMM, 1, BPF_PSEUDO_MAP_VALUE, 0, map), op(0, 0, 0, 0, 0),
+    op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 1), op(BPF_STX | BPF_ATOMIC | BPF_DW, 1, 2, 0, BPF_ADD),
+    op(BPF_ALU64 | BPF_MOV | BPF_K, 1, 0, 0, (int)if_nametoindex(arguments[1])), op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 0),
+    op(BPF_JMP | BPF_CALL, 0, 0, 0, kRedirect), op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+  });
+  attach(loaded(p), arguments[1], true);
+  for (char line[8]; fgets(line, sizeof line, stdin);) { printf("%llu\\n", *answered); fflush(stdout); }
+}`;
+
+/**
+ * Two programs in the kernel at the far end of the link, which let everything pass: they write down the kernel's time of each echo, or
+ * SYN, that comes in, as the link gave it, and of each answer before it goes out, by its number, or port. Nothing is copied, nobody is woken, so they
+ * add a tenth of a microsecond to what they look at, where a capture or a stamp for a socket adds one. Prints type, number, ns.
+ */
+const WATCH = `${BPF}
+struct Times { long long in, out; };
 int load(int map, bool isIngress, bool isTcp) {
-  std::vector<bpf_insn> p{
-    op(BPF_ALU64 | BPF_MOV | BPF_X, 6, 1, 0, 0),
-    op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 12),
-    op(BPF_ALU64 | BPF_MOV | BPF_X, 3, 10, 0, 0),
-    op(BPF_ALU64 | BPF_ADD | BPF_K, 3, 0, 0, -40),
-    op(BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, 38),
-    op(BPF_JMP | BPF_CALL, 0, 0, 0, kLoadBytes),
-    op(BPF_JMP | BPF_JNE | BPF_K, 0, 0, 0, 0),
-    // IPv4 without options; an echo or its answer, by its number; or a SYN or its answer, by the port of who began.
-    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -38, 0),
-    op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 0x45),
-    op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -29, 0),
-    op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, isTcp ? 6 : 1),
+  // An echo or its answer, by its number; or a SYN or its answer, by the port of who began.
+  std::vector<bpf_insn> p = ofProtocol(isTcp ? 6 : 1);
+  append(p, {
     op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, isTcp ? -5 : -18, 0),
     op(BPF_ALU64 | BPF_AND | BPF_K, 1, 0, 0, isTcp ? 0x17 : 0xff),
     op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, isTcp ? (isIngress ? 0x02 : 0x12) : isIngress ? 8 : 0),
@@ -98,42 +175,17 @@ int load(int map, bool isIngress, bool isTcp) {
     // TCP keeps a time of its own where the link's would be.
     isIngress && !isTcp ? op(BPF_LDX | BPF_MEM | BPF_DW, 0, 6, kTstampAt, 0) : op(BPF_JMP | BPF_CALL, 0, 0, 0, kTimeTai),
     op(BPF_STX | BPF_MEM | BPF_DW, 7, 0, isIngress ? 0 : 8, 0),
-    op(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, -1),
-    op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
-  };
-  // Whatever else it is goes on as it is.
-  const int end = p.size() - 2;
-  for (int at = 0; at < end; at++) {
-    if ((p[at].code & 7) == BPF_JMP && ((p[at].code & 0xf0) == BPF_JNE || (p[at].code & 0xf0) == BPF_JEQ)) p[at].off = end - at - 1;
-  }
-  static char log[65536];
-  bpf_attr attr{};
-  attr.prog_type = BPF_PROG_TYPE_SCHED_CLS;
-  attr.insns = (__u64)p.data(); attr.insn_cnt = p.size(); attr.license = (__u64)"GPL";
-  attr.log_buf = (__u64)log; attr.log_size = sizeof log; attr.log_level = 1;
-  int fd = bpf(BPF_PROG_LOAD, attr);
-  if (fd < 0) fprintf(stderr, "%s\\n%s", strerror(errno), log);
-  return fd;
+  });
+  return loaded(p);
 }
 int main(int, char** arguments) {
-  const int device = if_nametoindex(arguments[1]);
   const bool isTcp = arguments[2][0] == 't';
   // The kernel only stamps what comes while a socket asks for it.
   int flags = SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
   if (setsockopt(socket(AF_INET, SOCK_DGRAM, 0), SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags)) return 1;
-  bpf_attr attr{};
-  attr.map_type = BPF_MAP_TYPE_ARRAY; attr.key_size = 4; attr.value_size = sizeof(Times); attr.max_entries = 1 << 16; attr.map_flags = BPF_F_MMAPABLE;
-  const int map = bpf(BPF_MAP_CREATE, attr);
-  if (map < 0) { perror("map"); return 1; }
-  for (bool isIngress : {true, false}) {
-    bpf_attr link{};
-    link.link_create.prog_fd = load(map, isIngress, isTcp);
-    link.link_create.target_ifindex = device;
-    link.link_create.attach_type = isIngress ? kTcxIngress : kTcxEgress;
-    if (bpf(BPF_LINK_CREATE, link) < 0) { perror("link"); return 2; }
-  }
-  auto* times = (Times*)mmap(nullptr, sizeof(Times) << 16, PROT_READ, MAP_SHARED, map, 0);
-  if (times == MAP_FAILED) { perror("mmap"); return 3; }
+  Times* times;
+  const int map = shared(1 << 16, times);
+  for (bool isIngress : {true, false}) attach(load(map, isIngress, isTcp), arguments[1], isIngress);
   timespec tai, real;
   clock_gettime(CLOCK_REALTIME, &real);
   clock_gettime(CLOCK_TAI, &tai);
@@ -592,19 +644,32 @@ function cpuOf(command) {
   return (user + system) * 1e6;
 }
 
+/** Has every echo answered at the far end of the link. @returns {Promise<() => Promise<number>>} how many have been, so far */
+async function answerEchoes() {
+  const echoer = spawn('ip', inside(FAR, [program('echoer', ECHOER), 'far']), { stdio: ['pipe', 'pipe', 'inherit'] });
+  children.push(echoer);
+  const lines = createInterface({ input: echoer.stdout })[Symbol.asyncIterator]();
+  const answered = async () => {
+    echoer.stdin.write('?\n');
+    return Number((await lines.next()).value);
+  };
+  await answered();
+  return answered;
+}
+
 /**
- * Drives the engine; `answered` is how many answers the far side's kernel sent meanwhile, so that a probe that it did not
- * answer is told from an answer that got lost with us.
+ * Drives the engine; `answered` is how many answers the far side sent meanwhile, so that a probe that it did not answer is told
+ * from an answer that got lost with us.
  *
- * @param {'icmp' | 'udp'} protocol @param {number} perSecond @param {number} hosts @param {readonly string[]} [prefix]
+ * @param {'icmp' | 'udp'} protocol @param {() => Promise<number>} ofFar @param {number} perSecond @param {number} hosts
+ * @param {readonly string[]} [prefix]
  */
-async function rate(protocol, perSecond, hosts, prefix = []) {
+async function rate(protocol, ofFar, perSecond, hosts, prefix = []) {
   const seconds = protocol === 'udp' ? Math.min(SECONDS, 10) : SECONDS;
-  const ofFar = () => (protocol === 'udp' ? counted(FAR, 'Udp', 'OutDatagrams') : counted(FAR, 'Icmp', 'OutEchoReps'));
-  const before = ofFar();
+  const before = await ofFar();
   const args = ['--rate', protocol, String(perSecond), String(seconds), String(hosts)];
   const run = JSON.parse(await near([...prefix, process.execPath, SELF, ...args]));
-  return { ...run, answered: ofFar() - before };
+  return { ...run, answered: (await ofFar()) - before };
 }
 
 /** CPU us of a process so far. @param {number} pid */
@@ -768,7 +833,8 @@ try {
   const unknown = ['–', '–', '–', '–'];
   const ofFping = (/** @type {number} */ own, /** @type {number} */ fping, /** @type {number} */ most) =>
     `${(own / fping).toFixed(2)} of fping (${most}: ${verdict(own <= most * fping)})`;
-  const fast = await rate('icmp', 100_000, 1_000, ALONE);
+  const answeredEchoes = await answerEchoes();
+  const fast = await rate('icmp', answeredEchoes, 100_000, 1_000, ALONE);
   // It numbers its probes in 16 bits and frees them after ten seconds.
   const burst = 60;
   const bursts = Array.from(
@@ -779,21 +845,22 @@ try {
   const fpingBurst = quantile(bursts, 0.5);
   costs.push(['ICMP 100,000/s', 'kernel engine', ...describe(fast), ofFping(cost(fast), fpingBurst, 0.9)]);
   costs.push(['as fast as it can', 'fping', ...unknown, us(fpingBurst), '']);
-  const slow = await rate('icmp', 5_000, 1_000, ALONE);
+  const slow = await rate('icmp', answeredEchoes, 5_000, 1_000, ALONE);
   const slowCount = 5 * SECONDS;
   const fpingSlow =
     cpuOf([...ALONE, 'fping', '-q', '-c', String(slowCount), '-p', '200', '-i', '0.2', ...HOSTS]) /
     (slowCount * HOSTS.length);
   costs.push(['ICMP 5,000/s', 'kernel engine', ...describe(slow), ofFping(cost(slow), fpingSlow, 0.5)]);
   costs.push(['ICMP 5,000/s', 'fping', ...unknown, us(fpingSlow), '']);
-  const thousand = await rate('icmp', 1_000, 1_000);
+  const thousand = await rate('icmp', answeredEchoes, 1_000, 1_000);
   const perSecond = (/** @type {typeof fast} */ run) => `${(run.cpuUs / run.tookS / 1e3).toFixed(1)} ms/s`;
   costs.push(['1,000 hosts x 1/s', 'kernel engine', ...describe(thousand).slice(0, 4), perSecond(thousand), '']);
   const answerer = spawn('ip', inside(FAR, [program('answerer', ANSWERER)]), { stdio: 'ignore' });
   children.push(answerer);
   await sleep(200);
+  const answeredDatagrams = () => Promise.resolve(counted(FAR, 'Udp', 'OutDatagrams'));
   for (const udpRate of [50_000, 100_000, 150_000]) {
-    const run = await rate('udp', udpRate, 500);
+    const run = await rate('udp', answeredDatagrams, udpRate, 500);
     costs.push([`UDP ${udpRate.toLocaleString('en')}/s`, 'kernel engine', ...describe(run), '']);
   }
   const other = await smokeping();

@@ -174,6 +174,9 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes${w
 
   test('a path that never had an answer is unverified, has no data, and alerts for nothing', async () => {
     const hole = '{dst="nowhere", src_site="hq"}';
+    const outcomes = await prometheus.query(`sum by (outcome) (wan_path_outcomes_total${hole}) > 0`);
+    const answered = outcomes.filter(({ metric }) => !['lost', 'unreachable', 'not_sent'].includes(metric['outcome']!));
+    expect(answered).toEqual([]);
     const states = await prometheus.query(`wan_path_state${hole}`);
     expect(states.map((series) => series.value![1])).toEqual(['3', '3']);
     expect(await prometheus.scalar(`sum(wan_path_unverified${hole})`)).toBe(2);

@@ -73,7 +73,9 @@ export function connectTime(dependencies: ConnectDependencies, socket: Socket, s
   }
   const nowNs = dependencies.clock.monoNs();
   const rttNs = nowNs - startNs;
-  return { rttNs, retransmitted: rttNs > SYN_RETRANSMISSION_NS, contaminated: dependencies.watch.isLate(nowNs) };
+  // What the kernel says is still on its way is no answer, whatever the event loop was told.
+  const contaminated = handshake !== undefined || dependencies.watch.isLate(nowNs);
+  return { rttNs, retransmitted: rttNs > SYN_RETRANSMISSION_NS, contaminated };
 }
 
 /** What a failed connect means. */

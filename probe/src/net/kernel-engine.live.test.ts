@@ -222,10 +222,11 @@ describe.skipIf(process.getuid?.() !== 0)('in a network namespace (needs root)',
     expect(told).toEqual(['received 1 true', 'received 2 true', 'sent 1 true', 'sent 2 true']);
   });
 
+  // On a machine that is too busy a probe may leave more than 15 ms late; a stamp of another one does so each time.
   it.each([
     ['after a pause', 6],
     ['unless the system does not let it', 0],
-  ])('warms the way with a packet to itself, which never leaves, %s', (_when, warmed) => {
+  ])('warms the way with a packet to itself, which never leaves, %s', { retry: 2 }, (_when, warmed) => {
     const told = inNamespace(`
       import { execFileSync } from 'node:child_process';
       import { readFileSync } from 'node:fs';
