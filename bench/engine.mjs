@@ -644,7 +644,7 @@ function cpuOf(command) {
   return (user + system) * 1e6;
 }
 
-/** Has every echo answered at the far end of the link. @returns {Promise<() => Promise<number>>} how many have been, so far */
+/** Has every echo answered at the far end of the link; `answered` tells how many have been, so far. */
 async function answerEchoes() {
   const echoer = spawn('ip', inside(FAR, [program('echoer', ECHOER), 'far']), { stdio: ['pipe', 'pipe', 'inherit'] });
   children.push(echoer);
@@ -654,7 +654,7 @@ async function answerEchoes() {
     return Number((await lines.next()).value);
   };
   await answered();
-  return answered;
+  return { answered, end: () => void echoer.kill() };
 }
 
 /**
@@ -833,7 +833,8 @@ try {
   const unknown = ['–', '–', '–', '–'];
   const ofFping = (/** @type {number} */ own, /** @type {number} */ fping, /** @type {number} */ most) =>
     `${(own / fping).toFixed(2)} of fping (${most}: ${verdict(own <= most * fping)})`;
-  const answeredEchoes = await answerEchoes();
+  const echoer = await answerEchoes();
+  const answeredEchoes = echoer.answered;
   const fast = await rate('icmp', answeredEchoes, 100_000, 1_000, ALONE);
   // It numbers its probes in 16 bits and frees them after ten seconds.
   const burst = 60;
@@ -855,6 +856,7 @@ try {
   const thousand = await rate('icmp', answeredEchoes, 1_000, 1_000);
   const perSecond = (/** @type {typeof fast} */ run) => `${(run.cpuUs / run.tookS / 1e3).toFixed(1)} ms/s`;
   costs.push(['1,000 hosts x 1/s', 'kernel engine', ...describe(thousand).slice(0, 4), perSecond(thousand), '']);
+  echoer.end();
   const answerer = spawn('ip', inside(FAR, [program('answerer', ANSWERER)]), { stdio: 'ignore' });
   children.push(answerer);
   await sleep(200);
