@@ -268,6 +268,18 @@ describe('the agent', () => {
     expect(printed.length).toBe(2);
   });
 
+  /** Sends what is never answered. */
+  const silentProber = (onSend: () => void): Prober => ({
+    ...prober,
+    open: (_request, events) => ({
+      send: (seq) => {
+        onSend();
+        events.sent(seq, clock.monoNs(), 0, seq);
+      },
+      close: () => undefined,
+    }),
+  });
+
   it('stops sessions whose address has gone at once, without loss, and begins them anew when it is back', async () => {
     await agent.stop(0);
     clock = new FakeClock({ wallMs: NOON });
@@ -275,18 +287,7 @@ describe('the agent', () => {
     spool = new Spool({ bootId: '00000000000000b1', clock, log });
     let addresses = ['192.0.2.1', '198.51.100.1'];
     let sends = 0;
-    const silent: Prober = {
-      ...prober,
-      open: (_request, events) => ({
-        send: (seq) => {
-          sends += 1;
-          events.sent(seq, clock.monoNs(), 0, seq);
-        },
-        close: () => {
-          closed += 1;
-        },
-      }),
-    };
+    const silent = silentProber(() => (sends += 1));
     const noted: number[] = [];
     make({
       clock,
@@ -344,16 +345,7 @@ describe('the agent', () => {
       ['red', ['192.0.2.1']],
     ]);
     let sends = 0;
-    const silent: Prober = {
-      ...prober,
-      open: (_request, events) => ({
-        send: (seq) => {
-          sends += 1;
-          events.sent(seq, clock.monoNs(), 0, seq);
-        },
-        close: () => undefined,
-      }),
-    };
+    const silent = silentProber(() => (sends += 1));
     const noted: number[] = [];
     make({
       clock,

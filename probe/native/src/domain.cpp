@@ -181,11 +181,11 @@ int listAddresses(const DomainRef& domain, std::vector<std::string>& addresses) 
     for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
       if (entry->ifa_addr == nullptr) continue;
       const int family = entry->ifa_addr->sa_family;
+      if (family != AF_INET && family != AF_INET6) continue;
       const void* octets = family == AF_INET
                                ? static_cast<const void*>(&reinterpret_cast<sockaddr_in*>(entry->ifa_addr)->sin_addr)
                                : &reinterpret_cast<sockaddr_in6*>(entry->ifa_addr)->sin6_addr;
       char text[INET6_ADDRSTRLEN];
-      if (family != AF_INET && family != AF_INET6) continue;
       if (inet_ntop(family, octets, text, sizeof text) != nullptr) addresses.emplace_back(text);
     }
     freeifaddrs(list);
