@@ -23,8 +23,13 @@ namespace {
 
 constexpr int kReceiveBufferBytes = 1 << 20;
 constexpr int kSendBufferBytes = 4 << 20;
-/** One answer in so many asks for its transmit stamp. */
+/** The next answer asks for its transmit stamp after so many others, or after so long. */
 constexpr uint64_t kSampleEvery = 32;
+constexpr int64_t kSampleGapNs = 50'000'000;
+/** Of a sample without a stamp. */
+constexpr int64_t kGiveUpNs = 1'000'000'000;
+/** The way to the wire is the mean of so many samples, then their moving average. */
+constexpr int64_t kSamples = 8;
 /** A longer way to the wire is a queue, not the steady part. */
 constexpr int64_t kMaxSendDelayNs = 100'000;
 
@@ -117,7 +122,7 @@ void Reflector::run() {
       std::unique_lock<std::mutex> lock(mutex_);
       freed_.wait(lock, [this] { return stopping_ || waiting_ < kReflectorSlots; });
       if (stopping_) return;
-      if ((fds[0].revents & POLLERR) != 0) learnSendDelay(true);
+      if ((fds[0].revents & POLLERR) != 0) learnSendDelay();
       if ((fds[0].revents & POLLIN) != 0) receive();
       if (waiting_ > 0 && !wakePending_) wakes = wakePending_ = true;
     }
@@ -248,8 +253,9 @@ void Reflector::answer(size_t count) {
       if (v6_ && numbers[6] == 0) add(IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof tos);
       else add(IPPROTO_IP, IP_TOS, &tos, sizeof tos);
     }
-    answers_ += 1;
-    const bool sampled = sampleWallNs_ == 0 && answers_ % kSampleEvery == 1;
+    answersUnsampled_ += 1;
+    const bool sampled = sampleWallNs_ == 0 &&
+                         (answersUnsampled_ >= kSampleEvery || monoNs() - sampleMonoNs_ >= kSampleGapNs);
     if (sampled) {
       const uint32_t flags = SOF_TIMESTAMPING_TX_SOFTWARE;
       add(SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags);
@@ -277,8 +283,12 @@ void Reflector::answer(size_t count) {
     }
     const ssize_t sent = sendmsg(fd_, &message, MSG_DONTWAIT);
     numbers[0] = sent < 0 ? errno : 0;
-    if (sampled && sent >= 0) sampleWallNs_ = wall;
-    if (sampleWallNs_ != 0) learnSendDelay(false);
+    if (sampled && sent >= 0) {
+      sampleWallNs_ = wall;
+      sampleMonoNs_ = monoNs();
+      answersUnsampled_ = 0;
+    }
+    if (sampleWallNs_ != 0) learnSendDelay();
   }
 }
 
@@ -293,7 +303,7 @@ void Reflector::release(size_t count) {
 }
 
 /** Reads transmit stamps. Without one, a sample that is a second old is given up. */
-void Reflector::learnSendDelay(bool stampsWait) {
+void Reflector::learnSendDelay() {
   for (;;) {
     alignas(cmsghdr) uint8_t control[kControlBytes];
     msghdr message{};
@@ -304,12 +314,13 @@ void Reflector::learnSendDelay(bool stampsWait) {
       if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SO_TIMESTAMPING || sampleWallNs_ == 0) continue;
       const int64_t delay = nsOf(reinterpret_cast<const scm_timestamping*>(CMSG_DATA(header))->ts[0]) - sampleWallNs_;
       if (delay >= 0 && delay < kMaxSendDelayNs) {
-        sendDelayNs_ = sendDelayNs_ == 0 ? delay : sendDelayNs_ + (delay - sendDelayNs_) / 8;
+        samples_ = std::min(samples_ + 1, kSamples);
+        sendDelayNs_ += (delay - sendDelayNs_) / samples_;
       }
       sampleWallNs_ = 0;
     }
   }
-  if (!stampsWait && sampleWallNs_ != 0 && answers_ % (kSampleEvery * 8) == 0) sampleWallNs_ = 0;
+  if (sampleWallNs_ != 0 && monoNs() - sampleMonoNs_ > kGiveUpNs) sampleWallNs_ = 0;
 }
 
 }  // namespace wanscope

@@ -75,7 +75,7 @@ class Reflector {
   int openSocketHere(const std::string& address, uint16_t port, bool onlyV6, const Domain* domain);
   void run();
   void receive();
-  void learnSendDelay(bool stampsWait);
+  void learnSendDelay();
 
   const ReflectorMemory memory_;
   const std::function<void()> wake_;
@@ -98,8 +98,11 @@ class Reflector {
   uint32_t lastOverflow_ = 0;
   /** From writing T3 to the packet leaving: steady, so it is measured now and then and put into T3. */
   int64_t sendDelayNs_ = 0;
+  int64_t samples_ = 0;
+  /** Of the latest sample; the wall time is 0 when nothing is awaited. */
   int64_t sampleWallNs_ = 0;
-  uint64_t answers_ = 0;
+  int64_t sampleMonoNs_ = 0;
+  uint64_t answersUnsampled_ = 0;
   std::thread thread_;
 };
 
