@@ -49,6 +49,7 @@ const TO_TEST = [
   { program: 'prometheus-alertmanager', package: 'prometheus-alertmanager', why: 'alert routing tests' },
   { program: 'ping', package: 'iputils-ping', why: 'tests of the emulated WAN' },
   { program: 'fping', package: 'fping', why: 'tests of the emulated WAN' },
+  { program: 'tcpdump', package: 'tcpdump', why: 'the truth of round trips' },
   { program: 'traceroute', package: 'traceroute', why: 'tests of the emulated WAN' },
   { program: 'nft', package: 'nftables', why: 'tests of NAT and firewalls' },
   { program: 'snmpwalk', package: 'snmp', why: "tests of the routers' SNMP agents" },

@@ -1,6 +1,6 @@
 import type { CapturedPacket } from '@wanscope/lab';
 import { describe, expect, it } from 'vitest';
-import { readProbePacket, wireAddress, wireTruthOf, type PathEdges } from './wire-truth.ts';
+import { readProbePacket, wireAddress, wireTruthOf, type HostCaptures, type PathEdges } from './wire-truth.ts';
 
 const FROM = '198.18.2.1';
 const TO = '198.18.3.1';
@@ -23,12 +23,16 @@ function ipv4(protocol: number, source: string, destination: string, payload: Bu
   return Buffer.concat([header, payload]);
 }
 
-/** UDP header and STAMP's 44 octets: sequence number at 0, in an answer the sender's at 24. */
-function stamp(isAnswer: boolean, seq: number, port = 40_000): Buffer {
+/** 2^-6 s: 2^26 of NTP's 2^32nd parts of a second, and a whole number of microseconds. */
+const TICK_US = 15_625;
+
+/** UDP header and STAMP's 44 octets: sequence number at 0, in an answer T3 at 4 and the sender's number at 24. */
+function stamp(isAnswer: boolean, seq: number, port = 40_000, t3Ticks = 0): Buffer {
   const payload = Buffer.alloc(8 + 44);
   payload.writeUInt16BE(isAnswer ? 862 : port, 0);
   payload.writeUInt16BE(isAnswer ? port : 862, 2);
   payload.writeUInt32BE(isAnswer ? 7_000 : seq, 8);
+  if (isAnswer) payload.writeBigUInt64BE(BigInt(t3Ticks) << 26n, 8 + 4);
   if (isAnswer) payload.writeUInt32BE(seq, 8 + 24);
   return isAnswer ? ipv4(17, TO, FROM, payload) : ipv4(17, FROM, TO, payload);
 }
@@ -44,7 +48,9 @@ function handshake(isAnswer: boolean, initial: number, port = 40_000): Buffer {
   return isAnswer ? ipv4(6, TO, FROM, header) : ipv4(6, FROM, TO, header);
 }
 
-const at = (spot: 'leaving' | 'returning' | 'arriving' | 'answering', us: number, data: Buffer): CapturedPacket => ({
+type SpotName = 'leaving' | 'returning' | 'arriving' | 'answering';
+
+const at = (spot: SpotName, us: number, data: Buffer): CapturedPacket => ({
   ...EDGES[spot],
   point: spot === 'leaving' || spot === 'answering' ? 'in' : 'out',
   atNs: us * US,
@@ -52,19 +58,38 @@ const at = (spot: 'leaving' | 'returning' | 'arriving' | 'answering', us: number
   data,
 });
 
+/**
+ * The same at the hosts' own links, before and behind their routers: 50 us more round trip at the source, 15 us less
+ * between arrival and answer at the destination, whose clock is another.
+ */
+function hostsOf(packets: readonly CapturedPacket[]): HostCaptures {
+  const seen = (spot: SpotName, plusUs: number) =>
+    packets
+      .filter(({ link, direction }) => link === EDGES[spot].link && direction === EDGES[spot].direction)
+      .map(({ atNs, length, data }) => ({ atNs: atNs + plusUs * US, length, data }));
+  return {
+    source: [...seen('leaving', -30), ...seen('returning', 20)],
+    destination: [...seen('arriving', -7_000_000 + 10), ...seen('answering', -7_000_000 - 5)],
+  };
+}
+
 /** A probe that is answered: 10 ms there, 1 ms at the far end, 10 ms back. */
-const answeredAt = (us: number, seq: number): CapturedPacket[] => [
-  at('leaving', us, stamp(false, seq)),
-  at('arriving', us + 10_000, stamp(false, seq)),
-  at('answering', us + 11_000, stamp(true, seq)),
-  at('returning', us + 21_000, stamp(true, seq)),
-];
+const answeredAt = (us: number, seq: number, t3Ticks = us / TICK_US): CapturedPacket[] => {
+  const answer = stamp(true, seq, undefined, t3Ticks);
+  return [
+    at('leaving', us, stamp(false, seq)),
+    at('arriving', us + 10_000, stamp(false, seq)),
+    at('answering', us + 11_000, answer),
+    at('returning', us + 21_000, answer),
+  ];
+};
 
 const udp = { protocol: 'udp', family: 'ipv4', from: FROM, to: TO } as const;
 
 describe('a probe packet', () => {
   it('is told by its port, flags or payload', () => {
-    expect(readProbePacket(stamp(true, 5))).toEqual({
+    // 2 s and a 64th
+    expect(readProbePacket(stamp(true, 5, 40_000, 2 * 64 + 1))).toEqual({
       protocol: 'udp',
       family: 'ipv4',
       from: FROM,
@@ -72,6 +97,7 @@ describe('a probe packet', () => {
       isAnswer: true,
       key: '40000 5',
       seq: 5,
+      t3Ns: 2_015_625_000n,
     });
     expect(readProbePacket(handshake(false, 1_234))).toMatchObject({
       protocol: 'tcp',
@@ -130,10 +156,10 @@ describe('the truth of a path', () => {
       at('leaving', 80_000, stamp(false, 3)),
       at('arriving', 90_000, stamp(false, 3)),
       at('answering', 91_000, stamp(true, 3)),
-      ...answeredAt(120_000, 4),
-      at('leaving', 160_000, stamp(false, 5)),
+      ...answeredAt(125_000, 4),
+      at('leaving', 165_000, stamp(false, 5)),
     ];
-    expect(wireTruthOf(packets, udp, EDGES)).toEqual({
+    expect(wireTruthOf(packets, udp, EDGES, hostsOf(packets))).toEqual({
       sent: 6,
       lostForward: 3,
       lostReverse: 1,
@@ -142,25 +168,44 @@ describe('the truth of a path', () => {
       lostBeforeFirst: 1,
       duplicates: 0,
       reordered: 0,
-      // 21 ms less the 1 ms at the far end
-      rttsNs: [20_000 * US, 20_000 * US],
-      wasLost: [true, false, true, true, false, true],
+      // 21.05 ms less the 0.985 ms at the far end
+      rttsNs: [20_065 * US, 20_065 * US],
+      roundTrips: [
+        undefined,
+        { rttNs: 20_065 * US, heldUpNs: 0 },
+        undefined,
+        undefined,
+        { rttNs: 20_065 * US, heldUpNs: 0 },
+        undefined,
+      ],
     });
+  });
+
+  it('tells which answers were held up behind the stamp of their sending', () => {
+    const packets = [
+      ...answeredAt(0, 0),
+      // stamped a tick earlier, seen at the same time
+      ...answeredAt(8 * TICK_US, 1, 8 - 1),
+      ...answeredAt(16 * TICK_US, 2),
+    ];
+    const { roundTrips } = wireTruthOf(packets, udp, EDGES, hostsOf(packets));
+    expect(roundTrips.map((probe) => probe?.heldUpNs)).toEqual([0, TICK_US * US, 0]);
   });
 
   it('counts duplicates and answers out of order', () => {
     const packets = [
       ...answeredAt(0, 0),
       at('returning', 21_001, stamp(true, 0)),
-      ...answeredAt(40_000, 2),
+      ...answeredAt(2 * TICK_US, 2),
       // sent before 2, back after it
       at('leaving', 20_000, stamp(false, 1)),
       at('arriving', 30_000, stamp(false, 1)),
       at('answering', 31_000, stamp(true, 1)),
       at('returning', 90_000, stamp(true, 1)),
     ];
-    expect(wireTruthOf(packets, udp, EDGES)).toMatchObject({ sent: 3, duplicates: 1, reordered: 1 });
-    expect(wireTruthOf(packets, { ...udp, warmsUp: true }, EDGES)).toMatchObject({ sent: 2 });
+    const hosts = hostsOf(packets);
+    expect(wireTruthOf(packets, udp, EDGES, hosts)).toMatchObject({ sent: 3, duplicates: 1, reordered: 1 });
+    expect(wireTruthOf(packets, { ...udp, warmsUp: true }, EDGES, hosts)).toMatchObject({ sent: 2 });
   });
 
   it('calls a connect lost when any packet of its handshake was', () => {
@@ -180,11 +225,22 @@ describe('the truth of a path', () => {
       // The answer is lost.
       ...connect(4_000_000, 4).slice(0, 3),
     ];
-    expect(wireTruthOf(packets, { ...udp, protocol: 'tcp' }, EDGES)).toMatchObject({
+    expect(wireTruthOf(packets, { ...udp, protocol: 'tcp' }, EDGES, hostsOf(packets))).toMatchObject({
       sent: 4,
       lostForward: 1,
       lostReverse: 1,
-      rttsNs: [20_010 * US, 20_010 * US],
+      rttsNs: [20_060 * US, 20_060 * US],
     });
+  });
+
+  it('is none when hosts and WAN saw different probes answered', () => {
+    const packets = [...answeredAt(0, 1), ...answeredAt(2 * TICK_US, 2)];
+    const { source, destination } = hostsOf(packets);
+    const truth = (wan: readonly CapturedPacket[], hosts: HostCaptures) => () => wireTruthOf(wan, udp, EDGES, hosts);
+    expect(truth(packets, { source: source.slice(0, -1), destination })).toThrow(
+      '2 answered on the WAN, 1 at the hosts',
+    );
+    expect(truth(packets, { source, destination: destination.slice(1) })).toThrow('1 of the former unseen there');
+    expect(truth(packets.slice(0, 4), { source, destination })).toThrow('1 answered on the WAN, 2 at the hosts');
   });
 });

@@ -1,8 +1,9 @@
 /**
- * What became of every probe, told from captures of the emulated WAN alone: which left their site, which were lost in
- * which direction, what came back, in which order and after how long. Knows the probes' packets, none of their code.
+ * What became of every probe, told from captures alone. Those of the emulated WAN say which left their site, which were
+ * lost in which direction, what came back and in which order; those of both hosts' links, after how long. Knows the
+ * probes' packets, none of their code.
  */
-import type { CapturedPacket } from '@wanscope/lab';
+import type { CapturedPacket, SeenPacket } from '@wanscope/lab';
 
 export const PORTS = { udp: 862, tcp: 8620, http: 8621 } as const;
 
@@ -25,6 +26,12 @@ export interface PathEdges {
   readonly answering: Spot;
 }
 
+/** What the kernel saw pass the links of the two hosts of a path, each by its own clock. */
+export interface HostCaptures {
+  readonly source: readonly SeenPacket[];
+  readonly destination: readonly SeenPacket[];
+}
+
 export interface WireTruth {
   readonly sent: number;
   readonly lostForward: number;
@@ -39,13 +46,24 @@ export interface WireTruth {
   /** First answers that came after one to a later probe (RFC 4737). */
   readonly reordered: number;
   /**
-   * Round trips of what was answered, ascending, ns: from entering the WAN to leaving it; for UDP without the time
-   * between leaving it at the far end and entering it again, which the answerer reports.
+   * Round trips of what was answered, ascending, ns: wire time at the source's own link (RFC 2681 section 2.7.2); for UDP
+   * without the time between arriving at the destination's link and leaving by it, which the answerer reports.
    */
   readonly rttsNs: readonly number[];
-  /** Of each probe that was sent, in order of sending: whether it was lost. */
-  readonly wasLost: readonly boolean[];
+  /** The same of each probe that was sent, in order of sending; undefined: it was lost. */
+  readonly roundTrips: readonly (RoundTrip | undefined)[];
 }
+
+export interface RoundTrip {
+  readonly rttNs: number;
+  /**
+   * How much longer than usual on its path the answer took from the answerer's stamp of sending (T3, RFC 8762 section
+   * 4.3) to the destination's link, where that is over 100 us; else 0. It had been stamped: no answerer can know of it.
+   */
+  readonly heldUpNs: number;
+}
+
+const HELD_UP_NS = 100_000;
 
 /** A probe's packet as it lies on the wire. Addresses are those of the probe, also for an answer. */
 export interface ProbePacket {
@@ -58,6 +76,8 @@ export interface ProbePacket {
   readonly key: string;
   /** Order of sending within a session. */
   readonly seq: number;
+  /** When an answerer says that it sent, ns of its wall clock since 1900. */
+  readonly t3Ns?: bigint;
 }
 
 /** An address in the form in which `readProbePacket` gives it: IPv4 in dots, IPv6 as 32 hexadecimal digits. */
@@ -125,7 +145,9 @@ function readTransport(
     const isAnswer = from === PORTS.udp;
     if (!isAnswer && to !== PORTS.udp) return undefined;
     const seq = data.readUInt32BE(isAnswer ? 8 + 24 : 8);
-    return packet('udp', isAnswer, `${isAnswer ? to : from} ${seq}`, seq);
+    const told = packet('udp', isAnswer, `${isAnswer ? to : from} ${seq}`, seq);
+    // NTP's format (RFC 5905 section 6): seconds and their 2^32nd parts.
+    return isAnswer ? { ...told, t3Ns: (data.readBigUInt64BE(8 + 4) * 1_000_000_000n) >> 32n } : told;
   }
   if (transport === TCP && data.length >= 20) {
     const flags = data[13]! & 0x17;
@@ -142,58 +164,51 @@ function readTransport(
 
 /** One probe: when its packets, retransmissions and copies included, were seen where. */
 interface Sightings {
+  readonly key: string;
   readonly seq: number;
   readonly left: number[];
   readonly arrived: number[];
   readonly answered: number[];
   readonly returned: number[];
+  /** Of each answer that `answered` tells of: from T3, as if the first of all were sent at 0, to there. */
+  readonly toLinkNs: number[];
+}
+
+type Place = 'left' | 'arrived' | 'answered' | 'returned';
+
+export interface WirePath {
+  readonly protocol: WireProtocol;
+  readonly family: WireFamily;
+  /** Addresses as `readProbePacket` writes them. */
+  readonly from: string;
+  readonly to: string;
+  /** The first probe resolves neighbours and counts nowhere. */
+  readonly warmsUp?: boolean;
 }
 
 /**
- * @param from address as `readProbePacket` writes it.
- * @returns what is known of the probes of one path, in whose capture nothing was missed.
+ * @returns what is known of the probes of one path, in whose captures nothing was missed.
+ * @throws Error when the links of the hosts saw other probes answered than the WAN did.
  */
 export function wireTruthOf(
   packets: readonly CapturedPacket[],
-  path: {
-    readonly protocol: WireProtocol;
-    readonly family: WireFamily;
-    readonly from: string;
-    readonly to: string;
-    /** The first probe resolves neighbours and counts nowhere. */
-    readonly warmsUp?: boolean;
-  },
+  path: WirePath,
   edges: PathEdges,
+  hosts: HostCaptures,
 ): WireTruth {
-  const probes = new Map<string, Sightings>();
-  for (const { link, direction, point, atNs, data } of packets) {
-    const packet = readProbePacket(data);
-    if (packet?.protocol !== path.protocol || packet.family !== path.family) continue;
-    if (packet.from !== path.from || packet.to !== path.to) continue;
+  const sightings = new PathSightings(path);
+  for (const packet of packets) {
+    const { link, direction, point } = packet;
     const isAt = (spot: Spot, side: 'in' | 'out'): boolean =>
       spot.link === link && spot.direction === direction && point === side;
-    const known = probes.get(packet.key);
-    const probe = known ?? { seq: packet.seq, left: [], arrived: [], answered: [], returned: [] };
-    if (known === undefined) probes.set(packet.key, probe);
-    if (packet.isAnswer) {
-      if (isAt(edges.answering, 'in')) probe.answered.push(atNs);
-      if (isAt(edges.returning, 'out')) probe.returned.push(atNs);
-    } else {
-      if (isAt(edges.leaving, 'in')) probe.left.push(atNs);
-      if (isAt(edges.arriving, 'out')) probe.arrived.push(atNs);
-    }
+    sightings.add(packet, (isAnswer) => {
+      if (isAnswer)
+        return isAt(edges.answering, 'in') ? 'answered' : isAt(edges.returning, 'out') ? 'returned' : undefined;
+      return isAt(edges.leaving, 'in') ? 'left' : isAt(edges.arriving, 'out') ? 'arrived' : undefined;
+    });
   }
-  const isConnect = path.protocol === 'tcp' || path.protocol === 'http';
-  const left = [...probes.values()].filter((probe) => probe.left.length > 0);
-  const firstNs = path.warmsUp === true ? Math.min(...left.map((probe) => probe.left[0]!)) : undefined;
-  const sent = left.filter((probe) => probe.left[0] !== firstNs);
-  // A connect is lost when any of its packets was: what is sent again a second later is no round trip.
-  const isLostForward = ({ left, arrived }: Sightings): boolean =>
-    isConnect ? arrived.length < left.length : arrived.length === 0;
-  const isLostReverse = (probe: Sightings): boolean =>
-    !isLostForward(probe) && (isConnect ? probe.returned.length < probe.answered.length : probe.returned.length === 0);
-  const isAnswered = (probe: Sightings): boolean => !isLostForward(probe) && !isLostReverse(probe);
-  const answered = sent.filter(isAnswered);
+  const { sent, answered, isLostForward, isLostReverse } = sightings.judged();
+  const roundTripOf = roundTripsAt(hosts, path, answered);
   const [firstAnswered, lastAnswered] = [Math.min, Math.max].map((most) => most(...answered.map(({ seq }) => seq)));
   const settled = sent.filter(({ seq }) => seq > firstAnswered! && seq < lastAnswered!);
   return {
@@ -205,9 +220,81 @@ export function wireTruthOf(
     lostBeforeFirst: sent.filter(({ seq }) => seq < firstAnswered!).length,
     duplicates: answered.reduce((sum, { returned }) => sum + returned.length - 1, 0),
     reordered: countReordered(answered),
-    wasLost: [...sent].sort((a, b) => a.seq - b.seq).map((probe) => !isAnswered(probe)),
-    rttsNs: answered.map((probe) => roundTripNs(probe, path.protocol)).sort((a, b) => a - b),
+    rttsNs: [...roundTripOf.values()].map(({ rttNs }) => rttNs).sort((a, b) => a - b),
+    roundTrips: [...sent].sort((a, b) => a.seq - b.seq).map(({ key }) => roundTripOf.get(key)),
   };
+}
+
+/** Round trips at the hosts' own links of the probes that the WAN saw answered, by key. */
+function roundTripsAt(
+  hosts: HostCaptures,
+  path: WirePath,
+  answered: readonly Sightings[],
+): ReadonlyMap<string, RoundTrip> {
+  const sightings = new PathSightings(path);
+  for (const packet of hosts.source) sightings.add(packet, (isAnswer) => (isAnswer ? 'returned' : 'left'));
+  for (const packet of hosts.destination) sightings.add(packet, (isAnswer) => (isAnswer ? 'answered' : 'arrived'));
+  const probes = sightings.judged().answered;
+  const toLinkNs = probes.map((probe) => probe.toLinkNs[0] ?? 0);
+  const usualNs = toLinkNs.toSorted((a, b) => a - b)[toLinkNs.length >> 1]!;
+  const roundTrips = new Map(
+    probes.map((probe, at) => {
+      const lateNs = toLinkNs[at]! - usualNs;
+      const heldUpNs = lateNs > HELD_UP_NS ? lateNs : 0;
+      return [probe.key, { rttNs: roundTripNs(probe, path.protocol), heldUpNs }] as const;
+    }),
+  );
+  const unseen = answered.filter(({ key }) => !roundTrips.has(key));
+  if (unseen.length > 0 || roundTrips.size !== answered.length) {
+    const counts = `${answered.length} answered on the WAN, ${roundTrips.size} at the hosts`;
+    throw new Error(
+      `${path.protocol} ${path.from} to ${path.to}: ${counts}, ${unseen.length} of the former unseen there`,
+    );
+  }
+  return roundTrips;
+}
+
+class PathSightings {
+  readonly #path: WirePath;
+  readonly #probes = new Map<string, Sightings>();
+  #firstT3Ns: bigint | undefined;
+
+  constructor(path: WirePath) {
+    this.#path = path;
+  }
+
+  /** Takes a packet of the path; of others, and of the path at no place, it takes no notice. */
+  add({ data, atNs }: SeenPacket, placeOf: (isAnswer: boolean) => Place | undefined): void {
+    const packet = readProbePacket(data);
+    if (packet?.protocol !== this.#path.protocol || packet.family !== this.#path.family) return;
+    if (packet.from !== this.#path.from || packet.to !== this.#path.to) return;
+    const place = placeOf(packet.isAnswer);
+    if (place === undefined) return;
+    const { key, seq, t3Ns } = packet;
+    const known = this.#probes.get(key);
+    const probe = known ?? { key, seq, left: [], arrived: [], answered: [], returned: [], toLinkNs: [] };
+    if (known === undefined) this.#probes.set(key, probe);
+    probe[place].push(atNs);
+    if (place !== 'answered' || t3Ns === undefined) return;
+    this.#firstT3Ns ??= t3Ns;
+    probe.toLinkNs.push(atNs - Number(t3Ns - this.#firstT3Ns));
+  }
+
+  judged() {
+    const { protocol, warmsUp } = this.#path;
+    const isConnect = protocol === 'tcp' || protocol === 'http';
+    const left = [...this.#probes.values()].filter((probe) => probe.left.length > 0);
+    const firstNs = warmsUp === true ? Math.min(...left.map((probe) => probe.left[0]!)) : undefined;
+    const sent = left.filter((probe) => probe.left[0] !== firstNs);
+    // A connect is lost when any of its packets was: what is sent again a second later is no round trip.
+    const isLostForward = (probe: Sightings): boolean =>
+      isConnect ? probe.arrived.length < probe.left.length : probe.arrived.length === 0;
+    const isLostReverse = (probe: Sightings): boolean =>
+      !isLostForward(probe) &&
+      (isConnect ? probe.returned.length < probe.answered.length : probe.returned.length === 0);
+    const answered = sent.filter((probe) => !isLostForward(probe) && !isLostReverse(probe));
+    return { sent, answered, isLostForward, isLostReverse };
+  }
 }
 
 function countReordered(answered: readonly Sightings[]): number {

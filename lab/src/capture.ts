@@ -1,4 +1,7 @@
-/** Reads the emulator's captures: pcapng with two interfaces for each link and direction (lab/native/README.md). */
+/**
+ * Reads captures: the emulator's, pcapng with two interfaces for each link and direction (lab/native/README.md), and those
+ * that tcpdump takes inside a node.
+ */
 import { readFileSync } from 'node:fs';
 import { WanscopeError } from '@wanscope/shared';
 import type { LinkDirection } from './emulator.ts';
@@ -7,11 +10,8 @@ export class CaptureError extends WanscopeError {
   readonly code = 'CAPTURE_INVALID';
 }
 
-export interface CapturedPacket {
-  readonly link: string;
-  readonly direction: LinkDirection;
-  /** `in`: arrived at the link; `out`: written to its far end. */
-  readonly point: 'in' | 'out';
+/** A packet as it passed somewhere. */
+export interface SeenPacket {
   /** Nanoseconds since the first packet of the file; may be negative for what was held before it. */
   readonly atNs: number;
   /** Octets of the packet. */
@@ -20,12 +20,31 @@ export interface CapturedPacket {
   readonly data: Buffer;
 }
 
+/** The same where one of the emulator's links begins or ends. */
+export interface CapturedPacket extends SeenPacket {
+  readonly link: string;
+  readonly direction: LinkDirection;
+  /** `in`: arrived at the link; `out`: written to its far end. */
+  readonly point: 'in' | 'out';
+}
+
 const SECTION_HEADER = 0x0a0d0d0a;
 const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 const INTERFACE_DESCRIPTION = 1;
 const ENHANCED_PACKET = 6;
 const OPTION_NAME = 2;
 const MIN_BLOCK_BYTES = 12;
+
+/** pcap whose stamps count nanoseconds (draft-ietf-opsawg-pcap). */
+const PCAP_MAGIC = 0xa1b23c4d;
+const PCAP_HEADER_BYTES = 24;
+const PCAP_PACKET_HEADER_BYTES = 16;
+/** Octets before the IP header, by link type: Ethernet, none (a TUN device), Linux "cooked" version 2 (all devices). */
+const LINK_HEADER_BYTES = new Map([
+  [1, 14],
+  [101, 0],
+  [276, 20],
+]);
 
 /** @throws CaptureError when the file is not a capture of the emulator's. */
 export function readCapture(file: string): CapturedPacket[] {
@@ -64,6 +83,42 @@ export function parseCapture(bytes: Buffer): CapturedPacket[] {
       });
     }
     at += length;
+  }
+  return packets;
+}
+
+/** @throws CaptureError when the file is not one of `tcpdump --time-stamp-precision=nano -w` on this machine. */
+export function readPcap(file: string): SeenPacket[] {
+  return parsePcap(readFileSync(file));
+}
+
+/** @throws CaptureError */
+export function parsePcap(bytes: Buffer): SeenPacket[] {
+  if (bytes.length < PCAP_HEADER_BYTES || bytes.readUInt32LE(0) !== PCAP_MAGIC) {
+    throw new CaptureError('no pcap of nanoseconds in this byte order');
+  }
+  const linkType = bytes.readUInt32LE(20) & 0xffff;
+  const linkHeader = LINK_HEADER_BYTES.get(linkType);
+  if (linkHeader === undefined) throw new CaptureError(`link type ${linkType}`);
+  const packets: SeenPacket[] = [];
+  let originS: number | undefined;
+  let originNs = 0;
+  for (let at = PCAP_HEADER_BYTES; at < bytes.length;) {
+    const from = at + PCAP_PACKET_HEADER_BYTES;
+    if (from > bytes.length) throw new CaptureError(`cut off at octet ${at}`);
+    const [seconds, ns] = [bytes.readUInt32LE(at), bytes.readUInt32LE(at + 4)];
+    const kept = bytes.readUInt32LE(at + 8);
+    const length = bytes.readUInt32LE(at + 12);
+    if (kept < linkHeader || length < kept || kept > bytes.length - from) {
+      throw new CaptureError(`packet of ${kept} octets of ${length} at octet ${at}`);
+    }
+    if (originS === undefined) [originS, originNs] = [seconds, ns];
+    packets.push({
+      atNs: (seconds - originS) * 1e9 + (ns - originNs),
+      length: length - linkHeader,
+      data: bytes.subarray(from + linkHeader, from + kept),
+    });
+    at = from + kept;
   }
   return packets;
 }
