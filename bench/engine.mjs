@@ -1,7 +1,7 @@
 /**
  * The packet engine: its round-trip error against what passes the far side of the sender's link, and what a probe costs,
  * beside fping, ping, blackbox_exporter and smokeping_prober. Two network namespaces joined by a veth pair; nothing leaves
- * the machine. Needs root, Linux 6.6, g++ (what watches there, and an answerer of UDP) and the Debian packages fping, iputils-ping,
+ * the machine. Needs root, Linux 6.6, g++ (for what watches and answers there) and the Debian packages fping, iputils-ping,
  * prometheus-blackbox-exporter and prometheus-smokeping-prober.
  *
  *   node bench/engine.mjs [--full] [--costs | --errors-of TOOL]
@@ -42,6 +42,8 @@ const ERROR_PROBES = 600;
 const ERROR_SPACING_MS = 5;
 /** How long before their deadlines the engine is told of probes. */
 const AHEAD_MS = 100;
+/** Probes that the engine is told of in one call. */
+const MOST_AT_ONCE = 2 ** 15;
 const CONNECT_PORT = 8_620;
 /** What is compared of a tool that only has buckets. */
 const QUANTILES = [0.01, 0.5, 0.99];
@@ -117,17 +119,25 @@ void attach(int program, const char* device, bool isIngress) {
 }`;
 
 /**
- * Answers echoes where they come in, in the kernel: the system's own way has room for the answers of some three milliseconds on
- * their way between its processors and leaves the rest unsent. Prints how many it has answered for each line that it reads.
+ * Answers echoes, or STAMP packets, where they come in, in the kernel: the system's own way has room for the answers of some three
+ * milliseconds on their way between its processors and leaves the rest unsent, and a program would need a processor of its own. What
+ * it writes as the far side's times says that it took none. Prints how many it has answered for each line that it reads.
  */
-const ECHOER = `${BPF}
+const ANSWERER = `${BPF}
 int main(int, char** arguments) {
+  const bool isUdp = arguments[2][0] == 'u';
   unsigned long long* answered;
   const int map = shared(1, answered);
-  Program p = ofProtocol(1);
-  append(p, {op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -18, 0), op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 8)});
+  Program p = ofProtocol(isUdp ? 17 : 1);
+  if (isUdp) {
+    append(p, {op(BPF_LDX | BPF_MEM | BPF_H, 1, 10, -16, 0), op(BPF_ALU | BPF_END | BPF_TO_BE, 1, 0, 0, 16), op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 862)});
+    append(p, octets(kLoadBytes, 42, -112, 14));
+    append(p, {op(BPF_JMP | BPF_JNE | BPF_K, 0, 0, 0, 0)});
+  } else {
+    append(p, {op(BPF_LDX | BPF_MEM | BPF_B, 1, 10, -18, 0), op(BPF_JMP | BPF_JNE | BPF_K, 1, 0, 0, 8)});
+  }
   append(p, octets(kLoadBytes, 0, -56, 12));
-  // Ends of the link, then addresses, change places.
+  // Ends of the link, addresses, and ports of UDP change places.
   const auto move = [&p](int from, int to, int count) {
     for (int i = 0; i < count; i += 2) append(p, {op(BPF_LDX | BPF_MEM | BPF_H, 1, 10, from + i, 0), op(BPF_STX | BPF_MEM | BPF_H, 10, 1, to + i, 0)});
   };
@@ -135,11 +145,21 @@ int main(int, char** arguments) {
   append(p, octets(kStoreBytes, 0, -72, 12));
   move(-22, -80, 4); move(-26, -76, 4);
   append(p, octets(kStoreBytes, 26, -80, 8));
-  append(p, {op(BPF_ST | BPF_MEM | BPF_H, 10, 0, -88, 0)});
-  append(p, octets(kStoreBytes, 34, -88, 2));
+  append(p, {op(BPF_ST | BPF_MEM | BPF_DW, 10, 0, -88, 0)});
+  if (isUdp) {
+    // No checksum; what the sender wrote goes where its packet is told of, and its time where the answerer's would be.
+    move(-16, -88, 2); move(-18, -86, 2); move(-14, -84, 2);
+    append(p, octets(kStoreBytes, 34, -88, 8));
+    append(p, octets(kStoreBytes, 66, -112, 14));
+    append(p, octets(kStoreBytes, 58, -108, 8));
+  } else {
+    append(p, octets(kStoreBytes, 34, -88, 2));
+    append(p, {
+      op(BPF_ALU64 | BPF_MOV | BPF_X, 1, 6, 0, 0), op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 36), op(BPF_ALU64 | BPF_MOV | BPF_K, 3, 0, 0, 8),
+      op(BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, 0), op(BPF_ALU64 | BPF_MOV | BPF_K, 5, 0, 0, 2), op(BPF_JMP | BPF_CALL, 0, 0, 0, kReplaceSum),
+    });
+  }
   append(p, {
-    op(BPF_ALU64 | BPF_MOV | BPF_X, 1, 6, 0, 0), op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 36), op(BPF_ALU64 | BPF_MOV | BPF_K, 3, 0, 0, 8),
-    op(BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, 0), op(BPF_ALU64 | BPF_MOV | BPF_K, 5, 0, 0, 2), op(BPF_JMP | BPF_CALL, 0, 0, 0, kReplaceSum),
     op(BPF_LD | BPF_DW | BPF_IMM, 1, BPF_PSEUDO_MAP_VALUE, 0, map), op(0, 0, 0, 0, 0),
     op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 1), op(BPF_STX | BPF_ATOMIC | BPF_DW, 1, 2, 0, BPF_ADD),
     op(BPF_ALU64 | BPF_MOV | BPF_K, 1, 0, 0, (int)if_nametoindex(arguments[1])), op(BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 0),
@@ -197,29 +217,6 @@ int main(int, char** arguments) {
   for (int number = 0; number < 1 << 16; number++) {
     if (times[number].in == 0 || times[number].out == 0) continue;
     printf("8 %d %lld\\n0 %d %lld\\n", number, times[number].in - (isTcp ? offset : 0), number, times[number].out - offset);
-  }
-}`;
-
-/** Answers STAMP packets in batches, as fast as it can; its stamps say that it took no time. */
-const ANSWERER = `
-#include <arpa/inet.h>
-#include <cstring>
-#include <sys/socket.h>
-int main() {
-  int fd = socket(AF_INET, SOCK_DGRAM, 0), size = 1 << 24;
-  setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
-  setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size);
-  sockaddr_in any{}; any.sin_family = AF_INET; any.sin_port = htons(862);
-  if (bind(fd, (sockaddr*)&any, sizeof any)) return 1;
-  static mmsghdr m[256]; static iovec v[256]; static sockaddr_in from[256]; static unsigned char b[256][64];
-  for (;;) {
-    for (int i = 0; i < 256; i++) {
-      v[i] = {b[i], 64}; m[i].msg_hdr = {}; m[i].msg_hdr.msg_iov = &v[i]; m[i].msg_hdr.msg_iovlen = 1;
-      m[i].msg_hdr.msg_name = &from[i]; m[i].msg_hdr.msg_namelen = sizeof from[i];
-    }
-    int n = recvmmsg(fd, m, 256, MSG_WAITFORONE, nullptr);
-    for (int i = 0; i < n; i++) { v[i].iov_len = m[i].msg_len; memcpy(b[i] + 24, b[i], 14); memcpy(b[i] + 16, b[i] + 4, 8); }
-    for (int at = 0; at < n;) { int k = sendmmsg(fd, m + at, n - at, 0); at += k > 0 ? k : 1; }
   }
 }`;
 
@@ -408,9 +405,13 @@ async function productDriver(protocol, hosts, seen) {
     ),
   );
   return {
-    /** Hands over the probes from `first` to before `end`. @type {(first: number, end: number, dueNs: (i: number) => number) => void} */
+    /**
+     * Hands over the probes from `first` to before `end`; false when there is no room for them yet.
+     * @type {(first: number, end: number, dueNs: (i: number) => number) => boolean}
+     */
     submit: (first, end, dueNs) => {
       for (let i = first; i < end; i += 1) streams[i % hosts].send(Math.floor(i / hosts), dueNs(i));
+      return true;
     },
     finish: () => {
       engine.drain();
@@ -471,7 +472,7 @@ async function directDriver(protocol, hosts, seen) {
       asksCounts: false,
     });
   }
-  const triples = new Float64Array(3 * 2 ** 15);
+  const triples = new Float64Array(3 * MOST_AT_ONCE);
   return {
     submit: (first, end, dueNs) => {
       let at = 0;
@@ -481,7 +482,7 @@ async function directDriver(protocol, hosts, seen) {
         triples[at + 2] = dueNs(i);
         at += 3;
       }
-      if (!native.submitBatch(engine, triples, at / 3)) seen.failed += at / 3;
+      return native.submitBatch(engine, triples, at / 3);
     },
     finish: () => {
       native.drain(engine);
@@ -509,14 +510,13 @@ async function driveRate(protocol, perSecond, seconds, hosts) {
   const dueNs = (/** @type {number} */ i) => beganNs + (i / perSecond) * 1e9;
   for (let i = 0; i < total;) {
     const until = ((systemClock.monoNs() + AHEAD_MS * 1e6 - beganNs) / 1e9) * perSecond;
-    const end = Math.min(total, Math.ceil(until));
-    if (end > i) driver.submit(i, end, dueNs);
-    i = Math.max(i, end);
+    const end = Math.min(total, Math.ceil(until), i + MOST_AT_ONCE);
+    if (end > i && driver.submit(i, end, dueNs)) i = end;
     await sleep(driver.waitMs);
   }
-  const tookS = (systemClock.monoNs() - beganNs) / 1e9;
-  const { user, system } = process.cpuUsage(before);
+  const tookS = (Math.max(systemClock.monoNs(), dueNs(total)) - beganNs) / 1e9;
   await sleep(1_200);
+  const { user, system } = process.cpuUsage(before);
   const { stamps, rowsDropped, receiveDropped } = driver.finish();
   console.log(JSON.stringify({ ...seen, total, tookS, cpuUs: user + system, stamps, rowsDropped, receiveDropped }));
   process.exit(0);
@@ -644,17 +644,21 @@ function cpuOf(command) {
   return (user + system) * 1e6;
 }
 
-/** Has every echo answered at the far end of the link; `answered` tells how many have been, so far. */
-async function answerEchoes() {
-  const echoer = spawn('ip', inside(FAR, [program('echoer', ECHOER), 'far']), { stdio: ['pipe', 'pipe', 'inherit'] });
-  children.push(echoer);
-  const lines = createInterface({ input: echoer.stdout })[Symbol.asyncIterator]();
+/**
+ * Has all that comes in answered at the far end of the link; `answered` tells how many have been, so far.
+ * @param {'icmp' | 'udp'} protocol
+ */
+async function answerAll(protocol) {
+  const command = [program('answerer', ANSWERER), 'far', protocol];
+  const answerer = spawn('ip', inside(FAR, command), { stdio: ['pipe', 'pipe', 'inherit'] });
+  children.push(answerer);
+  const lines = createInterface({ input: answerer.stdout })[Symbol.asyncIterator]();
   const answered = async () => {
-    echoer.stdin.write('?\n');
+    answerer.stdin.write('?\n');
     return Number((await lines.next()).value);
   };
   await answered();
-  return { answered, end: () => void echoer.kill() };
+  return { answered, end: () => void answerer.kill() };
 }
 
 /**
@@ -662,10 +666,9 @@ async function answerEchoes() {
  * from an answer that got lost with us.
  *
  * @param {'icmp' | 'udp'} protocol @param {() => Promise<number>} ofFar @param {number} perSecond @param {number} hosts
- * @param {readonly string[]} [prefix]
+ * @param {readonly string[]} [prefix] @param {number} [seconds]
  */
-async function rate(protocol, ofFar, perSecond, hosts, prefix = []) {
-  const seconds = protocol === 'udp' ? Math.min(SECONDS, 10) : SECONDS;
+async function rate(protocol, ofFar, perSecond, hosts, prefix = [], seconds = SECONDS) {
   const before = await ofFar();
   const args = ['--rate', protocol, String(perSecond), String(seconds), String(hosts)];
   const run = JSON.parse(await near([...prefix, process.execPath, SELF, ...args]));
@@ -833,38 +836,39 @@ try {
   const unknown = ['–', '–', '–', '–'];
   const ofFping = (/** @type {number} */ own, /** @type {number} */ fping, /** @type {number} */ most) =>
     `${(own / fping).toFixed(2)} of fping (${most}: ${verdict(own <= most * fping)})`;
-  const echoer = await answerEchoes();
-  const answeredEchoes = echoer.answered;
-  const fast = await rate('icmp', answeredEchoes, 100_000, 1_000, ALONE);
+  const echoer = await answerAll('icmp');
+  const fast = await rate('icmp', echoer.answered, 100_000, 1_000, ALONE);
   // It numbers its probes in 16 bits and frees them after ten seconds.
   const burst = 60;
-  const bursts = Array.from(
-    { length: ROUNDS },
-    () =>
-      cpuOf([...ALONE, 'fping', '-q', '-c', String(burst), '-p', '10', '-i', '0', ...HOSTS]) / (burst * HOSTS.length),
-  );
-  const fpingBurst = quantile(bursts, 0.5);
-  costs.push(['ICMP 100,000/s', 'kernel engine', ...describe(fast), ofFping(cost(fast), fpingBurst, 0.9)]);
-  costs.push(['as fast as it can', 'fping', ...unknown, us(fpingBurst), '']);
-  const slow = await rate('icmp', answeredEchoes, 5_000, 1_000, ALONE);
+  const fpingBurst = () =>
+    cpuOf([...ALONE, 'fping', '-q', '-c', String(burst), '-p', '10', '-i', '0', ...HOSTS]) / (burst * HOSTS.length);
+  // By turns: the machine's pace changes by a quarter within minutes.
+  const turns = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    turns.push({ own: cost(await rate('icmp', echoer.answered, 100_000, 1_000, ALONE, 5)), fping: fpingBurst() });
+  }
+  const own = quantile(turns.map((turn) => turn.own), 0.5); // prettier-ignore
+  const peer = quantile(turns.map((turn) => turn.fping), 0.5); // prettier-ignore
+  costs.push(['ICMP 100,000/s', 'kernel engine', ...describe(fast), '']);
+  costs.push([`by turns, median of ${ROUNDS}`, 'kernel engine', ...unknown, us(own), ofFping(own, peer, 0.9)]);
+  costs.push(['as fast as it can', 'fping', ...unknown, us(peer), '']);
+  const slow = await rate('icmp', echoer.answered, 5_000, 1_000, ALONE);
   const slowCount = 5 * SECONDS;
   const fpingSlow =
     cpuOf([...ALONE, 'fping', '-q', '-c', String(slowCount), '-p', '200', '-i', '0.2', ...HOSTS]) /
     (slowCount * HOSTS.length);
   costs.push(['ICMP 5,000/s', 'kernel engine', ...describe(slow), ofFping(cost(slow), fpingSlow, 0.5)]);
   costs.push(['ICMP 5,000/s', 'fping', ...unknown, us(fpingSlow), '']);
-  const thousand = await rate('icmp', answeredEchoes, 1_000, 1_000);
+  const thousand = await rate('icmp', echoer.answered, 1_000, 1_000);
   const perSecond = (/** @type {typeof fast} */ run) => `${(run.cpuUs / run.tookS / 1e3).toFixed(1)} ms/s`;
   costs.push(['1,000 hosts x 1/s', 'kernel engine', ...describe(thousand).slice(0, 4), perSecond(thousand), '']);
   echoer.end();
-  const answerer = spawn('ip', inside(FAR, [program('answerer', ANSWERER)]), { stdio: 'ignore' });
-  children.push(answerer);
-  await sleep(200);
-  const answeredDatagrams = () => Promise.resolve(counted(FAR, 'Udp', 'OutDatagrams'));
+  const reflector = await answerAll('udp');
   for (const udpRate of [50_000, 100_000, 150_000]) {
-    const run = await rate('udp', answeredDatagrams, udpRate, 500);
+    const run = await rate('udp', reflector.answered, udpRate, 500, [], Math.min(SECONDS, 10));
     costs.push([`UDP ${udpRate.toLocaleString('en')}/s`, 'kernel engine', ...describe(run), '']);
   }
+  reflector.end();
   const other = await smokeping();
   costs.push([
     '1,000 hosts x 1/s',
