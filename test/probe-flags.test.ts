@@ -11,10 +11,13 @@ test('the program asks for it', () => {
   expect(read('probe/src/main.ts').split('\n')[0]).toBe(`#!/usr/bin/env -S node ${flags}`);
 });
 
-test('the image gives it', () => {
-  const entry = /^ENTRYPOINT (\[(?:[^\]]|\n)*\])/m.exec(read('deploy/compose/probe.Dockerfile'))?.[1] ?? '[]';
+test('the image gives it, and has a code cache for what else it gives', () => {
+  const dockerfile = read('deploy/compose/probe.Dockerfile');
+  const entry = /^ENTRYPOINT (\[(?:[^\]]|\n)*\])/m.exec(dockerfile)?.[1] ?? '[]';
   const command = JSON.parse(entry.replace('\\\n', '')) as string[];
   expect(command.slice(1, 1 + PROBE_NODE_FLAGS.length)).toEqual(PROBE_NODE_FLAGS);
+  const further = command.slice(1 + PROBE_NODE_FLAGS.length, -1);
+  expect(dockerfile).toContain(` node probe/bundle.mjs ${further.join(' ')} \\\n`);
 });
 
 test('the router guide names it', () => {

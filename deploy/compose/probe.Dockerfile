@@ -34,8 +34,10 @@ RUN npm ci --ignore-scripts --loglevel=error
 COPY tsconfig.base.json ./
 COPY shared shared
 COPY probe probe
+# With the packet engine and the flags of the entry point, for which the code cache is made.
+COPY --from=dependencies /app/probe/native/build/engine.node probe/native/build/
 RUN node_modules/.bin/tsc -b probe \
- && node probe/bundle.mjs \
+ && node probe/bundle.mjs --no-opt \
  && mkdir -p /out/app/probe /out/state/wan-probe \
  && cp -r probe/package.json probe/bundle /out/app/probe/
 

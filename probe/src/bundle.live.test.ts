@@ -1,14 +1,15 @@
-/** The probe as it is shipped: the one file that `bundle.mjs` makes, run as its own process. */
+/** The probe as it is shipped: what `bundle.mjs` makes, run as its own process. */
 import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { encodePlan, NS_PER_MS, type Plan } from '@wanscope/shared';
+import { cacheFileOf, sealed } from './code-cache.ts';
 import { ENGINE_NAMES } from './net/packet-engine.ts';
 
 const fromProbe = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
@@ -18,8 +19,7 @@ const HOUR_MS = 3_600_000;
 /** SIGUSR2 is 12 (signal(7)). */
 const SIGUSR2_BIT = 1n << 11n;
 
-const run = (program: string, ...args: string[]) =>
-  spawnSync(process.execPath, [program, ...args], { encoding: 'utf8', env: {}, timeout: START_MS });
+const node = (...args: string[]) => spawnSync(process.execPath, args, { encoding: 'utf8', env: {}, timeout: START_MS });
 
 function planTowards(port: number): Plan {
   const now = Date.now();
@@ -81,16 +81,83 @@ describe('the bundled probe', () => {
 
   it('answers what the compiled program answers', () => {
     for (const flag of ['--help', '--version', '--bogus']) {
-      const [bundled, compiled] = [run(BUNDLE, flag), run(fromProbe('dist/main.js'), flag)];
+      const [bundled, compiled] = [node(BUNDLE, flag), node(fromProbe('dist/main.js'), flag)];
       expect([bundled.status, bundled.stdout, bundled.stderr]).toEqual([
         compiled.status,
         compiled.stdout,
         compiled.stderr,
       ]);
     }
-    expect(run(BUNDLE, '--help').stdout).toContain('WAN_NATS_URL');
-    expect(run(BUNDLE).status).toBe(2);
-    expect(run(BUNDLE, '--healthcheck', '--metrics-listen', '127.0.0.1:1').status).toBe(1);
+    expect(node(BUNDLE, '--help').stdout).toContain('WAN_NATS_URL');
+    expect(node(BUNDLE).status).toBe(2);
+    expect(node(BUNDLE, '--healthcheck', '--metrics-listen', '127.0.0.1:1').status).toBe(1);
+  });
+
+  describe('with its code cache', () => {
+    const flags = (): string[] => /^#!\S+ -S node (.*)/.exec(readFileSync(BUNDLE, 'utf8'))![1]!.split(' ');
+    /** What it prints of its version, and on stderr whether V8 refused the cache. */
+    const asked = (program: string, ...nodeFlags: string[]) =>
+      node(
+        ...nodeFlags,
+        '-e',
+        'console.error(require(process.argv[1]).script.cachedDataRejected)',
+        program,
+        '--version',
+      );
+    const version = /^\d+\.\d+\.\d+\n$/;
+
+    it('uses it with the flags that its first line names', () => {
+      expect(asked(BUNDLE, ...flags())).toMatchObject({
+        status: 0,
+        stdout: expect.stringMatching(version) as string,
+        stderr: 'false\n',
+      });
+    });
+
+    it('is the same with other flags, for which the cache does not fit', () => {
+      expect(asked(BUNDLE)).toMatchObject({
+        status: 0,
+        stdout: expect.stringMatching(version) as string,
+        stderr: 'true\n',
+      });
+    });
+
+    it.each([
+      { what: 'for its place', rejected: 'false' },
+      { what: 'for another place', rejected: 'undefined' },
+      { what: 'damaged', rejected: 'undefined' },
+      { what: 'not there', rejected: 'undefined' },
+    ])('answers the same where the cache is $what', ({ what, rejected }) => {
+      cpSync(fromProbe('bundle'), join(directory, 'bundle'), { recursive: true });
+      copyFileSync(fromProbe('package.json'), join(directory, 'package.json'));
+      const [main, program] = ['main.js', 'program.js'].map((name) => join(directory, 'bundle', name)) as [
+        string,
+        string,
+      ];
+      const cacheFile = cacheFileOf(program);
+      const cache = readFileSync(cacheFile).subarray(32);
+      const file = sealed(program, readFileSync(program, 'latin1'), cache);
+      if (what === 'for its place') writeFileSync(cacheFile, file);
+      if (what === 'damaged') writeFileSync(cacheFile, file.fill(0x5a, 100_000));
+      if (what === 'not there') rmSync(cacheFile);
+      expect(asked(main, ...flags()).stderr).toBe(`${rejected}\n`);
+      for (const flag of ['--help', '--version', '--bogus']) {
+        const [other, own] = [node(...flags(), main, flag), node(...flags(), BUNDLE, flag)];
+        expect([other.status, other.stdout, other.stderr]).toEqual([own.status, own.stdout, own.stderr]);
+      }
+    });
+
+    it('names the file, the line and the place of what goes wrong', () => {
+      const code = 'process.stdout.write = () => { throw new Error("no way out"); }; require(process.argv[1])';
+      const { status, stderr } = node(...flags(), '-e', code, BUNDLE, '--version');
+      expect(status).toBe(1);
+      expect(stderr).toContain('Error: no way out');
+      const [, file, line, column] = /at main \((\S+?):(\d+):(\d+)\)/.exec(stderr)!;
+      expect(file).toBe(fromProbe('bundle/program.js'));
+      const lines = readFileSync(file!, 'latin1').split('\n');
+      const place = lines[Number(line) - 1]!.slice(Number(column) - 1);
+      expect(place).toMatch(/^write\(invocation\.text\)/);
+    });
   });
 
   // As root, so that the second engine's own process has its sockets, too.

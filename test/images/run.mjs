@@ -320,6 +320,14 @@ async function buildImages() {
         ],
       ),
     );
+    if (name === 'probe') {
+      await check('probe image: its code cache is used', async () => {
+        const code = 'console.log(require(process.argv[1]).script.cachedDataRejected)';
+        const args = [...nodeFlags.probe, '-e', code, `/${programs.probe}`, '--version'];
+        const printed = await docker('run', '--rm', '--entrypoint', '/usr/local/bin/node', image, ...args);
+        return differs(printed.trim().split('\n').at(0), 'false');
+      });
+    }
     await check(`${name} image: no tests, sources, build leftovers, other workspaces or shell`, async () => {
       const container = (await docker('create', image)).trim();
       let files;
