@@ -38,6 +38,9 @@ const full = process.argv.includes('--full');
 const errorsOnlyOf = process.argv.includes('--errors-of') ? String(process.argv.at(-1)) : '';
 const SECONDS = full ? 60 : 10;
 const ROUNDS = full ? 5 : 3;
+/** What two tools cost by turns: the pace of a machine changes by a quarter within seconds. */
+const TURNS = full ? 15 : 5;
+const TURN_S = 3;
 const ERROR_PROBES = 600;
 const ERROR_SPACING_MS = 5;
 /** How long before their deadlines the engine is told of probes. */
@@ -842,15 +845,14 @@ try {
   const burst = 60;
   const fpingBurst = () =>
     cpuOf([...ALONE, 'fping', '-q', '-c', String(burst), '-p', '10', '-i', '0', ...HOSTS]) / (burst * HOSTS.length);
-  // By turns: the machine's pace changes by a quarter within minutes.
   const turns = [];
-  for (let round = 0; round < ROUNDS; round += 1) {
-    turns.push({ own: cost(await rate('icmp', echoer.answered, 100_000, 1_000, ALONE, 5)), fping: fpingBurst() });
+  for (let round = 0; round < TURNS; round += 1) {
+    turns.push({ own: cost(await rate('icmp', echoer.answered, 100_000, 1_000, ALONE, TURN_S)), fping: fpingBurst() });
   }
   const own = quantile(turns.map((turn) => turn.own), 0.5); // prettier-ignore
   const peer = quantile(turns.map((turn) => turn.fping), 0.5); // prettier-ignore
   costs.push(['ICMP 100,000/s', 'kernel engine', ...describe(fast), '']);
-  costs.push([`by turns, median of ${ROUNDS}`, 'kernel engine', ...unknown, us(own), ofFping(own, peer, 0.9)]);
+  costs.push([`by turns, median of ${TURNS}`, 'kernel engine', ...unknown, us(own), ofFping(own, peer, 0.9)]);
   costs.push(['as fast as it can', 'fping', ...unknown, us(peer), '']);
   const slow = await rate('icmp', echoer.answered, 5_000, 1_000, ALONE);
   const slowCount = 5 * SECONDS;
