@@ -845,12 +845,15 @@ try {
   const burst = 60;
   const fpingBurst = () =>
     cpuOf([...ALONE, 'fping', '-q', '-c', String(burst), '-p', '10', '-i', '0', ...HOSTS]) / (burst * HOSTS.length);
-  const turns = [];
-  for (let round = 0; round < TURNS; round += 1) {
-    turns.push({ own: cost(await rate('icmp', echoer.answered, 100_000, 1_000, ALONE, TURN_S)), fping: fpingBurst() });
+  /** @type {number[]} */
+  const ownTurns = [];
+  /** @type {number[]} */
+  const fpingTurns = [];
+  for (let turn = 0; turn < TURNS; turn += 1) {
+    ownTurns.push(cost(await rate('icmp', echoer.answered, 100_000, 1_000, ALONE, TURN_S)));
+    fpingTurns.push(fpingBurst());
   }
-  const own = quantile(turns.map((turn) => turn.own), 0.5); // prettier-ignore
-  const peer = quantile(turns.map((turn) => turn.fping), 0.5); // prettier-ignore
+  const [own, peer] = [quantile(ownTurns, 0.5), quantile(fpingTurns, 0.5)];
   costs.push(['ICMP 100,000/s', 'kernel engine', ...describe(fast), '']);
   costs.push([`by turns, median of ${TURNS}`, 'kernel engine', ...unknown, us(own), ofFping(own, peer, 0.9)]);
   costs.push(['as fast as it can', 'fping', ...unknown, us(peer), '']);
