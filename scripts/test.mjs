@@ -3,12 +3,14 @@
  *
  *   node scripts/test.mjs [unit] [live] [system]
  *
+ * What failed is named once more at the very end, with the first line of why, for whoever sees only the end.
+ *
  * A live test that was skipped although this user is root is a failure: the privilege is there. Only what the kernel was built
  * without may be skipped, and says so in its name.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { setup } from './setup.mjs';
 
@@ -16,8 +18,16 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const SUITES = ['unit', 'live', 'system'];
 
 /**
+ * What vitest's JSON reporter writes, as far as it is read here.
+ *
+ * @typedef {{ status: string, fullName: string, failureMessages?: string[] }} Test
+ * @typedef {{ name: string, status: string, message?: string, assertionResults: Test[] }} File
+ * @typedef {{ numPassedTests: number, numFailedTests: number, numPendingTests: number, numTotalTests: number, testResults: File[] }} Report
+ */
+
+/**
  * @param {string} suite
- * @returns {boolean} whether it passed
+ * @returns {{ hasPassed: boolean, failures: string[] }} the failures by name, with the first line of why
  */
 function runSuite(suite) {
   const report = join(root, '.cache', `test-${suite}.json`);
@@ -36,10 +46,7 @@ function runSuite(suite) {
   const startedMs = performance.now();
   const run = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
   const tookS = Math.round((performance.now() - startedMs) / 1_000);
-  const totals =
-    /** @type {{ numPassedTests: number, numFailedTests: number, numPendingTests: number, numTotalTests: number, testResults: { assertionResults: { status: string, fullName: string }[] }[] }} */ (
-      JSON.parse(readFileSync(report, 'utf8'))
-    );
+  const totals = /** @type {Report} */ (JSON.parse(readFileSync(report, 'utf8')));
   const tests = totals.testResults.flatMap(({ assertionResults }) => assertionResults);
   const notInKernel = tests.filter(
     ({ status, fullName }) =>
@@ -51,14 +58,35 @@ function runSuite(suite) {
   if (totals.numTotalTests === 0) console.error(`${suite}: no test ran`);
   const needlesslySkipped = process.getuid?.() === 0 && skipped > notInKernel.length;
   if (needlesslySkipped) console.error(`${suite}: ${skipped} skipped although this user is root`);
-  return run.status === 0 && totals.numTotalTests > 0 && !needlesslySkipped;
+  const hasPassed = run.status === 0 && totals.numTotalTests > 0 && !needlesslySkipped;
+  const failures = totals.testResults.flatMap((file) => failuresOf(suite, file));
+  // Of what went wrong outside a test, vitest tells above and by its exit code only.
+  if (run.status !== 0 && failures.length === 0)
+    failures.push(`${suite}: vitest ended with ${run.status ?? run.signal}`);
+  return { hasPassed, failures };
+}
+
+/**
+ * @param {string} suite
+ * @param {File} file
+ * @returns {string[]}
+ */
+function failuresOf(suite, { name, status, message, assertionResults }) {
+  const failed = assertionResults.filter((test) => test.status === 'failed');
+  const where = `${suite}: ${relative(root, name)}`;
+  /** @param {string | undefined} text */
+  const firstLine = (text) => text?.split('\n', 1)[0] ?? 'no reason given';
+  // A file that cannot be loaded fails without a test that does.
+  if (failed.length === 0 && status === 'failed') return [`${where}: ${firstLine(message)}`];
+  return failed.map(({ fullName, failureMessages }) => `${where}: ${fullName}: ${firstLine(failureMessages?.[0])}`);
 }
 
 const wanted = process.argv.slice(2);
 try {
   setup('test');
   const results = (wanted.length > 0 ? wanted : SUITES).map(runSuite);
-  process.exitCode = results.every(Boolean) ? 0 : 1;
+  for (const failure of results.flatMap(({ failures }) => failures)) console.error(`failed: ${failure}`);
+  process.exitCode = results.every(({ hasPassed }) => hasPassed) ? 0 : 1;
 } catch (error) {
   console.error(error instanceof Error ? error.message : String(error));
   process.exitCode = 1;
