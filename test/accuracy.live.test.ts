@@ -61,15 +61,18 @@ meshes:
 exposition: { pathFamilies: full }
 `;
 
-/** What the instrument may be off by. */
-const RTT_WITHIN_US = 20;
+/**
+ * What the instrument may be off by. A short run, which has to pass beside whatever else a machine does, has a fifteenth of the probes: one
+ * that is held up weighs as much more.
+ */
+const RTT_WITHIN_US = full ? 20 : 50;
 const EXTREMES_WITHIN_US = 50;
 /** Of the 16 extremes of a case, so many may be one packet that the machine held up between tcpdump's stamp and the driver's. */
-const MOST_HICCUPS = 2;
+const MOST_HICCUPS = full ? 2 : 4;
 /** The mean of one interval of a call, a hundred probes: a packet that the machine holds up for a millisecond is 10 us of it. */
-const CALL_WITHIN_US = 50;
+const CALL_WITHIN_US = full ? 50 : 250;
 /** On a busy machine the scheduler takes the processor from an answerer between its stamp and the wire, seldom. */
-const MOST_HELD_UP = 0.01;
+const MOST_HELD_UP = full ? 0.01 : 0.05;
 const CONNECT_MEDIAN_WITHIN_US = 50;
 /**
  * Quantiles are told as the geometric middle of a bucket from b^(i-1) to b^i, b = 2^(1/8) at schema 3: what lies in the
