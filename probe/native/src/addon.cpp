@@ -149,6 +149,7 @@ napi_value createEngine(napi_env env, napi_callback_info info) {
   options.identifier = static_cast<uint16_t>(toNumber(env, member(env, arguments.at[0], "identifier")));
   options.receiveBufferBytes = static_cast<size_t>(toNumber(env, member(env, arguments.at[0], "receiveBufferBytes")));
   options.countStamps = toBoolean(env, member(env, arguments.at[0], "countStamps"));
+  options.readSockets = toBoolean(env, member(env, arguments.at[0], "readSockets"));
   options.unprivileged = toBoolean(env, member(env, arguments.at[0], "unprivileged"));
   size_t keyBytes = 0;
   const auto* key = memoryOf<uint8_t>(env, member(env, arguments.at[0], "cookieKey"), keyBytes);

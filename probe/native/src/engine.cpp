@@ -36,8 +36,8 @@ constexpr int64_t kLongestDrainGapNs = 100 * kMs;
  * woken by the look that found something. Whoever cannot wait drains.
  */
 constexpr int64_t kWakeGapNs = 40 * kMs;
-/** It looks earlier when so many have been sent. */
-constexpr size_t kPacketsPerDrain = 256;
+/** It looks earlier when so many have been sent: what it reads is still in the processor's caches then. */
+constexpr size_t kPacketsPerDrain = 128;
 /** Packets that make a tick worth its system calls. */
 constexpr double kPacketsPerTick = 32;
 /** Below this rate each probe leaves at its own time. */
@@ -51,8 +51,11 @@ constexpr int64_t kStampWaitNs = 50 * kMs;
 constexpr size_t kMaxWaiting = 1 << 16;
 constexpr uint32_t kMaxAttempts = 20;
 constexpr size_t kBatch = 64;
-/** Sent before what came back is read: more would fill the receive queue with answers and push stamps out of it. */
-constexpr size_t kPacketsPerTurn = 512;
+/**
+ * Sent before what came back is read, however many are due: more would be a burst, fill the receive queue with answers and push stamps out
+ * of it.
+ */
+constexpr size_t kPacketsPerTurn = 128;
 /** Probes of a stream of which it is known whether they wait for an answer; divides 2^32. */
 constexpr uint32_t kWindow = 1'024;
 constexpr uint32_t kTxSlots = 1 << 13;
@@ -779,18 +782,22 @@ void Engine::run() {
   prctl(PR_SET_NAME, "wan-engine");
   // The default lets the kernel deliver this thread's timers 50 us late.
   prctl(PR_SET_TIMERSLACK, 1'000UL);
+  if (!options_.readSockets) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ring_.open();
+  }
   for (;;) {
     int64_t wakeAt = kNever;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       takeSubmitted();
       int64_t now = monoNs();
-      if (!queue_.empty() && queue_.front().dueNs <= now && now >= lastTickNs_ + tickGapNs()) {
+      if (!queue_.empty() && queue_.front().dueNs <= now && (isBehind_ || now >= lastTickNs_ + tickGapNs())) {
         lastTickNs_ = now;
-        counts_.ticks += 1;
+        if (!isBehind_) counts_.ticks += 1;
         // The first look for the answers to what follows a pause is a whole gap after it.
         if (now >= awaitUntilNs_) lastDrainNs_ = now;
-        sendDue(now);
+        isBehind_ = !sendDue(now);
         drainGapNs_ = kDrainGapNs;
       }
       if (now < awaitUntilNs_ && (now >= lastDrainNs_ + drainGapNs_ || sentSinceDrain_ >= kPacketsPerDrain)) {
@@ -803,7 +810,8 @@ void Engine::run() {
         const bool quiet = rowsWritten_.load(std::memory_order_relaxed) == before;
         drainGapNs_ = quiet ? std::min(drainGapNs_ * 2, kLongestDrainGapNs) : kDrainGapNs;
       }
-      if (!queue_.empty()) wakeAt = std::max(queue_.front().dueNs, lastTickNs_ + tickGapNs());
+      if (isBehind_) wakeAt = now;
+      else if (!queue_.empty()) wakeAt = std::max(queue_.front().dueNs, lastTickNs_ + tickGapNs());
       // A tick that comes soon looks for answers, too.
       if (now < awaitUntilNs_ && wakeAt > lastDrainNs_ + drainGapNs_ + kLongestGapNs) wakeAt = lastDrainNs_ + drainGapNs_;
     }
@@ -857,7 +865,7 @@ void fill(double* row, double meta, uint32_t stream, uint32_t seq, int64_t time,
 
 }  // namespace
 
-void Engine::sendDue(int64_t now) {
+bool Engine::sendDue(int64_t now) {
   if (now - rateSinceNs_ >= 100 * kMs) {
     ratePerS_ = static_cast<double>(rateCount_) * 1e9 / static_cast<double>(now - rateSinceNs_);
     rateCount_ = 0;
@@ -865,7 +873,10 @@ void Engine::sendDue(int64_t now) {
   }
   // What has no room for what it will tell waits here, late, instead of being lost later.
   const size_t room = freeRows();
-  size_t left = room > 4 * kBatch ? std::min((room - 4 * kBatch) / 2, kPacketsPerTurn) : 0;
+  const size_t most = room > 4 * kBatch ? std::min((room - 4 * kBatch) / 2, kPacketsPerTurn) : 0;
+  size_t left = most;
+  bool allTaken = true;
+  const auto send = [&](Port& port) { allTaken = flush(port, now) && allTaken; };
   for (; left > 0 && !queue_.empty() && queue_.front().dueNs <= now; left -= 1) {
     const Due due = queue_.front();
     queue_.pop();
@@ -874,17 +885,18 @@ void Engine::sendDue(int64_t now) {
     Port& port = *found->second->port;
     // The system sends larger packets whole only where the socket is told to, and the other streams are not to notice.
     const bool alone = found->second->probesMtu && port.kind == SocketKind::kUdp;
-    if (alone && port.batch > 0) flush(port, now);
+    if (alone && port.batch > 0) send(port);
     port.due[port.batch] = due;
     port.targets[port.batch++] = found->second.get();
     rateCount_ += 1;
     if (alone) discoverMtu(port.fd, port.v6, true);
-    if (alone || port.batch == kBatch) flush(port, now);
+    if (alone || port.batch == kBatch) send(port);
     if (alone) discoverMtu(port.fd, port.v6, false);
   }
   for (const auto& port : ports_) {
-    if (port->batch > 0) flush(*port, now);
+    if (port->batch > 0) send(*port);
   }
+  return left > 0 || most < kPacketsPerTurn || !allTaken;
 }
 
 /**
@@ -923,7 +935,7 @@ void Engine::countAnew(Port& port) {
   port.restartCounter();
 }
 
-void Engine::flush(Port& port, int64_t now) {
+bool Engine::flush(Port& port, int64_t now) {
   const size_t count = port.batch;
   port.batch = 0;
   const bool isMeasured = !port.targets[0]->traces && !port.targets[0]->probesMtu;
@@ -982,6 +994,7 @@ void Engine::flush(Port& port, int64_t now) {
   if (isCold) warm(port);
   size_t first = 0;
   size_t refused = count;
+  bool allTaken = true;
   while (first < count) {
     const int64_t userNs = monoNs();
     const int sent = sendmmsg(port.fd, port.out + first, static_cast<unsigned>(count - first), MSG_DONTWAIT);
@@ -1026,6 +1039,7 @@ void Engine::flush(Port& port, int64_t now) {
         port.due[i].attempts += 1;
         queue_.push(port.due[i]);
       }
+      allTaken = false;
       break;
     }
     counts_.failed += 1;
@@ -1037,6 +1051,7 @@ void Engine::flush(Port& port, int64_t now) {
     if (!port.numbersTravel) countAnew(port);
   }
   if (port.numbersTravel) port.txNext = base + static_cast<uint32_t>(count);
+  return allTaken;
 }
 
 void Engine::emitSent(Port& port, uint32_t key, int64_t kernelNs) {
@@ -1080,14 +1095,7 @@ void Engine::drainPort(Port& port) {
       received = recvmmsg(port.fd, port.in, kBatch, MSG_DONTWAIT, nullptr);
     }
     // Stamps after answers: whatever was answered has its stamp by now, and its `sent` row comes first.
-    for (;;) {
-      for (auto& stamp : port.stamps) stamp.msg_hdr.msg_controllen = kControlBytes;
-      const int stamped = recvmmsg(port.fd, port.stamps, kBatch, MSG_DONTWAIT | MSG_ERRQUEUE, nullptr);
-      if (stamped <= 0) break;
-      wallClock_.observe();
-      settleStamps(port, static_cast<size_t>(stamped));
-      if (stamped < static_cast<int>(kBatch)) break;
-    }
+    if (port.kind != SocketKind::kQuotes) takeStamps(port);
     if (received > 0) {
       wallClock_.observe();
       settleMessages(port, static_cast<size_t>(received), monoNs());
@@ -1109,6 +1117,34 @@ void Engine::drainPorts(int64_t now) {
   }
 }
 
+void Engine::takeStamps(Port& port) {
+  bool allTaken = false;
+  // Sockets for echoes without a privilege know no such request.
+  if (port.kind != SocketKind::kIcmp && ring_.fetch(port.fd)) {
+    wallClock_.observe();
+    const int64_t now = monoNs();
+    for (StampRing::Stamp stamp; ring_.next(stamp);) settleStamp(port, stamp.number, stamp.wallNs, now);
+    allTaken = ring_.tookAll();
+  }
+  while (!allTaken) {
+    for (auto& stamp : port.stamps) stamp.msg_hdr.msg_controllen = kControlBytes;
+    const int stamped = recvmmsg(port.fd, port.stamps, kBatch, MSG_DONTWAIT | MSG_ERRQUEUE, nullptr);
+    if (stamped <= 0) break;
+    wallClock_.observe();
+    settleStamps(port, static_cast<size_t>(stamped));
+    allTaken = stamped < static_cast<int>(kBatch);
+  }
+  while (port.txOldest != port.txNext && port.tx[port.txOldest % port.slots].state == Port::kFree) port.txOldest += 1;
+}
+
+void Engine::settleStamp(Port& port, uint32_t number, int64_t wallNs, int64_t now) {
+  const uint32_t key = port.numbersTravel ? number : port.counterStart + number;
+  // A number that is not out there belongs to an older count.
+  if (!port.isOut(key)) return;
+  const auto time = wallClock_.toMono(wallNs, port.tx[key % port.slots].userNs, now);
+  if (time) emitSent(port, key, *time);
+}
+
 void Engine::settleStamps(Port& port, size_t count) {
   const int64_t now = monoNs();
   for (size_t i = 0; i < count; i += 1) {
@@ -1124,14 +1160,8 @@ void Engine::settleStamps(Port& port, size_t count) {
       }
     }
     if (times == nullptr || error == nullptr || error->ee_origin != SO_EE_ORIGIN_TIMESTAMPING) continue;
-    const uint32_t key = port.numbersTravel ? error->ee_data : port.counterStart + error->ee_data;
-    // A number that is not out there belongs to an older count.
-    if (!port.isOut(key)) continue;
-    const Port::Tx& tx = port.tx[key % port.slots];
-    const auto time = wallClock_.toMono(nsOf(times->ts[0]), tx.userNs, now);
-    if (time) emitSent(port, key, *time);
+    settleStamp(port, error->ee_data, nsOf(times->ts[0]), now);
   }
-  while (port.txOldest != port.txNext && port.tx[port.txOldest % port.slots].state == Port::kFree) port.txOldest += 1;
 }
 
 void Engine::settleMessages(Port& port, size_t count, int64_t now) {

@@ -25,6 +25,7 @@
 #include "domain.hpp"
 #include "due-queue.hpp"
 #include "packet.hpp"
+#include "stamp-ring.hpp"
 
 namespace wanscope {
 
@@ -44,6 +45,8 @@ struct EngineOptions {
   size_t receiveBufferBytes = 0;
   /** Match stamps by the socket's own counter although the kernel could carry our number. */
   bool countStamps = false;
+  /** Read stamps from the sockets although the system may have rings for them. */
+  bool readSockets = false;
   /** Open the sockets that need no privilege. */
   bool unprivileged = false;
 };
@@ -142,13 +145,18 @@ class Engine {
 
   void run();
   void takeSubmitted();
-  void sendDue(int64_t now);
+  /** False when more is due than one turn may send. */
+  bool sendDue(int64_t now);
   void warm(Port& port);
   void countAnew(Port& port);
-  void flush(Port& port, int64_t now);
+  /** False when the device had no room for all, and some wait for the next tick. */
+  bool flush(Port& port, int64_t now);
   void drainPort(Port& port);
   void drainPorts(int64_t now);
+  /** What was answered has its stamp by now. */
+  void takeStamps(Port& port);
   void settleStamps(Port& port, size_t count);
+  void settleStamp(Port& port, uint32_t number, int64_t wallNs, int64_t now);
   void settleMessages(Port& port, size_t count, int64_t now);
   bool findEcho(const Port& port, const Echo& echo, Found& found);
   bool findQuoted(const Port& port, const Quote& quote, Found& found);
@@ -189,6 +197,9 @@ class Engine {
   int64_t awaitUntilNs_ = 0;
   int64_t drainGapNs_ = 0;
   size_t sentSinceDrain_ = 0;
+  /** More is due than the last turn might send: the next one follows without a pause. */
+  bool isBehind_ = false;
+  StampRing ring_;
   int64_t rateSinceNs_ = 0;
   uint64_t rateCount_ = 0;
   double ratePerS_ = 0;

@@ -32,8 +32,8 @@ export interface KernelEngineOptions {
   /** Rows that fit between two visits of the event loop; a power of two. */
   readonly rows?: number;
   readonly receiveBufferBytes?: number;
-  /** As a kernel before 6.13 would have it, for tests. */
-  readonly countStamps?: boolean;
+  /** As a kernel of this version would have it, which has no rings for stamps, or carries no numbers of ours to them either; for tests. */
+  readonly asOf?: '6.16' | '6.12';
   /** Without raw sockets, for tests. */
   readonly unprivileged?: boolean;
 }
@@ -72,7 +72,8 @@ export class KernelEngine implements PacketEngine {
         identifier: options.identifier,
         cookieKey: options.cookieKey,
         receiveBufferBytes: options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES,
-        countStamps: options.countStamps ?? false,
+        countStamps: options.asOf === '6.12',
+        readSockets: options.asOf !== undefined,
         unprivileged: options.unprivileged ?? false,
       },
       this.#rows,

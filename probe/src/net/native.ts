@@ -70,6 +70,8 @@ export interface NativeModule {
       readonly receiveBufferBytes: number;
       /** Match stamps by the socket's own counter although the kernel could carry our number. */
       readonly countStamps: boolean;
+      /** Read stamps from the sockets although the system may have rings for them. */
+      readonly readSockets: boolean;
       /** Open ICMP sockets that need no privilege, not raw ones. */
       readonly unprivileged: boolean;
     },
