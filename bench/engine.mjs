@@ -8,6 +8,7 @@
  *
  * What the far side's kernel does has processors of its own, as it would on another machine: a system that keeps no account of
  * interrupts charges them to whoever they interrupt. Costs of a rate are of a tool on the first processor alone, the engine's and fping's.
+ * Those at fping's burst are taken twice, with a loop of the lowest priority that keeps the far side's processors awake and without.
  *
  * Bars: 3 us of error at p99 (5 us at a fifth of a CPU; 50 us for TCP handshakes); 100,000 ICMP probes/s with none lost; a probe costs at most 0.9 of fping's at its burst and
  * half of fping's at 5,000/s; 1,000 hosts once a second for a fiftieth of smokeping_prober; 150,000 UDP probes/s.
@@ -39,7 +40,7 @@ const errorsOnlyOf = process.argv.includes('--errors-of') ? String(process.argv.
 const SECONDS = full ? 60 : 10;
 const ROUNDS = full ? 5 : 3;
 /** What two tools cost by turns: the pace of a machine changes by a quarter within seconds. */
-const TURNS = full ? 15 : 5;
+const TURNS = full ? 11 : 5;
 const TURN_S = 3;
 const ERROR_PROBES = 600;
 const ERROR_SPACING_MS = 5;
@@ -450,6 +451,7 @@ async function directDriver(protocol, hosts, seen) {
     cookieKey: new Uint8Array(16),
     receiveBufferBytes: 2 ** 25,
     countStamps: false,
+    readSockets: false,
     unprivileged: false,
   };
   const engine = native.createEngine(options, rows, readRows);
@@ -639,12 +641,18 @@ async function errorsOf(tool, churn, group) {
 /** Keeps a tool off the far side's processors. */
 const ALONE = ['taskset', '-c', '0'];
 
-/** @param {readonly string[]} command @returns {number} CPU us, user and system */
-function cpuOf(command) {
-  const script = `TIMEFORMAT='%U %S'; time "$@" >/dev/null 2>&1`;
-  const { stderr } = spawnSync('ip', inside(NEAR, ['bash', '-c', script, 'bash', ...command]), { encoding: 'utf8' });
-  const [user = 0, system = 0] = stderr.trim().split('\n').at(-1)?.split(' ').map(Number) ?? [];
-  return (user + system) * 1e6;
+/**
+ * CPU us of fping by probe, user and system, and how many percent of its probes it calls lost.
+ * @param {number} count of each host @param {readonly string[]} options
+ */
+function fping(count, options) {
+  const command = [...ALONE, 'fping', '-q', '-c', String(count), ...options, ...HOSTS];
+  const script = `TIMEFORMAT='%U %S'; { time "$@" >&3 2>&3; } 3>&1`;
+  const run = spawnSync('ip', inside(NEAR, ['bash', '-c', script, 'bash', ...command]), { encoding: 'utf8' });
+  const [user = 0, system = 0] = run.stderr.trim().split(' ').map(Number);
+  const received = [...run.stdout.matchAll(/= \d+\/(\d+)\//g)].reduce((sum, [, some]) => sum + Number(some), 0);
+  const probes = count * HOSTS.length;
+  return { costUs: ((user + system) * 1e6) / probes, lostPercent: 100 * (1 - received / probes) };
 }
 
 /**
@@ -731,6 +739,8 @@ printMachine();
 const directory = mkdtempSync(join(tmpdir(), 'wanscope-bench-'));
 /** @type {import('node:child_process').ChildProcess[]} */
 const children = [];
+/** Keep the far side's processors from resting. @type {import('node:child_process').ChildProcess[]} */
+const awake = [];
 
 /** How many packets wait for the far side's processor: it answers when this one lets it, and is to answer all of them. */
 const BACKLOG = '/proc/sys/net/core/netdev_max_backlog';
@@ -738,7 +748,7 @@ const BACKLOG = '/proc/sys/net/core/netdev_max_backlog';
 let backlog;
 
 function cleanUp() {
-  for (const child of children) child.kill('SIGKILL');
+  for (const child of [...children, ...awake]) child.kill('SIGKILL');
   for (const name of [NEAR, FAR]) {
     // What a helper of this run still has going in there would keep the namespace alive without its name.
     const pids = spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8' }).stdout.split('\n').filter(Boolean);
@@ -837,33 +847,53 @@ try {
     us(cost(run)),
   ];
   const unknown = ['–', '–', '–', '–'];
-  const ofFping = (/** @type {number} */ own, /** @type {number} */ fping, /** @type {number} */ most) =>
-    `${(own / fping).toFixed(2)} of fping (${most}: ${verdict(own <= most * fping)})`;
+  const ofFping = (/** @type {number} */ own, /** @type {number} */ peer, /** @type {number} */ most) =>
+    `${(own / peer).toFixed(2)} of fping (${most}: ${verdict(own <= most * peer)})`;
   const echoer = await answerAll('icmp');
   const fast = await rate('icmp', echoer.answered, 100_000, 1_000, ALONE);
-  // It numbers its probes in 16 bits and frees them after ten seconds.
-  const burst = 60;
-  const fpingBurst = () =>
-    cpuOf([...ALONE, 'fping', '-q', '-c', String(burst), '-p', '10', '-i', '0', ...HOSTS]) / (burst * HOSTS.length);
-  /** @type {number[]} */
-  const ownTurns = [];
-  /** @type {number[]} */
-  const fpingTurns = [];
-  for (let turn = 0; turn < TURNS; turn += 1) {
-    ownTurns.push(cost(await rate('icmp', echoer.answered, 100_000, 1_000, ALONE, TURN_S)));
-    fpingTurns.push(fpingBurst());
-  }
-  const [own, peer] = [quantile(ownTurns, 0.5), quantile(fpingTurns, 0.5)];
   costs.push(['ICMP 100,000/s', 'kernel engine', ...describe(fast), '']);
-  costs.push([`by turns, median of ${TURNS}`, 'kernel engine', ...unknown, us(own), ofFping(own, peer, 0.9)]);
-  costs.push(['as fast as it can', 'fping', ...unknown, us(peer), '']);
+  for (const isAwake of [true, false]) {
+    // One that rests has to be woken through the hypervisor for each packet by whoever sends it, and answers late.
+    for (let cpu = 1; isAwake && cpu < cpus().length; cpu += 1) {
+      const loop = ['chrt', '--idle', '0', process.execPath, '-e', 'for (;;) Math.sqrt(2)'];
+      awake.push(spawn('taskset', ['-c', String(cpu), ...loop], { stdio: 'ignore' }));
+    }
+    /** @type {number[]} */
+    const own = [];
+    /** @type {ReturnType<typeof fping>[]} */
+    const peer = [];
+    for (let turn = 0; turn < TURNS; turn += 1) {
+      own.push(cost(await rate('icmp', echoer.answered, 100_000, 1_000, ALONE, TURN_S)));
+      // It numbers its probes in 16 bits and frees them after ten seconds.
+      peer.push(fping(60, ['-p', '10', '-i', '0']));
+    }
+    for (const loop of awake.splice(0)) loop.kill('SIGKILL');
+    const ownUs = quantile(own, 0.5);
+    const median = (/** @type {'costUs' | 'lostPercent'} */ of) =>
+      quantile(
+        peer.map((run) => run[of]),
+        0.5,
+      );
+    const load = `${TURNS} turns, far side ${isAwake ? 'kept awake' : 'may rest'}`;
+    const most = Math.max(...peer.map(({ lostPercent }) => lostPercent));
+    const lost = `${median('lostPercent').toFixed(1)} %, at most ${most.toFixed(0)} %`;
+    costs.push([load, 'kernel engine', ...unknown, us(ownUs), ofFping(ownUs, median('costUs'), 0.9)]);
+    costs.push([load, 'fping, as fast as it can', '–', '–', lost, '–', us(median('costUs')), '']);
+  }
   const slow = await rate('icmp', echoer.answered, 5_000, 1_000, ALONE);
   const slowCount = 5 * SECONDS;
-  const fpingSlow =
-    cpuOf([...ALONE, 'fping', '-q', '-c', String(slowCount), '-p', '200', '-i', '0.2', ...HOSTS]) /
-    (slowCount * HOSTS.length);
-  costs.push(['ICMP 5,000/s', 'kernel engine', ...describe(slow), ofFping(cost(slow), fpingSlow, 0.5)]);
-  costs.push(['ICMP 5,000/s', 'fping', ...unknown, us(fpingSlow), '']);
+  const fpingSlow = fping(slowCount, ['-p', '200', '-i', '0.2']);
+  costs.push(['ICMP 5,000/s', 'kernel engine', ...describe(slow), ofFping(cost(slow), fpingSlow.costUs, 0.5)]);
+  costs.push([
+    'ICMP 5,000/s',
+    'fping',
+    '–',
+    '–',
+    `${fpingSlow.lostPercent.toFixed(1)} %`,
+    '–',
+    us(fpingSlow.costUs),
+    '',
+  ]);
   const thousand = await rate('icmp', echoer.answered, 1_000, 1_000);
   const perSecond = (/** @type {typeof fast} */ run) => `${(run.cpuUs / run.tookS / 1e3).toFixed(1)} ms/s`;
   costs.push(['1,000 hosts x 1/s', 'kernel engine', ...describe(thousand).slice(0, 4), perSecond(thousand), '']);
