@@ -874,10 +874,9 @@ bool Engine::sendDue(int64_t now) {
   // What has no room for what it will tell waits here, late, instead of being lost later.
   const size_t room = freeRows();
   const size_t most = room > 4 * kBatch ? std::min((room - 4 * kBatch) / 2, kPacketsPerTurn) : 0;
-  size_t left = most;
   bool allTaken = true;
   const auto send = [&](Port& port) { allTaken = flush(port, now) && allTaken; };
-  for (; left > 0 && !queue_.empty() && queue_.front().dueNs <= now; left -= 1) {
+  for (size_t left = most; left > 0 && !queue_.empty() && queue_.front().dueNs <= now; left -= 1) {
     const Due due = queue_.front();
     queue_.pop();
     const auto found = streams_.find(due.stream);
@@ -896,7 +895,7 @@ bool Engine::sendDue(int64_t now) {
   for (const auto& port : ports_) {
     if (port->batch > 0) send(*port);
   }
-  return left > 0 || most < kPacketsPerTurn || !allTaken;
+  return queue_.empty() || queue_.front().dueNs > now || most < kPacketsPerTurn || !allTaken;
 }
 
 /**

@@ -145,7 +145,7 @@ class Engine {
 
   void run();
   void takeSubmitted();
-  /** False when more is due than one turn may send. */
+  /** False when more was due than one turn may send, and can follow at once. */
   bool sendDue(int64_t now);
   void warm(Port& port);
   void countAnew(Port& port);

@@ -193,6 +193,22 @@ describe('the kernel engine', () => {
     expect(sent).toEqual(Array.from({ length: 1_200 }, (_, i) => i));
   });
 
+  it('sends what is due at once in turns, and rests when the last of them was a whole one', async () => {
+    const engine = start();
+    const recorder = new Recorder(engine);
+    for (const turns of [1, 4]) {
+      const before = recorder.answers.length;
+      const dueNs = systemClock.monoNs() + 10e6;
+      for (let i = 0; i < turns * 128; i += 1) recorder.stream.send(before + i, dueNs);
+      await until(() => recorder.answers.length === before + turns * 128);
+      const cpu = process.cpuUsage();
+      await new Promise((resolve) => setTimeout(resolve, 400));
+      const { user, system } = process.cpuUsage(cpu);
+      expect(user + system).toBeLessThan(200e3);
+    }
+    expect(engine.counts().stamps).toEqual({ kernelKernel: 640, userKernel: 0, userUser: 0 });
+  });
+
   it('is not disturbed by an event loop that stands still', () => {
     const engine = start();
     const recorder = new Recorder(engine);
