@@ -38,23 +38,25 @@ describe('a mesh whose reflectors have a key', () => {
     const mesh = new Mesh({ directory, probes: PROBES, config: CONFIG, network: undefined });
     cleanUps.push(() => mesh.stop());
     await mesh.start();
-    const totals = async (family: string): Promise<ReadonlyMap<string, number>> =>
-      new Map(
-        (await mesh.samples(family)).map(({ labels, value }) => [`${labels['test']} ${labels['src_site']}`, value]),
-      );
-    const answered = async (path: string): Promise<number> => {
-      const sent = (await totals('wan_path_probes_sent_total')).get(path) ?? 0;
-      return sent - ((await totals('wan_path_probes_lost_total')).get(path) ?? 0);
+    /** Probes sent on a path and those of them that were answered, of one scrape: between two a report may have come. */
+    const counted = async (path: string): Promise<{ readonly sent: number; readonly answered: number }> => {
+      const samples = await mesh.samples('wan_path_probes_sent_total', 'wan_path_probes_lost_total');
+      const total = (family: string): number =>
+        samples.find(
+          ({ name, labels }) =>
+            name === `wan_path_probes_${family}_total` && `${labels['test']} ${labels['src_site']}` === path,
+        )?.value ?? 0;
+      return { sent: total('sent'), answered: total('sent') - total('lost') };
     };
     await mesh.until(
       'the paths with the key to be measured',
-      async () => (await answered('secret site-1')) > 20 && (await answered('secret site-2')) > 20,
+      async () => (await counted('secret site-1')).answered > 20 && (await counted('secret site-2')).answered > 20,
       40_000,
     );
-    const sent = await totals('wan_path_probes_sent_total');
     for (const site of ['site-1', 'site-2']) {
-      expect(sent.get(`open ${site}`)).toBeGreaterThan(0);
-      expect(await answered(`open ${site}`)).toBe(0);
+      const open = await counted(`open ${site}`);
+      expect(open.sent).toBeGreaterThan(0);
+      expect(open.answered).toBe(0);
     }
     const shown = [
       (await mesh.get('/metrics')).body,
