@@ -296,8 +296,9 @@ void Reflector::release(size_t count) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     const size_t freed = std::min(count, waiting_);
-    head_ = (head_ + freed) % kReflectorSlots;
     waiting_ -= freed;
+    // With none waiting begin at the first again: what is used stays small.
+    head_ = waiting_ == 0 ? 0 : (head_ + freed) % kReflectorSlots;
   }
   freed_.notify_one();
 }
