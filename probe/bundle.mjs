@@ -10,6 +10,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -24,9 +25,41 @@ const [main, program] = [join(out, 'main.js'), join(out, 'program.js')];
 const RUN_MS = 3_000;
 const RUN_TIMEOUT_MS = 20_000;
 
+/** Modules of Node that are loaded when something of them is used: with TLS, Node 24 reads two megabytes of certificates. */
+const LATER = /^(?:node:)?(tls|https)$/;
+/**
+ * Of them, what is asked of every socket: only one of TLS has `encrypted`.
+ *
+ * @type {Record<string, string>}
+ */
+const TOLD_BY = { TLSSocket: 'value: { [Symbol.hasInstance]: (socket) => socket?.encrypted === true }' };
+
+/** @type {import('rolldown').Plugin} */
+const loadLater = {
+  name: 'load-later',
+  resolveId(source, importer) {
+    const name = LATER.exec(source)?.[1];
+    if (name === undefined) return null;
+    return importer?.startsWith('\0later:') ? { id: `node:${name}`, external: true } : `\0later:${name}`;
+  },
+  load(id) {
+    if (!id.startsWith('\0later:')) return null;
+    const name = id.slice('\0later:'.length);
+    const getters = Object.keys(createRequire(import.meta.url)(name)).map(
+      (key) => `${key}: { enumerable: true, ${TOLD_BY[key] ?? `get: () => require('node:${name}').${key}`} },`,
+    );
+    return `Object.defineProperties(exports, {${getters.join('')}});`;
+  },
+};
+
 /** One text of all that a compiled program loads. @param {string} name in `dist/` */
 async function textOf(name) {
-  const bundle = await rolldown({ input: join(folder, 'dist', name), platform: 'node', external: ['raw-socket'] });
+  const bundle = await rolldown({
+    input: join(folder, 'dist', name),
+    platform: 'node',
+    external: ['raw-socket'],
+    plugins: [loadLater],
+  });
   const { output } = await bundle.generate({
     // No module: as one, `node:http` alone would load ten megabytes of what it could be asked for.
     format: 'cjs',

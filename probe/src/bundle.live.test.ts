@@ -62,6 +62,15 @@ function planTowards(port: number): Plan {
 describe('the bundled probe', () => {
   let directory: string;
   let probe: ChildProcess | undefined;
+  /** Of a probe that has no broker. */
+  const settings = () => ({
+    WAN_NATS_URL: 'nats://127.0.0.1:1',
+    WAN_SITE: 'hq',
+    WAN_PROBE: 'a',
+    WAN_ADDRESSES: 'default=127.0.0.1',
+    WAN_REFLECT: 'udp:0,tcp:0,http:0',
+    WAN_STATE_DIR: directory,
+  });
 
   beforeAll(() => {
     execFileSync(process.execPath, [fromProbe('bundle.mjs')]);
@@ -160,6 +169,27 @@ describe('the bundled probe', () => {
     });
   });
 
+  it('leaves TLS alone until something needs it', () => {
+    writeFileSync(join(directory, 'plan-hq-a.json'), encodePlan(planTowards(9)), { mode: 0o644 });
+    const code = `
+      const loaded = () => process.moduleLoadList.filter((name) => /^NativeModule (?:tls|https|dgram)$/.test(name));
+      require(process.argv[1]);
+      setTimeout(() => {
+        const running = loaded();
+        require('node:https');
+        console.log(JSON.stringify([running, loaded()]));
+        process.exit();
+      }, 2_000);`;
+    const env = {
+      ...settings(),
+      WAN_KEEP_ROOT: '1',
+    };
+    const told = spawnSync(process.execPath, ['-e', code, BUNDLE], { encoding: 'utf8', env, timeout: START_MS });
+    const [running, later] = JSON.parse(told.stdout) as [string[], string[]];
+    expect(running).toEqual(['NativeModule dgram']);
+    expect(later.sort()).toEqual(['NativeModule dgram', 'NativeModule https', 'NativeModule tls']);
+  });
+
   // As root, so that the second engine's own process has its sockets, too.
   it.runIf(process.getuid?.() === 0).each(ENGINE_NAMES)(
     'sends by the kept plan, without a broker, through the engine %s',
@@ -173,12 +203,7 @@ describe('the bundled probe', () => {
         probe = spawn(process.execPath, [BUNDLE, '--print-reports'], {
           stdio: ['ignore', 'pipe', 'pipe'],
           env: {
-            WAN_NATS_URL: 'nats://127.0.0.1:1',
-            WAN_SITE: 'hq',
-            WAN_PROBE: 'a',
-            WAN_ADDRESSES: 'default=127.0.0.1',
-            WAN_REFLECT: 'udp:0,tcp:0,http:0',
-            WAN_STATE_DIR: directory,
+            ...settings(),
             WAN_ENGINE: engine,
             WAN_METRICS_LISTEN: '127.0.0.1:0',
           },
@@ -208,12 +233,7 @@ describe('the bundled probe', () => {
     probe = spawn(process.execPath, [BUNDLE], {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: {
-        WAN_NATS_URL: 'nats://127.0.0.1:1',
-        WAN_SITE: 'hq',
-        WAN_PROBE: 'a',
-        WAN_ADDRESSES: 'default=127.0.0.1',
-        WAN_REFLECT: 'udp:0,tcp:0,http:0',
-        WAN_STATE_DIR: directory,
+        ...settings(),
         WAN_KEEP_ROOT: '1',
       },
     });

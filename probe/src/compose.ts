@@ -85,9 +85,8 @@ export interface PrivilegedSockets {
 const WATCH_STAMPING_MS = 10;
 const WATCH_MS = 100;
 
-/** When a start is over, and how often memory is given back from then on: reconnects and new plans use more than what is usual. */
-const RELEASE_FIRST_MS = 20_000;
-const RELEASE_EVERY_MS = 300_000;
+/** How often memory is given back: a start, a reconnect and a new plan use more than what is usual. It takes 2 to 3 ms. */
+const RELEASE_EVERY_MS = 20_000;
 
 /** How often it is looked whether the time is to be kept, which commits do too. */
 const LOOK_AT_TIME_MS = 600_000;
@@ -280,7 +279,8 @@ export async function startProbe(
     }
   }
   agent.start();
-  const cancelRelease = releaseMemoryFromTimeToTime(native, clock);
+  // Most of a process's resident memory is program text that ran once: a quarter of it is enough to go on.
+  const cancelRelease = every(RELEASE_EVERY_MS, clock, () => native?.releaseMemory());
   const cancelLook = every(LOOK_AT_TIME_MS, clock, () => timeKeeper.look());
   return {
     agent,
@@ -368,17 +368,6 @@ function every(intervalMs: number, clock: Clock, work: () => void): () => void {
     cancel = clock.after(intervalMs, next);
   };
   let cancel = clock.after(intervalMs, next);
-  return () => cancel();
-}
-
-/** Most of a process's resident memory is program text that ran once: a quarter of it is enough to go on. */
-function releaseMemoryFromTimeToTime(native: NativeModule | undefined, clock: Clock): () => void {
-  if (native === undefined) return () => undefined;
-  const release = (): void => {
-    native.releaseMemory();
-    cancel = clock.after(RELEASE_EVERY_MS, release);
-  };
-  let cancel = clock.after(RELEASE_FIRST_MS, release);
   return () => cancel();
 }
 

@@ -22,7 +22,7 @@ const composeDirectory = join(root, 'deploy/compose');
 /** What each image starts. */
 const programs = { probe: 'app/probe/bundle/main.js', collector: 'app/collector/dist/main.js' };
 const nodeFlags = {
-  probe: ['--max-semi-space-size=1', '--single-threaded', '--optimize-for-size', '--no-opt'],
+  probe: ['--max-semi-space-size=1', '--single-threaded', '--optimize-for-size', '--no-opt', '--no-sparkplug'],
   collector: [],
 };
 const dockerfiles = { probe: 'deploy/compose/probe.Dockerfile', collector: 'deploy/compose/collector.Dockerfile' };
