@@ -2,7 +2,10 @@
  * What a probe takes of a small router: memory and CPU with two plans, and the time from the start of the program to its first packet.
  * The bundled probe beside the compiled one, fping and smokeping_prober, each in a namespace of its own. Needs root.
  *
- *   node bench/footprint.mjs [seconds]
+ *   node bench/footprint.mjs [seconds] [--FLAG...]
+ *
+ * Further flags of Node are for the bundled probe, which is bundled for them and, at the end, without them again: those of the image are
+ * `--no-opt --no-sparkplug`.
  *
  * One node answers for every peer, and measures back in the first plan, so that the probe reflects as much as it sends.
  */
@@ -21,6 +24,7 @@ import { median, printMachine, printTable } from './machine.mjs';
 
 const WARM_UP_S = 30;
 const MEASURE_S = Number(process.argv[2] ?? 60);
+const FURTHER_FLAGS = process.argv.slice(3);
 const STARTS = 5;
 const TICKS_PER_S = Number(spawnSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }).stdout);
 
@@ -29,7 +33,10 @@ const fromRoot = (/** @type {string} */ path) => fileURLToPath(new URL(`../${pat
 /** @type {readonly Program[]} */
 const PROBES = [
   { name: 'wan-probe, compiled', command: [process.execPath, fromRoot('probe/dist/main.js')] },
-  { name: 'wan-probe, bundle', command: [process.execPath, ...PROBE_NODE_FLAGS, fromRoot('probe/bundle/main.js')] },
+  {
+    name: 'wan-probe, bundle',
+    command: [process.execPath, ...PROBE_NODE_FLAGS, ...FURTHER_FLAGS, fromRoot('probe/bundle/main.js')],
+  },
 ];
 const BUNDLE = PROBES.length - 1;
 
@@ -320,7 +327,18 @@ async function measureStarts() {
   }
 }
 
+/** @param {readonly string[]} flags of Node */
+function bundle(flags) {
+  const { status } = spawnSync(process.execPath, [fromRoot('probe/bundle.mjs'), ...flags], { stdio: 'inherit' });
+  if (status !== 0) throw new Error('the probe could not be bundled');
+}
+
 printMachine();
-await measureStarts();
-await measurePlan('100 peers x 4 tests, as many reflected', 100, true, 60);
-await measurePlan('1,000 sessions, ICMP', 1_000, false, 75);
+bundle(FURTHER_FLAGS);
+try {
+  await measureStarts();
+  await measurePlan('100 peers x 4 tests, as many reflected', 100, true, 60);
+  await measurePlan('1,000 sessions, ICMP', 1_000, false, 75);
+} finally {
+  if (FURTHER_FLAGS.length > 0) bundle([]);
+}
