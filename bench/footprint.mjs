@@ -24,6 +24,7 @@ import { median, printMachine, printTable } from './machine.mjs';
 
 const WARM_UP_S = 30;
 const MEASURE_S = Number(process.argv[2] ?? 60);
+const TOUCH_S = 10;
 const FURTHER_FLAGS = process.argv.slice(3);
 const STARTS = 5;
 const TICKS_PER_S = Number(spawnSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }).stdout);
@@ -78,6 +79,18 @@ function usage(pid) {
     own: megabytes('RssAnon'),
     peak: megabytes('VmHWM'),
   };
+}
+
+/** MB of files that a process has mapped, and of them what it touches in `TOUCH_S`: the kernel maps pages around each, too. @param {number} pid */
+async function touchedFiles(pid) {
+  writeFileSync(`/proc/${pid}/clear_refs`, '3'); // of files, as of proc(5)
+  await sleep(TOUCH_S * 1_000);
+  const sum = (/** @type {string} */ field, /** @type {string[]} */ mappings) =>
+    mappings.reduce((total, text) => total + Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0), 0);
+  const mappings = readFileSync(`/proc/${pid}/smaps`, 'utf8')
+    .split(/\n(?=[0-9a-f]+-[0-9a-f]+ )/)
+    .filter((text) => / r[-x]{2}p .* \//.test(text.split('\n')[0] ?? ''));
+  return { mapped: (sum('Rss', mappings) * 1_024) / 1e6, touched: (sum('Referenced', mappings) * 1_024) / 1e6 };
 }
 
 const verdict = (/** @type {number} */ value, /** @type {number} */ bar) =>
@@ -172,6 +185,7 @@ targets:${[...targets, ...back].join('')}
       rows.forEach(({ pid }, i) => (largest[i] = Math.max(largest[i] ?? 0, usage(pid).rss)));
     }
     const after = rows.map(({ pid }) => usage(pid));
+    const files = await touchedFiles(Number(rows[BUNDLE]?.pid));
     const samples = await mesh.samples('wan_path_probes_sent_total', 'wan_path_probes_lost_total');
     const sum = (/** @type {string} */ name, /** @type {string} */ site) =>
       samples
@@ -188,6 +202,9 @@ targets:${[...targets, ...back].join('')}
         (after[i]?.peak ?? 0).toFixed(1),
         ((((after[i]?.cpuS ?? 0) - (before[i]?.cpuS ?? 0)) * 1_000) / MEASURE_S).toFixed(0),
       ]),
+    );
+    console.log(
+      `${PROBES[BUNDLE]?.name}: ${files.mapped.toFixed(1)} MB of files, ${files.touched.toFixed(1)} touched in ${TOUCH_S} s`,
     );
     PROBES.forEach(({ name }, i) => {
       const site = String(sites[i]);
