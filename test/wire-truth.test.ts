@@ -208,7 +208,7 @@ describe('the truth of a path', () => {
     expect(wireTruthOf(packets, { ...udp, warmsUp: true }, EDGES, hosts)).toMatchObject({ sent: 2 });
   });
 
-  it('calls a connect lost when any packet of its handshake was', () => {
+  it('calls a connect lost when its SYN or the answer to that was', () => {
     const connect = (us: number, initial: number): CapturedPacket[] => [
       at('leaving', us, handshake(false, initial)),
       at('arriving', us + 10_000, handshake(false, initial)),
@@ -224,12 +224,15 @@ describe('the truth of a path', () => {
       ...connect(3_000_000, 3),
       // The answer is lost.
       ...connect(4_000_000, 4).slice(0, 3),
+      // What the source says to the answer is lost; the answer comes again, and that is lost.
+      ...connect(6_000_000, 5),
+      at('answering', 7_010_010, handshake(true, 5)),
     ];
     expect(wireTruthOf(packets, { ...udp, protocol: 'tcp' }, EDGES, hostsOf(packets))).toMatchObject({
-      sent: 4,
+      sent: 5,
       lostForward: 1,
       lostReverse: 1,
-      rttsNs: [20_060 * US, 20_060 * US],
+      rttsNs: [20_060 * US, 20_060 * US, 20_060 * US],
     });
   });
 

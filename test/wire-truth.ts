@@ -64,6 +64,8 @@ export interface RoundTrip {
 }
 
 const HELD_UP_NS = 100_000;
+/** After which TCP sends what it had no answer to again, for the first time (RFC 6298 section 2.1). */
+const RETRANSMIT_NS = 1_000_000_000;
 
 /** A probe's packet as it lies on the wire. Addresses are those of the probe, also for an answer. */
 export interface ProbePacket {
@@ -286,12 +288,12 @@ class PathSightings {
     const left = [...this.#probes.values()].filter((probe) => probe.left.length > 0);
     const firstNs = warmsUp === true ? Math.min(...left.map((probe) => probe.left[0]!)) : undefined;
     const sent = left.filter((probe) => probe.left[0] !== firstNs);
-    // A connect is lost when any of its packets was: what is sent again a second later is no round trip.
+    // What is sent again a second later is no round trip. It may be sent again for what was lost behind it, too.
+    const isAnswered = ({ left, returned }: Sightings): boolean =>
+      isConnect ? returned.some((atNs) => atNs - left[0]! < RETRANSMIT_NS) : returned.length > 0;
     const isLostForward = (probe: Sightings): boolean =>
-      isConnect ? probe.arrived.length < probe.left.length : probe.arrived.length === 0;
-    const isLostReverse = (probe: Sightings): boolean =>
-      !isLostForward(probe) &&
-      (isConnect ? probe.returned.length < probe.answered.length : probe.returned.length === 0);
+      isConnect ? !isAnswered(probe) && probe.arrived.length < probe.left.length : probe.arrived.length === 0;
+    const isLostReverse = (probe: Sightings): boolean => !isLostForward(probe) && !isAnswered(probe);
     const answered = sent.filter((probe) => !isLostForward(probe) && !isLostReverse(probe));
     return { sent, answered, isLostForward, isLostReverse };
   }
