@@ -38,6 +38,8 @@ export interface ProberFixture {
 const TIMEOUT_MS = 150;
 export const SLOW_ANSWER_MS = 250;
 const PROBES = 5;
+/** Rounds of so many, at most, until one of them is not marked as late. */
+const ROUNDS = 5;
 const SPACING_MS = 20;
 
 const sleep = async (delayMs: number): Promise<void> => {
@@ -152,12 +154,16 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
 
     it('has an answer for each probe, with a round trip of loopback size, and counts its octets', async () => {
       const { session: running, bytes, contaminated, close } = session(fixture.answering);
-      await send(running);
-      await eventually(() => running.pending === 0);
+      // An engine that stamps in an event loop may have been late itself, and says so; on a busy machine with every probe.
+      let asked = 0;
+      do {
+        await send(running);
+        asked += PROBES;
+        await eventually(() => running.pending === 0);
+      } while (contaminated() === asked && asked < ROUNDS * PROBES);
       const record = close();
       running.stop();
-      // An engine that stamps in an event loop may have been late itself, and says so.
-      const counted = PROBES - contaminated();
+      const counted = asked - contaminated();
       expect(record).toMatchObject({
         sent: counted,
         lost: 0,
@@ -171,8 +177,8 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
       expect(record.rtt!.count).toBe(counted);
       expect(record.rtt!.minNs).toBeLessThan(50 * NS_PER_MS);
       const [least, most] = fixture.wireBytes;
-      expect(bytes()).toBeGreaterThanOrEqual(PROBES * least);
-      expect(bytes()).toBeLessThanOrEqual(PROBES * most);
+      expect(bytes()).toBeGreaterThanOrEqual(asked * least);
+      expect(bytes()).toBeLessThanOrEqual(asked * most);
     });
 
     it('loses what nobody answers', async () => {
