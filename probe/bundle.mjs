@@ -27,6 +27,8 @@ const RUN_TIMEOUT_MS = 20_000;
 
 /** Modules of Node that are loaded when something of them is used: with TLS, Node 24 reads two megabytes of certificates. */
 const LATER = /^(?:node:)?(tls|https)$/;
+/** Before the name of a module that stands for one of them. */
+const STAND_IN = '\0later:';
 /**
  * Of them, what is asked of every socket: only one of TLS has `encrypted`.
  *
@@ -40,11 +42,11 @@ const loadLater = {
   resolveId(source, importer) {
     const name = LATER.exec(source)?.[1];
     if (name === undefined) return null;
-    return importer?.startsWith('\0later:') ? { id: `node:${name}`, external: true } : `\0later:${name}`;
+    return importer?.startsWith(STAND_IN) ? { id: `node:${name}`, external: true } : `${STAND_IN}${name}`;
   },
   load(id) {
-    if (!id.startsWith('\0later:')) return null;
-    const name = id.slice('\0later:'.length);
+    if (!id.startsWith(STAND_IN)) return null;
+    const name = id.slice(STAND_IN.length);
     const getters = Object.keys(createRequire(import.meta.url)(name)).map(
       (key) => `${key}: { enumerable: true, ${TOLD_BY[key] ?? `get: () => require('node:${name}').${key}`} },`,
     );

@@ -180,10 +180,7 @@ describe('the bundled probe', () => {
         console.log(JSON.stringify([running, loaded()]));
         process.exit();
       }, 2_000);`;
-    const env = {
-      ...settings(),
-      WAN_KEEP_ROOT: '1',
-    };
+    const env = { ...settings(), WAN_KEEP_ROOT: '1' };
     const told = spawnSync(process.execPath, ['-e', code, BUNDLE], { encoding: 'utf8', env, timeout: START_MS });
     const [running, later] = JSON.parse(told.stdout) as [string[], string[]];
     expect(running).toEqual(['NativeModule dgram']);
