@@ -112,14 +112,13 @@ class CutProbe {
     this.spool = new Spool({ bootId: BOOT, clock, log: silent, files, limits });
     const bus: Bus = {
       connected: true,
-      publish: (subject, bytes) => {
+      publish: (subject, bytes, mark) => {
         if (!this.#connected) return Promise.reject(new BusError('cut'));
         this.#note(bytes);
-        broker.publish(subject, bytes);
-        return Promise.resolve({ streamSeq: broker.reports.at(-1)!.seq, isDuplicate: false });
+        broker.store(subject, bytes, { mark });
+        return Promise.resolve();
       },
       subscribe: () => undefined,
-      lastState: () => Promise.resolve(undefined),
       onStatus: (listener) => {
         this.#tell = (connected) => {
           this.#connected = connected;

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'nats';
-import { dictionaryOf, encodeDictionary, encodeReport, subjectOf, systemClock } from '@wanscope/shared';
+import { dictionaryOf, encodeDictionary, encodeReport, REPORT_STREAM, subjectOf, systemClock } from '@wanscope/shared';
 import { pathOf, recordOf, reportOf } from '@wanscope/shared/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { NatsBus, type Bus, type BusHandlers } from './bus.ts';
@@ -121,15 +121,19 @@ describe('a collector that is slower than its input', () => {
     await bus.close();
   }
 
-  /** The last one is acknowledged: whoever reads before all are in the stream may be told that more wait than do. */
+  /** Resolves when all are in the stream: until then more may seem to wait than do. */
   async function publish(count: number, bytesOf: (number: number) => Uint8Array): Promise<void> {
     const connection = await connect({ servers: url });
     const subject = subjectOf('report', IDENTITY);
-    for (let number = 1; number < count; number += 1) {
+    const manager = await connection.jetstreamManager();
+    const lastSeq = async (): Promise<number> => (await manager.streams.info(REPORT_STREAM)).state.last_seq;
+    const before = await lastSeq();
+    for (let number = 1; number <= count; number += 1) {
       connection.publish(subject, bytesOf(number));
       if (number % 50 === 0) await connection.flush();
     }
-    await connection.jetstream().publish(subject, bytesOf(count));
+    await connection.flush();
+    await until('everything in the stream', async () => (await lastSeq()) === before + count, PATIENCE_MS);
     await connection.close();
   }
 

@@ -7,6 +7,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 import {
   AckPolicy,
   connect,
@@ -35,17 +36,21 @@ import {
   jetStreamApiOf,
   LEAF_STREAM_PREFIX,
   leafDeliveryOf,
+  parseSendMark,
   parseSubject,
+  PLAN_STREAM,
   REPORT_STREAM,
   reportsOfPartition,
   reportsOfSite,
   reportStreamOf,
+  SEND_MARK_HEADER,
   STATE_STREAM,
   subjectOf,
   subjectsOf,
   WanscopeError,
   type Clock,
   type Identity,
+  type SendMark,
   type SubjectKind,
 } from '@wanscope/shared';
 import type { Logger } from './log.ts';
@@ -63,6 +68,8 @@ export interface BusMessage {
   readonly unread: number;
   /** Where it was at the leaf node that it came through; undefined when it came straight. */
   readonly leaf: LeafPosition | undefined;
+  /** Of a probe that marks what it sends. */
+  readonly mark: SendMark | undefined;
 }
 
 export interface LeafPosition {
@@ -112,7 +119,10 @@ export interface BusHandlers {
   onReport(message: BusMessage): void;
   /** Everything that was in the report stream when reading began has been handed over. */
   onReportsCaughtUp(): void;
-  /** A hello or a plan: first the last of each, then as they are published. */
+  /**
+   * A hello or a plan: first the last of each, then as they are published. The sequence number of a plan is 0 when it is of another
+   * stream than `publishPlan` writes to: of one that version 0.1.0 made.
+   */
   onState(message: BusMessage): void;
   onStateCaughtUp(): void;
   /** In a cluster, what its collectors share: first the last of each key, then as it is put. */
@@ -124,6 +134,10 @@ export interface BusHandlers {
   leafSites?(): readonly string[];
   /** @param stream undefined when its leaf node did not answer. */
   onLeaf?(site: string, stream: LeafStream | undefined): void;
+  /** Whether streams that probes write to are to acknowledge; asked every few seconds. Undefined: as the stream was made. */
+  acknowledges?(): boolean | undefined;
+  /** @param acknowledging streams that probes write to and that do: each lets a probe's reply subject reach the JetStream API. */
+  onStreams?(acknowledging: readonly string[]): void;
 }
 
 export interface Bus {
@@ -311,11 +325,19 @@ export class NatsBus implements Bus {
     const timeout = this.#options.cluster === undefined ? REQUEST_TIMEOUT_MS : CLUSTER_TIMEOUT_MS;
     const manager = await connection.jetstreamManager({ timeout });
     const leafSites = (): readonly string[] => handlers.leafSites?.() ?? [];
-    const { reports: reportStream, state: stateStream, kept: keptStream } = await this.#ensureStreams(manager);
-    const leaves = new LeafStreams(connection, reportStream.config.name, (site, stream) => {
+    const acknowledges = handlers.acknowledges?.();
+    const {
+      reports: reportStream,
+      state: stateStream,
+      plans: planStream,
+      kept: keptStream,
+    } = await this.#ensureStreams(manager, acknowledges);
+    const leaves = new LeafStreams(connection, reportStream.config.name, acknowledges, (site, stream) => {
       handlers.onLeaf?.(site, stream);
     });
-    const streams = [reportStream, stateStream, ...(keptStream === undefined ? [] : [keptStream])];
+    const streams = [reportStream, stateStream, planStream, ...(keptStream === undefined ? [] : [keptStream])];
+    const acknowledging = [reportStream, stateStream].filter(({ config }) => !config.no_ack);
+    handlers.onStreams?.(acknowledging.map(({ config }) => config.name));
     const jetstream = connection.jetstream({ timeout });
     handlers.onConnection(true);
     const readers: ConsumerMessages[] = [];
@@ -333,12 +355,20 @@ export class NatsBus implements Bus {
             ),
           );
         }
+        // Of each probe the newest plan has to be known before a hello that names one is judged.
+        const plansRead = new Promise<void>((read) => {
+          void this.#read(jetstream, planStream, 0, (m) => handlers.onState(m), read).then(
+            (reader) => readers.push(reader),
+            (error: unknown) => resolve(describe(error)),
+          );
+        });
+        await Promise.race([plansRead, connection.closed()]);
         readers.push(
           await this.#read(
             jetstream,
             stateStream,
             0,
-            (m) => handlers.onState(m),
+            (m) => handlers.onState(m.kind === 'plan' ? { ...m, streamSeq: 0 } : m),
             () => handlers.onStateCaughtUp(),
           ),
         );
@@ -361,6 +391,10 @@ export class NatsBus implements Bus {
           void leaves.look(leafSites(), round % LEAF_CHECK_ROUNDS === 0);
           await this.#pause(CHECK_EVERY_MS);
           if (this.#isClosed() || connection.isClosed()) return;
+          if (handlers.acknowledges?.() !== acknowledges) {
+            resolve('whether streams acknowledge was changed');
+            return;
+          }
           try {
             for (const stream of streams) {
               if (await isSameStream(manager, stream)) continue;
@@ -422,7 +456,12 @@ export class NatsBus implements Bus {
     return reader;
   }
 
-  async #ensureStreams(manager: JetStreamManager): Promise<Streams> {
+  /**
+   * A stream that acknowledges answers to whatever reply subject a message names, with the rights of the account: a probe could purge
+   * it. So streams that probes write to do not, and plans, whose publisher waits for acknowledgements, have a stream of their own.
+   */
+  async #ensureStreams(manager: JetStreamManager, acknowledges: boolean | undefined): Promise<Streams> {
+    const noAck = acknowledges === undefined ? {} : { no_ack: !acknowledges };
     const { cluster, reportStreamMaxBytes = REPORT_STREAM_MAX_BYTES } = this.#options;
     const common = {
       retention: RetentionPolicy.Limits,
@@ -431,36 +470,56 @@ export class NatsBus implements Bus {
       duplicate_window: nanos(DUPLICATE_WINDOW_MS),
       ...(cluster && { num_replicas: cluster.replicas }),
     };
-    const reports = await ensureStream(manager, {
+    const reports = await ensureStream(manager, noAck, {
       ...common,
+      no_ack: true,
       name: cluster === undefined ? REPORT_STREAM : reportStreamOf(cluster.partition),
       subjects: [cluster === undefined ? subjectsOf('report') : reportsOfPartition(cluster.partition)],
       max_age: nanos(DAY_MS),
       // Together the partitions hold what one stream would.
       max_bytes: Math.floor(reportStreamMaxBytes / (cluster?.partitions ?? 1)),
     });
-    const state = await ensureStream(manager, {
-      ...common,
-      name: STATE_STREAM,
-      subjects: [subjectsOf('hello'), subjectsOf('plan')],
-      max_msgs_per_subject: 1,
-      // A probe reads its own plan back by subject, which permissions can tell from another's.
-      allow_direct: true,
-    });
-    if (cluster === undefined) return { reports, state };
+    const state = await ensureStream(
+      manager,
+      { ...noAck, subjects: [subjectsOf('hello')] },
+      {
+        ...common,
+        no_ack: true,
+        name: STATE_STREAM,
+        subjects: [subjectsOf('hello')],
+        max_msgs_per_subject: 1,
+        allow_direct: false,
+      },
+    );
+    const plans = await ensureStream(
+      manager,
+      {},
+      {
+        ...common,
+        name: PLAN_STREAM,
+        subjects: [subjectsOf('plan')],
+        max_msgs_per_subject: 1,
+        allow_direct: false,
+      },
+    );
+    if (cluster === undefined) return { reports, state, plans };
     // What `nats kv` would make, so that it can be looked at with it.
-    const kept = await ensureStream(manager, {
-      ...common,
-      name: CLUSTER_STREAM,
-      subjects: [`${CLUSTER_KEY_PREFIX}>`],
-      max_msgs_per_subject: 1,
-      max_bytes: CLUSTER_STREAM_MAX_BYTES,
-      discard: DiscardPolicy.New,
-      deny_delete: true,
-      allow_rollup_hdrs: true,
-      allow_direct: true,
-    });
-    return { reports, state, kept };
+    const kept = await ensureStream(
+      manager,
+      {},
+      {
+        ...common,
+        name: CLUSTER_STREAM,
+        subjects: [`${CLUSTER_KEY_PREFIX}>`],
+        max_msgs_per_subject: 1,
+        max_bytes: CLUSTER_STREAM_MAX_BYTES,
+        discard: DiscardPolicy.New,
+        deny_delete: true,
+        allow_rollup_hdrs: true,
+        allow_direct: true,
+      },
+    );
+    return { reports, state, plans, kept };
   }
 
   #publish(kind: SubjectKind, identity: Identity, bytes: Uint8Array): void {
@@ -530,10 +589,17 @@ class LeafStreams {
   #silent: ReadonlySet<string> = new Set();
   #fetched = '';
   #isLooking = false;
+  readonly #acknowledges: boolean | undefined;
 
-  constructor(connection: NatsConnection, into: string, told: (site: string, stream: LeafStream | undefined) => void) {
+  constructor(
+    connection: NatsConnection,
+    into: string,
+    acknowledges: boolean | undefined,
+    told: (site: string, stream: LeafStream | undefined) => void,
+  ) {
     this.#connection = connection;
     this.#into = into;
+    this.#acknowledges = acknowledges;
     this.#told = told;
   }
 
@@ -579,8 +645,12 @@ class LeafStreams {
             max_age: nanos(DAY_MS),
             max_bytes: LEAF_STREAM_MAX_BYTES,
             duplicate_window: nanos(DUPLICATE_WINDOW_MS),
+            no_ack: this.#acknowledges !== true,
           })
         : await streams.info(first);
+    if (this.#acknowledges !== undefined && config.no_ack === this.#acknowledges) {
+      await streams.update(config.name, { ...config, no_ack: !this.#acknowledges });
+    }
     return { name: config.name, lastSeq: state.last_seq };
   }
 
@@ -605,6 +675,7 @@ class LeafStreams {
 interface Streams {
   readonly reports: StreamInfo;
   readonly state: StreamInfo;
+  readonly plans: StreamInfo;
   /** What collectors share. */
   readonly kept?: StreamInfo;
 }
@@ -615,17 +686,18 @@ async function textOf(fileOrText: string | undefined): Promise<string | undefine
   return readFile(fileOrText, 'utf8');
 }
 
-async function ensureStream(manager: JetStreamManager, config: Partial<StreamConfig>): Promise<StreamInfo> {
+/** @param change what a stream that is there gets, besides copies and direct reads. @param config of one that is not. */
+async function ensureStream(
+  manager: JetStreamManager,
+  change: Partial<StreamConfig>,
+  config: Partial<StreamConfig>,
+): Promise<StreamInfo> {
   try {
     const info = await manager.streams.info(config.name!);
     const { num_replicas: replicas = info.config.num_replicas, allow_direct: direct = info.config.allow_direct } =
       config;
-    if (info.config.num_replicas === replicas && info.config.allow_direct === direct) return info;
-    return await manager.streams.update(config.name!, {
-      ...info.config,
-      num_replicas: replicas,
-      allow_direct: direct,
-    });
+    const wanted = { ...info.config, num_replicas: replicas, allow_direct: direct, ...change };
+    return isDeepStrictEqual(wanted, info.config) ? info : await manager.streams.update(config.name!, wanted);
   } catch (error) {
     if (!isNotFound(error)) throw error;
   }
@@ -675,6 +747,7 @@ function toBusMessage(message: JsMsg): BusMessage {
     storedAtMs: Math.floor(message.info.timestampNanos / 1e6),
     unread: message.info.pending,
     leaf: leafPositionOf(message.headers?.get(SOURCE_HEADER) ?? ''),
+    mark: parseSendMark(message.headers?.get(SEND_MARK_HEADER) ?? ''),
   };
 }
 

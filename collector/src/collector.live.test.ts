@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { connect, type JetStreamClient, type NatsConnection } from 'nats';
+import { connect, type NatsConnection } from 'nats';
 import {
   decodePlan,
   dictionaryOfPlan,
@@ -50,17 +50,17 @@ const RTT_SUM_S = 0.06;
 class SimulatedProbe {
   readonly identity: Identity;
   readonly bootId: string;
-  readonly #jetstream: () => JetStreamClient;
+  readonly #connection: () => NatsConnection;
   readonly #startedAtMs = Date.now();
   helloVersion = 0;
   seq = 0;
   plan: Plan | undefined;
   announced = '';
 
-  constructor(identity: Identity, bootId: string, jetstream: () => JetStreamClient) {
+  constructor(identity: Identity, bootId: string, connection: () => NatsConnection) {
     this.identity = identity;
     this.bootId = bootId;
-    this.#jetstream = jetstream;
+    this.#connection = connection;
   }
 
   async hello(): Promise<void> {
@@ -87,7 +87,12 @@ class SimulatedProbe {
         },
       ],
     };
-    await this.#jetstream().publish(subjectOf('hello', this.identity), encodeHello(hello));
+    await this.#publish(subjectOf('hello', this.identity), encodeHello(hello));
+  }
+
+  async #publish(subject: string, bytes: Uint8Array): Promise<void> {
+    this.#connection().publish(subject, bytes);
+    await this.#connection().flush();
   }
 
   /** Publishes one interval in which every session of the plan had the five round trips. */
@@ -95,7 +100,7 @@ class SimulatedProbe {
     const dictionary = dictionaryOfPlan(this.plan!);
     const subject = subjectOf('report', this.identity);
     if (this.announced !== dictionary.hash) {
-      await this.#jetstream().publish(subject, encodeDictionary(dictionary));
+      await this.#publish(subject, encodeDictionary(dictionary));
       this.announced = dictionary.hash;
     }
     this.seq += 1;
@@ -117,7 +122,7 @@ class SimulatedProbe {
         usage: [{ uplink: 'isp', purpose: 'probes', bytes: 1_000 * this.seq }],
       },
     );
-    await this.#jetstream().publish(subject, encodeReport(report));
+    await this.#publish(subject, encodeReport(report));
   }
 }
 
@@ -154,7 +159,7 @@ describe.skipIf(broken !== undefined)('the collector with a broker', () => {
       const manager = await connection!.jetstreamManager();
       for (const probe of probes) {
         const subject = subjectOf('plan', probe.identity);
-        const stored = await manager.streams.getMessage('WAN_STATE', { last_by_subj: subject });
+        const stored = await manager.streams.getMessage('WAN_PLANS', { last_by_subj: subject });
         probe.plan = decodePlan(stored.data, probe.identity);
         if (probe.plan.sessions.length !== 4) return false;
       }
@@ -195,9 +200,9 @@ describe.skipIf(broken !== undefined)('the collector with a broker', () => {
       `unix:${join(directory, 'collector.sock')}`,
     ]);
     probes = [
-      new SimulatedProbe({ site: 'hq', probe: 'a' }, '00000000000000a1', () => connection!.jetstream()),
-      new SimulatedProbe({ site: 'hq', probe: 'b' }, '00000000000000a2', () => connection!.jetstream()),
-      new SimulatedProbe({ site: 'branch', probe: 'a' }, '00000000000000a3', () => connection!.jetstream()),
+      new SimulatedProbe({ site: 'hq', probe: 'a' }, '00000000000000a1', () => connection!),
+      new SimulatedProbe({ site: 'hq', probe: 'b' }, '00000000000000a2', () => connection!),
+      new SimulatedProbe({ site: 'branch', probe: 'a' }, '00000000000000a3', () => connection!),
     ];
     collector.start();
     await until('health without a broker', async () => (await get('/-/healthy')).status === 200).catch(

@@ -122,6 +122,9 @@ export class Collector {
   #missedMessages = 0;
   /** Messages of the report stream behind the latest that was read. */
   #unread = 0;
+  /** Streams that probes write to and that acknowledge. */
+  #acknowledging: readonly string[] = [];
+  #streamsLost = 0;
   #plannedRevision = -1;
   #reachable: ReadonlyMap<string, boolean> = new Map();
   /** Of sites in doubt, wherever they belong. */
@@ -287,6 +290,8 @@ export class Collector {
       disconnections: this.#disconnections,
       missedMessages: this.#missedMessages,
       unreadMessages: this.#unread,
+      acknowledgingStreams: this.#acknowledging.length,
+      streamsLost: this.#streamsLost,
       configReloadSuccessful: this.#reload.successful,
       configReloadedAtMs: this.#reload.atMs,
       snapshot: this.#keeper.health,
@@ -435,6 +440,19 @@ export class Collector {
           this.leaves.disconnected();
         }
       },
+      acknowledges: () => {
+        const wanted = this.#config.identity?.acknowledgements;
+        return wanted === undefined ? undefined : wanted === 'migrating';
+      },
+      onStreams: (acknowledging) => {
+        if (acknowledging.length > 0 && String(acknowledging) !== String(this.#acknowledging)) {
+          this.#logger.warn(
+            { streams: acknowledging },
+            'streams acknowledge: a stolen probe can purge them. Upgrade all probes, then set identity.acknowledgements: none',
+          );
+        }
+        this.#acknowledging = acknowledging;
+      },
       leafSites: () => this.leaves.sites,
       onLeaf: (site, stream) => this.leaves.look(site, stream),
     };
@@ -445,6 +463,7 @@ export class Collector {
     const known = this.#position;
     if (known?.created !== stream.created || stream.lastSeq < known.seq) {
       if (known !== undefined) {
+        this.#streamsLost += 1;
         this.#logger.warn({ stream: stream.name }, 'the report stream is a new one: reading it from its first message');
         this.ingest.streamReplaced();
         this.leaves.forgetPositions();
@@ -456,19 +475,30 @@ export class Collector {
     }
     const resumeAfter = this.ingest.resumeAfter(known.seq);
     if (stream.firstSeq > resumeAfter + 1) {
-      const missed = stream.firstSeq - resumeAfter - 1;
-      this.#missedMessages += missed;
-      this.#logger.warn({ missed }, 'the report stream discarded messages before they were read');
-      this.#position = { ...known, seq: Math.max(known.seq, stream.firstSeq - 1) };
+      this.#missed(stream.firstSeq - resumeAfter - 1);
+      this.#position = { ...this.#position!, seq: Math.max(known.seq, stream.firstSeq - 1) };
     }
     return resumeAfter;
+  }
+
+  /** Messages left the stream unread: too old, too many, or purged. Their reports are missing, and come again from the spools. */
+  #missed(messages: number): void {
+    const position = this.#position;
+    this.#missedMessages += messages;
+    this.#logger.warn(
+      { stream: position?.stream, messages },
+      'messages left the report stream before they were read; probes send their reports again',
+    );
+    // What it held is known only from here, as of a stream that was put back.
+    if (position !== undefined) this.#position = { ...position, rewound: (position.rewound ?? 0) + 1 };
   }
 
   #onReport(message: BusMessage): void {
     this.#unread = message.unread;
     const position = this.#position;
     if (position !== undefined && message.streamSeq > position.seq) {
-      this.#position = { ...position, seq: message.streamSeq };
+      if (message.streamSeq > position.seq + 1 && position.seq > 0) this.#missed(message.streamSeq - position.seq - 1);
+      this.#position = { ...this.#position!, seq: message.streamSeq };
     }
     if (message.identity === undefined || message.kind !== 'report') {
       this.ingest.count('report');
@@ -482,6 +512,9 @@ export class Collector {
         throw new RejectedMessage('unexpected_subject', `${message.subject} is of another partition`);
       const data = this.gate.open('report', identity, message.data, message.storedAtMs);
       this.leaves.read(identity, message.leaf);
+      if (message.mark !== undefined && this.registry.isConfigured(identity.site)) {
+        this.ingest.markRead(identity, message.mark);
+      }
       this.ingest.take({ ...message, identity, data });
     } catch (error) {
       if (!(error instanceof RejectedMessage)) throw error;
@@ -503,7 +536,11 @@ export class Collector {
         const plan = decodePlan(data, identity);
         if (this.cluster !== undefined) {
           const { version } = plan;
-          this.#storedPlans.set(formatIdentity(identity), { version, seq: message.streamSeq });
+          const stored = this.#storedPlans.get(formatIdentity(identity));
+          // One of the stream that version 0.1.0 wrote plans to is no reason to take another for unwritten.
+          if (stored === undefined || message.streamSeq > stored.seq) {
+            this.#storedPlans.set(formatIdentity(identity), { version, seq: message.streamSeq });
+          }
         }
         this.plans.published(identity, plan);
         return;

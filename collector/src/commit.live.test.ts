@@ -9,14 +9,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { connect, nanos, type NatsConnection } from 'nats';
+import { connect, headers, nanos, type NatsConnection } from 'nats';
 import {
   decodeCommit,
   dictionaryOf,
   encodeDictionary,
   encodeHello,
   encodeReport,
+  formatSendMark,
   REPORT_STREAM,
+  SEND_MARK_HEADER,
   subjectOf,
   type Commit,
 } from '@wanscope/shared';
@@ -38,11 +40,11 @@ const PRODUCE_EVERY_MS = 100;
 
 interface Held {
   readonly bytes: Uint8Array;
-  /** Where the broker put it; undefined while it was never taken. */
-  taken: { readonly created: string; readonly seq: number } | undefined;
+  /** Number of the message that carried it last; undefined while it waits. */
+  sent: number | undefined;
 }
 
-/** Keeps each report until it is settled; sends what was never taken, and what a commit calls missing. */
+/** Keeps each report until it is settled; sends each once, and again what a commit calls missing. */
 class SpoolingProbe {
   readonly identity = { site: 'a', probe: 'p' };
   readonly bootId = '00000000000000a1';
@@ -57,8 +59,8 @@ class SpoolingProbe {
   committed = 0;
   rejected = 0;
   resent = 0;
-  /** The stream that the latest commit spoke of. */
-  #created = 'unknown';
+  /** Of the latest message. */
+  #number = 0;
 
   constructor(url: string) {
     this.#url = url;
@@ -88,7 +90,7 @@ class SpoolingProbe {
       dictionaryHash: this.#dictionary.hash,
       self: { reportsProduced: seq, reportsCommitted: this.committed, spoolFirst: Math.min(seq, ...this.#held.keys()) },
     });
-    this.#held.set(seq, { bytes: encodeReport(report), taken: undefined });
+    this.#held.set(seq, { bytes: encodeReport(report), sent: undefined });
   }
 
   async #run(): Promise<void> {
@@ -103,7 +105,7 @@ class SpoolingProbe {
         connection.subscribe(subjectOf('ask', this.identity), { callback: () => void this.#introduce(connection) });
         await this.#introduce(connection);
         while (!this.#isClosed() && !connection.isClosed()) {
-          await this.#sendWhatWasNeverTaken(connection);
+          await this.#sendWhatWaits(connection);
           await sleep(50);
         }
       } catch {
@@ -121,27 +123,27 @@ class SpoolingProbe {
       numbers.length === 0 ? [] : [{ bootId: this.bootId, first: Math.min(...numbers), last: Math.max(...numbers) }];
     const { bootId } = this;
     const hello = helloOf('a/p', { bootId, version: this.#helloVersion, startedAtMs: this.#startedAtMs, spool });
-    try {
-      const jetstream = connection.jetstream({ timeout: 1_000 });
-      await jetstream.publish(subjectOf('report', this.identity), encodeDictionary(this.#dictionary));
-      await jetstream.publish(subjectOf('hello', this.identity), encodeHello(hello));
-    } catch {
-      // No stream yet: the collector asks when there is one.
-    }
+    this.#publish(connection, encodeDictionary(this.#dictionary));
+    connection.publish(subjectOf('hello', this.identity), encodeHello(hello));
+    await connection.flush();
   }
 
-  async #sendWhatWasNeverTaken(connection: NatsConnection): Promise<void> {
-    const jetstream = connection.jetstream({ timeout: 1_000 });
-    for (const held of [...this.#held.values()]) {
-      if (held.taken !== undefined) continue;
-      const created = this.#created;
-      const { seq } = await jetstream.publish(subjectOf('report', this.identity), held.bytes);
-      held.taken = { created, seq };
+  async #sendWhatWaits(connection: NatsConnection): Promise<void> {
+    for (const held of this.#held.values()) {
+      held.sent ??= this.#publish(connection, held.bytes);
     }
+    await connection.flush();
   }
 
-  #settle({ stream, boots }: Commit): void {
-    this.#created = stream.created;
+  #publish(connection: NatsConnection, bytes: Uint8Array): number {
+    this.#number += 1;
+    const header = headers();
+    header.set(SEND_MARK_HEADER, formatSendMark({ bootId: this.bootId, number: this.#number }));
+    connection.publish(subjectOf('report', this.identity), bytes, { headers: header });
+    return this.#number;
+  }
+
+  #settle({ boots, lastRead }: Commit): void {
     for (const { bootId, upTo, counted, missing, rejected } of boots) {
       if (bootId !== this.bootId) continue;
       for (const [seq] of rejected) if (this.#held.delete(seq)) this.rejected += 1;
@@ -150,9 +152,9 @@ class SpoolingProbe {
         if (isCounted && this.#held.delete(seq)) this.committed += 1;
       }
       for (const [seq, held] of this.#held) {
-        if (held.taken === undefined || !missing.some(([first, last]) => first <= seq && seq <= last)) continue;
-        if (held.taken.created === stream.created && held.taken.seq > stream.readTo) continue;
-        held.taken = undefined;
+        if (held.sent === undefined || !missing.some(([first, last]) => first <= seq && seq <= last)) continue;
+        if (lastRead?.bootId !== this.bootId || held.sent > lastRead.number) continue;
+        held.sent = undefined;
         this.resent += 1;
       }
     }

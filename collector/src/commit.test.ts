@@ -201,8 +201,8 @@ describe('a commit', () => {
     expect(lastCommit()).toBeUndefined();
     await pass(11_000);
     expect(lastCommit()).toEqual({ bootId: BOOT, upTo: 2, counted: [], missing: [], rejected: [] });
-    // This broker numbers what it stores in one row: hello, dictionary, plan, and the two reports.
-    expect(broker.commits.at(-1)?.stream).toEqual({ created: 'first', readTo: 5 });
+    // The dictionary and the two reports.
+    expect(broker.commits.at(-1)?.stream).toEqual({ created: 'first', readTo: 3 });
     const told = broker.commits.length;
     await pass(30_000);
     expect(broker.commits).toHaveLength(told);
@@ -377,5 +377,31 @@ describe('a stream that was lost', () => {
     await pass(11_000);
     expect(collector.health().missedMessages).toBe(1);
     expect(lastCommit()).toMatchObject({ upTo: 1, counted: [[3, 3]], missing: [[2, 2]] });
+    // Another name, so that what gets lost again and again with the stream is not given up.
+    expect(broker.commits.at(-1)?.stream.created).toBe('first#1');
   });
+
+  test('purged while it is being read: the gap is seen, and named', async () => {
+    report(1);
+    await pass(11_000);
+    const other = broker.handlers!;
+    broker.handlers = undefined;
+    report(2);
+    broker.handlers = other;
+    report(3);
+    await pass(11_000);
+    expect(collector.health().missedMessages).toBe(1);
+    expect(lastCommit()).toMatchObject({ upTo: 1, counted: [[3, 3]], missing: [[2, 2]] });
+    expect(broker.commits.at(-1)?.stream.created).toBe('first#1');
+  });
+});
+
+test('a commit names the send mark that was read last', async () => {
+  report(1);
+  await pass(11_000);
+  expect(broker.commits.at(-1)).toMatchObject({ lastRead: null });
+  broker.store(subjectOf('report', A), octets(2), { mark: { bootId: BOOT, number: 7 } });
+  broker.store(subjectOf('report', A), octets(3), { mark: { bootId: BOOT, number: 5 } });
+  await pass(11_000);
+  expect(broker.commits.at(-1)).toMatchObject({ lastRead: { bootId: BOOT, number: 7 } });
 });

@@ -21,6 +21,7 @@ const commit = (boot: BootNumbers | undefined, hello?: FullHello) =>
   commitOf({
     identity: { site: 'a', probe: 'p' },
     stream: STREAM,
+    lastRead: { bootId: A, number: 12 },
     boots: new Map(boot === undefined ? [] : [[A, boot]]),
     changed: boot === undefined ? [] : [A],
     hello,
@@ -35,6 +36,7 @@ describe('a commit', () => {
       probe: 'p',
       stream: STREAM,
       boots: [{ bootId: A, upTo: 7, counted: [], missing: [], rejected: [] }],
+      lastRead: { bootId: A, number: 12 },
     });
   });
 

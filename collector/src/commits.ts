@@ -8,6 +8,7 @@ import {
   type FullHello,
   type Identity,
   type RejectCause,
+  type SendMark,
 } from '@wanscope/shared';
 import type { SequenceRange, SequenceSet } from './sequence-set.ts';
 
@@ -28,6 +29,7 @@ export interface BootNumbers {
 export interface CommitFacts {
   readonly identity: Identity;
   readonly stream: Commit['stream'];
+  readonly lastRead: SendMark | undefined;
   readonly boots: ReadonlyMap<string, BootNumbers>;
   /** Boots that the commit speaks of besides those that the hello names. */
   readonly changed: readonly string[];
@@ -36,7 +38,7 @@ export interface CommitFacts {
 
 const NOTHING: Omit<BootNumbers, 'sequences'> = { refused: new Map(), floor: 1, parked: new Set() };
 
-export function commitOf({ identity, stream, boots, changed, hello }: CommitFacts): Commit {
+export function commitOf({ identity, stream, lastRead, boots, changed, hello }: CommitFacts): Commit {
   const spooled = new Map((hello?.spool ?? []).map((boot) => [boot.bootId, boot]));
   const ids = [...new Set([...spooled.keys(), ...(hello === undefined ? [] : [hello.bootId]), ...changed])];
   const said: BootCommit[] = [];
@@ -49,7 +51,7 @@ export function commitOf({ identity, stream, boots, changed, hello }: CommitFact
     room -= boot.counted.length + boot.missing.length + boot.rejected.length;
     said.push(boot);
   }
-  return { v: COMMIT_VERSION, ...identity, stream, boots: said };
+  return { v: COMMIT_VERSION, ...identity, stream, boots: said, lastRead: lastRead ?? null };
 }
 
 function bootCommit(

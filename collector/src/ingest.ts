@@ -16,6 +16,7 @@ import {
   type RejectCause,
   type Report,
   type SelfReport,
+  type SendMark,
   type SubjectKind,
 } from '@wanscope/shared';
 import { commitOf, missingIn } from './commits.ts';
@@ -120,6 +121,8 @@ export interface Intake {
   told: number;
   /** Numbers that the last commit named as missing. */
   missing: number;
+  /** The send mark read last since the collector started. */
+  lastRead: SendMark | undefined;
 }
 
 /** The part of an intake that a snapshot keeps. */
@@ -239,6 +242,14 @@ export class Ingest implements JournalReader {
       const streamSeq = -this.#orphans;
       this.#parked.set(streamSeq, { ...entry, message: { ...entry.message, streamSeq } });
     }
+  }
+
+  /** A message with this mark was read, whatever comes of it. Everything that its boot sent before was read, or is lost. */
+  markRead(identity: Identity, mark: SendMark): void {
+    const intake = this.#intake(identity);
+    const { lastRead } = intake;
+    if (lastRead?.bootId === mark.bootId && lastRead.number >= mark.number) return;
+    intake.lastRead = mark;
   }
 
   count(kind: CountedKind): void {
@@ -606,6 +617,7 @@ export class Ingest implements JournalReader {
     return commitOf({
       identity: intake.identity,
       stream,
+      lastRead: intake.lastRead,
       boots: new Map(
         [...ids].map((bootId) => {
           const { sequences, refused, floor } = intake.boots.get(bootId) ?? newBoot(0);
@@ -789,6 +801,7 @@ export class Ingest implements JournalReader {
       changes: 0,
       told: -1,
       missing: 0,
+      lastRead: undefined,
     };
     this.intakes.set(key, intake);
     return intake;

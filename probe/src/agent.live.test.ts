@@ -17,6 +17,7 @@ import {
   MAX_MESSAGE_BYTES,
   NS_PER_MS,
   parseSubject,
+  PLAN_STREAM,
   REPORT_STREAM,
   STATE_STREAM,
   subjectOf,
@@ -214,13 +215,15 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
       discard: DiscardPolicy.Old,
       max_bytes: 64 * 2 ** 20,
       max_msg_size: MAX_MESSAGE_BYTES,
+      no_ack: true,
     });
     await manager.streams.add({
       name: STATE_STREAM,
-      subjects: [subjectsOf('hello'), subjectsOf('plan')],
+      subjects: [subjectsOf('hello')],
       max_msgs_per_subject: 1,
-      allow_direct: true,
+      no_ack: true,
     });
+    await manager.streams.add({ name: PLAN_STREAM, subjects: [subjectsOf('plan')], max_msgs_per_subject: 1 });
   });
 
   afterAll(async () => {
@@ -396,11 +399,14 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
     expect(again.agent.state().plan!.version).toBe(1);
     await again.stop();
     rmSync(join(directory, left.probe), { recursive: true });
-    // In place of the bad plan, which the stream keeps like any other message.
     const good = planFor(left, right, of(right).hellos.at(-1)!, 2);
-    await connection.jetstream().publish(subjectOf('plan', left), encodePlan(good));
+    const greeted = of(left).hellos.length;
     const bare = await start(left);
     expect(bare.agent.state().plan).toBeUndefined();
-    expect(await until('the plan that the broker kept', 10_000, () => bare.agent.state().plan)).toEqual(good);
+    // As a collector does that is told of no plan.
+    const hello = await until('a hello', 10_000, () => of(left).hellos[greeted]);
+    expect(hello.planVersion).toBe(0);
+    await connection.jetstream().publish(subjectOf('plan', left), encodePlan(good));
+    expect(await until('the plan', 10_000, () => bare.agent.state().plan)).toEqual(good);
   });
 });

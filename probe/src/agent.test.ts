@@ -14,13 +14,14 @@ import {
   type Plan,
   type Report,
   type ThroughputOrder,
+  type SendMark,
 } from '@wanscope/shared';
 import { FakeClock, mutate, Random } from '@wanscope/shared/testing';
 import { Agent, type AgentOptions } from './agent.ts';
 import { BusError, type Bus, type OnMessage } from './bus.ts';
 import type { PlanStore } from './plan-store.ts';
 import type { ProbeChannel, Prober } from './probers/prober.ts';
-import { Spool, type Acknowledgement } from './spool/spool.ts';
+import { Spool } from './spool/spool.ts';
 import { Trust } from './trust.ts';
 import { UsageLedger } from './usage.ts';
 
@@ -31,21 +32,17 @@ const log = { debug: () => undefined, info: () => undefined, warn: () => undefin
 class FakeBus implements Bus {
   connected = false;
   refusing = false;
-  readonly published: { subject: string; bytes: Uint8Array; messageId: string | undefined }[] = [];
+  readonly published: { subject: string; bytes: Uint8Array; mark: SendMark | undefined }[] = [];
   readonly handlers = new Map<string, OnMessage>();
-  state: Uint8Array | undefined;
   readonly #listeners: ((connected: boolean) => void)[] = [];
 
-  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<Acknowledgement> {
+  publish(subject: string, bytes: Uint8Array, mark?: SendMark): Promise<void> {
     if (!this.connected || this.refusing) return Promise.reject(new BusError('refused'));
-    this.published.push({ subject, bytes, messageId });
-    return Promise.resolve({ streamSeq: this.published.length, isDuplicate: false });
+    this.published.push({ subject, bytes, mark });
+    return Promise.resolve();
   }
   subscribe(subject: string, onMessage: OnMessage): void {
     this.handlers.set(subject, onMessage);
-  }
-  lastState(): Promise<Uint8Array | undefined> {
-    return Promise.resolve(this.state);
   }
   onStatus(listener: (connected: boolean) => void): void {
     this.#listeners.push(listener);
@@ -390,7 +387,8 @@ describe('the agent', () => {
       ]);
       expect(report.records[0]!.rtt).toMatchObject({ minNs: 20 * NS_PER_MS, maxNs: 20 * NS_PER_MS });
     }
-    expect(bus.published.at(-1)!.messageId).toMatch(/^00000000000000b1:\d+$/);
+    const marks = bus.published.flatMap(({ subject, mark }) => (subject === 'wan.v1.report.a.p' ? [mark] : []));
+    expect(marks).toEqual(marks.map((_mark, at) => ({ bootId: '00000000000000b1', number: at + 1 })));
   });
 
   it('keeps what it counted when answers are read at the very end of a wait as long as the interval', async () => {
@@ -421,12 +419,12 @@ describe('the agent', () => {
     expect(new Set(seenMs.map((at) => at % 10_000)).size).toBe(1);
   });
 
-  it('takes the plan that the broker kept when it connects', async () => {
-    bus.state = encodePlan(plan(6));
+  it('names the plan that runs when it connects, so that the collector can publish another', async () => {
+    give(plan(6));
     bus.setConnected(false);
     bus.setConnected(true);
     await settle();
-    expect(agent.state().plan).toEqual(plan(6));
+    expect(bus.hellos.at(-1)).toMatchObject({ kind: 'full', planVersion: 6, unacknowledged: true });
   });
 
   it('goes on with sessions whose recipe stays when the plan changes, and ends the others', async () => {

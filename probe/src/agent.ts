@@ -338,14 +338,12 @@ export class Agent {
   // ------------------------------------------------------------------------------------------------------- messages
 
   async #onConnect(): Promise<void> {
-    const { bus, identity } = this.#options;
     this.#endpoints = await this.#options.endpoints();
     this.#gateways = this.#options.gateways?.() ?? {};
     if (this.#stopped) return;
     this.#helloRetryMs = HELLO_RETRY_MS;
+    // It names the plan that runs: a collector that has another one publishes that.
     this.#sayHello();
-    const kept = await bus.lastState(subjectOf('plan', identity));
-    if (kept !== undefined && !this.#isStopped()) this.#onPlan(kept);
   }
 
   #onPlan(bytes: Uint8Array): void {
@@ -447,6 +445,7 @@ export class Agent {
       endpoints: [...this.#endpoints],
       ...(Object.keys(this.#gateways).length === 0 ? {} : { gateways: this.#gateways }),
       ...(this.#options.throughput === undefined ? {} : { throughput: true }),
+      unacknowledged: true,
       ...(spans === undefined ? {} : { spool: spans }),
     });
     this.#countReportBytes(bytes.length);
@@ -825,10 +824,6 @@ export class Agent {
   #after(timeNs: number, callback: () => void): () => void {
     const { clock } = this.#options;
     return clock.after(Math.max(0, Math.ceil((timeNs - clock.monoNs()) / NS_PER_MS)), callback);
-  }
-
-  #isStopped(): boolean {
-    return this.#stopped;
   }
 
   async #sleep(delayMs: number): Promise<void> {

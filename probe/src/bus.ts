@@ -14,26 +14,25 @@ import {
   usernamePasswordAuthenticator,
   type Authenticator,
   type ConnectionOptions,
-  type JetStreamClient,
+  type MsgHdrs,
   type NatsConnection,
 } from 'nats';
 import {
   brokerTls,
   claimInboxPrefixOf,
   claimSubjectOf,
-  HUB_DOMAIN,
+  formatSendMark,
   inboxPrefixOf,
-  jetStreamApiOf,
-  STATE_STREAM,
+  SEND_MARK_HEADER,
   WanscopeError,
   type Claim,
   type Enrolment,
   type Identity,
+  type SendMark,
 } from '@wanscope/shared';
 import type { FlooredClock } from './floored-clock.ts';
 import type { Log } from './log.ts';
 import { BridgeError, needsBridge, openBridge, type BrokerRoute, type HttpProxy } from './net/broker-bridge.ts';
-import type { Acknowledgement } from './spool/spool.ts';
 
 /** The broker did not take or answer something; it may later. */
 export class BusError extends WanscopeError {
@@ -45,17 +44,15 @@ export type OnMessage = (bytes: Uint8Array, answer?: (bytes: Uint8Array) => void
 export interface Bus {
   readonly connected: boolean;
   /**
-   * Publishes and resolves when the broker's stream has taken the message.
+   * Publishes, without asking for an acknowledgement: a commit is one. Resolves when the broker has answered a ping that was sent
+   * behind the message, so that what is sent next cannot overtake it.
    *
-   * @param messageId makes a repeated publish of the same message have no effect.
-   * @returns what the stream said.
-   * @throws BusError
+   * @param mark travels as a header.
+   * @throws BusError not connected, connection lost, or the broker does not permit it.
    */
-  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<Acknowledgement>;
+  publish(subject: string, bytes: Uint8Array, mark?: SendMark): Promise<void>;
   /** `onMessage` gets a copy of each message, and how to answer it where that is wanted. Survives reconnects. */
   subscribe(subject: string, onMessage: OnMessage): void;
-  /** The last message that the state stream keeps of a subject; undefined when there is none or it cannot be told. */
-  lastState(subject: string): Promise<Uint8Array | undefined>;
   /** Called at each connect and reconnect (true) and at each loss of the connection (false). */
   onStatus(listener: (connected: boolean) => void): void;
   /** Finds out whether the connection is alive, and connects anew if it is not; absent where it cannot die unnoticed. */
@@ -86,9 +83,8 @@ export interface NatsBusOptions {
   readonly clock?: FlooredClock | undefined;
 }
 
+/** A broker that does not answer a ping for so long is not there. */
 const PUBLISH_TIMEOUT_MS = 5_000;
-/** Where there are several brokers another one soon leads the stream; what came twice is known for a copy. */
-const CLUSTER_PUBLISH_TIMEOUT_MS = 2_500;
 /** A broker that is there and does not answer is not waited for when there are others. */
 const CONNECT_TIMEOUT_MS = 5_000;
 /** Claims are answered one after the other. */
@@ -103,7 +99,8 @@ export class NatsBus implements Bus {
   readonly #listeners: ((connected: boolean) => void)[] = [];
   readonly #subscriptions: { subject: string; onMessage: OnMessage }[] = [];
   #connection: NatsConnection | undefined;
-  #jetStream: JetStreamClient | undefined;
+  /** Subjects that the broker does not let this probe publish on, over this connection. */
+  readonly #forbidden = new Set<string>();
   #connected = false;
   #closed = false;
   #cancelRetry: (() => void) | undefined;
@@ -118,18 +115,21 @@ export class NatsBus implements Bus {
     return this.#connected;
   }
 
-  async publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<Acknowledgement> {
-    const jetStream = this.#jetStream;
-    if (jetStream === undefined || !this.#connected) throw new BusError('not connected');
+  async publish(subject: string, bytes: Uint8Array, mark?: SendMark): Promise<void> {
+    const connection = this.#connection;
+    if (connection === undefined || !this.#connected) throw new BusError('not connected');
     try {
-      const { seq, duplicate } = await jetStream.publish(subject, bytes, {
-        timeout: this.#options.servers.length > 1 ? CLUSTER_PUBLISH_TIMEOUT_MS : PUBLISH_TIMEOUT_MS,
-        ...(messageId === undefined ? {} : { msgID: messageId }),
-      });
-      return { streamSeq: seq, isDuplicate: duplicate };
+      let header: MsgHdrs | undefined;
+      if (mark !== undefined) {
+        header = headers();
+        header.set(SEND_MARK_HEADER, formatSendMark(mark));
+      }
+      connection.publish(subject, bytes, { ...(header && { headers: header }) });
+      await this.#answered(connection);
     } catch (cause) {
       throw new BusError(`publish to ${subject}: ${messageOf(cause)}`, { cause });
     }
+    if (this.#forbidden.has(subject)) throw new BusError(`publish to ${subject}: the broker does not permit it`);
   }
 
   subscribe(subject: string, onMessage: OnMessage): void {
@@ -138,26 +138,27 @@ export class NatsBus implements Bus {
     if (this.#connection !== undefined) this.#subscribe(this.#connection, subscription);
   }
 
-  async lastState(subject: string): Promise<Uint8Array | undefined> {
-    const connection = this.#connection;
-    if (connection === undefined) return undefined;
-    // A leaf node has streams of its own: the state is with the broker behind it.
-    for (const api of ['$JS.API', jetStreamApiOf(HUB_DOMAIN)]) {
-      try {
-        const direct = await connection.request(`${api}.DIRECT.GET.${STATE_STREAM}.${subject}`, undefined, {
-          timeout: PUBLISH_TIMEOUT_MS,
-          headers: headers(),
-        });
-        return direct.headers?.code === 404 ? undefined : direct.data.slice();
-      } catch {
-        // The stream allows no direct gets, or is not there.
-      }
-    }
+  /** Resolves when the broker has handled everything that was sent so far. */
+  async #answered(connection: NatsConnection): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => reject(new Error('the broker does not answer')), PUBLISH_TIMEOUT_MS);
+    });
     try {
-      const manager = await connection.jetstreamManager({ checkAPI: false });
-      return (await manager.streams.getMessage(STATE_STREAM, { last_by_subj: subject })).data.slice();
-    } catch {
-      return undefined;
+      await Promise.race([connection.flush(), late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** A broker says so once it has read the message: before its answer to the ping behind it. */
+  async #watchRefusals(connection: NatsConnection): Promise<void> {
+    for await (const status of connection.status()) {
+      const { permissionContext } = status as { permissionContext?: { operation: string; subject: string } };
+      if (permissionContext?.operation !== 'publish') continue;
+      const { subject } = permissionContext;
+      if (!this.#forbidden.has(subject)) this.#options.log.warn({ subject }, 'the broker does not permit to publish');
+      this.#forbidden.add(subject);
     }
   }
 
@@ -225,12 +226,12 @@ export class NatsBus implements Bus {
       return;
     }
     this.#connection = connection;
-    this.#jetStream = connection.jetstream();
+    this.#forbidden.clear();
+    void this.#watchRefusals(connection);
     for (const subscription of this.#subscriptions) this.#subscribe(connection, subscription);
     this.#setConnected(true);
     await connection.closed();
     this.#connection = undefined;
-    this.#jetStream = undefined;
     this.#setConnected(false);
   }
 

@@ -219,17 +219,19 @@ test('a bus that begins late has everything that was asked of it before', async 
   const late = new LateBus();
   const heard: boolean[] = [];
   const subjects: string[] = [];
+  const published: unknown[] = [];
   const listeners: ((connected: boolean) => void)[] = [];
   late.subscribe('before', nothing);
   late.onStatus((connected) => heard.push(connected));
   expect(late.connected).toBe(false);
   await expect(late.publish('x', new Uint8Array())).rejects.toThrow('not enrolled yet');
-  expect(await late.lastState('x')).toBeUndefined();
   const bus: Bus = {
     connected: false,
-    publish: () => Promise.resolve({ streamSeq: 7, isDuplicate: false }),
+    publish: (subject, _bytes, mark) => {
+      published.push([subject, mark]);
+      return Promise.resolve();
+    },
     subscribe: (subject) => void subjects.push(subject),
-    lastState: () => Promise.resolve(new Uint8Array([1])),
     onStatus: (listener) => void listeners.push(listener),
     close: () => Promise.resolve(),
   };
@@ -238,6 +240,7 @@ test('a bus that begins late has everything that was asked of it before', async 
   listeners[0]!(true);
   expect(subjects).toEqual(['before', 'after']);
   expect(heard).toEqual([true]);
-  expect(await late.publish('x', new Uint8Array())).toEqual({ streamSeq: 7, isDuplicate: false });
-  expect(await late.lastState('x')).toEqual(new Uint8Array([1]));
+  const mark = { bootId: '00000000000000b1', number: 7 };
+  await late.publish('x', new Uint8Array(), mark);
+  expect(published).toEqual([['x', mark]]);
 });

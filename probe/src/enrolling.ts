@@ -23,11 +23,11 @@ import {
   type Clock,
   type Enrolment,
   type Identity,
+  type SendMark,
 } from '@wanscope/shared';
 import { BusError, newUserKeys, publicKeyOf, type Bus, type ClaimDesk, type OnMessage } from './bus.ts';
 import { isInMemory, writeKept } from './kept-file.ts';
 import type { Log } from './log.ts';
-import type { Acknowledgement } from './spool/spool.ts';
 
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 30_000;
@@ -314,17 +314,13 @@ export class LateBus implements Bus {
     return this.#bus?.connected ?? false;
   }
 
-  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<Acknowledgement> {
-    return this.#bus?.publish(subject, bytes, messageId) ?? Promise.reject(new BusError('not enrolled yet'));
+  publish(subject: string, bytes: Uint8Array, mark?: SendMark): Promise<void> {
+    return this.#bus?.publish(subject, bytes, mark) ?? Promise.reject(new BusError('not enrolled yet'));
   }
 
   subscribe(subject: string, onMessage: OnMessage): void {
     if (this.#bus === undefined) this.#subscriptions.push({ subject, onMessage });
     else this.#bus.subscribe(subject, onMessage);
-  }
-
-  async lastState(subject: string): Promise<Uint8Array | undefined> {
-    return this.#bus?.lastState(subject);
   }
 
   onStatus(listener: (connected: boolean) => void): void {

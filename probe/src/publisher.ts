@@ -1,6 +1,6 @@
 /**
- * Publisher: moves reports from the spool to the broker, newest intervals first after an outage, and sees to it that
- * the broker has a dictionary before any report that names it. What is older than live drains at a planned rate.
+ * Publisher: moves reports from the spool to the broker, newest intervals first after an outage, and sends each dictionary
+ * before any report that names it. What is older than live drains at a planned rate.
  */
 import {
   encodeDictionary,
@@ -44,7 +44,7 @@ export class Publisher {
   readonly #subject: string;
   /** The octets of dictionaries that are to be announced: the one in use and those of reports on their way. */
   readonly #dictionaries = new Map<string, Uint8Array>();
-  /** Hashes that the broker has taken since the last connect. */
+  /** Hashes that were sent since the last connect. */
   readonly #announced = new Set<string>();
   /** Dictionaries that are not to be had: their reports go without. */
   readonly #unknown = new Set<string>();
@@ -180,7 +180,9 @@ export class Publisher {
     try {
       await this.#ensureDictionary(report.dictionaryHash);
       this.#options.countBytes(purpose, bytes.length);
-      spool.acknowledge(report, await bus.publish(this.#subject, bytes, report.messageId));
+      const mark = spool.nextMark();
+      await bus.publish(this.#subject, bytes, mark);
+      spool.sent(report, mark);
       this.#underWay -= 1;
       this.#retryMs = FIRST_RETRY_MS;
       this.#options.once.forget('publish');
@@ -203,7 +205,7 @@ export class Publisher {
       return;
     }
     this.#options.countBytes('drain', bytes.length);
-    await this.#options.bus.publish(this.#subject, bytes);
+    await this.#options.bus.publish(this.#subject, bytes, this.#options.spool.nextMark());
     this.#dictionaries.set(hash, bytes);
     this.#announced.add(hash);
   }
@@ -227,7 +229,7 @@ export class Publisher {
       const [hash, bytes] = dictionary;
       this.#options.countBytes('reports', bytes.length);
       try {
-        await this.#options.bus.publish(this.#subject, bytes);
+        await this.#options.bus.publish(this.#subject, bytes, this.#options.spool.nextMark());
         this.#announced.add(hash);
       } catch (error) {
         this.#backOff(error);

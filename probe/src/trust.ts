@@ -9,11 +9,11 @@ import {
   unseal,
   verifierOf,
   type Identity,
+  type SendMark,
   type Signer,
   type SubjectKind,
   type Verifier,
 } from '@wanscope/shared';
-import type { Acknowledgement } from './spool/spool.ts';
 import type { Bus, OnMessage } from './bus.ts';
 
 /** Salts that are remembered of each kind that is said once. */
@@ -83,8 +83,8 @@ export class SealingBus implements Bus {
     return this.#bus.connected;
   }
 
-  publish(subject: string, bytes: Uint8Array, messageId?: string): Promise<Acknowledgement> {
-    return this.#bus.publish(subject, seal(subject, bytes, this.#signer), messageId);
+  publish(subject: string, bytes: Uint8Array, mark?: SendMark): Promise<void> {
+    return this.#bus.publish(subject, seal(subject, bytes, this.#signer), mark);
   }
 
   subscribe(subject: string, onMessage: OnMessage): void {
@@ -92,10 +92,6 @@ export class SealingBus implements Bus {
       if (answer === undefined) onMessage(bytes);
       else onMessage(bytes, (reply) => answer(seal(`${subject}.answer`, reply, this.#signer)));
     });
-  }
-
-  lastState(subject: string): Promise<Uint8Array | undefined> {
-    return this.#bus.lastState(subject);
   }
 
   onStatus(listener: (connected: boolean) => void): void {

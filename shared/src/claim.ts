@@ -79,6 +79,9 @@ export function claimSubjectOf({ site, probe }: Identity): string {
 /** Every claim. */
 export const CLAIM_SUBJECTS = `${SUBJECT_PREFIX}.claim.*.*`;
 
+/** Every inbox of a claim. */
+export const CLAIM_INBOXES = '_INBOX.wan-claim.*.*.>';
+
 /** Where it gets its answer; no other claim may read there. */
 export function claimInboxPrefixOf({ site, probe }: Identity): string {
   return `_INBOX.wan-claim.${site}.${probe}`;

@@ -51,6 +51,11 @@ const commitSchema = z.object({
     readTo: z.int().check(z.minimum(0)),
   }),
   boots: z.array(bootCommitSchema).check(z.maxLength(MAX_BOOTS)),
+  /**
+   * The send mark read last: what is missing and was sent at or before it is lost, not under way. Null: none was read since the
+   * collector started. Absent: the collector reads no send marks (version 0.1.0).
+   */
+  lastRead: z.optional(z.nullable(z.object({ bootId: bootIdSchema, number: seq }))),
   /** When it was said, by the collector's clock: it is later than that wherever it is read. */
   atMs: z.optional(z.int().check(z.minimum(0))),
 });

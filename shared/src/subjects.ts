@@ -14,8 +14,16 @@ export const MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 128;
 
 /** Buffer of reports: 24 h, bounded, oldest discarded. The probe's spool is the durable copy. */
 export const REPORT_STREAM = 'WAN_REPORTS';
-/** Last full hello and plan of each probe (one message per subject). */
+/** Last hello of each probe (one message per subject). */
 export const STATE_STREAM = 'WAN_STATE';
+/** Last plan of each probe (one message per subject). The collector alone publishes there. */
+export const PLAN_STREAM = 'WAN_PLANS';
+/**
+ * Header of what a probe publishes on its report subject: `<bootId> <number>`, where the number counts the messages of that boot from 1.
+ * A broker keeps the order of one connection, so a commit that names the number read last proves what was sent before it arrived or
+ * was lost (docs/delivery.md).
+ */
+export const SEND_MARK_HEADER = 'Wan-Sent';
 /** The stream of a key-value bucket, where the collectors of a cluster keep what they share (docs/cluster.md). */
 export const CLUSTER_STREAM = 'KV_WAN_CLUSTER';
 export const CLUSTER_KEY_PREFIX = '$KV.WAN_CLUSTER.';
@@ -146,4 +154,21 @@ export function parseSubject(subject: string): { kind: SubjectKind; identity: Id
   const known = SUBJECT_KINDS.find((k) => k === kind);
   if (known === undefined || !isToken(site) || !isToken(probe)) return undefined;
   return { kind: known, identity: { site, probe } };
+}
+
+/** Which message of a boot this is, in the order in which the boot sent them. */
+export interface SendMark {
+  readonly bootId: string;
+  /** From 1. */
+  readonly number: number;
+}
+
+export function formatSendMark({ bootId, number }: SendMark): string {
+  return `${bootId} ${number}`;
+}
+
+/** Undefined for any text that `formatSendMark` does not write. */
+export function parseSendMark(text: string): SendMark | undefined {
+  const [, bootId, digits] = /^([0-9a-f]{16}) ([1-9][0-9]{0,14})$/.exec(text) ?? [];
+  return bootId === undefined ? undefined : { bootId, number: Number(digits) };
 }

@@ -21,7 +21,8 @@ const A_FEW = 3;
 const COUNTED_EVERY_MS = 400;
 
 const REPORT_UP = Buffer.from('HPUB wan.v1.report.');
-const ACK_DOWN = Buffer.from('"stream":"WAN_REPORTS"');
+/** The answer to the ping behind a report. */
+const PONG_DOWN = Buffer.from('PONG\r\n');
 const COMMIT_DOWN = Buffer.from('MSG wan.v1.commit.');
 const COMMIT_UP = Buffer.from('PUB wan.v1.commit.');
 const REPORT_DOWN = Buffer.from('MSG wan.v1.report.');
@@ -207,8 +208,8 @@ export class Runner {
           return fileChanges(probe.spoolDirectory, /\.spool$/, AIM_PATIENCE_MS);
         case 'publish':
           return passing([probe.gate], [{ direction: 'up', octets: REPORT_UP }], passes, AIM_PATIENCE_MS);
-        case 'ack':
-          return passing([probe.gate], [{ direction: 'down', octets: ACK_DOWN }], passes, AIM_PATIENCE_MS);
+        case 'pong':
+          return passing([probe.gate], [{ direction: 'down', octets: PONG_DOWN }], passes, AIM_PATIENCE_MS);
         case 'commit':
           return passing([probe.gate], [{ direction: 'down', octets: COMMIT_DOWN }], passes, SLOW_AIM_PATIENCE_MS);
       }
@@ -233,8 +234,8 @@ export class Runner {
         return () => undefined;
       case 'publish':
         return passing(all, [{ direction: 'up', octets: REPORT_UP }], passes, AIM_PATIENCE_MS);
-      case 'ack':
-        return passing(all, [{ direction: 'down', octets: ACK_DOWN }], passes, AIM_PATIENCE_MS);
+      case 'pong':
+        return passing(all, [{ direction: 'down', octets: PONG_DOWN }], passes, AIM_PATIENCE_MS);
     }
   }
 

@@ -13,7 +13,7 @@ export const KILLS = [
   { of: 'probe', at: 'print' },
   { of: 'probe', at: 'disk' },
   { of: 'probe', at: 'publish' },
-  { of: 'probe', at: 'ack' },
+  { of: 'probe', at: 'pong' },
   { of: 'probe', at: 'commit' },
   { of: 'collector', at: 'any' },
   { of: 'collector', at: 'start' },
@@ -23,7 +23,7 @@ export const KILLS = [
   { of: 'collector', at: 'commit' },
   { of: 'broker', at: 'any' },
   { of: 'broker', at: 'publish' },
-  { of: 'broker', at: 'ack' },
+  { of: 'broker', at: 'pong' },
 ] as const;
 export type KillStep = (typeof KILLS)[number];
 

@@ -857,7 +857,7 @@ function files(journal: Uint8Array, snapshot: Uint8Array): Target[] {
       dictionaryHash: BOOT,
       bytes: Buffer.alloc(20, 1),
     },
-    { kind: 'standing', bootId: BOOT, first: 5, last: 8, standing: 'acked' },
+    { kind: 'standing', bootId: BOOT, first: 5, last: 8, standing: 'offered' },
     { kind: 'settled', bootId: BOOT, first: 5, last: 6, as: 'committed' },
     { kind: 'offering', on: false },
   ];

@@ -1,6 +1,14 @@
 /** Tells a running broker of changed accounts, over its system account, and hears claims. Imports the NATS client. */
 import { connect, credsAuthenticator, type NatsConnection } from 'nats';
-import { brokerTls, CLAIM_SUBJECTS, MAX_CLAIM_BYTES, parseClaimSubject, type Identity } from '@wanscope/shared';
+import {
+  brokerTls,
+  CLAIM_SUBJECTS,
+  claimInboxPrefixOf,
+  formatIdentity,
+  MAX_CLAIM_BYTES,
+  parseClaimSubject,
+  type Identity,
+} from '@wanscope/shared';
 import { FleetError } from './fleet.ts';
 
 const TIMEOUT_MS = 5_000;
@@ -95,12 +103,18 @@ export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: H
           }
           const identity = parseClaimSubject(message.subject);
           if (identity === undefined || message.data.length > MAX_CLAIM_BYTES || waiting >= MAX_WAITING) return;
+          // A reply subject is the caller's to choose: one that is not below its own inbox would be written with the issuer's rights.
+          const { reply } = message;
+          if (reply !== undefined && reply !== '' && !reply.startsWith(`${claimInboxPrefixOf(identity)}.`)) {
+            say(`a claim of ${formatIdentity(identity)} asked for its answer on ${shown(reply)}: refused`);
+            return;
+          }
           const bytes = message.data.slice();
           waiting += 1;
           turn = turn
             .then(async () => {
               const answer = signal.aborted ? undefined : await onClaim(identity, bytes);
-              if (answer !== undefined) message.respond(answer);
+              if (answer !== undefined && reply !== undefined && reply !== '') connection?.publish(reply, answer);
             })
             .catch((cause: unknown) => say(`a claim was not answered: ${messageOf(cause)}`))
             .finally(() => (waiting -= 1));
@@ -119,6 +133,11 @@ export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: H
     }
     await pause(RETRY_MS, signal);
   }
+}
+
+/** What a stranger wrote, for a line of the log. */
+function shown(text: string): string {
+  return JSON.stringify(text.slice(0, 128));
 }
 
 function hasEnded(signal: AbortSignal): boolean {

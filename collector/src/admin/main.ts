@@ -37,6 +37,7 @@ import {
   revoke,
   rotate,
   systemCredsOf,
+  withAccount,
   withPartitions,
   withRoutes,
   type Fleet,
@@ -301,6 +302,13 @@ function program(): Command {
     .action(async (partitions: number, flags: Shared) => {
       await change(flags, ['keys', 'partitions', partitions], (fleet) => withPartitions(fleet, partitions));
     });
+  add(
+    command,
+    'migrate',
+    "give every user of the broker the rights of this version's templates: after an upgrade of wan-admin",
+  ).action(async (flags: Shared) => {
+    await change(flags, ['keys', 'migrate'], withAccount);
+  });
   add(command, 'push', 'tell a running broker of the accounts as they are').action(async (flags: Shared) => {
     if (flags.natsUrl === undefined) throw new FleetError('--nats-url is needed');
     await tell(flags, load(new Folder(flags.dir, flags.owner)));

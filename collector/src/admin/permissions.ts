@@ -4,19 +4,20 @@
  */
 import type { UserPermissionsLimits } from '@nats-io/jwt';
 import {
+  CLAIM_INBOXES,
   CLAIM_SUBJECTS,
   claimInboxPrefixOf,
   claimSubjectOf,
   CLUSTER_KEY_PREFIX,
   CLUSTER_STREAM,
   COLLECTOR_INBOX_PREFIX,
-  HUB_DOMAIN,
   inboxPrefixOf,
   jetStreamApiOf,
   leafDeliveryOf,
   mappedReportOf,
   MAX_CLAIM_BYTES,
   MAX_MESSAGE_BYTES,
+  PLAN_STREAM,
   REPORT_STREAM,
   reportStreamOf,
   STATE_STREAM,
@@ -31,7 +32,6 @@ const MAX_PAYLOAD_BYTES = MAX_MESSAGE_BYTES + 8 * 1_024;
 const PROBE_SUBSCRIPTIONS = 16;
 
 const probe = { site: '{{tag(site)}}', probe: '{{tag(probe)}}' };
-const plans = subjectOf('plan', probe);
 
 /** Not leaf nodes, not MQTT: a probe is a client. */
 const connections: UserPermissionsLimits['allowed_connection_types'] = ['STANDARD', 'WEBSOCKET'];
@@ -43,11 +43,11 @@ export const PROBE_PERMISSIONS: Partial<UserPermissionsLimits> = {
       // Where reports are mapped to partitions, the broker asks for what they are mapped to.
       mappedReportOf(probe),
       subjectOf('hello', probe),
-      // The last plan of its own that the state stream holds, here or behind a leaf node.
-      ...['$JS.API', jetStreamApiOf(HUB_DOMAIN)].map((api) => `${api}.DIRECT.GET.${STATE_STREAM}.${plans}`),
     ],
   },
-  sub: { allow: [plans, subjectOf('commit', probe), subjectOf('ask', probe), `${inboxPrefixOf(probe)}.>`] },
+  sub: {
+    allow: [subjectOf('plan', probe), subjectOf('commit', probe), subjectOf('ask', probe), `${inboxPrefixOf(probe)}.>`],
+  },
   resp: { max: 1, ttl: ANSWER_TTL_NS },
   subs: PROBE_SUBSCRIPTIONS,
   payload: MAX_PAYLOAD_BYTES,
@@ -63,11 +63,13 @@ export const CLAIM_PERMISSIONS: Partial<UserPermissionsLimits> = {
   allowed_connection_types: connections,
 };
 
-/** Who answers claims: it hears them, and answers each once. */
+/**
+ * Answers claims. Not by a right to respond: that holds for any reply subject that a claim names, and a claim may name the subject of
+ * a probe's hello.
+ */
 export const ISSUER_PERMISSIONS: Partial<UserPermissionsLimits> = {
-  pub: { deny: ['>'] },
+  pub: { allow: [CLAIM_INBOXES] },
   sub: { allow: [CLAIM_SUBJECTS] },
-  resp: { max: 1, ttl: ANSWER_TTL_NS },
   subs: 2,
   payload: MAX_CLAIM_BYTES,
   allowed_connection_types: connections,
@@ -89,8 +91,6 @@ export const LEAF_PERMISSIONS: Partial<UserPermissionsLimits> = {
   pub: {
     allow: [
       ...[anyProbe, somebody].flatMap((who) => [subjectOf('hello', who), claimSubjectOf(who)]),
-      // A plan of its own that the state stream holds.
-      `${jetStreamApiOf(HUB_DOMAIN)}.DIRECT.GET.${STATE_STREAM}.${subjectOf('plan', anyProbe)}`,
       // Its stream, and the answer to who fetches it.
       `${leafDeliveryOf(probe.site)}.>`,
       '$JSC.R.*',
@@ -114,7 +114,11 @@ export const LEAF_PERMISSIONS: Partial<UserPermissionsLimits> = {
 /** @param partitions of a cluster of collectors; undefined: there is one collector. */
 export function collectorPermissions(partitions: number | undefined): Partial<UserPermissionsLimits> {
   const reports = Array.from({ length: partitions ?? 0 }, (_, partition) => reportStreamOf(partition));
-  const streams = [...(partitions === undefined ? [REPORT_STREAM] : [...reports, CLUSTER_STREAM]), STATE_STREAM];
+  const streams = [
+    ...(partitions === undefined ? [REPORT_STREAM] : [...reports, CLUSTER_STREAM]),
+    STATE_STREAM,
+    PLAN_STREAM,
+  ];
   return {
     pub: {
       allow: [

@@ -28,6 +28,10 @@ export interface CollectorHealth {
   readonly connected: boolean;
   readonly disconnections: number;
   readonly missedMessages: number;
+  /** Streams that probes write to and that acknowledge. */
+  readonly acknowledgingStreams: number;
+  /** How often the report stream was another one. */
+  readonly streamsLost: number;
   /** In the report stream behind the latest that was read. */
   readonly unreadMessages: number;
   readonly configReloadSuccessful: boolean;
@@ -461,6 +465,17 @@ function probeReportFamilies(view: MetricView): PlainFamily[] {
         }
       },
     ),
+    gauge(
+      'wan_probe_needs_acknowledgements',
+      '1',
+      '1 for a probe of version 0.1.0, which delivers nothing to streams that do not acknowledge.',
+      labels,
+      (put) => {
+        for (const { identity, hello } of present(view)) {
+          if (hello !== undefined) put({ ...identity }, Number(hello.unacknowledged !== true));
+        }
+      },
+    ),
     selfTotal('wan_probe_plans_rejected_total', 'Plans the probe refused.', 'planRejected'),
     selfTotal('wan_probe_reflected_total', 'Requests of peers that the probe answered.', 'reflected'),
     selfTotal(
@@ -713,8 +728,19 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
     count('closed_gaps_total', 'Gaps in sequence numbers given up for being too many.', () => counters.closedGaps),
     count(
       'missed_messages_total',
-      'Messages the stream had discarded before they were read.',
+      'Messages that left the report stream before they were read: too old, too many, or purged.',
       () => view.health().missedMessages,
+    ),
+    count(
+      'streams_lost_total',
+      'How often the report stream was deleted, wiped or put back.',
+      () => view.health().streamsLost,
+    ),
+    now(
+      'acknowledging_streams',
+      '1',
+      'Streams that probes write to and that acknowledge: a stolen probe can purge them.',
+      () => view.health().acknowledgingStreams,
     ),
     now('last_report_timestamp_seconds', 'timestamp', 'When the broker took the latest report that was read.', () =>
       divide(counters.lastReportStoredAtMs, 1_000),

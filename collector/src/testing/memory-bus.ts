@@ -1,5 +1,5 @@
 /** A broker in memory with the two streams, for tests: messages are handed over at once, in order. */
-import { decodeCommit, parseSubject, REPORT_STREAM, type Commit, type Identity } from '@wanscope/shared';
+import { decodeCommit, parseSubject, REPORT_STREAM, type Commit, type Identity, type SendMark } from '@wanscope/shared';
 import type { Bus, BusHandlers, BusMessage } from '../bus.ts';
 
 /** A message in a stream. */
@@ -8,6 +8,7 @@ export interface Stored {
   readonly data: Uint8Array;
   readonly seq: number;
   readonly storedAtMs: number;
+  readonly mark?: SendMark | undefined;
 }
 
 export class MemoryBroker {
@@ -19,20 +20,23 @@ export class MemoryBroker {
   readonly wallMs: () => number;
   created = 'first';
   handlers: BusHandlers | undefined;
-  #seq = 0;
+  /** Each stream counts its own. */
+  #seq = { report: 0, hello: 0, plan: 0 };
 
   constructor(wallMs: () => number) {
     this.wallMs = wallMs;
   }
 
   publish(subject: string, data: Uint8Array, storedAtMs = this.wallMs()): void {
-    this.store(subject, data, storedAtMs);
+    this.store(subject, data, { storedAtMs });
   }
 
   /** @returns its position. */
-  store(subject: string, data: Uint8Array, storedAtMs = this.wallMs()): number {
-    const stored = { subject, data, seq: (this.#seq += 1), storedAtMs };
-    if (parseSubject(subject)?.kind === 'report') {
+  store(subject: string, data: Uint8Array, of: Partial<Pick<Stored, 'storedAtMs' | 'mark'>> = {}): number {
+    const kind = parseSubject(subject)?.kind;
+    const seq = (this.#seq[kind === 'report' || kind === 'plan' ? kind : 'hello'] += 1);
+    const stored = { subject, data, seq, storedAtMs: of.storedAtMs ?? this.wallMs(), mark: of.mark };
+    if (kind === 'report') {
       this.reports.push(stored);
       this.handlers?.onReport(messageOf(stored));
     } else {
@@ -49,8 +53,10 @@ export class MemoryBroker {
       this.reports.length = 0;
       this.state.clear();
       this.created = 'second';
-      this.#seq = 0;
+      this.#seq = { report: 0, hello: 0, plan: 0 };
     }
+    // What was put back as it once was goes on from there.
+    this.#seq.report = this.reports.at(-1)?.seq ?? this.#seq.report;
     if (this.handlers !== undefined) this.serve(this.handlers);
   }
 
@@ -111,7 +117,7 @@ export class MemoryBus implements Bus {
 }
 
 /** A stored message as it is handed over: straight, and nothing behind it. */
-export function messageOf({ subject, data, seq, storedAtMs }: Stored): BusMessage {
+export function messageOf({ subject, data, seq, storedAtMs, mark }: Stored): BusMessage {
   const parsed = parseSubject(subject);
   return {
     subject,
@@ -122,5 +128,6 @@ export function messageOf({ subject, data, seq, storedAtMs }: Stored): BusMessag
     storedAtMs,
     unread: 0,
     leaf: undefined,
+    mark,
   };
 }

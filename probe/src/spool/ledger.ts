@@ -10,19 +10,18 @@ import { NumberRanges, type NumberRange } from './number-ranges.ts';
 
 /**
  * Why an interval will never be counted. `killed`: it was open when the process ended. `damaged`: the disk gave back something
- * else. `spool_full`, `too_old`: dropped, oldest first. `undelivered`: the broker took it time and again and the collector
- * never saw it. The others are the collector's reasons to refuse it.
+ * else. `spool_full`, `too_old`: dropped, oldest first. `undelivered`: it was sent time and again and the collector
+ * never read it. The others are the collector's reasons to refuse it.
  */
 export const OWN_LOSS_CAUSES = ['killed', 'damaged', 'spool_full', 'too_old', 'undelivered'] as const;
 export type LossCause = (typeof OWN_LOSS_CAUSES)[number] | RejectCause;
 export const LOSS_CAUSES: readonly LossCause[] = [...OWN_LOSS_CAUSES, ...REJECT_CAUSES];
 
 /**
- * What is known of a number that is not settled. `held`: the broker has never been offered it. `offered`: it may have taken it.
- * `acked`: it has said that it took it. `doubt:…`: it may have taken it and its octets are here no more; when the collector
- * says that it is missing, it is lost for that cause.
+ * What is known of a number that is not settled. `held`: it was never sent. `offered`: it was sent, and the broker may have taken it.
+ * `doubt:…`: it was sent and its octets are here no more; when the collector says that it is missing, it is lost for that cause.
  */
-export type Standing = 'held' | 'offered' | 'acked' | `doubt:${LossCause}`;
+export type Standing = 'held' | 'offered' | `doubt:${LossCause}`;
 
 export function isDoubt(standing: Standing): standing is `doubt:${LossCause}` {
   return standing.startsWith('doubt:');

@@ -271,7 +271,9 @@ function causeOf(text: string): LossCause {
 }
 
 function standingOf(text: string): Standing {
-  if (text === 'held' || text === 'offered' || text === 'acked') return text;
+  if (text === 'held' || text === 'offered') return text;
+  // Of version 0.1.0: the broker had acknowledged it, which does not say that the collector counted it.
+  if (text === 'acked') return 'offered';
   if (!text.startsWith('doubt:')) throw new RejectedMessage('malformed', `standing "${text}"`);
   return `doubt:${causeOf(text.slice('doubt:'.length))}`;
 }

@@ -11,7 +11,7 @@ const row = (bootId: string, seq: number, change: Partial<ReportRow> = {}): Repo
   dueNs: seq,
   segment: undefined,
   offset: 0,
-  streamSeq: undefined,
+  sendNumber: 0,
   epoch: 0,
   resends: 0,
   isWaiting: true,
@@ -57,7 +57,7 @@ describe('the table of reports', () => {
           break;
         }
         case 2: {
-          const change = { segment: 1 + random.int(9), offset: step, isWaiting: random.int(2) === 0, streamSeq: step };
+          const change = { segment: 1 + random.int(9), offset: step, isWaiting: random.int(2) === 0, sendNumber: step };
           index.change(any!.bootId, any!.seq, change);
           model.set(`${any!.bootId} ${any!.seq}`, { ...any!, ...change });
           break;

@@ -16,8 +16,8 @@ export interface ReportRow {
   /** Undefined: in memory only. */
   readonly segment: number | undefined;
   readonly offset: number;
-  /** In the stream, as the broker acknowledged it; undefined when this process has not seen it. */
-  readonly streamSeq: number | undefined;
+  /** Number of the message of this process that carried it last; 0: this process has not sent it. */
+  readonly sendNumber: number;
   /** Which making of the stream that was. */
   readonly epoch: number;
   readonly resends: number;
@@ -26,7 +26,7 @@ export interface ReportRow {
 }
 
 export type ReportChange = Partial<
-  Pick<ReportRow, 'length' | 'segment' | 'offset' | 'streamSeq' | 'epoch' | 'resends' | 'isWaiting' | 'isOnTheWay'>
+  Pick<ReportRow, 'length' | 'segment' | 'offset' | 'sendNumber' | 'epoch' | 'resends' | 'isWaiting' | 'isOnTheWay'>
 >;
 
 const WAITING = 1;
@@ -54,8 +54,7 @@ export class ReportTable {
   #resends = new Uint8Array(0);
   #closedNs = new Float64Array(0);
   #dueNs = new Float64Array(0);
-  /** NaN: not known. */
-  #streamSeq = new Float64Array(0);
+  #sendNumber = new Float64Array(0);
 
   get size(): number {
     return this.#count - this.#gone;
@@ -166,7 +165,6 @@ export class ReportTable {
 
   #row(at: number): ReportRow {
     const segment = this.#segment[at]!;
-    const streamSeq = this.#streamSeq[at]!;
     return {
       bootId: this.#boots[this.#boot[at]!]!,
       seq: this.#seq[at]!,
@@ -176,7 +174,7 @@ export class ReportTable {
       dueNs: this.#dueNs[at]!,
       segment: segment === NO_SEGMENT ? undefined : segment,
       offset: this.#offset[at]!,
-      streamSeq: Number.isNaN(streamSeq) ? undefined : streamSeq,
+      sendNumber: this.#sendNumber[at]!,
       epoch: this.#epoch[at]!,
       resends: this.#resends[at]!,
       isWaiting: (this.#flags[at]! & WAITING) !== 0,
@@ -188,7 +186,7 @@ export class ReportTable {
     if (change.length !== undefined) this.#length[at] = change.length;
     if ('segment' in change) this.#segment[at] = change.segment ?? NO_SEGMENT;
     if (change.offset !== undefined) this.#offset[at] = change.offset;
-    if ('streamSeq' in change) this.#streamSeq[at] = change.streamSeq ?? Number.NaN;
+    if (change.sendNumber !== undefined) this.#sendNumber[at] = change.sendNumber;
     if (change.epoch !== undefined) this.#epoch[at] = change.epoch;
     if (change.resends !== undefined) this.#resends[at] = change.resends;
     if (change.isOnTheWay !== undefined) this.#flag(at, ON_THE_WAY, change.isOnTheWay);
@@ -231,7 +229,7 @@ export class ReportTable {
     this.#resends = move(this.#resends, new Uint8Array(capacity));
     this.#closedNs = move(this.#closedNs, new Float64Array(capacity));
     this.#dueNs = move(this.#dueNs, new Float64Array(capacity));
-    this.#streamSeq = move(this.#streamSeq, new Float64Array(capacity));
+    this.#sendNumber = move(this.#sendNumber, new Float64Array(capacity));
     this.#capacity = capacity;
     this.#count = kept.length;
     this.#gone = 0;

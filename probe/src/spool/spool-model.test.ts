@@ -1,6 +1,6 @@
 /** The spool against a model of everything around it: a broker that forgets, a collector that lags, a process that is killed. */
 import { expect, it } from 'vitest';
-import type { BootCommit } from '@wanscope/shared';
+import type { BootCommit, SendMark } from '@wanscope/shared';
 import { FakeClock, Random } from '@wanscope/shared/testing';
 import { DEFAULT_SPOOL_LIMITS, Spool, type SpoolLimits } from './spool.ts';
 import { MemoryFiles } from './testing/memory-files.ts';
@@ -23,9 +23,10 @@ class World {
   #boot = '';
   #seq = 0;
   #interval = 0;
-  /** What the broker holds, from position `first` on; it remembers message ids for a while. */
-  #stream = { created: 1, first: 1, messages: [] as string[], ids: new Map<string, number>() };
+  /** What the broker holds, from position `first` on. */
+  #stream = { created: 1, first: 1, messages: [] as { text: string; mark: SendMark }[] };
   #readTo = 0;
+  #lastRead: SendMark | null = null;
   readonly counted = new Set<string>();
 
   constructor(seed: number, limits: Partial<SpoolLimits>) {
@@ -63,7 +64,7 @@ class World {
     await settle();
   }
 
-  /** Sends up to `most`; of some the broker says nothing, of which it has taken some. */
+  /** Sends up to `most`; the connection fails under some, of which the broker has taken some, and some get lost behind it. */
   async send(most: number, goesWrong: boolean): Promise<void> {
     for (let i = 0; i < most; i += 1) {
       const report = this.spool.take(Infinity, -Infinity, false);
@@ -75,13 +76,10 @@ class World {
         this.spool.putBack(report);
         continue;
       }
-      const known = this.#stream.ids.get(report.messageId);
-      if (known === undefined) {
-        this.#stream.messages.push(Buffer.from(bytes).toString().trim());
-        this.#stream.ids.set(report.messageId, this.#last);
-      }
+      const mark = this.spool.nextMark();
+      if (fate !== 2) this.#stream.messages.push({ text: Buffer.from(bytes).toString().trim(), mark });
       if (fate === 1) this.spool.putBack(report);
-      else this.spool.acknowledge(report, { streamSeq: known ?? this.#last, isDuplicate: known !== undefined });
+      else this.spool.sent(report, mark);
     }
   }
 
@@ -89,17 +87,19 @@ class World {
     for (let i = 0; i < most && this.#readTo < this.#last; i += 1) {
       this.#readTo += 1;
       const message = this.#stream.messages[this.#readTo - this.#stream.first];
-      if (message !== undefined) this.counted.add(message);
+      if (message === undefined) continue;
+      this.counted.add(message.text);
+      this.#lastRead = message.mark;
     }
   }
 
   /** The broker's store is gone: the collector notices and begins at the first message. */
   wipe(): void {
-    this.#stream = { created: this.#stream.created + 1, first: 1, messages: [], ids: new Map() };
+    this.#stream = { created: this.#stream.created + 1, first: 1, messages: [] };
     this.#readTo = 0;
   }
 
-  /** Its messages are gone, its numbers and what it remembers of ids are not. */
+  /** Its messages are gone, its numbers go on. */
   purge(): void {
     this.#stream.first = this.#last + 1;
     this.#stream.messages = [];
@@ -119,7 +119,7 @@ class World {
       };
     });
     const stream = { created: String(this.#stream.created), readTo: this.#readTo };
-    this.spool.commit({ v: 1, site: 'a', probe: 'p', stream, boots });
+    this.spool.commit({ v: 1, site: 'a', probe: 'p', stream, boots, lastRead: this.#lastRead });
   }
 
   async kill(powerCut: boolean): Promise<void> {

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { BootCommit, Commit } from '@wanscope/shared';
+import type { BootCommit, Commit, SendMark } from '@wanscope/shared';
 import { FakeClock, Random } from '@wanscope/shared/testing';
 import { readRecords } from './records.ts';
 import { CHECKPOINT } from './recovery.ts';
@@ -24,13 +24,15 @@ describe('the spool', () => {
   let boot: string;
   let seq: number;
   let interval: number;
-  let streamSeq: number;
+  /** Of the message that was sent last. */
+  let sent: SendMark | null;
 
   async function start(
     number: number,
     change: { limits?: Partial<SpoolLimits>; recovers?: boolean } = {},
   ): Promise<void> {
     boot = bootOf(number);
+    sent = null;
     seq = 0;
     interval = 0;
     spool = new Spool({
@@ -72,24 +74,31 @@ describe('the spool', () => {
     }
   }
 
-  /** The broker takes everything that waits. */
-  async function send(): Promise<TakenReport[]> {
+  function pass(report: TakenReport): void {
+    sent = spool.nextMark();
+    spool.sent(report, sent);
+  }
+
+  /** Everything that waits goes out. @returns its numbers. */
+  async function send(): Promise<number[]> {
     const taken = take();
     for (const report of taken) {
       expect(Buffer.compare((await spool.read(report))!, bytesOf(report.bootId, report.seq))).toBe(0);
-      streamSeq += 1;
-      spool.acknowledge(report, { streamSeq, isDuplicate: false });
+      pass(report);
     }
-    return taken;
+    return taken.map(({ seq: number }) => number);
   }
 
-  function commit(of: Partial<BootCommit>, stream: Partial<Commit['stream']> = {}): void {
+  /** A commit of a collector that has read everything that was sent, unless `change` says otherwise. */
+  function commit(of: Partial<BootCommit>, change: Partial<Commit> = {}): void {
     spool.commit({
       v: 1,
       site: 'a',
       probe: 'p',
-      stream: { created: 'then', readTo: streamSeq, ...stream },
+      stream: { created: 'then', readTo: 1 },
       boots: [{ bootId: boot, upTo: 0, counted: [], missing: [], rejected: [], ...of }],
+      lastRead: sent,
+      ...change,
     });
   }
 
@@ -104,7 +113,6 @@ describe('the spool', () => {
   beforeEach(() => {
     clock = new FakeClock();
     files = new MemoryFiles();
-    streamSeq = 100;
   });
 
   describe.each(['on disk', 'in memory'])('%s', (where) => {
@@ -115,9 +123,10 @@ describe('the spool', () => {
       await settle();
     });
 
-    it('keeps a report until it is committed, whatever the broker said', async () => {
+    it('keeps a report until it is committed, and sends it once', async () => {
       await close(3);
-      expect((await send()).map(({ messageId }) => messageId)).toEqual([1, 2, 3].map((number) => `${BOOT}:${number}`));
+      expect(await send()).toEqual([1, 2, 3]);
+      expect(take()).toEqual([]);
       expect(totals()).toEqual({ produced: 3, committed: 0, ledgered: {}, reports: 3 });
       expect(spool.spans()).toEqual([{ bootId: BOOT, first: 1, last: 3 }]);
       commit({ upTo: 1, counted: [[3, 3]] });
@@ -136,51 +145,59 @@ describe('the spool', () => {
       expect(totals()).toEqual({ produced: 3, committed: 2, ledgered: { impossible_value: 1 }, reports: 0 });
     });
 
-    it('sends again what the collector misses behind its reading position, under another id, and twice at most', async () => {
+    it('sends again what is missing and was sent at or before the mark read last, five times at most', async () => {
       await close(2);
+      // Messages 1 and 2 of this boot.
       await send();
-      // The broker took 1 as 101 and 2 as 102.
-      commit({ missing: [[1, 2]] }, { readTo: 101 });
-      expect((await send()).map(({ messageId }) => messageId)).toEqual([`${BOOT}:1:r1`]);
-      commit({ missing: [[1, 2]] }, { readTo: 102 });
-      expect((await send()).map(({ messageId }) => messageId)).toEqual([`${BOOT}:2:r1`]);
-      commit({ missing: [[1, 2]] }, { readTo: 102 });
+      const missing: [number, number][] = [[1, 2]];
+      commit({ missing }, { lastRead: null });
+      commit({ missing }, { lastRead: { bootId: bootOf(9), number: 7 } });
       expect(take()).toEqual([]);
-      commit({ missing: [[1, 2]] });
-      expect((await send()).map(({ messageId }) => messageId)).toEqual([`${BOOT}:1:r2`, `${BOOT}:2:r2`]);
-      commit({ missing: [[1, 2]] });
+      commit({ missing }, { lastRead: { bootId: BOOT, number: 1 } });
+      // Message 3.
+      expect(await send()).toEqual([1]);
+      commit({ missing }, { lastRead: { bootId: BOOT, number: 2 } });
+      expect(await send()).toEqual([2]);
+      commit({ missing }, { lastRead: { bootId: BOOT, number: 2 } });
+      expect(take()).toEqual([]);
+      for (let resend = 2; resend <= 5; resend += 1) {
+        commit({ missing });
+        expect(await send()).toEqual([1, 2]);
+      }
+      commit({ missing });
       expect(take()).toEqual([]);
       expect(totals()).toEqual({ produced: 2, committed: 0, ledgered: { undelivered: 2 }, reports: 0 });
     });
 
-    it('sends everything unsettled again when the stream was made anew, and only once', async () => {
+    it('counts resends from one again when the stream is another one', async () => {
+      await close(1);
+      await send();
+      for (let resend = 1; resend <= 20; resend += 1) {
+        commit({ missing: [[1, 1]] }, { stream: { created: `made ${resend}`, readTo: 0 } });
+        expect(await send()).toEqual([1]);
+      }
+      commit({ upTo: 1 }, { stream: { created: 'made 20', readTo: 1 } });
+      expect(totals()).toEqual({ produced: 1, committed: 1, ledgered: {}, reports: 0 });
+    });
+
+    it('sends again after a collector without send marks has committed twice since', async () => {
       await close(2);
       await send();
-      commit({ upTo: 1 });
-      commit({ upTo: 1, missing: [[2, 2]] }, { created: 'now', readTo: 0 });
-      streamSeq = 0;
-      expect((await send()).map(({ messageId }) => messageId)).toEqual([`${BOOT}:2:r1`]);
-      commit({ upTo: 1, missing: [[2, 2]] }, { created: 'now', readTo: 0 });
+      const old = { lastRead: undefined } as unknown as Partial<Commit>;
+      commit({ missing: [[1, 2]] }, old);
+      commit({ missing: [[1, 2]] }, old);
       expect(take()).toEqual([]);
-      commit({ upTo: 2 }, { created: 'now', readTo: 1 });
-      expect(totals()).toEqual({ produced: 2, committed: 2, ledgered: {}, reports: 0 });
+      commit({ upTo: 1, missing: [[2, 2]] }, old);
+      expect(await send()).toEqual([2]);
+      commit({ upTo: 1, missing: [[2, 2]] }, old);
+      expect(take()).toEqual([]);
     });
 
-    it('notices a new stream by its numbers, before any commit names it', async () => {
-      await close(1);
-      await send();
-      streamSeq = 0;
-      await close(1);
-      await send();
-      commit({ missing: [[1, 1]] }, { created: 'now', readTo: 0 });
-      expect((await send()).map(({ messageId }) => messageId)).toEqual([`${BOOT}:1:r1`]);
-    });
-
-    it('offers again what the broker did not take, under the same id', async () => {
+    it('sends again what was under way when the connection failed', async () => {
       await close(1);
       const [report] = take();
       spool.putBack(report!);
-      expect(take().map(({ messageId }) => messageId)).toEqual([`${BOOT}:1`]);
+      expect(await send()).toEqual([1]);
     });
 
     it('ignores commits for boots it does not know, and what no report has as a number', async () => {
@@ -191,7 +208,7 @@ describe('the spool', () => {
       expect(spool.ignoredCommits).toBe(1);
     });
 
-    it('drops what is too old: lost when nobody has seen it, in doubt when the broker took it', async () => {
+    it('drops what is too old: lost when it was never sent, in doubt when it was', async () => {
       files &&= new MemoryFiles();
       await start(1, { limits: { maxAgeMs: 25_000 } });
       await close();
@@ -207,9 +224,9 @@ describe('the spool', () => {
       await close();
       expect(totals()).toEqual({ produced: 5, committed: 0, ledgered: { too_old: 1 }, reports: 4 });
       expect(spool.firstUnsettled()).toBe(1);
-      commit({ missing: [[1, 1]] }, { readTo: 100 });
+      commit({ missing: [[1, 1]] }, { lastRead: null });
       expect(totals()).toMatchObject({ ledgered: { too_old: 1 }, reports: 4 });
-      commit({ missing: [[1, 1]] }, { readTo: 101 });
+      commit({ missing: [[1, 1]] });
       expect(totals()).toEqual({ produced: 5, committed: 0, ledgered: { too_old: 2 }, reports: 3 });
       expect(spool.firstUnsettled()).toBe(3);
     });
@@ -269,7 +286,7 @@ describe('the spool', () => {
     spool.setConnected(true);
     await settle();
     expect(await spool.dictionary(DICTIONARY)).toEqual(dictionaryBytes);
-    expect((await send()).map(({ messageId }) => messageId)).toEqual([1, 2, 3].map((number) => `${BOOT}:${number}`));
+    expect(await send()).toEqual([1, 2, 3]);
     commit({ bootId: BOOT, upTo: 3 });
     expect(totals()).toEqual({ produced: 4, committed: 3, ledgered: { killed: 1 }, reports: 0 });
     await close();
@@ -294,7 +311,7 @@ describe('the spool', () => {
     spool.setConnected(true);
     for (let i = 0; i < 30; i += 1) {
       await close(1, 500);
-      for (const report of take()) spool.acknowledge(report, { streamSeq: ++streamSeq, isDuplicate: false });
+      for (const report of take()) pass(report);
       commit({ upTo: seq });
       await settle();
     }
@@ -336,7 +353,7 @@ describe('the spool', () => {
       await close();
       await close();
       expect(spool.inMemory).toBe(true);
-      expect((await send()).map(({ seq: number }) => number)).toEqual([1, 2, 3]);
+      expect(await send()).toEqual([1, 2, 3]);
       commit({ upTo: 2 });
       files!.fault = () => undefined;
       await close();
@@ -347,7 +364,10 @@ describe('the spool', () => {
       spool.setConnected(true);
       await settle();
       expect(totals()).toEqual({ produced: 5, committed: 2, ledgered: { killed: 1 }, reports: 2 });
-      expect((await send()).map(({ seq: number }) => number)).toEqual([4]);
+      // Both may have been sent before the kill: a commit says what came of them.
+      expect(await send()).toEqual([]);
+      commit({ bootId: BOOT, upTo: 3, missing: [[4, 4]] }, { lastRead: spool.nextMark() });
+      expect(await send()).toEqual([4]);
     },
   );
 
@@ -389,7 +409,7 @@ describe('the spool', () => {
     expect(await spool.read(first!)).toBeUndefined();
     files!.fault = () => undefined;
     expect(await spool.read(second!)).toEqual(Uint8Array.from(bytesOf(BOOT, 2)));
-    spool.acknowledge(second!, { streamSeq: 1, isDuplicate: false });
+    pass(second!);
     expect(totals()).toEqual({ produced: 2, committed: 0, ledgered: { damaged: 1 }, reports: 1 });
   });
 
@@ -413,6 +433,7 @@ describe('the spool', () => {
         spool.setConnected(true);
         await settle();
         await send();
+        sent ??= spool.nextMark();
         // Three reports of two intervals, and one that is open: what was not written is a killed interval.
         const { reports } = totals();
         const standing = spool.spans()![0]!.last;
@@ -450,17 +471,19 @@ describe('the spool', () => {
         await settle();
         for (const report of take()) {
           expect(Buffer.compare((await spool.read(report))!, bytesOf(report.bootId, report.seq))).toBe(0);
-          spool.acknowledge(report, { streamSeq: ++streamSeq, isDuplicate: false });
+          pass(report);
         }
+        // The first message of this boot on the report subject, as a dictionary is.
+        sent ??= spool.nextMark();
         // Where nothing tells any more that an interval was open it cannot be lost: it was never closed.
         const opens = records.filter((read) => read.kind === 'record' && read.record.kind === 'open');
         const isLastOpen = name !== CHECKPOINT && hit === opens.at(-1);
         expect(totals().produced).toBe(isLastOpen ? 4 : 5);
         // The collector has the first two, and sees nothing of the others.
         const missing: [number, number][] = [[3, 9]];
-        for (let i = 0; i < 4; i += 1) {
+        for (let i = 0; i < 7; i += 1) {
           commit({ bootId: BOOT, upTo: 2, missing });
-          for (const report of take()) spool.acknowledge(report, { streamSeq: ++streamSeq, isDuplicate: false });
+          for (const report of take()) pass(report);
         }
         const { committed, ledgered, reports } = totals();
         const lost = ledgered as Readonly<Record<string, number>>;

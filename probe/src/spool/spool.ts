@@ -3,13 +3,21 @@
  * none, bounded in octets and age; what does not fit pushes the oldest out into a counted ledger. docs/delivery.md tells what a
  * report goes through, what is in the files and what is lost in which fault.
  */
-import { MAX_BOOTS, NS_PER_MS, NS_PER_S, type Clock, type Commit, type SpooledBoot } from '@wanscope/shared';
+import {
+  MAX_BOOTS,
+  NS_PER_MS,
+  NS_PER_S,
+  type Clock,
+  type Commit,
+  type SendMark,
+  type SpooledBoot,
+} from '@wanscope/shared';
 import type { Log } from '../log.ts';
 import type { SpoolFile, SpoolFiles } from './files.ts';
 import { causeOfDoubt, isDoubt, Ledger, type LossCause } from './ledger.ts';
 import { decodeRecord, encodeRecord, entriesOf, type SpoolRecord } from './records.ts';
 import { CHECKPOINT, recover, segmentName, segmentOf, type Location } from './recovery.ts';
-import { ReportTable, type ReportRow } from './report-table.ts';
+import { ReportTable, type ReportChange, type ReportRow } from './report-table.ts';
 
 export interface SpoolLimits {
   /** Of all files together. */
@@ -51,16 +59,6 @@ export interface TakenReport {
   readonly dictionaryHash: string;
   readonly closedNs: number;
   readonly length: number;
-  /** The same for each attempt until the collector says that it is missing: the broker drops what it took before. */
-  readonly messageId: string;
-}
-
-/** What the broker said when it took a report. */
-export interface Acknowledgement {
-  /** Position in the stream. */
-  readonly streamSeq: number;
-  /** It has, or had, this message already. */
-  readonly isDuplicate: boolean;
 }
 
 /** produced = committed + ledgered + reports, at every moment. Since the spool was begun. */
@@ -82,16 +80,13 @@ interface Segment {
   readonly dictionaries: Map<string, Location>;
 }
 
-interface StreamPosition {
-  readonly streamSeq: number;
-  readonly epoch: number;
-}
-
 type ReportRecord = Extract<SpoolRecord, { kind: 'report' }>;
 
 const SEGMENT_BYTES = 4 * 2 ** 20;
-/** What the broker took that often and the collector still misses will never come through. */
-const MAX_RESENDS = 2;
+/** What was sent again that often and the collector still misses, over one stream, will never come through. */
+const MAX_RESENDS = 5;
+/** A collector that names no send mark (version 0.1.0) has read what was sent before so many of its commits. */
+const COMMITS_TO_READ = 2;
 /** Numbers of an earlier boot that only the collector knows: more than damage can have hidden are a lie. */
 const MAX_UNSEEN = 1_024;
 /** Weight of the newest interval in the rate. */
@@ -137,12 +132,13 @@ export class Spool {
   /** Which making of the stream it is, as far as this process can tell. */
   #epoch = 0;
   #created: string | undefined;
-  #epochIsByAck = false;
-  #lastAckSeq = 0;
-  /** Everything acked at a position that is not known is before this; undefined until another acknowledgement comes. */
-  #unknownBefore: StreamPosition | undefined;
-  /** Everything in doubt is before this; undefined until another acknowledgement comes. */
-  #doubtsBefore: StreamPosition | undefined;
+  /** Of the newest message of this process. */
+  #sendNumber = 0;
+  /** `#sendNumber` at the latest commits that named no send mark, the oldest first. */
+  readonly #sentAtCommits: number[] = [];
+  /** Everything in doubt was sent at or before it, but for what is on its way. */
+  #doubtsUpTo = 0;
+  readonly #doubtsOnTheWay = new Set<string>();
   #listener: () => void = () => undefined;
 
   constructor(options: SpoolOptions) {
@@ -242,10 +238,11 @@ export class Spool {
           ...report,
           closedNs,
           dueNs: -Infinity,
-          streamSeq: undefined,
+          sendNumber: 0,
           epoch: 0,
           resends: 0,
-          isWaiting: standing !== 'acked',
+          // What was sent before is sent again only when the collector misses it.
+          isWaiting: standing === 'held',
           isOnTheWay: false,
         });
         this.#segments.get(report.segment)!.reports += 1;
@@ -299,7 +296,7 @@ export class Spool {
       this.#memoryBytes += length;
       this.#add(this.#index, {
         ...{ bootId, seq, dictionaryHash, length, closedNs, dueNs },
-        ...{ segment: undefined, offset: 0, streamSeq: undefined, epoch: 0, resends: 0 },
+        ...{ segment: undefined, offset: 0, sendNumber: 0, epoch: 0, resends: 0 },
         ...{ isWaiting: false, isOnTheWay: false },
       });
     });
@@ -367,11 +364,16 @@ export class Spool {
     if (!this.#canOffer) return undefined;
     const row = this.#index.nextWaiting(nowNs, liveSinceNs, liveOnly);
     if (row === undefined) return undefined;
-    const { bootId, seq, dictionaryHash, closedNs, length, resends } = row;
+    const { bootId, seq, dictionaryHash, closedNs, length } = row;
     this.#index.change(bootId, seq, { isWaiting: false, isOnTheWay: true });
     this.#onTheWay += 1;
-    const messageId = `${bootId}:${seq}${resends === 0 ? '' : `:r${resends}`}`;
-    return { bootId, seq, dictionaryHash, closedNs, length, messageId };
+    return { bootId, seq, dictionaryHash, closedNs, length };
+  }
+
+  /** The mark of the next message on the report subject, of whatever kind. Each is used once, in the order of sending. */
+  nextMark(): SendMark {
+    this.#sendNumber += 1;
+    return { bootId: this.#options.bootId, number: this.#sendNumber };
   }
 
   /** When the next live report falls due; undefined when none waits. */
@@ -407,44 +409,33 @@ export class Spool {
     return undefined;
   }
 
-  acknowledge({ bootId, seq }: TakenReport, { streamSeq, isDuplicate }: Acknowledgement): void {
-    if (!isDuplicate) {
-      if (streamSeq <= this.#lastAckSeq) {
-        this.#beginEpoch();
-        this.#epochIsByAck = true;
-      }
-      this.#lastAckSeq = streamSeq;
-      this.#unknownBefore ??= { streamSeq, epoch: this.#epoch };
-      this.#doubtsBefore ??= { streamSeq, epoch: this.#epoch };
-    }
-    const row = this.#index.find(bootId, seq);
-    // It may have been settled, or pushed out, while it was on its way.
-    this.#onTheWay -= 1;
-    if (row === undefined) return;
-    // An earlier attempt was taken, perhaps by a stream that this process does not know as another one yet.
-    if (isDuplicate) this.#unknownBefore = undefined;
-    const position = isDuplicate ? undefined : streamSeq;
-    this.#index.change(bootId, seq, { isOnTheWay: false, streamSeq: position, epoch: this.#epoch });
-    this.#note({ kind: 'standing', bootId, first: seq, last: seq, standing: 'acked' });
+  /** It was sent over a connection that was alive behind it. Nothing is known of the stream: a commit says what came of it. */
+  sent(report: TakenReport, { number }: SendMark): void {
+    this.#offered(report, { isOnTheWay: false, sendNumber: number, epoch: this.#epoch });
   }
 
-  /** The broker did not say that it took it: it waits again. */
-  putBack({ bootId, seq }: TakenReport): void {
+  /** The connection failed, or the broker refused it: it waits again. */
+  putBack(report: TakenReport): void {
+    this.#offered(report, { isOnTheWay: false, isWaiting: true });
+  }
+
+  #offered({ bootId, seq }: TakenReport, change: ReportChange): void {
     this.#onTheWay -= 1;
-    const row = this.#index.find(bootId, seq);
-    if (row === undefined) return;
-    this.#index.change(bootId, seq, { isOnTheWay: false, isWaiting: true });
+    if (this.#doubtsOnTheWay.delete(keyOf(bootId, seq))) this.#doubtsUpTo = this.#sendNumber;
+    // It may have been settled, or pushed out, while it was on its way.
+    if (this.#index.find(bootId, seq) === undefined) return;
+    this.#index.change(bootId, seq, change);
     if (this.#ledger.standingOf(bootId, seq) === 'held') {
       this.#note({ kind: 'standing', bootId, first: seq, last: seq, standing: 'offered' });
     }
   }
 
   /** Settles what the collector holds or refused, and makes what it misses ready to be sent again. */
-  commit({ stream, boots }: Commit): void {
+  commit({ stream, boots, lastRead }: Commit): void {
     if (!this.#isRead) return;
-    if (this.#created !== undefined && this.#created !== stream.created && !this.#epochIsByAck) this.#beginEpoch();
-    if (this.#created !== stream.created) this.#epochIsByAck = false;
+    if (this.#created !== undefined && this.#created !== stream.created) this.#epoch += 1;
     this.#created = stream.created;
+    const readTo = this.#readTo(lastRead);
     for (const { bootId, upTo, counted, missing, rejected } of boots) {
       if (!this.#ledger.knows(bootId)) {
         this.#ignoredCommits += 1;
@@ -454,7 +445,7 @@ export class Spool {
       for (const [seq, cause] of rejected) if (seq <= known) this.#settle(bootId, seq, seq, cause);
       this.#settle(bootId, 1, Math.min(upTo, known), 'committed');
       for (const [first, last] of counted) this.#settle(bootId, first, Math.min(last, known), 'committed');
-      for (const [first, last] of missing) this.#miss(bootId, first, last, stream.readTo);
+      for (const [first, last] of missing) this.#miss(bootId, first, last, readTo);
     }
     this.#write(false);
     this.#listener();
@@ -514,10 +505,18 @@ export class Spool {
     return this.#isConnected && (this.#mayOffer || this.inMemory);
   }
 
-  /** The stream was made anew. What is in doubt may be in the new one already. */
-  #beginEpoch(): void {
-    this.#epoch += 1;
-    this.#doubtsBefore = undefined;
+  /**
+   * Everything that was sent up to this number has been read, or will never be. Undefined: nothing is known.
+   *
+   * A message of this process proves what earlier processes of this probe sent, too: their connections were closed before.
+   */
+  #readTo(lastRead: Commit['lastRead']): number | undefined {
+    if (lastRead === null) return undefined;
+    if (lastRead !== undefined) return lastRead.bootId === this.#options.bootId ? lastRead.number : undefined;
+    const readTo = this.#sentAtCommits.length < COMMITS_TO_READ ? undefined : this.#sentAtCommits[0];
+    this.#sentAtCommits.push(this.#sendNumber);
+    if (this.#sentAtCommits.length > COMMITS_TO_READ) this.#sentAtCommits.shift();
+    return readTo;
   }
 
   #setOffering(on: boolean): void {
@@ -534,51 +533,40 @@ export class Spool {
     }
   }
 
-  #miss(bootId: string, from: number, to: number, readTo: number): void {
+  #miss(bootId: string, from: number, to: number, readTo: number | undefined): void {
+    if (readTo === undefined) return;
     for (const { first, last, value } of this.#ledger.unsettled(bootId, from, to)) {
       if (isDoubt(value)) {
-        if (this.#isBehind(this.#doubtsBefore, readTo)) this.#settle(bootId, first, last, causeOfDoubt(value));
+        if (this.#doubtsUpTo <= readTo && this.#doubtsOnTheWay.size === 0)
+          this.#settle(bootId, first, last, causeOfDoubt(value));
         continue;
       }
-      // What is held or offered is sent anyway.
-      if (value !== 'acked') continue;
+      // What is held is sent anyway.
+      if (value === 'held') continue;
       for (let seq = first; seq <= last; seq += 1) {
         const row = this.#index.find(bootId, seq)!;
-        const position =
-          row.streamSeq === undefined ? this.#unknownBefore : { streamSeq: row.streamSeq, epoch: row.epoch };
-        if (!this.#isBehind(position, readTo)) continue;
-        const isNewStream = row.streamSeq !== undefined && row.epoch < this.#epoch;
+        if (row.isWaiting || row.isOnTheWay || row.sendNumber > readTo) continue;
+        const isNewStream = row.epoch < this.#epoch;
         if (row.resends >= MAX_RESENDS && !isNewStream) {
           this.#settle(bootId, seq, seq, 'undelivered');
           continue;
         }
-        // Where it will be is not known until the broker says so.
-        const resends = Math.min(255, row.resends + 1);
-        this.#index.change(bootId, seq, { isWaiting: true, streamSeq: undefined, resends });
-        this.#note({ kind: 'standing', bootId, first: seq, last: seq, standing: 'offered' });
+        const resends = isNewStream ? 1 : row.resends + 1;
+        this.#index.change(bootId, seq, { isWaiting: true, resends });
       }
     }
   }
 
-  /** True when the collector has read beyond that, or what was there is gone with its stream. */
-  #isBehind(position: StreamPosition | undefined, readTo: number): boolean {
-    return position !== undefined && (position.epoch < this.#epoch || position.streamSeq <= readTo);
-  }
-
   /** It leaves the spool uncounted: lost, or in doubt where the broker may have it. */
   #drop(row: ReportRow, cause: LossCause): void {
-    const { bootId, seq, streamSeq, epoch } = row;
+    const { bootId, seq } = row;
     if (this.#ledger.standingOf(bootId, seq) === 'held' && !row.isOnTheWay) {
       this.#settle(bootId, seq, seq, cause);
       return;
     }
     this.#note({ kind: 'standing', bootId, first: seq, last: seq, standing: `doubt:${cause}` });
-    const known = streamSeq === undefined ? undefined : { streamSeq, epoch };
-    const before = this.#doubtsBefore;
-    if (known === undefined) this.#doubtsBefore = undefined;
-    else if (before !== undefined && (known.epoch > before.epoch || known.streamSeq > before.streamSeq)) {
-      this.#doubtsBefore = known;
-    }
+    this.#doubtsUpTo = this.#sendNumber;
+    if (row.isOnTheWay) this.#doubtsOnTheWay.add(keyOf(bootId, seq));
     this.#forget(bootId, seq);
   }
 
@@ -765,8 +753,8 @@ export class Spool {
     for (const [{ bootId, seq }, { segment, offset, length }] of placed.reports) {
       const row = this.#index.find(bootId, seq);
       if (row === undefined) continue;
-      const standing = this.#ledger.standingOf(bootId, seq);
-      const isWaiting = !row.isOnTheWay && (standing === 'held' || standing === 'offered');
+      const isHeld = this.#ledger.standingOf(bootId, seq) === 'held';
+      const isWaiting = !row.isOnTheWay && (row.isWaiting || isHeld);
       this.#bytes += length - row.length;
       this.#index.change(bootId, seq, { segment, offset, length, isWaiting });
       this.#forgetMemory(keyOf(bootId, seq));
@@ -806,8 +794,7 @@ export class Spool {
   #release(): void {
     for (const { bootId, seq } of this.#memory.values()) {
       const row = this.#index.find(bootId, seq);
-      const standing = this.#ledger.standingOf(bootId, seq);
-      if (row === undefined || row.isOnTheWay || (standing !== 'held' && standing !== 'offered')) continue;
+      if (row === undefined || row.isOnTheWay || this.#ledger.standingOf(bootId, seq) !== 'held') continue;
       this.#index.change(bootId, seq, { isWaiting: true });
     }
   }

@@ -37,7 +37,7 @@ import type {
   TestConfig,
   UplinkConfig,
 } from './schema.ts';
-import { ROLES, STAMP_MODES } from './schema.ts';
+import { ACKNOWLEDGEMENTS, ROLES, STAMP_MODES } from './schema.ts';
 import { TARGET_TEMPLATES, TEMPLATE_NAMES, TEMPLATE_QUESTION, type TargetTemplate } from './templates.ts';
 import { parseYamlFile, type Problem } from './yaml-file.ts';
 
@@ -429,6 +429,13 @@ const identitySchema = strict({
     .default('pairwise')
     .describe(
       'STAMP with keys that each two enrolled probes agree on: `pairwise`, `open` (none) or `required` (nothing else is answered).',
+    ),
+  acknowledgements: z
+    .enum(ACKNOWLEDGEMENTS, { error: `must be one of ${ACKNOWLEDGEMENTS.join(', ')}` })
+    .optional()
+    .describe(
+      'Whether streams that probes write to acknowledge. `none`: no. `migrating`: yes, for probes of version 0.1.0; a stolen probe can ' +
+        'then purge these streams. Absent: new streams do not, existing ones stay as they are.',
     ),
 });
 

@@ -218,7 +218,13 @@ export interface IdentityConfig {
   /** What has no good signature of its probe is refused. */
   readonly required: boolean;
   readonly stamp: StampMode;
+  /** Undefined: streams that are there stay as they were made. */
+  readonly acknowledgements?: Acknowledgements | undefined;
 }
+
+/** Whether the streams that probes write to acknowledge. */
+export const ACKNOWLEDGEMENTS = ['none', 'migrating'] as const;
+export type Acknowledgements = (typeof ACKNOWLEDGEMENTS)[number];
 
 /** How UDP between probes is authenticated where the test has no key of its own. */
 export const STAMP_MODES = ['pairwise', 'open', 'required'] as const;
