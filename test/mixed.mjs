@@ -57,10 +57,10 @@ function build(ref) {
  * @param {string} what
  * @param {Partial<import('@wanscope/lab').MeshOptions>} programs
  */
-async function measure(what, programs) {
+async function measure(what, programs, config = CONFIG) {
   const directory = makeRunDirectory();
   const probes = ['site-1', 'site-2'].map((site) => ({ site, probe: 'p' }));
-  const mesh = new Mesh({ directory, probes, config: CONFIG, network: undefined, ...programs });
+  const mesh = new Mesh({ directory, probes, config, network: undefined, ...programs });
   try {
     await mesh.start();
     const sum = async (/** @type {string} */ family) =>
@@ -92,7 +92,9 @@ for (const ref of refs) {
   try {
     const program = (/** @type {string} */ path) => /** @type {const} */ ([process.execPath, join(folder, path)]);
     const older = new Map([['site-2/p', program('probe/dist/main.js')]]);
-    good &&= await measure(`a probe of ${ref}`, { probeCommands: older });
+    // As the documented way of an upgrade has it, for as long as there are such probes.
+    const migrating = `${CONFIG}identity: { required: false, acknowledgements: migrating }\n`;
+    good &&= await measure(`a probe of ${ref}`, { probeCommands: older }, migrating);
     good &&= await measure(`the collector of ${ref}`, { collectorCommand: program('collector/dist/main.js') });
   } finally {
     remove();

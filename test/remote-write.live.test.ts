@@ -109,6 +109,8 @@ describe('a real Prometheus', () => {
     const dictionary = dictionaryOf([path]);
     const broker = new MemoryBroker(() => Date.now());
     const collector = new Collector({
+      // These tests make up their paths.
+      isPlanned: () => true,
       config: parseOperatorConfig(
         `
 interval: 1s

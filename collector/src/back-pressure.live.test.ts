@@ -194,6 +194,8 @@ describe('a collector that is slower than its input', () => {
       const slow = new SlowBus(busOf());
       const stateDir = join(directory, 'state');
       const collector = new Collector({
+        // These tests make up their paths.
+        isPlanned: () => true,
         config: CONFIG,
         clock: systemClock,
         bus: slow,

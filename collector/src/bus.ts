@@ -472,7 +472,7 @@ export class NatsBus implements Bus {
     };
     const reports = await ensureStream(manager, noAck, {
       ...common,
-      no_ack: true,
+      no_ack: acknowledges !== true,
       name: cluster === undefined ? REPORT_STREAM : reportStreamOf(cluster.partition),
       subjects: [cluster === undefined ? subjectsOf('report') : reportsOfPartition(cluster.partition)],
       max_age: nanos(DAY_MS),
@@ -484,7 +484,7 @@ export class NatsBus implements Bus {
       { ...noAck, subjects: [subjectsOf('hello')] },
       {
         ...common,
-        no_ack: true,
+        no_ack: acknowledges !== true,
         name: STATE_STREAM,
         subjects: [subjectsOf('hello')],
         max_msgs_per_subject: 1,

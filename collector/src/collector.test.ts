@@ -6,6 +6,7 @@ import {
   decodeHello,
   decodePlan,
   dictionaryOf,
+  dictionaryOfPlan,
   encodeDictionary,
   encodeHello,
   encodeReport,
@@ -58,6 +59,8 @@ const seqs = new Map<string, number>();
 
 async function startCollector(): Promise<void> {
   collector = new Collector({
+    // These tests make up their paths.
+    isPlanned: () => true,
     config: CONFIG,
     clock,
     bus: new MemoryBus(broker),
@@ -113,6 +116,73 @@ const slotOf = (source: Identity, destination: Identity): number =>
 const sent = (source: Identity, destination: Identity): number =>
   collector.state.paths.get(slotOf(source, destination), COUNTER.sent);
 const rejected = (): Record<string, number> => Object.fromEntries(collector.ingest.counters.rejected);
+
+describe('paths that no plan named', () => {
+  const live = (identity: Identity): Dictionary => dictionaryOfPlan(collector.plans.issuedTo(identity)!);
+  /** 130 paths to a destination that nobody announced. */
+  const invented = (round: number): Dictionary =>
+    dictionaryOf(
+      Array.from({ length: 130 }, (_unused, at) =>
+        pathOf({ srcSite: 'a', src: 'p', dstSite: 'b', dst: `x${round}-${at}` }),
+      ),
+    );
+
+  beforeEach(async () => {
+    await collector.stop();
+    collector = new Collector({
+      config: CONFIG,
+      clock,
+      bus: new MemoryBus(broker),
+      logger: silentLogger,
+      stateDir: directory,
+    });
+    await collector.start();
+    say(helloOf('a/p'));
+    say(helloOf('b/p'));
+    await settle(1_000);
+  });
+
+  test('are refused by cause, and their reports are parked and bounded for each probe', async () => {
+    for (let round = 1; round <= 600; round += 1) {
+      const dictionary = invented(round);
+      announce(A, dictionary);
+      report(A, dictionary, [recordOf(0, [10e6])]);
+    }
+    expect(rejected()).toMatchObject({ 'dictionary|unplanned_path': 600, 'report|unknown_dictionary': 600 - 512 });
+    expect(collector.state.paths.size).toBe(0);
+    expect(collector.ingest.parkedReports).toBe(512);
+    // Another probe is measured as before.
+    announce(B, live(B));
+    report(B, live(B), [recordOf(0, [10e6])]);
+    expect(collector.state.paths.size).toBe(live(B).paths.length);
+    await settle(620_000);
+    expect(collector.ingest.parkedReports).toBe(0);
+    expect(collector.state.paths.size).toBeGreaterThanOrEqual(0);
+  });
+
+  test('but those of an earlier plan count for as long as a spool keeps its reports', async () => {
+    const before = live(A);
+    say(helloOf('c/p'));
+    await settle(1_000);
+    expect(live(A).hash).not.toBe(before.hash);
+    announce(A, before);
+    report(A, before, [recordOf(0, [10e6])]);
+    expect(rejected()).toEqual({});
+    expect(sent(A, B)).toBe(1);
+  });
+
+  test('of a probe whose site is taken out of the configuration: it gets a plan without sessions', async () => {
+    const without = configOf(`
+sites: { b: {}, c: {} }
+tests: { icmp: { protocol: icmp, family: ipv4 } }
+meshes: [{ shape: full, tests: [icmp] }]
+`);
+    collector.reload(without);
+    await settle(2_000);
+    const last = broker.plans.filter(({ identity }) => identity.site === 'a').at(-1)!;
+    expect(decodePlan(last.bytes, A)).toMatchObject({ version: 2, sessions: [], destinations: [], paused: false });
+  });
+});
 
 describe('planning', () => {
   test('answers hellos with plans, and keeps a version while nothing changes', async () => {

@@ -13,8 +13,11 @@ import {
   formatIdentity,
   NS_PER_MS,
   RejectedMessage,
+  SEGMENTS,
   type Clock,
+  type Dictionary,
   type Identity,
+  type PathParts,
 } from '@wanscope/shared';
 import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config';
 import { AuditLog } from './audit.ts';
@@ -78,6 +81,8 @@ export interface CollectorOptions {
   readonly membership?: Membership | undefined;
   readonly version?: string;
   readonly revision?: string;
+  /** Whether the paths of a dictionary may be counted for a probe; those of plans issued to it when absent. */
+  readonly isPlanned?: (identity: Identity, dictionary: Dictionary) => boolean;
   /** Who turns away requests. */
   readonly guards?: readonly Pick<WebGuard, 'refusals'>[];
   /** How remote write reaches its receiver; over HTTP when absent. */
@@ -193,6 +198,7 @@ export class Collector {
       isShown: () => this.#reportsCaughtUp,
       onLate: (late) => this.remoteWrite.take(late),
       journal: this.#keeper,
+      isPlanned: options.isPlanned ?? ((identity, dictionary) => this.#isPlanned(identity, dictionary)),
       state: this.state,
       registry: this.registry,
       logger: options.logger,
@@ -458,6 +464,27 @@ export class Collector {
     };
   }
 
+  /**
+   * Only paths of plans that were issued to a probe count. Where plans may have been issued that nothing remembers (of an earlier
+   * version, or before the state was lost), so do paths that a plan could name.
+   */
+  #isPlanned(identity: Identity, dictionary: Dictionary): boolean {
+    const nowMs = this.#options.clock.wallMs();
+    const standing = this.plans.dictionaryStanding(identity, dictionary.hash, nowMs);
+    return standing === 'issued' || (standing === 'open' && dictionary.paths.every((path) => this.#isPlausible(path)));
+  }
+
+  #isPlausible({ srcSite, src, srcUplink, dstKind, dstSite, dst, dstUplink, test }: PathParts): boolean {
+    if (!this.#config.tests.has(test) || !this.#hasUplink({ site: srcSite, probe: src }, srcUplink)) return false;
+    if (dstKind === 'probe') return this.#hasUplink({ site: dstSite, probe: dst }, dstUplink);
+    return this.#config.targets.has(dst) || SEGMENTS.some((segment) => segment === dst);
+  }
+
+  #hasUplink(identity: Identity, uplink: string): boolean {
+    if (uplink === '' || this.#config.uplinks.has(`${identity.site}/${uplink}`)) return true;
+    return this.registry.helloOf(identity)?.endpoints.some((endpoint) => endpoint.uplink === uplink) === true;
+  }
+
   /** Where reading goes on: behind what is counted, or from the first message of a stream not seen before. */
   #readFrom(stream: StreamFacts): number {
     const known = this.#position;
@@ -542,7 +569,8 @@ export class Collector {
             this.#storedPlans.set(formatIdentity(identity), { version, seq: message.streamSeq });
           }
         }
-        this.plans.published(identity, plan);
+        this.plans.published(identity, plan, this.#options.clock.wallMs());
+        this.ingest.planned(identity);
         return;
       }
       const hello = decodeHello(data, identity);
@@ -732,7 +760,7 @@ export class Collector {
       this.#planWanted = undefined;
       const plans = this.#plansNow();
       const before = this.plans.summary();
-      this.plans.update(plans, clock.wallMs(), this.#config.planExpiryMs);
+      this.plans.update(plans, clock.wallMs(), this.#config.planExpiryMs, this.registry.dismissed());
       if (who !== undefined) this.audit.add(who, 'plan', 'fleet', before, this.plans.summary());
       this.#tellUplinks();
       if (this.#restamp) this.plans.markAllDue();
@@ -896,7 +924,7 @@ export class Collector {
 
   #restoreHead(head: SnapshotHead): void {
     this.#position = head.position;
-    this.plans.restore(head.plans);
+    this.plans.restore(head.plans, this.#options.clock.wallMs());
     this.ingest.restore(head.intakes);
     this.state.flows.restore(head.flows ?? [], (key) => this.state.paths.find(key));
     this.state.routes.restore(head.routes ?? [], (key) => this.state.paths.find(key));
@@ -967,6 +995,7 @@ export class Collector {
       intervalMs: config.intervalMs,
       leaveAfterMs: config.leaveAfterMs,
       isConfigured: (site) => config.autoSites || config.sites.has(site),
+      isAdmitted: (identity) => this.gate.isAdmitted(identity, this.#options.clock.wallMs()),
       presenceElsewhere: this.cluster && ((identity) => this.cluster?.presenceOf(identity)),
     };
   }

@@ -48,7 +48,10 @@ interface Held {
 class SpoolingProbe {
   readonly identity = { site: 'a', probe: 'p' };
   readonly bootId = '00000000000000a1';
-  readonly #dictionary = dictionaryOf([pathOf({ srcSite: 'a', src: 'p', dstSite: 'b', dst: 'p' })]);
+  /** Of the plan that the collector makes for it. */
+  readonly #dictionary = dictionaryOf([
+    pathOf({ srcSite: 'a', src: 'p', dstSite: 'b', dst: 'p', protocol: 'icmp', test: 'icmp' }),
+  ]);
   readonly #held = new Map<number, Held>();
   readonly #startedAtMs = Date.now();
   readonly #url: string;
@@ -103,6 +106,9 @@ class SpoolingProbe {
           callback: (_error, { data }) => this.#settle(decodeCommit(data, this.identity)),
         });
         connection.subscribe(subjectOf('ask', this.identity), { callback: () => void this.#introduce(connection) });
+        connection.subscribe(subjectOf('plan', this.identity), {
+          callback: () => this.#publish(connection, encodeDictionary(this.#dictionary)),
+        });
         await this.#introduce(connection);
         while (!this.#isClosed() && !connection.isClosed()) {
           await this.#sendWhatWaits(connection);
@@ -123,9 +129,12 @@ class SpoolingProbe {
       numbers.length === 0 ? [] : [{ bootId: this.bootId, first: Math.min(...numbers), last: Math.max(...numbers) }];
     const { bootId } = this;
     const hello = helloOf('a/p', { bootId, version: this.#helloVersion, startedAtMs: this.#startedAtMs, spool });
-    this.#publish(connection, encodeDictionary(this.#dictionary));
+    const peer = encodeHello(helloOf('b/p', { version: this.#helloVersion, startedAtMs: this.#startedAtMs }));
+    connection.publish(subjectOf('hello', { site: 'b', probe: 'p' }), peer);
     connection.publish(subjectOf('hello', this.identity), encodeHello(hello));
     await connection.flush();
+    // Until the collector has planned for it the dictionary is of no plan: it asks for it again then.
+    this.#publish(connection, encodeDictionary(this.#dictionary));
   }
 
   async #sendWhatWaits(connection: NatsConnection): Promise<void> {

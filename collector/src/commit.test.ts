@@ -42,7 +42,10 @@ let root: string;
 let directory: string;
 
 async function collectorOf(stateDir: string | undefined, from = broker): Promise<Collector> {
-  const made = new Collector({ config: CONFIG, clock, bus: new MemoryBus(from), logger: silentLogger, stateDir });
+  const made = new Collector({
+    ...{ config: CONFIG, clock, bus: new MemoryBus(from), logger: silentLogger, stateDir },
+    isPlanned: () => true,
+  });
   started.push(made);
   await made.start();
   return made;

@@ -75,6 +75,13 @@ export class Gate {
     return this.#isRequired;
   }
 
+  /** Whether a probe may be planned: its enrolment is good, or it needs none. */
+  isAdmitted(identity: Identity, nowMs: number): boolean {
+    const keys = this.#keys.get(formatIdentity(identity));
+    if (keys === undefined) return !this.#isRequired;
+    return keys.some(({ isRevoked, expiresAtMs }) => !isRevoked && (expiresAtMs === undefined || nowMs <= expiresAtMs));
+  }
+
   /** Undefined when nothing of this probe was taken since the start. */
   isSigned(identity: Identity): boolean | undefined {
     return this.#signed.get(formatIdentity(identity));

@@ -38,13 +38,18 @@ export const FUTURE_AFTER_MS = 2_000;
 export const PATH_ABSENT_MS = 120_000;
 
 const MAX_PARKED_REPORTS = 4_096;
+/** Of one probe, so that none takes the room of all. */
+const MAX_PARKED_OF_PROBE = 512;
 const MAX_PARKED_BYTES = 64 * 1024 * 1024;
 const PARKED_FOR_MS = 600_000;
 const MAX_DICTIONARIES = 8;
 /** A start every minute for longer than the stream keeps a message: one that comes twice must be known for a copy. */
 const MAX_KNOWN_BOOTS = 2_048;
-/** Refused numbers that are kept for each boot until the probe has settled them. */
+/** Refused numbers that are kept for each boot, and for each probe, until the probe has settled them. */
 const MAX_REFUSED = 1_024;
+const MAX_REFUSED_OF_PROBE = 4_096;
+/** Uplinks and purposes of one probe, of which the bytes are counted. */
+const MAX_USAGE_KEYS = 256;
 const MAX_GIVEN_UP_ONCE = 10_000;
 const ASK_AGAIN_MS = 10_000;
 const NO_PATHS_HASH = dictionaryOf([]).hash;
@@ -121,6 +126,8 @@ export interface Intake {
   told: number;
   /** Numbers that the last commit named as missing. */
   missing: number;
+  /** Reports that wait for their dictionary. */
+  parked: number;
   /** The send mark read last since the collector started. */
   lastRead: SendMark | undefined;
 }
@@ -182,6 +189,8 @@ export interface IngestOptions {
   readonly logger: Logger;
   readonly wallMs: () => number;
   readonly ask: (identity: Identity, want: 'hello' | 'dictionary') => void;
+  /** Whether the paths of a dictionary may be counted for this probe. Absent: all may. */
+  readonly isPlanned?: ((identity: Identity, dictionary: Dictionary) => boolean) | undefined;
   /** Undefined: what is counted is kept in memory only. */
   readonly journal?: IngestJournal | undefined;
   /** Told of every report that is refused for good; the octets are valid during the call. */
@@ -250,6 +259,12 @@ export class Ingest implements JournalReader {
     const { lastRead } = intake;
     if (lastRead?.bootId === mark.bootId && lastRead.number >= mark.number) return;
     intake.lastRead = mark;
+  }
+
+  /** Another plan of this probe is known: a dictionary that was refused before may be one of it. */
+  planned(identity: Identity): void {
+    const intake = this.intakeOf(identity);
+    if (intake !== undefined && intake.parked > 0) this.#options.ask(identity, 'dictionary');
   }
 
   count(kind: CountedKind): void {
@@ -452,6 +467,11 @@ export class Ingest implements JournalReader {
     this.#requireConfigured(identity);
     const intake = this.#intake(identity);
     if (!intake.dictionaries.has(dictionary.hash)) {
+      const isEmpty = dictionary.paths.length === 0;
+      if (!isEmpty && this.#replayedAtMs === undefined && this.#options.isPlanned?.(identity, dictionary) === false) {
+        const name = formatIdentity(identity);
+        throw new RejectedMessage('unplanned_path', `dictionary ${dictionary.hash} is of no plan issued to ${name}`);
+      }
       this.#know(intake, dictionary);
       this.#write(message, false);
     }
@@ -484,6 +504,11 @@ export class Ingest implements JournalReader {
       if (!isCopy) registry.heard(identity, Math.max(0, this.#options.wallMs() - storedAtMs));
       this.#requireConfigured(identity);
       if (registry.isUnknownBoot(identity, report.bootId)) this.#ask(identity, 'hello', report.bootId);
+      const known = registry.helloOf(identity);
+      const { helloVersion = 0 } = report.self;
+      if (known?.bootId === report.bootId && helloVersion > known.version) {
+        this.#ask(identity, 'hello', `${report.bootId} ${helloVersion}`);
+      }
     }
     const intake = this.#intake(identity);
     const before = intake.boots.get(report.bootId);
@@ -579,6 +604,9 @@ export class Ingest implements JournalReader {
   #refuse(intake: Intake, bootId: string, seq: number, cause: RejectCause): boolean {
     const boot = this.#boot(intake, bootId);
     if (boot.sequences.has(seq) || boot.refused.has(seq) || boot.refused.size >= MAX_REFUSED) return false;
+    let ofProbe = 0;
+    for (const { refused } of intake.boots.values()) ofProbe += refused.size;
+    if (ofProbe >= MAX_REFUSED_OF_PROBE) return false;
     boot.refused.set(seq, cause);
     this.#changed(intake, boot);
     return true;
@@ -753,6 +781,7 @@ export class Ingest implements JournalReader {
     boot.usageSeq = report.seq;
     for (const { uplink, purpose, bytes } of report.usage) {
       const key = `${uplink}|${purpose}`;
+      if (!intake.usedBytes.has(key) && intake.usedBytes.size >= MAX_USAGE_KEYS) continue;
       const grown = bytes - (boot.usage.get(key) ?? 0);
       boot.usage.set(key, bytes);
       if (grown > 0) intake.usedBytes.set(key, (intake.usedBytes.get(key) ?? 0) + grown);
@@ -801,6 +830,7 @@ export class Ingest implements JournalReader {
       changes: 0,
       told: -1,
       missing: 0,
+      parked: 0,
       lastRead: undefined,
     };
     this.intakes.set(key, intake);
@@ -817,13 +847,19 @@ export class Ingest implements JournalReader {
     const copy = { ...message, data: Uint8Array.from(message.data) };
     this.#ask(message.identity, 'dictionary', hash);
     if (this.#parked.has(message.streamSeq)) return;
+    const intake = this.#intake(message.identity);
     const parked: Parked = { message: copy, bootId, seq, hash, parkedAtMs: this.#options.wallMs() };
-    if (this.#parked.size >= MAX_PARKED_REPORTS || this.#parkedBytes + copy.data.length > MAX_PARKED_BYTES) {
+    if (
+      intake.parked >= MAX_PARKED_OF_PROBE ||
+      this.#parked.size >= MAX_PARKED_REPORTS ||
+      this.#parkedBytes + copy.data.length > MAX_PARKED_BYTES
+    ) {
       this.#rejectParked(parked, 'too many reports wait for dictionaries');
       return;
     }
     this.#parked.set(message.streamSeq, parked);
     this.#parkedBytes += copy.data.length;
+    intake.parked += 1;
     this.counters.parkedTotal += 1;
   }
 
@@ -832,6 +868,7 @@ export class Ingest implements JournalReader {
     if (parked === undefined) return;
     this.#parked.delete(streamSeq);
     this.#parkedBytes -= parked.message.data.length;
+    this.#intake(parked.message.identity).parked -= 1;
   }
 
   #rejectParked(parked: Parked, why: string): void {

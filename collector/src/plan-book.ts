@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { encodePlan, formatIdentity, parseIdentity, type Identity, type Plan } from '@wanscope/shared';
+import { IssuedDictionaries, type DictionaryStanding, type SavedDictionaries } from './issued-dictionaries.ts';
 import type { PlanBody, ProbePlan } from './planner.ts';
 import type { UplinkPlan } from './uplink-book.ts';
 
@@ -11,6 +12,8 @@ export interface SavedPlan {
   readonly identity: string;
   readonly version: number;
   readonly bodyHash: string;
+  /** Absent in snapshots of collectors that kept no record of it. */
+  readonly dictionaries?: SavedDictionaries;
 }
 
 export interface PlannedProbe {
@@ -27,6 +30,9 @@ export interface DuePlan {
   readonly plan: Plan;
 }
 
+/** Of a plan without sessions: the report is a sign of life only. */
+const EMPTY_PLAN_INTERVAL_MS = 60_000;
+
 interface Page {
   version: number;
   /** Undefined: that of `stored`, and not needed yet. */
@@ -36,6 +42,7 @@ interface Page {
   current: PlannedProbe | undefined;
   /** Must be sent (again). */
   due: boolean;
+  readonly dictionaries: IssuedDictionaries;
 }
 
 export class PlanBook {
@@ -57,8 +64,17 @@ export class PlanBook {
     };
   }
 
-  /** Takes the plans the fleet should have now. */
-  update(plans: ReadonlyMap<string, ProbePlan>, nowMs: number, expiryMs: number): void {
+  /**
+   * Takes the plans the fleet should have now.
+   *
+   * @param dismissed probes that are to measure nothing any more: each that has a plan gets one without sessions.
+   */
+  update(
+    plans: ReadonlyMap<string, ProbePlan>,
+    nowMs: number,
+    expiryMs: number,
+    dismissed: readonly Identity[] = [],
+  ): void {
     this.#outdated = false;
     for (const [identity, { body, stretch, omittedSessions, uplinks }] of plans) {
       const page = this.#page(identity);
@@ -78,9 +94,24 @@ export class PlanBook {
       page.stored = undefined;
       const plan: Plan = { ...body, version: page.version, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
       page.current = { plan, stretch, omittedSessions, uplinks };
+      page.dictionaries.issue(plan, nowMs);
       page.due = true;
     }
     for (const [identity, page] of this.#pages) if (!plans.has(identity)) page.current = undefined;
+    for (const identity of dismissed) this.#dismiss(identity, nowMs, expiryMs);
+  }
+
+  #dismiss(identity: Identity, nowMs: number, expiryMs: number): void {
+    const page = this.#pages.get(formatIdentity(identity));
+    if (page === undefined || page.version === 0) return;
+    const body = emptyPlan(identity);
+    const bodyHash = hashOf(body);
+    page.bodyHash ??= hashOfStored(page);
+    if (page.bodyHash === bodyHash) return;
+    page.version += 1;
+    page.bodyHash = bodyHash;
+    page.stored = { ...body, version: page.version, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
+    page.due = true;
   }
 
   /** Issues plans anew, as a next version, that have used up half of their time. */
@@ -107,14 +138,19 @@ export class PlanBook {
       page.version = version;
       page.current = undefined;
       this.#outdated = true;
-    } else if (page.current !== undefined && version !== page.version) {
+    } else if ((page.current ?? page.stored) !== undefined && version !== page.version) {
       page.due = true;
     }
   }
 
   /** A plan found on the bus: another collector's, or our own from before a restart. */
-  published(identity: Identity, plan: Plan): void {
+  published(identity: Identity, plan: Plan, nowMs: number): void {
     const page = this.#page(formatIdentity(identity));
+    if (plan.version > page.version) {
+      // Whoever issued it may have issued others before.
+      page.dictionaries.openFor(nowMs);
+      page.dictionaries.issue(plan, nowMs);
+    }
     if (plan.version < page.version || (plan.version === page.version && page.current !== undefined)) return;
     page.version = plan.version;
     page.bodyHash = undefined;
@@ -138,9 +174,10 @@ export class PlanBook {
     const due: DuePlan[] = [];
     for (const [key, page] of this.#pages) {
       const identity = parseIdentity(key);
-      if (!page.due || page.current === undefined || identity === undefined) continue;
+      const plan = page.current?.plan ?? page.stored;
+      if (!page.due || plan === undefined || identity === undefined) continue;
       page.due = false;
-      due.push({ identity, plan: page.current.plan, bytes: encodePlan(page.current.plan) });
+      due.push({ identity, plan, bytes: encodePlan(plan) });
     }
     const isFirst = ({ plan }: DuePlan): number => Number(plan.version === 1);
     return due.sort((one, other) => isFirst(other) - isFirst(one));
@@ -149,7 +186,7 @@ export class PlanBook {
   /** Publishing failed: try again. */
   markDue(identity: Identity): void {
     const page = this.#pages.get(formatIdentity(identity));
-    if (page?.current !== undefined) page.due = true;
+    if (page !== undefined) page.due = true;
   }
 
   planOf(identity: Identity): PlannedProbe | undefined {
@@ -180,6 +217,11 @@ export class PlanBook {
     });
   }
 
+  /** What is known of a dictionary that this probe uses. */
+  dictionaryStanding(identity: Identity, hash: string, nowMs: number): DictionaryStanding {
+    return this.#pages.get(formatIdentity(identity))?.dictionaries.standingOf(hash, nowMs) ?? 'unknown';
+  }
+
   issuedTo(identity: Identity): Plan | undefined {
     const page = this.#pages.get(formatIdentity(identity));
     return page?.current?.plan ?? page?.stored;
@@ -190,22 +232,34 @@ export class PlanBook {
       identity,
       version: page.version,
       bodyHash: page.bodyHash ?? hashOfStored(page),
+      dictionaries: page.dictionaries.save(),
     }));
   }
 
-  restore(saved: readonly SavedPlan[]): void {
-    for (const { identity, version, bodyHash } of saved) {
-      this.#pages.set(identity, { version, bodyHash, stored: undefined, current: undefined, due: false });
+  restore(saved: readonly SavedPlan[], nowMs: number): void {
+    for (const { identity, version, bodyHash, dictionaries: known } of saved) {
+      const dictionaries = new IssuedDictionaries(known);
+      if (known === undefined) dictionaries.openFor(nowMs);
+      this.#pages.set(identity, { version, bodyHash, stored: undefined, current: undefined, due: false, dictionaries });
     }
   }
 
   #page(identity: string): Page {
     const known = this.#pages.get(identity);
     if (known !== undefined) return known;
-    const page: Page = { version: 0, bodyHash: '', stored: undefined, current: undefined, due: false };
+    const page: Page = {
+      ...{ version: 0, bodyHash: '', stored: undefined, current: undefined, due: false },
+      dictionaries: new IssuedDictionaries(),
+    };
     this.#pages.set(identity, page);
     return page;
   }
+}
+
+/** Nothing to send, and nobody to expect. */
+function emptyPlan({ site, probe }: Identity): PlanBody {
+  const nothing = { tests: [], sources: [], destinations: [], sessions: [] };
+  return { v: 1, site, probe, intervalMs: EMPTY_PLAN_INTERVAL_MS, paused: false, ...nothing };
 }
 
 function hashOfStored({ stored }: Page): string {

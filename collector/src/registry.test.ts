@@ -2,7 +2,7 @@ import { RejectedMessage } from '@wanscope/shared';
 import { FakeClock } from '@wanscope/shared/testing';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { Registry } from './registry.ts';
-import { helloOf } from './testing/fleet.ts';
+import { endpointOf, helloOf } from './testing/fleet.ts';
 
 const A = { site: 'a', probe: 'p' };
 const INTERVAL_MS = 10_000;
@@ -211,4 +211,66 @@ test('a hundred thousand probes that a broker lost and got back at once settle, 
   expect(() => registry.hello({ site: 'one', probe: 'more' }, template, 0)).toThrow('more than 100000 probes');
   const names = registry.probes().map(({ identity: { site, probe } }) => `${site}/${probe}`);
   expect(names).toEqual([...names].sort());
+});
+
+describe('what plans are made of', () => {
+  const announcing = (version: number, port: number): void =>
+    registry.hello(A, helloOf('a/p', { version, endpoints: [endpointOf({ reflect: { udp: port } })] }), 0);
+  const planned = (): number | undefined => registry.plannable()[0]?.endpoints[0]?.reflect.udp;
+
+  test('follows a probe that changes now and then at once', () => {
+    for (let minute = 1; minute <= 10; minute += 1) {
+      later(60_000);
+      announcing(minute + 1, 1_000 + minute);
+      expect(planned()).toBe(1_000 + minute);
+    }
+    expect(registry.dampedChanges).toBe(0);
+  });
+
+  test('follows one that flaps four times at once, and then every 15 s, with what it said last', () => {
+    const before = registry.revision;
+    // The first hello of the test was one of the four.
+    for (let change = 1; change <= 80; change += 1) {
+      later(250);
+      announcing(change + 1, 1_000 + change);
+    }
+    // 20 s: three that were left, and one that 15 s gave back.
+    expect(registry.revision - before).toBe(4);
+    expect(registry.probe(A)).toMatchObject({ isDamped: true });
+    later(15_000);
+    expect(planned()).toBe(1_080);
+    expect(registry.probe(A)).toMatchObject({ isDamped: false });
+    later(60_000);
+    expect(registry.revision - before).toBe(5);
+  });
+
+  test('a goodbye and a hello in turn are damped, too', () => {
+    const before = registry.revision;
+    for (let turn = 1; turn <= 40; turn += 1) {
+      later(250);
+      const boot = { bootId: '00000000000000b1', version: 2 * turn };
+      registry.hello(A, { v: 1, kind: 'goodbye', ...A, ...boot }, 0);
+      registry.hello(A, helloOf('a/p', { version: 2 * turn + 1 }), 0);
+    }
+    expect(registry.revision - before).toBeLessThanOrEqual(4);
+    later(15_000);
+    expect(registry.plannable()).toHaveLength(1);
+  });
+
+  test('a probe that is not admitted any more has left at once, and is dismissed', () => {
+    const out = new Set<string>();
+    registry.configure({
+      intervalMs: INTERVAL_MS,
+      leaveAfterMs: LEAVE_AFTER_MS,
+      isConfigured: () => true,
+      isAdmitted: ({ site }) => !out.has(site),
+    });
+    registry.tick();
+    expect([registry.plannable().length, registry.dismissed()]).toEqual([1, []]);
+    out.add('a');
+    const before = registry.revision;
+    expect([registry.plannable(), registry.dismissed()]).toEqual([[], [A]]);
+    expect(registry.tick()).toEqual([{ identity: A, from: 'live', to: 'left' }]);
+    expect(registry.revision).toBe(before + 1);
+  });
 });

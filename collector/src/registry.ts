@@ -21,12 +21,17 @@ export const LEAVE_AFTER_GOODBYE_MS = 120_000;
 const FORGET_AFTER_MS = 3_600_000;
 const MAX_PROBES = 100_000;
 const MAX_BOOTS = 8;
+/** A probe may change what plans are made of so often at once, and then once in so long: each change is a new plan for all its peers. */
+const CHANGES_AT_ONCE = 4;
+const CHANGE_EVERY_MS = 15_000;
 
 export interface RegistrySettings {
   readonly intervalMs: number;
   readonly leaveAfterMs: number;
   /** True for sites that may be planned. */
   readonly isConfigured: (site: string) => boolean;
+  /** False for a probe whose enrolment was revoked, has expired, or is needed and missing. Absent: every probe is in. */
+  readonly isAdmitted?: ((identity: Identity) => boolean) | undefined;
   /** What another collector says of a probe that is its own; undefined where this one has to tell by itself. */
   readonly presenceElsewhere?: ((identity: Identity) => Presence | undefined) | undefined;
 }
@@ -36,10 +41,14 @@ export interface ProbeEntry {
   readonly presence: Presence;
   /** Undefined until a full hello was read. */
   readonly hello: FullHello | undefined;
+  /** What it announces now is not planned yet: it changed too often. */
+  readonly isDamped: boolean;
   readonly saidGoodbye: boolean;
   readonly duplicateIdentity: boolean;
   /** Its site is in the configuration. */
   readonly configured: boolean;
+  /** Its enrolment is good, or not needed. */
+  readonly admitted: boolean;
 }
 
 export interface Transition {
@@ -51,6 +60,11 @@ export interface Transition {
 interface Entry {
   readonly identity: Identity;
   hello: FullHello | undefined;
+  /** What plans are made of: the newest hello, unless it is damped; undefined: nothing to plan. */
+  planned: FullHello | undefined;
+  /** Changes that it may still make, and when that was so. */
+  changes: number;
+  changesAtMs: number;
   presence: Presence;
   /** Monotonic ms of the last report or hello, and the same without the time the bus was away. */
   heardMonoMs: number;
@@ -75,6 +89,7 @@ export class Registry {
   #blindSinceMonoMs: number | undefined;
   #blindTotalMs = 0;
   #revision = 0;
+  #damped = 0;
 
   constructor(clock: Clock, settings: RegistrySettings) {
     this.#clock = clock;
@@ -84,6 +99,11 @@ export class Registry {
   /** Grows whenever something changed that a plan may depend on. */
   get revision(): number {
     return this.#revision;
+  }
+
+  /** Changes of what probes announce that had to wait. */
+  get dampedChanges(): number {
+    return this.#damped;
   }
 
   configure(settings: RegistrySettings): void {
@@ -114,7 +134,7 @@ export class Registry {
         throw new RejectedMessage('stale_version', `goodbye of another boot of ${formatIdentity(identity)}`);
       }
       entry.goodbyeMonoMs ??= this.#monoMs() - ageMs;
-      this.#revision += 1;
+      this.#plan(entry);
       return;
     }
     const known = entry.hello;
@@ -140,12 +160,34 @@ export class Registry {
       this.#rememberBoot(entry, known.bootId, known.version);
       entry.olderBoots.delete(hello.bootId);
     }
-    const changed = known === undefined || entry.goodbyeMonoMs !== undefined || planInputs(known) !== planInputs(hello);
     entry.hello = hello;
     entry.helloStreamSeq = streamSeq;
     entry.goodbyeMonoMs = undefined;
     this.#hear(entry, ageMs);
-    if (changed) this.#revision += 1;
+    this.#plan(entry);
+  }
+
+  /** Takes over into plans what a probe said last, unless it has changed too often: then with a later tick. */
+  #plan(entry: Entry): void {
+    const wanted = entry.goodbyeMonoMs === undefined ? entry.hello : undefined;
+    const isSame =
+      wanted === undefined || entry.planned === undefined
+        ? wanted === entry.planned
+        : planInputs(wanted) === planInputs(entry.planned);
+    if (isSame) {
+      entry.planned = wanted;
+      return;
+    }
+    const nowMs = this.#monoMs();
+    entry.changes = Math.min(CHANGES_AT_ONCE, entry.changes + (nowMs - entry.changesAtMs) / CHANGE_EVERY_MS);
+    entry.changesAtMs = nowMs;
+    if (entry.changes < 1) {
+      this.#damped += 1;
+      return;
+    }
+    entry.changes -= 1;
+    entry.planned = wanted;
+    this.#revision += 1;
   }
 
   /** A report arrived that was stored `ageMs` ago. */
@@ -190,6 +232,7 @@ export class Registry {
     const transitions: Transition[] = [];
     const nowMs = this.#monoMs();
     for (const [key, entry] of this.#entries) {
+      if (this.#isDamped(entry) && nowMs - entry.changesAtMs >= CHANGE_EVERY_MS) this.#plan(entry);
       const presence = this.#presenceOf(entry, nowMs);
       if (presence !== entry.presence) {
         transitions.push({ identity: entry.identity, from: entry.presence, to: presence });
@@ -209,8 +252,12 @@ export class Registry {
   /** Every probe known, by identity. */
   probes(): ProbeEntry[] {
     const nowMs = this.#monoMs();
+    return this.#all().map((entry) => this.#shown(entry, nowMs));
+  }
+
+  #all(): readonly Entry[] {
     this.#sorted ??= [...this.#entries].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, entry]) => entry);
-    return this.#sorted.map((entry) => this.#shown(entry, nowMs));
+    return this.#sorted;
   }
 
   probe(identity: Identity): ProbeEntry | undefined {
@@ -223,13 +270,27 @@ export class Registry {
     return this.#entries.get(formatIdentity(identity))?.hello;
   }
 
-  /** The probes to plan for: configured, present (silent ones too) and not saying goodbye. */
+  /** The probes to plan for, as they announced themselves: configured, admitted, present (silent ones too), no goodbye said. */
   plannable(): FullHello[] {
-    return this.probes().flatMap((entry) =>
-      entry.configured && entry.presence !== 'left' && !entry.saidGoodbye && entry.hello !== undefined
-        ? [entry.hello]
-        : [],
+    return this.#all().flatMap(({ identity, presence, planned }) =>
+      planned !== undefined && presence !== 'left' && this.#mayMeasure(identity) ? [planned] : [],
     );
+  }
+
+  /** Probes that are heard of and may not measure: their site is not in the configuration (any more), or they are not admitted. */
+  dismissed(): Identity[] {
+    return this.#all().flatMap(({ identity }) => (this.#mayMeasure(identity) ? [] : [identity]));
+  }
+
+  #mayMeasure(identity: Identity): boolean {
+    const { isConfigured, isAdmitted } = this.#settings;
+    return isConfigured(identity.site) && isAdmitted?.(identity) !== false;
+  }
+
+  #isDamped(entry: Entry): boolean {
+    const wanted = entry.goodbyeMonoMs === undefined ? entry.hello : undefined;
+    if (wanted === entry.planned) return false;
+    return wanted === undefined || entry.planned === undefined || planInputs(wanted) !== planInputs(entry.planned);
   }
 
   #shown(entry: Entry, nowMs: number): ProbeEntry {
@@ -237,19 +298,21 @@ export class Registry {
       identity: entry.identity,
       presence: entry.presence,
       hello: entry.hello,
+      isDamped: this.#isDamped(entry),
       saidGoodbye: entry.goodbyeMonoMs !== undefined,
       duplicateIdentity:
         entry.duplicateMonoMs !== undefined &&
         nowMs - entry.duplicateMonoMs < SILENT_AFTER_INTERVALS * this.#settings.intervalMs,
       configured: this.#settings.isConfigured(entry.identity.site),
+      admitted: this.#settings.isAdmitted?.(entry.identity) !== false,
     };
   }
 
   #presenceOf(entry: Entry, nowMs: number): Presence {
     if (entry.goodbyeMonoMs !== undefined && nowMs - entry.goodbyeMonoMs > LEAVE_AFTER_GOODBYE_MS) return 'left';
-    const configured = this.#settings.isConfigured(entry.identity.site);
-    if (!configured && entry.wasConfigured) return 'left';
-    entry.wasConfigured = configured;
+    const mayMeasure = this.#mayMeasure(entry.identity);
+    if (!mayMeasure && entry.wasConfigured) return 'left';
+    entry.wasConfigured = mayMeasure;
     const elsewhere = this.#settings.presenceElsewhere?.(entry.identity);
     if (elsewhere !== undefined) return elsewhere;
     if (this.#sighted(nowMs) - entry.heardSightedMs > this.#settings.leaveAfterMs) return 'left';
@@ -272,6 +335,9 @@ export class Registry {
     const entry: Entry = {
       identity,
       hello: undefined,
+      planned: undefined,
+      changes: CHANGES_AT_ONCE,
+      changesAtMs: this.#monoMs(),
       helloStreamSeq: undefined,
       presence: 'live',
       heardMonoMs: Number.NEGATIVE_INFINITY,

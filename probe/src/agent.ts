@@ -818,6 +818,7 @@ export class Agent {
       addressChanges: this.#addressChanges,
       routesUnavailable: this.#tracer === undefined ? 1 : 0,
       domainsRefused: this.#options.domains?.refused().length ?? 0,
+      helloVersion: this.#helloVersion,
     };
   }
 

@@ -99,8 +99,8 @@ export class NatsBus implements Bus {
   readonly #listeners: ((connected: boolean) => void)[] = [];
   readonly #subscriptions: { subject: string; onMessage: OnMessage }[] = [];
   #connection: NatsConnection | undefined;
-  /** Subjects that the broker does not let this probe publish on, over this connection. */
-  readonly #forbidden = new Set<string>();
+  /** Publications that the broker did not permit, by the subject that it names: where it maps subjects, that is the mapped one. */
+  readonly #refused = new Map<string, number>();
   #connected = false;
   #closed = false;
   #cancelRetry: (() => void) | undefined;
@@ -118,6 +118,7 @@ export class NatsBus implements Bus {
   async publish(subject: string, bytes: Uint8Array, mark?: SendMark): Promise<void> {
     const connection = this.#connection;
     if (connection === undefined || !this.#connected) throw new BusError('not connected');
+    const before = this.#refusals();
     try {
       let header: MsgHdrs | undefined;
       if (mark !== undefined) {
@@ -126,10 +127,18 @@ export class NatsBus implements Bus {
       }
       connection.publish(subject, bytes, { ...(header && { headers: header }) });
       await this.#answered(connection);
+      // A refusal comes before the answer to the ping, and reaches its reader a moment later.
+      await new Promise((resolve) => setImmediate(resolve));
     } catch (cause) {
       throw new BusError(`publish to ${subject}: ${messageOf(cause)}`, { cause });
     }
-    if (this.#forbidden.has(subject)) throw new BusError(`publish to ${subject}: the broker does not permit it`);
+    if (this.#refusals() > before) throw new BusError(`publish to ${subject}: the broker does not permit it`);
+  }
+
+  #refusals(): number {
+    let sum = 0;
+    for (const count of this.#refused.values()) sum += count;
+    return sum;
   }
 
   subscribe(subject: string, onMessage: OnMessage): void {
@@ -157,8 +166,9 @@ export class NatsBus implements Bus {
       const { permissionContext } = status as { permissionContext?: { operation: string; subject: string } };
       if (permissionContext?.operation !== 'publish') continue;
       const { subject } = permissionContext;
-      if (!this.#forbidden.has(subject)) this.#options.log.warn({ subject }, 'the broker does not permit to publish');
-      this.#forbidden.add(subject);
+      const count = this.#refused.get(subject) ?? 0;
+      if (count === 0) this.#options.log.warn({ subject }, 'the broker does not permit to publish');
+      this.#refused.set(subject, count + 1);
     }
   }
 
@@ -226,7 +236,7 @@ export class NatsBus implements Bus {
       return;
     }
     this.#connection = connection;
-    this.#forbidden.clear();
+    this.#refused.clear();
     void this.#watchRefusals(connection);
     for (const subscription of this.#subscriptions) this.#subscribe(connection, subscription);
     this.#setConnected(true);

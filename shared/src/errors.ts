@@ -37,6 +37,7 @@ export const REJECT_CAUSES = [
   'unknown_key',
   'revoked_key',
   'replayed',
+  'unplanned_path',
 ] as const;
 
 export type RejectCause = (typeof REJECT_CAUSES)[number];

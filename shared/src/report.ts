@@ -236,6 +236,7 @@ export const SELF_FIELDS = [
   'domainsRefused',
   'reflectorOverflow',
   'farCountsRefused',
+  'helloVersion',
 ] as const;
 export type SelfField = (typeof SELF_FIELDS)[number];
 /**
@@ -243,7 +244,8 @@ export type SelfField = (typeof SELF_FIELDS)[number];
  * or 1, `timerError*` and `loopDelayMaxNs` are of this interval, totals are since boot; `reportsProduced`, `reportsCommitted` and
  * `reportsLedgered` are since the spool was begun, which a durable one outlives boots with. `spoolFirst` is the first report of
  * this boot that is not settled (the next one, when all are): what is below it will never come again. `spoolSecondsLeft` is how long
- * the spool goes on at the present rate before it drops its oldest.
+ * the spool goes on at the present rate before it drops its oldest. `helloVersion` is that of the latest hello of this boot: nothing
+ * acknowledges hellos, so a collector that has read an older one asks.
  */
 export type SelfReport = Readonly<Partial<Record<SelfField, number>>>;
 

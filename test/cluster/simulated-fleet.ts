@@ -8,6 +8,7 @@ import {
   decodeCommit,
   decodePlan,
   dictionaryOf,
+  dictionaryOfPlan,
   encodeHello,
   encodeReport,
   formatIdentity,
@@ -18,10 +19,11 @@ import {
   type Dictionary,
   type Identity,
 } from '@wanscope/shared';
-import { pathOf, recordOf, reportOf } from '@wanscope/shared/testing';
+import { recordOf, reportOf } from '@wanscope/shared/testing';
 
 const silent = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
-const PATHS = 2;
+/** Paths between it and the hub; of the hub, those to one probe, which stay when others come. */
+const MEASURED = new Set(['hub/router', 'site-0/r0']);
 /** Of what came while there was no broker; faster than real probes, so that a run ends. */
 const DRAIN_BYTES_PER_SECOND = 64_000;
 export const HUB = 'hub';
@@ -43,7 +45,8 @@ export class SimulatedProbe {
   readonly #bus: NatsBus;
   readonly #spool: Spool;
   readonly #publisher: Publisher;
-  readonly #dictionary: Dictionary;
+  /** Of the plan in use; of none until there is one. */
+  #dictionary: Dictionary = dictionaryOf([]);
   readonly #startedAtMs = Date.now();
   #helloVersion = 0;
   #seq = 0;
@@ -56,13 +59,6 @@ export class SimulatedProbe {
     this.#number = number;
     this.#intervalMs = intervalMs;
     this.#bootId = (0x5eed_0000_0000_0000n + BigInt(number)).toString(16);
-    const { site, probe } = identity;
-    const destination = site === HUB ? 'elsewhere' : HUB;
-    this.#dictionary = dictionaryOf(
-      Array.from({ length: PATHS }, (_, i) =>
-        pathOf({ srcSite: site, src: probe, dstSite: destination, dst: `r${i}`, test: 'icmp' }),
-      ),
-    );
     this.#bus = new NatsBus({ servers, credentials: { kind: 'none' }, identity, log: silent });
     this.#spool = new Spool({ bootId: this.#bootId, clock: systemClock, log: silent });
     this.#publisher = new Publisher({
@@ -106,13 +102,12 @@ export class SimulatedProbe {
   /** Closes the interval that ended at `endMs`: from one to five probes on each path, all answered. */
   close(endMs: number): void {
     const seq = (this.#seq += 1);
-    const records = this.#dictionary.paths.map((_path, index) => {
+    const records = this.#dictionary.paths.flatMap(({ dstSite, dst }, index) => {
+      if (!MEASURED.has(`${dstSite}/${dst}`)) return [];
       const count = 1 + ((seq * 7 + index * 3 + this.#number) % 5);
       this.#sent += count;
-      return recordOf(
-        index,
-        Array.from({ length: count }, (_, i) => (10 + i) * NS_PER_MS),
-      );
+      const rtts = Array.from({ length: count }, (_, i) => (10 + i) * NS_PER_MS);
+      return [recordOf(index, rtts)];
     });
     const bytes = encodeReport(
       reportOf(records, {
@@ -141,10 +136,13 @@ export class SimulatedProbe {
   }
 
   #onPlan(bytes: Uint8Array): void {
-    const { version } = decodePlan(bytes, this.identity);
+    const plan = decodePlan(bytes, this.identity);
+    const { version } = plan;
     if (version < this.#planVersion) this.#plansBack += 1;
     if (version <= this.#planVersion) return;
     this.#planVersion = version;
+    this.#dictionary = dictionaryOfPlan(plan);
+    this.#publisher.useDictionary(this.#dictionary);
     this.#sayHello();
   }
 

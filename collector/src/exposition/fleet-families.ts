@@ -725,6 +725,11 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       'Records of paths that had left when they came.',
       () => counters.recordsOfLeftPaths,
     ),
+    count(
+      'damped_changes_total',
+      'Changes of what probes announce that had to wait, since they changed too often.',
+      () => view.registry.dampedChanges,
+    ),
     count('closed_gaps_total', 'Gaps in sequence numbers given up for being too many.', () => counters.closedGaps),
     count(
       'missed_messages_total',
