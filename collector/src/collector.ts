@@ -14,6 +14,7 @@ import {
   NS_PER_MS,
   RejectedMessage,
   SEGMENTS,
+  sessionsOf,
   type Clock,
   type Dictionary,
   type Identity,
@@ -22,6 +23,7 @@ import {
 import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config';
 import { AuditLog } from './audit.ts';
 import { WrittenOver, type Bus, type BusHandlers, type BusMessage, type Membership, type StreamFacts } from './bus.ts';
+import { ALL_CONSENT, ConsentBook, type Consents } from './consent.ts';
 import { Cluster, type ClusterHandlers } from './cluster/cluster.ts';
 import type { Digest } from './cluster/digest.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
@@ -62,6 +64,8 @@ const MAINTENANCE_EVERY_MS = 10_000;
 const FORGET_INTAKE_AFTER_MS = 25 * 3_600_000;
 const NOT_MEASURED_AFTER_SENDS = 3;
 const ROLLOUT_EVERY_MS = 5_000;
+/** A plan that was issued so long ago has reached its probe, whose clock may be off by so much. */
+const PLAN_TAKEN_MS = 5_000;
 const REMOTE_WRITE_DIRECTORY = 'remote-write';
 /** Who acts, in the audit, where nobody asked for it. */
 const OWN_NAME = 'collector';
@@ -106,6 +110,7 @@ export class Collector {
   readonly remoteWrite: RemoteWrite;
   readonly gate: Gate;
   readonly leaves = new Leaves();
+  readonly consents = new ConsentBook();
   /** Undefined: the only collector. */
   readonly cluster: Cluster | undefined;
   readonly #options: CollectorOptions;
@@ -619,6 +624,7 @@ export class Collector {
       this.#surveySites();
       this.#judgeRollout();
       this.#keepSettled();
+      this.#takeConsents(nowMs);
       if (this.isLeader) this.plans.renew(nowMs, this.#config.planExpiryMs);
       this.#plan();
     }
@@ -793,9 +799,10 @@ export class Collector {
     this.#proposeAfterStart();
     const fleet = this.registry.plannable();
     const { stable, candidate } = this.#rollout.configs;
-    const before = planFleet(stable, fleet, this.pauses);
+    const consents = this.#consents();
+    const before = planFleet(stable, fleet, this.pauses, consents);
     if (candidate === undefined) return before;
-    const after = planFleet(candidate, fleet, this.pauses);
+    const after = planFleet(candidate, fleet, this.pauses, consents);
     const isSame = [...after].every(([name, { body }]) => isDeepStrictEqual(body, before.get(name)?.body));
     if (isSame) this.#rollout.finish();
     const members = this.#rollout.membersOf(fleet);
@@ -806,6 +813,40 @@ export class Collector {
         return [name, expectingAlso(own, other)];
       }),
     );
+  }
+
+  /** Without keys anybody can make a plan: there is nothing to ask for. */
+  #consents(): Consents {
+    if (!this.gate.isRequired) return ALL_CONSENT;
+    return {
+      isGiven: (network, address, protocol) => this.consents.isGiven(network, address, protocol),
+      mayAsk: (probe) =>
+        probe.consent === true && this.registry.probe({ site: probe.site, probe: probe.probe })?.presence === 'live',
+      isMigrating: this.#config.identity?.consent === 'migrating',
+    };
+  }
+
+  /** An address that was asked and whose path was answered in a whole interval of the plan that has it consents. */
+  #takeConsents(nowMs: number): void {
+    const before = this.consents.revision;
+    for (const [name, { plan }] of this.plans.current()) {
+      if (!plan.destinations.some(({ ask }) => ask === true)) continue;
+      const intake = this.ingest.intakes.get(name);
+      if (intake === undefined || (intake.self.planVersion ?? 0) !== plan.version) continue;
+      if (intake.currentStartMs < plan.issuedAtMs + PLAN_TAKEN_MS) continue;
+      for (const { path, target } of sessionsOf(plan)) {
+        if (target.ask !== true || target.address === undefined || path.protocol === 'dns') continue;
+        const slot = this.state.findPath(path);
+        if (slot === undefined || this.state.paths.gauge(slot, GAUGE.intervalStartMs) !== intake.currentStartMs)
+          continue;
+        const answered =
+          (this.state.paths.gauge(slot, GAUGE.intervalSent) ?? 0) -
+          (this.state.paths.gauge(slot, GAUGE.intervalLost) ?? 0);
+        if (answered <= 0) continue;
+        this.consents.give({ network: path.dstNetwork, address: target.address, protocol: path.protocol }, nowMs);
+      }
+    }
+    if (this.consents.revision !== before) this.#planAnew(OWN_NAME);
   }
 
   #judgeRollout(): void {

@@ -1,6 +1,6 @@
 import { dictionaryOfPlan, type Plan } from '@wanscope/shared';
 import { expect, test } from 'vitest';
-import { IssuedDictionaries } from './issued-dictionaries.ts';
+import { IssuedDictionaries, type SavedDictionaries } from './issued-dictionaries.ts';
 
 const HOUR_MS = 3_600_000;
 /** A plan whose only destination has this name. */
@@ -46,7 +46,7 @@ test('survives being saved', () => {
   issued.issue(planTo('q'), 0);
   issued.issue(planTo('r'), HOUR_MS);
   issued.openFor(0);
-  const again = new IssuedDictionaries(JSON.parse(JSON.stringify(issued.save())));
+  const again = new IssuedDictionaries(JSON.parse(JSON.stringify(issued.save())) as SavedDictionaries);
   expect(again.standingOf(hashOf('q'), 75 * HOUR_MS)).toBe('issued');
   expect(again.standingOf(hashOf('q'), 75 * HOUR_MS + 1)).toBe('unknown');
   expect(again.standingOf(hashOf('s'), 73 * HOUR_MS)).toBe('open');

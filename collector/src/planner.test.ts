@@ -505,7 +505,7 @@ describe('the cap', () => {
   test('stretches every interval by one factor when more is wanted', () => {
     const names = Array.from({ length: 21 }, (_, i) => `s${i}`);
     const config = configOf(
-      `${sitesOf(names)}tests:\n  fast: { protocol: udp, rate: 100/s }\n  slow: { protocol: icmp, rate: 1/s }\nmeshes:\n  - { shape: full, tests: [fast, slow] }\n`,
+      `${sitesOf(names)}tests:\n  fast: { protocol: udp, rate: 100/s }\n  slow: { protocol: icmp, rate: 1/s }\nmeshes:\n  - { shape: full, tests: [fast, slow] }\nmaxPerAddress: 1000000/s\n`,
     );
     const fleet = names.map((site) => helloOf(`${site}/p`));
     const { body, stretch } = planFleet(config, fleet).get('s0/p')!;

@@ -23,6 +23,7 @@ import {
   type PlanDestination,
   type PlanSource,
   type PlanTest,
+  type Protocol,
   type Segment,
 } from '@wanscope/shared';
 import type {
@@ -33,6 +34,7 @@ import type {
   TargetConfig,
   TestConfig,
 } from '@wanscope/shared/config';
+import { ALL_CONSENT, mayReach, refusalOf, witnessesOf, type ConsentProtocol, type Consents } from './consent.ts';
 import { NOTHING_PAUSED, type PausedPlaces } from './pauses.ts';
 import type { PairPolicy } from './state.ts';
 import { floorIntervalNs } from './uplink-budget.ts';
@@ -52,6 +54,9 @@ export interface ProbePlan {
 }
 
 const STAMP_PORT = 862;
+/** Of one probe, that its peers measure. */
+const MAX_ENDPOINTS = 16;
+const CONSENT_PROTOCOLS: readonly ConsentProtocol[] = ['icmp', 'udp', 'tcp', 'http'];
 /** One of those who are expected, in a plan at its longest, without its names. */
 const ASKER_BYTES = 96;
 const DNS_PORT = 53;
@@ -76,19 +81,24 @@ export function planFleet(
   config: OperatorConfig,
   fleet: readonly FullHello[],
   paused: PausedPlaces = NOTHING_PAUSED,
+  consents: Consents = ALL_CONSENT,
 ): Map<string, ProbePlan> {
   const probes = [...fleet].sort(byIdentity);
   const policies = new PolicyIndex(config);
   const meshes = config.meshes.map((mesh) => new MeshTargets(mesh, probes));
   const prepared = new Map(
-    probes.map((probe) => [probe, endpointsOf(probe).map((one) => prepare(destinationOf(config, probe, one)))]),
+    probes.map((probe) => {
+      const endpoints = endpointsOf(probe).slice(0, MAX_ENDPOINTS);
+      return [probe, endpoints.flatMap((one) => preparedOf(config, probe, one, consents))] as const;
+    }),
   );
   const uplinks = new UplinkBook(config, probes);
-  const builders = probes.map((probe) => planProbe(config, probe, probes, meshes, policies, prepared, uplinks, paused));
-  if (!uplinks.isEmpty) {
-    for (const builder of builders) builder.want();
-    uplinks.settle();
-  }
+  const addresses = new AddressLoad(config.packetsPerSecondPerAddress);
+  const witnesses = witnessesIn(probes, meshes, prepared, consents);
+  const shared = { config, probes, meshes, policies, prepared, uplinks, addresses, paused, witnesses };
+  const builders = probes.map((probe) => planProbe(shared, probe));
+  for (const builder of builders) builder.want();
+  if (!uplinks.isEmpty) uplinks.settle();
   const askers = new AskerBook(config, probes);
   for (const builder of builders) builder.announce(askers);
   const plans = builders.map((builder) => builder.finish(askers));
@@ -117,6 +127,10 @@ interface Prepared {
   readonly destination: PlanDestination;
   readonly planBytes: number;
   readonly pathBytes: number;
+  /** Everybody may measure it; false: only its witnesses, who ask first. */
+  readonly isGiven: boolean;
+  /** Of a probe: the families in which it may be measured, by protocol. */
+  readonly protocols?: ReadonlyMap<Protocol, ReadonlySet<Family>>;
 }
 
 /** Who asks whom in STAMP's authenticated mode with a key that both have agreed on. */
@@ -160,26 +174,120 @@ function stampModeOf(config: OperatorConfig): StampMode {
   return config.identity?.stamp ?? 'pairwise';
 }
 
+/**
+ * An endpoint as destinations: what consents, and what is to be asked first, which only witnesses get. An address that may not be
+ * measured is in neither.
+ */
+function preparedOf(config: OperatorConfig, probe: FullHello, endpoint: HelloEndpoint, consents: Consents): Prepared[] {
+  const { ipv4, ipv6, ...rest } = destinationOf(config, probe, endpoint);
+  const allowed = Object.entries({ ipv4, ipv6 }).filter(
+    (entry): entry is [Family, string] =>
+      entry[1] !== undefined && refusalOf(config, probe.site, entry[1]) === undefined,
+  );
+  const answersTokens = probe.consent === true;
+  return [true, false].flatMap((isGiven): Prepared[] => {
+    if (!isGiven && !answersTokens) return [];
+    const protocols = new Map<Protocol, Set<Family>>();
+    const addresses: { ipv4?: string; ipv6?: string } = {};
+    for (const protocol of CONSENT_PROTOCOLS) {
+      for (const [family, address] of allowed) {
+        const isTaken = !answersTokens && consents.isMigrating;
+        if ((isTaken || consents.isGiven(rest.network, address, protocol)) !== isGiven) continue;
+        protocols.set(protocol, (protocols.get(protocol) ?? new Set()).add(family));
+        addresses[family] = address;
+      }
+    }
+    if (protocols.size === 0) return [];
+    return [{ ...prepare({ ...rest, ...addresses, ...(!isGiven && { ask: true as const }) }), isGiven, protocols }];
+  });
+}
+
+/** By destination and address that is still to consent: who asks. Undefined where nothing is to be asked. */
+type Witnesses = ReadonlyMap<Prepared, ReadonlySet<FullHello>> | undefined;
+
+function witnessesIn(
+  probes: readonly FullHello[],
+  meshes: readonly MeshTargets[],
+  prepared: ReadonlyMap<FullHello, readonly Prepared[]>,
+  consents: Consents,
+): Witnesses {
+  const asked = new Map<Prepared, Set<FullHello>>();
+  for (const parts of prepared.values()) for (const part of parts) if (!part.isGiven) asked.set(part, new Set());
+  if (asked.size === 0) return undefined;
+  const sources = new Map<Prepared, Set<FullHello>>();
+  for (const mesh of meshes) {
+    for (const probe of probes) {
+      if (!consents.mayAsk(probe)) continue;
+      for (const index of mesh.destinationsOf(probe)) {
+        for (const part of prepared.get(probes[index]!)!) {
+          if (part.isGiven || part.destination.network !== mesh.network) continue;
+          const known = sources.get(part) ?? new Set();
+          sources.set(part, known.add(probe));
+        }
+      }
+    }
+  }
+  const weigh = (address: string, probe: string): number => mix(hashText(address), hashText(probe));
+  for (const [part, from] of sources) {
+    const { ipv4, ipv6 } = part.destination;
+    for (const address of [ipv4, ipv6]) {
+      if (address === undefined) continue;
+      for (const witness of witnessesOf(address, [...from], weigh)) asked.get(part)!.add(witness);
+    }
+  }
+  return asked;
+}
+
+/** What all plans together send to each address of a probe, and so by how much sessions to it are slowed down. */
+class AddressLoad {
+  readonly #bound: number;
+  readonly #packetsPerSecond = new Map<string, number>();
+
+  constructor(packetsPerSecond: number) {
+    this.#bound = packetsPerSecond;
+  }
+
+  add(address: string, packetsPerSecond: number): void {
+    this.#packetsPerSecond.set(address, (this.#packetsPerSecond.get(address) ?? 0) + packetsPerSecond);
+  }
+
+  /** 1 or more. */
+  factorOf(address: string): number {
+    return Math.max(1, (this.#packetsPerSecond.get(address) ?? 0) / this.#bound);
+  }
+
+  get isExceeded(): boolean {
+    for (const load of this.#packetsPerSecond.values()) if (load > this.#bound) return true;
+    return false;
+  }
+}
+
 function prepare(destination: PlanDestination): Prepared {
   const { site, name, uplink, network, kind } = destination;
   return {
     destination,
     planBytes: Buffer.byteLength(JSON.stringify(destination)) + 1,
     pathBytes: site.length + Buffer.byteLength(name) + uplink.length + network.length + kind.length,
+    isGiven: true,
   };
 }
 
-function planProbe(
-  config: OperatorConfig,
-  probe: FullHello,
-  probes: readonly FullHello[],
-  meshes: readonly MeshTargets[],
-  policies: PolicyIndex,
-  prepared: ReadonlyMap<FullHello, readonly Prepared[]>,
-  uplinks: UplinkBook,
-  paused: PausedPlaces,
-): PlanBuilder {
-  const builder = new PlanBuilder(config, probe, uplinks, paused, Math.min(probes.length, MAX_ASKERS) * ASKER_BYTES);
+/** What the plans of all probes have in common. */
+interface FleetPlan {
+  readonly config: OperatorConfig;
+  readonly probes: readonly FullHello[];
+  readonly meshes: readonly MeshTargets[];
+  readonly policies: PolicyIndex;
+  readonly prepared: ReadonlyMap<FullHello, readonly Prepared[]>;
+  readonly uplinks: UplinkBook;
+  readonly addresses: AddressLoad;
+  readonly paused: PausedPlaces;
+  readonly witnesses: Witnesses;
+}
+
+function planProbe(fleet: FleetPlan, probe: FullHello): PlanBuilder {
+  const { config, probes, meshes, policies, prepared, witnesses } = fleet;
+  const builder = new PlanBuilder(fleet, probe, Math.min(probes.length, MAX_ASKERS) * ASKER_BYTES);
   config.meshes.forEach((mesh, at) => {
     const tests = testsOf(config, mesh.tests);
     for (const index of meshes[at]!.destinationsOf(probe)) {
@@ -187,7 +295,9 @@ function planProbe(
       for (const test of tests) {
         // A pair that is reachable from one end only is measured from that end.
         if (policies.of(probe.site, destination.site, test.name).outboundOnly) continue;
-        builder.addProbe(mesh.network, prepared.get(destination)!, test);
+        const endpoints = prepared.get(destination)!;
+        const own = endpoints.filter((one) => one.isGiven || witnesses?.get(one)?.has(probe) === true);
+        builder.addProbe(mesh.network, own, test);
       }
     }
   });
@@ -214,6 +324,7 @@ function testsOf(config: OperatorConfig, names: readonly string[]): TestConfig[]
 class MeshTargets {
   readonly #mesh: MeshConfig;
   readonly #probes: readonly FullHello[];
+  readonly network: string;
   /** Indices of the probes that have an endpoint in the mesh's network, and their parts in it. */
   readonly #members: readonly number[];
   readonly #hubs: readonly number[];
@@ -223,6 +334,7 @@ class MeshTargets {
   constructor(mesh: MeshConfig, probes: readonly FullHello[]) {
     this.#mesh = mesh;
     this.#probes = probes;
+    this.network = mesh.network;
     this.#members = probes.flatMap((probe, index) =>
       probe.endpoints.some((endpoint) => endpoint.network === mesh.network) ? [index] : [],
     );
@@ -268,6 +380,7 @@ class PlanBuilder {
   readonly #testIndex = new Map<string, number>();
   readonly #sources: readonly PlanSource[];
   readonly #uplinks: UplinkBook;
+  readonly #addresses: AddressLoad;
   readonly #paused: PausedPlaces;
   readonly #destinations: PlanDestination[] = [];
   readonly #destinationIndex = new Map<PlanDestination, number>();
@@ -279,16 +392,11 @@ class PlanBuilder {
   #omitted = 0;
 
   /** @param askersBytes to leave free for those who may be expected. */
-  constructor(
-    config: OperatorConfig,
-    probe: FullHello,
-    uplinks: UplinkBook,
-    paused: PausedPlaces,
-    askersBytes: number,
-  ) {
+  constructor({ config, uplinks, addresses, paused }: FleetPlan, probe: FullHello, askersBytes: number) {
     this.#config = config;
     this.#probe = probe;
     this.#uplinks = uplinks;
+    this.#addresses = addresses;
     this.#paused = paused;
     this.#sources = endpointsOf(probe).map(sourceOf);
     if (!uplinks.isEmpty) this.#planBytes += MAX_TESTS * SLOWED_TEST_BYTES;
@@ -300,7 +408,8 @@ class PlanBuilder {
       const { destination } = endpoint;
       if (destination.network !== network) continue;
       if (test.protocol !== 'icmp' && destination.ports[test.protocol] === undefined) continue;
-      this.#addSessions(network, endpoint, test, (family) => destination[family] !== undefined);
+      const families = endpoint.protocols?.get(test.protocol);
+      this.#addSessions(network, endpoint, test, (family) => families?.has(family) === true);
     }
   }
 
@@ -337,6 +446,12 @@ class PlanBuilder {
 
   /** Counts what is wanted of the uplinks, at both ends of every session. */
   want(): void {
+    for (const [test, , to, digit] of this.#sessions) {
+      const destination = this.#destinations[to]!;
+      const address = destination.kind === 'probe' ? destination[familyOf(digit)] : undefined;
+      if (address === undefined) continue;
+      this.#addresses.add(address, sessionLoad(this.#tests[test]!, familyOf(digit)).packetsPerSecond);
+    }
     this.#count('wanted', this.#tests, this.#sessions);
     const first = this.#sources[0];
     if (first === undefined) return;
@@ -388,6 +503,8 @@ class PlanBuilder {
       for (const family of FAMILIES) {
         if (!test.families.includes(family) || source[family] === undefined || !has(family)) continue;
         if (test.protocol === 'icmp' && !this.#probe.icmp.includes(family)) continue;
+        const address = prepared.destination.kind === 'probe' ? prepared.destination[family] : undefined;
+        if (address !== undefined && !mayReach(source[family], address)) continue;
         this.#addSession(sourceIndex, source, prepared, test, family);
       }
     });
@@ -476,7 +593,7 @@ class PlanBuilder {
 
   /** The sessions with the intervals that their uplinks allow: a test is in the table once for each. */
   #slowed(): { tests: PlanTest[]; sessions: PlanSession[] } {
-    if (this.#uplinks.isEmpty) return { tests: this.#tests, sessions: this.#sessions };
+    if (this.#uplinks.isEmpty && !this.#addresses.isExceeded) return { tests: this.#tests, sessions: this.#sessions };
     const stepsPerOctave = this.#tests.length <= 8 ? 4 : 1;
     const tests: PlanTest[] = [];
     const variants = new Map<string, number>();
@@ -490,7 +607,9 @@ class PlanBuilder {
     const sessions: PlanSession[] = [];
     for (const [testIndex, sourceIndex, to, family] of this.#sessions) {
       const ends = [this.#end(this.#sources[sourceIndex]!), this.#destinations[to]!] as const;
-      const [source, destination] = this.#uplinks.factorsOf(...ends);
+      const [source, uplink] = this.#uplinks.factorsOf(...ends);
+      const address = ends[1].kind === 'probe' ? ends[1][familyOf(family)] : undefined;
+      const destination = Math.max(uplink, address === undefined ? 1 : this.#addresses.factorOf(address));
       // The ends of sessions are many, and so may their factors be: these are rounded up to a few.
       const rounded = 2 ** (Math.ceil(Math.log2(destination) * stepsPerOctave - 1e-9) / stepsPerOctave);
       const test = variantOf(this.#tests[testIndex]!, destination > source ? rounded : source);

@@ -85,6 +85,8 @@ const helloSchema = z.discriminatedUnion('kind', [
     gateways: z.optional(gatewaysSchema),
     /** It takes part in throughput runs. */
     throughput: z.optional(z.literal(true)),
+    /** Its reflectors answer tokens, and it asks for them. Absent: version 0.1.0. */
+    consent: z.optional(z.literal(true)),
     /** It needs no acknowledgement of the broker: commits are enough. Absent: version 0.1.0, which waits for acknowledgements. */
     unacknowledged: z.optional(z.literal(true)),
     /** What its spool holds, by boot: the collector says with a commit what of it is counted and what is missing. */

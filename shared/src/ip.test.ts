@@ -1,5 +1,5 @@
-import { expect, test } from 'vitest';
-import { addressOctets, addressText, isInPrefix, parsePrefix } from './ip.ts';
+import { describe, expect, it, test } from 'vitest';
+import { addressOctets, addressScope, addressText, isInPrefix, parsePrefix } from './ip.ts';
 
 test.each([
   ['192.0.2.1', '192.0.2.1', 'c0000201'],
@@ -32,3 +32,42 @@ test.each(['10.0.0.0/33', '10.0.0.0/-1', '10.0.0/8', '2001:db8::/129', '10.0.0.0
   '%s is no prefix',
   (text) => expect(parsePrefix(text)).toBeUndefined(),
 );
+
+describe('the scope of an address', () => {
+  it.each([
+    ['0.0.0.0', 'unusable'],
+    ['224.0.0.1', 'unusable'],
+    ['240.0.0.1', 'unusable'],
+    ['255.255.255.255', 'unusable'],
+    ['::', 'unusable'],
+    ['ff02::1', 'unusable'],
+    ['127.0.0.1', 'loopback'],
+    ['127.255.255.254', 'loopback'],
+    ['::1', 'loopback'],
+    ['::ffff:127.0.0.1', 'loopback'],
+    ['::ffff:7f00:1', 'loopback'],
+    ['64:ff9b::7f00:1', 'loopback'],
+    ['169.254.169.254', 'local'],
+    ['::ffff:169.254.169.254', 'local'],
+    ['fe80::1', 'local'],
+    ['febf::1', 'local'],
+    ['fd00:ec2::254', 'local'],
+    ['100.100.100.200', 'local'],
+    ['10.1.2.3', 'private'],
+    ['172.31.255.255', 'private'],
+    ['192.168.0.1', 'private'],
+    ['100.127.0.1', 'private'],
+    ['fd12::1', 'private'],
+    ['172.32.0.1', 'global'],
+    ['100.128.0.1', 'global'],
+    ['8.8.8.8', 'global'],
+    ['2001:db8::1', 'global'],
+    ['::ffff:8.8.8.8', 'global'],
+  ])('of %s is %s', (address, scope) => {
+    expect(addressScope(address)).toBe(scope);
+  });
+
+  it.each(['', 'router', '10.0.0', 'fe80::1%eth0', '1.2.3.4.5'])('of %s is none', (text) => {
+    expect(addressScope(text)).toBeUndefined();
+  });
+});

@@ -43,3 +43,31 @@ export function isInPrefix(address: Uint8Array, { octets, bits }: Prefix): boole
   const rest = bits & 7;
   return rest === 0 || (address[whole]! ^ octets[whole]!) >> (8 - rest) === 0;
 }
+
+/**
+ * What an address is good for. `unusable`: no unicast address. `loopback`: this machine. `local`: its link, and the metadata services of
+ * clouds. `private`: RFC 1918, RFC 6598, RFC 4193. `global`: everything else.
+ */
+export type AddressScope = 'unusable' | 'loopback' | 'local' | 'private' | 'global';
+
+const SCOPES: readonly (readonly [AddressScope, readonly string[]])[] = [
+  ['unusable', ['0.0.0.0/8', '224.0.0.0/3', '::/128', 'ff00::/8']],
+  ['loopback', ['127.0.0.0/8', '::1/128']],
+  // AWS and most others; Alibaba; Oracle; AWS over IPv6.
+  ['local', ['169.254.0.0/16', 'fe80::/10', '100.100.100.200/32', '192.0.0.192/32', 'fd00:ec2::254/128']],
+  ['private', ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', 'fc00::/7']],
+];
+const SCOPE_PREFIXES = SCOPES.flatMap(([scope, prefixes]) =>
+  prefixes.map((text) => ({ scope, prefix: parsePrefix(text)! })),
+);
+/** IPv4-mapped (RFC 4291), and NAT64's well-known prefix (RFC 6052): the last four octets are an IPv4 address. */
+const IPV4_CARRIERS = [parsePrefix('::ffff:0:0/96')!, parsePrefix('64:ff9b::/96')!];
+
+/** Of an address without a zone, an IPv4 address inside an IPv6 one included. Undefined for what is no address. */
+export function addressScope(text: string): AddressScope | undefined {
+  const octets = addressOctets(text);
+  if (octets === undefined) return undefined;
+  const isCarrier = IPV4_CARRIERS.some((prefix) => isInPrefix(octets, prefix));
+  const inner = isCarrier ? octets.subarray(12) : octets;
+  return SCOPE_PREFIXES.find(({ prefix }) => isInPrefix(inner, prefix))?.scope ?? 'global';
+}

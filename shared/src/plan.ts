@@ -104,6 +104,8 @@ const planDestinationSchema = z.object({
   stampKey: z.optional(stampKey),
   /** STAMP is authenticated with what is agreed with the owner of this key, unless there is a `stampKey`. */
   agreementKey: z.optional(agreementKeySchema),
+  /** Its reflector has to answer a token at this address before a session runs at rate. */
+  ask: z.optional(z.literal(true)),
 });
 
 /** [test, source, destination, family] */
@@ -185,6 +187,8 @@ export interface PlannedSession {
     readonly agreementKey?: string;
     /** UDP: SSIDs by which the target knows whose key it is; absent: any. */
     readonly ssidClass?: number;
+    /** Its reflector has to answer a token first. */
+    readonly ask?: true;
   };
 }
 
@@ -249,6 +253,7 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
         ...(proxy && { proxy }),
         ...(key && { stampKey: key }),
         ...(agreed && { agreementKey: agreed }),
+        ...(destination.ask && { ask: true as const }),
       },
     };
   });

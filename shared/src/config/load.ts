@@ -37,7 +37,7 @@ import type {
   TestConfig,
   UplinkConfig,
 } from './schema.ts';
-import { ACKNOWLEDGEMENTS, ROLES, STAMP_MODES } from './schema.ts';
+import { ACKNOWLEDGEMENTS, CONSENT_MODES, ROLES, STAMP_MODES } from './schema.ts';
 import { TARGET_TEMPLATES, TEMPLATE_NAMES, TEMPLATE_QUESTION, type TargetTemplate } from './templates.ts';
 import { parseYamlFile, type Problem } from './yaml-file.ts';
 
@@ -159,6 +159,13 @@ const segmentsSchema = strict({
   'provider-edge': address.optional().describe("A router where the provider's network begins."),
 });
 
+const prefixKey = z
+  .string()
+  .refine(
+    (key) => parsePrefix(key) !== undefined,
+    'must be an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32',
+  );
+
 const siteSchema = strict({
   location: location.optional().describe('Latitude and longitude in degrees north and east.'),
   timezone: timezone
@@ -177,6 +184,13 @@ const siteSchema = strict({
   segments: segmentsSchema
     .optional()
     .describe('The way out of the site, by address: tells LAN faults from WAN faults.'),
+  prefixes: z
+    .array(prefixKey)
+    .default([])
+    .describe(
+      'Where the addresses of its probes lie, such as `192.0.2.0/24`; others that they announce are not measured. None: anywhere but in the ' +
+        'prefixes of another site.',
+    ),
   leaf: z
     .boolean()
     .default(false)
@@ -430,6 +444,13 @@ const identitySchema = strict({
     .describe(
       'STAMP with keys that each two enrolled probes agree on: `pairwise`, `open` (none) or `required` (nothing else is answered).',
     ),
+  consent: z
+    .enum(CONSENT_MODES, { error: `must be one of ${CONSENT_MODES.join(', ')}` })
+    .default('required')
+    .describe(
+      'An announced address is measured at rate once its reflector has answered a token: `required`, or `migrating` while there are reflectors ' +
+        'of version 0.1.0, which answer none.',
+    ),
   acknowledgements: z
     .enum(ACKNOWLEDGEMENTS, { error: `must be one of ${ACKNOWLEDGEMENTS.join(', ')}` })
     .optional()
@@ -451,12 +472,6 @@ const hopSchema = strict({
 
 /** Map keys: names, and names with one slash for uplinks. */
 const nameKey = z.string().regex(/^[a-z0-9_-]{1,63}$/, NAME_RULE);
-const prefixKey = z
-  .string()
-  .refine(
-    (key) => parsePrefix(key) !== undefined,
-    'must be an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32',
-  );
 const uplinkKey = z.string().regex(/^[a-z0-9_-]{1,63}\/[a-z0-9_-]{1,63}$/, 'must be written site/uplink');
 
 const configSchema = strict({
@@ -497,6 +512,11 @@ const configSchema = strict({
     .default(512_000)
     .describe(
       'What a probe sends older reports with after an outage, behind the live ones: 512kbit/s; 8kbit/s or more.',
+    ),
+  maxPerAddress: rate
+    .default(NS_PER_S / 5_000)
+    .describe(
+      'Packets that the whole fleet sends to one address of a probe: 5000/s. Tests are slowed down to keep to it.',
     ),
   leaveAfter: duration.default(15 * 60 * NS_PER_S).describe('A probe silent for this long has left: 15m.'),
   rollout: rolloutSchema.prefault({}).describe('How a new configuration reaches the fleet.'),
@@ -590,6 +610,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
     new Map(Object.entries(record).map(([key, value]) => [key, make(key, value)]));
   return {
     autoSites: auto,
+    packetsPerSecondPerAddress: NS_PER_S / parsed.maxPerAddress,
     sites: entries(namedSites, (siteName, site): SiteConfig => ({
       name: siteName,
       location: site.location,
@@ -597,6 +618,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
       role: site.role,
       maintenance: site.maintenance.map((window) => ({ cron: window.cron, durationNs: window.for })),
       segments: segmentsOf(site.segments),
+      prefixes: site.prefixes.map((prefix) => parsePrefix(prefix)!),
       leaf: site.leaf,
     })),
     uplinks: entries(parsed.uplinks, (key, uplink): UplinkConfig => {

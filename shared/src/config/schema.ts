@@ -22,6 +22,8 @@ export interface SiteConfig {
   readonly maintenance: readonly MaintenanceWindow[];
   /** The way out of the site; undefined when none of it is named. */
   readonly segments: SegmentsConfig | undefined;
+  /** Where announced addresses of its probes lie; none: anywhere but in the prefixes of another site. */
+  readonly prefixes: readonly Prefix[];
   /** Its probes reach the fleet through a broker of their own (docs/leaf.md). */
   readonly leaf: boolean;
 }
@@ -218,9 +220,14 @@ export interface IdentityConfig {
   /** What has no good signature of its probe is refused. */
   readonly required: boolean;
   readonly stamp: StampMode;
+  readonly consent: ConsentMode;
   /** Undefined: streams that are there stay as they were made. */
   readonly acknowledgements?: Acknowledgements | undefined;
 }
+
+/** Whether reflectors have to answer a token before they are measured at rate. */
+export const CONSENT_MODES = ['required', 'migrating'] as const;
+export type ConsentMode = (typeof CONSENT_MODES)[number];
 
 /** Whether the streams that probes write to acknowledge. */
 export const ACKNOWLEDGEMENTS = ['none', 'migrating'] as const;
@@ -232,6 +239,8 @@ export type StampMode = (typeof STAMP_MODES)[number];
 
 export interface OperatorConfig {
   readonly sites: ReadonlyMap<string, SiteConfig>;
+  /** What the fleet may send to one address of a probe. */
+  readonly packetsPerSecondPerAddress: number;
   /** Sites that no entry names are planned too. */
   readonly autoSites: boolean;
   /** Keyed `site/uplink`. */

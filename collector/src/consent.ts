@@ -1,0 +1,128 @@
+/**
+ * Which announced addresses the fleet may measure. A hello is signed by its probe, and a stolen probe can announce any address: so an
+ * address is measured at rate only after its reflector has answered a token there, and until then by two probes that ask. Pure.
+ */
+import type { FullHello, Identity, Protocol } from '@wanscope/shared';
+import { addressOctets, addressScope, formatIdentity, isInPrefix } from '@wanscope/shared';
+import type { OperatorConfig } from '@wanscope/shared/config';
+
+/** Protocols of which each address consents by itself. */
+export type ConsentProtocol = Exclude<Protocol, 'dns'>;
+
+export interface Consent {
+  readonly network: string;
+  readonly address: string;
+  readonly protocol: ConsentProtocol;
+}
+
+/** Why an announced address is not measured. `local`: this machine's, its link's, or a metadata service. */
+export type AddressRefusal = 'not_unicast' | 'local' | 'outside_prefixes' | 'other_site';
+
+/**
+ * Undefined when peers may be sent to this address.
+ *
+ * A loopback address is left to the pair: only a source that is on the loopback itself reaches it (`mayReach`).
+ */
+export function refusalOf(config: OperatorConfig, site: string, address: string): AddressRefusal | undefined {
+  const scope = addressScope(address);
+  if (scope === undefined || scope === 'unusable') return 'not_unicast';
+  if (scope === 'local') return 'local';
+  if (scope === 'loopback') return undefined;
+  const octets = addressOctets(address)!;
+  const isOf = (name: string): boolean =>
+    config.sites.get(name)?.prefixes.some((prefix) => isInPrefix(octets, prefix)) === true;
+  if ((config.sites.get(site)?.prefixes.length ?? 0) > 0) return isOf(site) ? undefined : 'outside_prefixes';
+  for (const name of config.sites.keys()) if (name !== site && isOf(name)) return 'other_site';
+  return undefined;
+}
+
+/** A loopback address is another machine's business unless the source is on the loopback, too. */
+export function mayReach(source: string | undefined, destination: string): boolean {
+  return addressScope(destination) !== 'loopback' || (source !== undefined && addressScope(source) === 'loopback');
+}
+
+/** What the planner asks. */
+export interface Consents {
+  /** Whether everybody may measure it. */
+  isGiven(network: string, address: string, protocol: Protocol): boolean;
+  /** Whether this probe can ask for it. */
+  mayAsk(probe: FullHello): boolean;
+  /** Whether probes whose reflectors answer no token are measured all the same, as those of version 0.1.0. */
+  readonly isMigrating: boolean;
+}
+
+/** Nobody has to be asked. */
+export const ALL_CONSENT: Consents = { isGiven: () => true, mayAsk: () => true, isMigrating: true };
+
+export interface SavedConsent extends Consent {
+  readonly atMs: number;
+}
+
+/** Addresses that are remembered; the one that was given first goes. */
+const MAX_CONSENTS = 1_000_000;
+
+export class ConsentBook {
+  readonly #givenAtMs = new Map<string, number>();
+  #revision = 0;
+
+  /** Grows with each consent. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  get size(): number {
+    return this.#givenAtMs.size;
+  }
+
+  isGiven(network: string, address: string, protocol: Protocol): boolean {
+    return this.#givenAtMs.has(keyOf(network, address, protocol));
+  }
+
+  give({ network, address, protocol }: Consent, nowMs: number): void {
+    const key = keyOf(network, address, protocol);
+    if (this.#givenAtMs.has(key)) return;
+    this.#givenAtMs.set(key, nowMs);
+    this.#revision += 1;
+    if (this.#givenAtMs.size <= MAX_CONSENTS) return;
+    const [oldest] = this.#givenAtMs.keys();
+    this.#givenAtMs.delete(oldest!);
+  }
+
+  save(): SavedConsent[] {
+    return [...this.#givenAtMs].map(([key, atMs]) => {
+      const [network, protocol, address] = key.split(' ', 3) as [string, ConsentProtocol, string];
+      return { network, address, protocol, atMs };
+    });
+  }
+
+  restore(saved: readonly SavedConsent[]): void {
+    for (const { network, address, protocol, atMs } of saved) {
+      this.#givenAtMs.set(keyOf(network, address, protocol), atMs);
+    }
+    this.#revision += 1;
+  }
+}
+
+function keyOf(network: string, address: string, protocol: Protocol): string {
+  return `${network} ${protocol} ${address}`;
+}
+
+/** Probes that ask each address for its consent: so many at once. */
+const WITNESSES = 2;
+
+/**
+ * Who of `sources` asks an address: always the same ones, whatever port, uplink or name it is announced under.
+ *
+ * @param weigh an even weight for an address and a probe.
+ */
+export function witnessesOf<T extends Identity>(
+  address: string,
+  sources: readonly T[],
+  weigh: (address: string, probe: string) => number,
+): readonly T[] {
+  return sources
+    .map((source) => ({ source, name: formatIdentity(source), weight: weigh(address, formatIdentity(source)) }))
+    .sort((a, b) => b.weight - a.weight || (a.name < b.name ? -1 : 1))
+    .slice(0, WITNESSES)
+    .map(({ source }) => source);
+}
