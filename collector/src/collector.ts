@@ -943,6 +943,12 @@ export class Collector {
       restoredAtMs = head.writtenAtMs;
       const ageMs = clock.wallMs() - head.writtenAtMs;
       this.#logger.info({ paths: this.state.paths.size, ageMs, position: head.position }, 'state restored');
+      if (head.dropped.length > 0) {
+        this.#logger.warn(
+          { dropped: head.dropped },
+          'the snapshot has what this release does not know: it was left out',
+        );
+      }
       return head.journal;
     }, this.ingest);
     if (mark !== undefined) {

@@ -8,7 +8,7 @@
 export const STATES = ['ok', 'degraded', 'down', 'no_data'] as const;
 export type State = (typeof STATES)[number];
 
-/** Why a path is in its state; the order is the snapshot's: append only. */
+/** Why a path is in its state. Snapshots name them. */
 export const REASONS = [
   'within_objectives',
   'rtt_objective',

@@ -13,7 +13,7 @@ const PAGE_MASK = PAGE_SLOTS - 1;
 /** Buckets of a classic histogram: 2^-12 s or less, up to 2^3 s, and over. */
 export const CLASSIC_BUCKETS = 17;
 
-/** Columns that only grow. Their order is the snapshot's: append before `end` only with a new snapshot version. */
+/** Columns that only grow. Snapshots name them (`columns.ts`), so their order is free; a new group of several needs names there. */
 export const COUNTER = {
   sent: 0,
   lost: 1,
@@ -151,6 +151,13 @@ const GAUGES_WITHOUT_VALUE = [
   GAUGE.mtuBytes,
   GAUGE.mtuBlackHole,
 ] as const;
+
+/** A row of a series that has counted nothing. */
+export function emptyRow(): Float64Array {
+  const row = new Float64Array(STRIDE);
+  for (const column of GAUGES_WITHOUT_VALUE) row[column] = Number.NaN;
+  return row;
+}
 
 /** The label values of a series: a path's, of which a rollup leaves those it merges over empty. */
 export type SeriesParts = Readonly<Record<PathField, string>>;

@@ -183,7 +183,14 @@ export class MeasurementState {
 
   /** Gives a restored path its place in the rollups; the rollups' counters are restored by their own rows. */
   restorePath(parts: SeriesParts, row: Float64Array): number {
-    const slot = this.paths.acquire(pathKey(parts as PathParts), parts);
+    const key = pathKey(parts as PathParts);
+    const known = this.paths.find(key);
+    if (known !== undefined) {
+      // Two paths that differed in what this release does not know.
+      addCounters(this.paths, known, row);
+      return known;
+    }
+    const slot = this.paths.acquire(key, parts);
     this.#link(slot, parts, 0);
     const hostSlot = this.paths.get(slot, GAUGE.hostSlot);
     const siteSlot = this.paths.get(slot, GAUGE.siteSlot);
@@ -207,8 +214,7 @@ export class MeasurementState {
     const table = level === 'host' ? this.hosts : this.sites;
     const slot = table.find(canonicalPath(parts));
     if (slot === undefined) return;
-    const page = table.pageOf(slot);
-    page.set(row.subarray(0, COUNTER.end), table.baseOf(slot));
+    addCounters(table, slot, row);
   }
 
   #link(slot: number, parts: SeriesParts, nowMs: number): number {
@@ -365,6 +371,10 @@ export function mosOf(record: PathRecord, voice: VoiceConfig): number | undefine
       concealment: voice.concealment,
     }),
   );
+}
+
+function addCounters(table: SeriesTable, slot: number, row: Float64Array): void {
+  for (let column = 0; column < COUNTER.end; column += 1) addTo(table, slot, column, row[column]!);
 }
 
 function addTo(table: SeriesTable, slot: number, column: number, amount: number): void {
