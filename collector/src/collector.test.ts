@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -504,15 +504,132 @@ describe('the snapshot', () => {
     expect(sent(A, C)).toBe(2);
   });
 
-  test('that is damaged is refused, and everything the stream holds is counted from zero', async () => {
-    await collector.stop();
-    const file = join(directory, 'collector.snapshot');
-    const bytes = readFileSync(file);
-    bytes[bytes.length >> 1]! ^= 4;
-    writeFileSync(file, bytes);
-    await startCollector();
-    expect(sent(A, B)).toBe(2);
-    expect(collector.ingest.counters.deduplicated).toBe(0);
+  describe('that cannot be read', () => {
+    const file = (): string => join(directory, 'collector.snapshot');
+    const aside = (): string[] => readdirSync(directory).filter((name) => name.includes('.unreadable-'));
+    function damage(): Buffer {
+      const bytes = readFileSync(file());
+      bytes[bytes.length >> 1]! ^= 4;
+      writeFileSync(file(), bytes);
+      return bytes;
+    }
+
+    test('is set aside as it is, and the stream is not taken for new: counters begin with what comes', async () => {
+      await collector.stop();
+      const bytes = damage();
+      report(A, dictionary, [recordOf(0, [10e6])]);
+      await startCollector();
+      expect(collector.state.paths.size).toBe(0);
+      expect(aside()).toEqual(['collector.snapshot.unreadable-20260105T120010000Z']);
+      expect(readFileSync(join(directory, aside()[0]!))).toEqual(bytes);
+      expect(collector.health()).toMatchObject({
+        unreadable: aside(),
+        beganAnew: {
+          ...{ atMs: clock.wallMs(), reason: 'its checksum is wrong: it is damaged', readFrom: 'end' },
+          uncountedUntilMs: clock.wallMs(),
+        },
+      });
+      announce(A, dictionary);
+      clock.advance(10_000);
+      report(A, dictionary, [recordOf(0, [10e6, 20e6, 30e6])]);
+      expect(sent(A, B)).toBe(3);
+      // What the probe still holds of the time before, it is asked for.
+      expect(collector.ingest.intakeOf(A)!.boots.get('00000000000000b1')!.sequences.ranges()).toEqual([[3, 3]]);
+    });
+
+    test('is said until a person takes the files away, also after the next starts', async () => {
+      await collector.stop();
+      damage();
+      await startCollector();
+      announce(A, dictionary);
+      report(A, dictionary, [recordOf(0, [10e6])]);
+      const { beganAnew } = collector.health();
+      await collector.stop();
+      await startCollector();
+      expect(sent(A, B)).toBe(1);
+      expect(collector.health().beganAnew).toEqual(beganAnew);
+      const metrics = async (): Promise<string> => collector.exposition.registry.metrics();
+      expect(await metrics()).toContain('wanscope_collector_state_unreadable_files 1\n');
+      rmSync(join(directory, aside()[0]!));
+      await settle(11_000);
+      expect(await metrics()).toContain('wanscope_collector_state_unreadable_files 0\n');
+    });
+
+    test('with a journal that can be read: reading goes on behind what that had counted', async () => {
+      const pass = async (seconds: number): Promise<void> => {
+        for (let passed = 0; passed < seconds; passed += 1) {
+          clock.advance(1_000);
+          await collector.persisted();
+        }
+      };
+      // A snapshot after ten seconds, a mark of the journal within another ten.
+      await pass(12);
+      report(A, dictionary, [recordOf(0, [10e6])]);
+      await pass(12);
+      // As after a kill: a copy of what is on disk now.
+      const killed = `${directory}-killed`;
+      cpSync(directory, killed, { recursive: true });
+      await collector.stop();
+      rmSync(directory, { recursive: true });
+      renameSync(killed, directory);
+      damage();
+      report(A, dictionary, [recordOf(0, [1e6, 2e6, 3e6, 4e6])]);
+      await startCollector();
+      announce(A, dictionary);
+      // Two reports were counted before; what the stream got since is counted once.
+      expect(sent(A, B)).toBe(4);
+      expect(collector.health().beganAnew).toMatchObject({ readFrom: 'mark' });
+      expect(collector.health().beganAnew?.uncountedUntilMs).toBeUndefined();
+      expect(aside().map((name) => name.split('.unreadable')[0])).toEqual([
+        'collector.journal.0000000001',
+        'collector.snapshot',
+      ]);
+    });
+
+    test('and killed again before anything was written: the stream is not taken for new then, either', async () => {
+      await collector.stop();
+      damage();
+      await startCollector();
+      // The second one starts from the directory as the first left it when it was killed.
+      const killed = `${directory}-killed`;
+      cpSync(directory, killed, { recursive: true });
+      await collector.stop();
+      rmSync(directory, { recursive: true });
+      renameSync(killed, directory);
+      expect(readdirSync(directory).filter((name) => name.startsWith('collector.'))).toEqual(aside());
+      await startCollector();
+      expect(collector.state.paths.size).toBe(0);
+      expect(collector.health().beganAnew).toMatchObject({ readFrom: 'end' });
+    });
+
+    test('and cannot be moved is not written over', async () => {
+      await collector.stop();
+      const bytes = damage();
+      mkdirSync(join(directory, 'collector.snapshot.unreadable-20260105T120010000Z'));
+      await startCollector();
+      expect(collector.health().unreadable).toContain('collector.snapshot');
+      expect(readFileSync(file())).toEqual(bytes);
+      announce(A, dictionary);
+      report(A, dictionary, [recordOf(0, [10e6])]);
+      // With the first snapshot it is tried again.
+      await settle(10_000);
+      await collector.persisted();
+      expect(readFileSync(join(directory, 'collector.snapshot.unreadable-20260105T120020000Z'))).toEqual(bytes);
+      expect(collector.health().snapshot.durable).toBe(true);
+    });
+
+    test('is kept four times: then the oldest goes', async () => {
+      for (let time = 1; time <= 6; time += 1) {
+        await collector.stop();
+        damage();
+        clock.advance(60_000);
+        await startCollector();
+      }
+      // 12:00:10 when the snapshots began, and a minute more each time.
+      expect(aside().map((name) => name.slice(-13))).toEqual(
+        ['120310000Z', '120410000Z', '120510000Z', '120610000Z'].map((at) => `05T${at}`),
+      );
+    });
   });
 
   test('of a stream that is now another one: everything is read, nothing counted twice', async () => {

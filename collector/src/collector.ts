@@ -46,6 +46,7 @@ import { surveySites, type EvidenceSummary } from './site-reach.ts';
 import {
   captureSnapshot,
   decodeSnapshot,
+  type BeganAnew,
   type SavedCounters,
   type SnapshotHead,
   type StreamPosition,
@@ -123,6 +124,10 @@ export class Collector {
   readonly #startedAtMs: number;
   #config: OperatorConfig;
   #position: StreamPosition | undefined;
+  /** Why counters do not go back further. */
+  #beganAnew: BeganAnew | undefined;
+  /** Nothing says how far was read: what the stream has is not taken for new. */
+  #startsAtEnd = false;
   #reportsCaughtUp = false;
   #stateCaughtUp = false;
   /** The same, over this connection. */
@@ -306,6 +311,8 @@ export class Collector {
       configReloadSuccessful: this.#reload.successful,
       configReloadedAtMs: this.#reload.atMs,
       snapshot: this.#keeper.health,
+      unreadable: this.#keeper.setAside,
+      beganAnew: this.#beganAnew,
       commitsSent: this.#commitsSent,
       isLeader: this.isLeader,
       cluster: this.cluster?.status,
@@ -493,6 +500,12 @@ export class Collector {
   /** Where reading goes on: behind what is counted, or from the first message of a stream not seen before. */
   #readFrom(stream: StreamFacts): number {
     const known = this.#position;
+    if (this.#startsAtEnd) {
+      this.#startsAtEnd = false;
+      this.#position = { stream: stream.name, created: stream.created, seq: stream.lastSeq };
+      this.#tellBeganAnew(stream);
+      return stream.lastSeq;
+    }
     if (known?.created !== stream.created || stream.lastSeq < known.seq) {
       if (known !== undefined) {
         this.#streamsLost += 1;
@@ -523,6 +536,19 @@ export class Collector {
     );
     // What it held is known only from here, as of a stream that was put back.
     if (position !== undefined) this.#position = { ...position, rewound: (position.rewound ?? 0) + 1 };
+  }
+
+  /** Says which intervals are in no counter. */
+  #tellBeganAnew({ name, lastSeq }: StreamFacts): void {
+    if (this.#beganAnew === undefined) return;
+    const untilMs = this.#options.clock.wallMs();
+    this.#beganAnew = { ...this.#beganAnew, uncountedUntilMs: untilMs };
+    const iso = (ms: number | undefined): string => (ms === undefined ? 'the beginning' : new Date(ms).toISOString());
+    this.#logger.error(
+      { stream: name, behind: lastSeq, from: iso(this.#beganAnew.countedUntilMs), until: iso(untilMs) },
+      'nothing says how far the stream was read: reading begins at its end. Intervals of this time are in no counter, but for ' +
+        'those that probes still hold: these are back-filled',
+    );
   }
 
   #onReport(message: BusMessage): void {
@@ -937,9 +963,14 @@ export class Collector {
   async #restore(): Promise<void> {
     const { clock } = this.#options;
     let restoredAtMs = clock.wallMs();
-    const mark = await this.#keeper.restore((bytes) => {
+    const { mark, lost } = await this.#keeper.restore((bytes) => {
       const head = decodeSnapshot(bytes, this.state);
-      this.#restoreHead(head);
+      try {
+        this.#restoreHead(head);
+      } catch (error) {
+        this.#forgetAll();
+        throw error;
+      }
       restoredAtMs = head.writtenAtMs;
       const ageMs = clock.wallMs() - head.writtenAtMs;
       this.#logger.info({ paths: this.state.paths.size, ageMs, position: head.position }, 'state restored');
@@ -951,6 +982,16 @@ export class Collector {
       }
       return head.journal;
     }, this.ingest);
+    if (lost !== undefined) {
+      this.#position = lost.position;
+      this.#beganAnew = {
+        atMs: restoredAtMs,
+        reason: lost.reason,
+        countedUntilMs: lost.writtenAtMs,
+        readFrom: lost.position === undefined ? 'end' : 'mark',
+      };
+      this.#startsAtEnd = lost.position === undefined;
+    }
     if (mark !== undefined) {
       this.#position = mark.position;
       this.#restoreCounters(mark.counters);
@@ -969,8 +1010,16 @@ export class Collector {
     }
   }
 
+  /** What was restored in part is no state. */
+  #forgetAll(): void {
+    this.state.paths.forEach((slot) => this.state.releasePath(slot));
+    this.ingest.intakes.clear();
+    this.#position = undefined;
+  }
+
   #restoreHead(head: SnapshotHead): void {
     this.#position = head.position;
+    this.#beganAnew = head.beganAnew;
     this.plans.restore(head.plans, this.#options.clock.wallMs());
     this.ingest.restore(head.intakes);
     this.state.flows.restore(head.flows ?? [], (key) => this.state.paths.find(key));
@@ -1029,6 +1078,7 @@ export class Collector {
       routes: this.state.routes.save((slot) => this.state.paths.keyOf(slot)),
       backfills: this.state.backfills.save((slot) => this.state.paths.keyOf(slot)),
       counters: this.#counters(),
+      ...(this.#beganAnew && { beganAnew: this.#beganAnew }),
     };
   }
 

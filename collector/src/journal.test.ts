@@ -1,8 +1,17 @@
-import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { rename } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Journal, removeJournalsBelow, replayJournal, type JournalMark } from './journal.ts';
+import {
+  framedEntry,
+  Journal,
+  lastMarkOf,
+  removeJournalsBelow,
+  replayJournal,
+  type JournalMark,
+  type JournalReader,
+} from './journal.ts';
 
 const IDENTITY = { site: 'a', probe: 'p' };
 const markAt = (seq: number): JournalMark => ({
@@ -30,15 +39,21 @@ const message = (streamSeq: number) => ({
   storedAtMs: 1_000 + streamSeq,
   data: Buffer.from(`report ${streamSeq}`),
 });
-async function read(first: number | 'no state' = 0) {
+const kept: string[] = [];
+async function read(first = 0) {
   const entries: string[] = [];
-  const replayed = await replayJournal(directory, first === 'no state' ? undefined : first, {
+  kept.length = 0;
+  const reader: JournalReader = {
     message: (m, takenAtMs, isLate) =>
       entries.push(
         `${isLate ? 'late ' : ''}${m.identity.site}/${m.identity.probe} ${m.streamSeq} ${m.storedAtMs} ${takenAtMs} ${Buffer.from(m.data).toString()}`,
       ),
     refusal: ({ bootId, seq, cause }) => entries.push(`refused ${bootId} ${seq} ${cause}`),
     release: ({ site }, keys) => entries.push(`released ${site} ${keys.join()}`),
+  };
+  const replayed = await replayJournal(directory, first, reader, async (name, how) => {
+    kept.push(`${how} ${name}`);
+    if (how === 'move') await rename(join(directory, name), join(directory, `${name}.aside`));
   });
   return { entries, ...replayed };
 }
@@ -109,7 +124,7 @@ describe('a journal', () => {
     }
   });
 
-  test('ends at a damaged generation: what follows it is removed', async () => {
+  test('ends at a torn generation: what follows it is set aside', async () => {
     for (const generation of [0, 1]) {
       const journal = new Journal(directory, generation);
       journal.message(message(generation + 1), 1, false);
@@ -119,7 +134,45 @@ describe('a journal', () => {
     truncateSync(file(0), readFileSync(file(0)).length - 1);
     const { entries, mark, nextGeneration } = await read();
     expect([entries, mark, nextGeneration]).toEqual([[], undefined, 1]);
-    expect(readdirSync(directory)).toEqual(['collector.journal.0000000000']);
+    expect(kept).toEqual(['move collector.journal.0000000001']);
+  });
+
+  test('is copied before it is cut where it is damaged, and not where a write was torn', async () => {
+    const journal = new Journal(directory, 0);
+    journal.message(message(1), 1, false);
+    await journal.flush(markAt(1));
+    const whole = readFileSync(file(0)).length;
+    await journal.flush(markAt(2));
+    await journal.close();
+    const good = readFileSync(file(0));
+    writeFileSync(file(0), good.subarray(0, good.length - 1));
+    expect(await read()).toMatchObject({ messages: 1 });
+    expect(kept).toEqual([]);
+    const bad = Buffer.from(good);
+    bad[whole + 20]! ^= 1;
+    writeFileSync(file(0), bad);
+    expect(await read()).toMatchObject({ messages: 1, cutBytes: good.length - whole });
+    expect(kept).toEqual(['copy collector.journal.0000000000']);
+  });
+
+  test('with an entry of a later release is set aside, and the next one takes its number', async () => {
+    const journal = new Journal(directory, 0);
+    journal.message(message(1), 1, false);
+    await journal.flush(markAt(1));
+    await journal.close();
+    appendFileSync(file(0), framedEntry(Buffer.of(99)));
+    appendFileSync(file(0), framedEntry(Buffer.concat([Buffer.of(4), Buffer.from(JSON.stringify(markAt(5)))])));
+    expect(lastMarkOf(readFileSync(file(0)))).toEqual(markAt(5));
+    expect(await read()).toMatchObject({ mark: undefined, nextGeneration: 0 });
+    expect(kept).toEqual(['move collector.journal.0000000000']);
+  });
+
+  test('behind a number that is missing is set aside', async () => {
+    const journal = new Journal(directory, 4);
+    await journal.flush(markAt(1));
+    await journal.close();
+    expect(await read(3)).toMatchObject({ entries: [], mark: undefined, nextGeneration: 3 });
+    expect(kept).toEqual(['move collector.journal.0000000004']);
   });
 
   test('ends at zeros that a crash left behind', async () => {
@@ -129,14 +182,6 @@ describe('a journal', () => {
     await journal.close();
     appendFileSync(file(0), Buffer.alloc(4_096));
     expect(await read()).toMatchObject({ messages: 1, cutBytes: 4_096 });
-  });
-
-  test('without the state that it follows is removed', async () => {
-    const journal = new Journal(directory, 0);
-    await journal.flush(markAt(1));
-    await journal.close();
-    expect(await read('no state')).toMatchObject({ entries: [], mark: undefined, nextGeneration: 0 });
-    expect(readdirSync(directory)).toEqual([]);
   });
 
   test('of a new generation holds what came after the renewal; the old one holds what came before', async () => {

@@ -135,7 +135,7 @@ export class Journal implements IngestJournal {
         if (!wasOpen) throw new Error('the journal has a gap');
         const handle = file ?? (await this.#create(generation));
         try {
-          await writeAndSync(handle, [...waiting, framed(jsonPayload(MARK, mark))]);
+          await writeAndSync(handle, [...waiting, framedEntry(jsonPayload(MARK, mark))]);
         } finally {
           await handle.close();
         }
@@ -146,7 +146,7 @@ export class Journal implements IngestJournal {
   /** Writes what waits and a mark, and forces it to disk. After a failure the journal takes nothing until `renew`. */
   async flush(mark: JournalMark): Promise<void> {
     if (!this.#isOpen) throw new Error('the journal has a gap');
-    const buffers = [...this.#waiting, framed(jsonPayload(MARK, mark))];
+    const buffers = [...this.#waiting, framedEntry(jsonPayload(MARK, mark))];
     this.#waiting = [];
     this.#waitingBytes = 0;
     try {
@@ -176,7 +176,7 @@ export class Journal implements IngestJournal {
 
   #add(payload: Buffer): void {
     if (!this.#isOpen) return;
-    const record = framed(payload);
+    const record = framedEntry(payload);
     this.#waiting.push(record);
     this.#waitingBytes += record.length;
     if (this.#waitingBytes > MAX_WAITING_BYTES) this.abandon();
@@ -193,39 +193,85 @@ export class Journal implements IngestJournal {
 
 /**
  * Reads the generations from `first` on, as long as they follow each other, and gives every entry that a mark covers to
- * `reader`. What is behind the last whole mark is cut off the file; after a cut no later generation is read. Files that
- * are not part of the chain are removed.
+ * `reader`. What is behind the last whole mark is cut off the file; after a cut no later generation is read. Generations below
+ * `first` are in the snapshot and are removed; what cannot be read for another reason than a write that was torn is set aside.
  *
- * @param first undefined when there is no state that a journal could follow: all files are removed.
+ * @param keep moves a file of the folder aside; with `copy` only a copy of it.
  */
 export async function replayJournal(
   directory: string,
-  first: number | undefined,
+  first: number,
   reader: JournalReader,
+  keep: (name: string, how: 'move' | 'copy', why: string) => Promise<void>,
 ): Promise<ReplayedJournal> {
-  const found = await generationsIn(directory);
-  let next = first ?? 0;
+  let next = first;
   let mark: JournalMark | undefined;
   let messages = 0;
   let cutBytes = 0;
-  for (const generation of found) {
-    const path = join(directory, fileName(generation));
-    if (first === undefined || generation !== next || cutBytes > 0) {
+  let isOver = false;
+  for (const generation of await generationsIn(directory)) {
+    const name = fileName(generation);
+    const path = join(directory, name);
+    if (generation < first) {
       await rm(path, { force: true });
+      continue;
+    }
+    if (isOver || generation !== next) {
+      const bytes = await readFile(path);
+      // Begun before anything was counted in it.
+      if (bytes.length <= MAGIC.length) await rm(path, { force: true });
+      else await keep(name, 'move', isOver ? 'the one before it is cut off' : `generation ${next} is missing`);
       continue;
     }
     next += 1;
     const bytes = await readFile(path);
-    const read = readJournal(bytes, reader);
+    let read: ReturnType<typeof readJournal>;
+    try {
+      read = readJournal(bytes, reader);
+    } catch (error) {
+      await keep(name, 'move', error instanceof Error ? error.message : String(error));
+      isOver = true;
+      // What is written from now on follows what was read.
+      next = generation;
+      continue;
+    }
     const { end } = read;
     mark = read.mark ?? mark;
     messages += read.messages;
     if (end < bytes.length) {
       cutBytes = bytes.length - end;
+      isOver = true;
+      if (read.isDamaged) await keep(name, 'copy', 'it is damaged');
       await truncate(path, end);
     }
   }
   return { mark, nextGeneration: next, messages, cutBytes };
+}
+
+/** The journals of a folder by name, oldest first. */
+export async function journalsIn(
+  directory: string,
+): Promise<readonly { readonly name: string; readonly generation: number }[]> {
+  return (await generationsIn(directory)).map((generation) => ({ generation, name: fileName(generation) }));
+}
+
+/** True for the name of a journal. */
+export function isJournal(name: string): boolean {
+  return FILE.test(name);
+}
+
+/** The last mark of a journal that is not replayed; undefined where none can be read. */
+export function lastMarkOf(bytes: Buffer): JournalMark | undefined {
+  for (const payload of [...entriesOf(bytes).entries].reverse()) {
+    if (payload[0] !== MARK) continue;
+    try {
+      const mark = jsonOf(payload) as JournalMark;
+      if (typeof mark.position?.seq === 'number' && typeof mark.position.created === 'string') return mark;
+    } catch {
+      // Another one before it may be readable.
+    }
+  }
+  return undefined;
 }
 
 /**
@@ -237,8 +283,14 @@ export async function replayJournal(
 export function readJournal(
   bytes: Buffer,
   reader: JournalReader,
-): { readonly mark: JournalMark | undefined; readonly messages: number; readonly end: number } {
-  const { entries, end } = entriesOf(bytes);
+): {
+  readonly mark: JournalMark | undefined;
+  readonly messages: number;
+  readonly end: number;
+  /** What follows `end` is not what a write that was torn leaves behind. */
+  readonly isDamaged: boolean;
+} {
+  const { entries, end, isDamaged } = entriesOf(bytes);
   let mark: JournalMark | undefined;
   let messages = 0;
   for (const payload of entries) {
@@ -246,12 +298,7 @@ export function readJournal(
     if (told !== undefined) mark = told;
     if (payload[0] === MESSAGE || payload[0] === LATE_MESSAGE) messages += 1;
   }
-  return { mark, messages, end };
-}
-
-/** A generation that no file has. */
-export async function freeGeneration(directory: string): Promise<number> {
-  return ((await generationsIn(directory)).at(-1) ?? -1) + 1;
+  return { mark, messages, end, isDamaged };
 }
 
 /** Removes the generations that a newer snapshot has made superfluous. */
@@ -261,19 +308,29 @@ export async function removeJournalsBelow(directory: string, generation: number)
   }
 }
 
-/** Payloads up to the last mark, and where the octets that they came from end. */
-function entriesOf(bytes: Buffer): { readonly entries: readonly Buffer[]; readonly end: number } {
+/** Payloads up to the last mark, where the octets that they came from end, and whether what follows was damaged or only torn. */
+function entriesOf(bytes: Buffer): {
+  readonly entries: readonly Buffer[];
+  readonly end: number;
+  readonly isDamaged: boolean;
+} {
   const entries: Buffer[] = [];
-  if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) return { entries, end: 0 };
+  if (!bytes.subarray(0, MAGIC.length).equals(MAGIC))
+    return { entries, end: 0, isDamaged: bytes.length > MAGIC.length };
   let at = MAGIC.length;
   let end = at;
   let covered = 0;
+  let isDamaged = false;
   while (at + FRAME_BYTES <= bytes.length) {
     const length = bytes.readUInt32LE(at);
     const payload = bytes.subarray(at + FRAME_BYTES, at + FRAME_BYTES + length);
     // Octets that were never written are zeros, of which no record consists.
-    if (length === 0 || length > MAX_PAYLOAD_BYTES || payload.length < length) break;
-    if (crc32c(payload) !== bytes.readUInt32LE(at + 4)) break;
+    if (length === 0) break;
+    if (length > MAX_PAYLOAD_BYTES || (payload.length === length && crc32c(payload) !== bytes.readUInt32LE(at + 4))) {
+      isDamaged = true;
+      break;
+    }
+    if (payload.length < length) break;
     entries.push(payload);
     at += FRAME_BYTES + length;
     if (payload[0] === MARK) {
@@ -281,7 +338,7 @@ function entriesOf(bytes: Buffer): { readonly entries: readonly Buffer[]; readon
       covered = entries.length;
     }
   }
-  return { entries: entries.slice(0, covered), end };
+  return { entries: entries.slice(0, covered), end, isDamaged };
 }
 
 function tell(payload: Buffer, reader: JournalReader): JournalMark | undefined {
@@ -323,7 +380,8 @@ function jsonOf(payload: Buffer): unknown {
   return JSON.parse(payload.toString('utf8', 1));
 }
 
-function framed(payload: Buffer): Buffer {
+/** A record as it is in the file. */
+export function framedEntry(payload: Buffer): Buffer {
   const frame = Buffer.alloc(FRAME_BYTES);
   frame.writeUInt32LE(payload.length, 0);
   frame.writeUInt32LE(crc32c(payload), 4);

@@ -2,11 +2,15 @@
  * Keeps what the collector counted: a snapshot now and then, a journal of what was counted since, forced to disk every few
  * seconds. What is on disk is committed: only then may probes forget it.
  */
+import { copyFile, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { NS_PER_MS, type Clock, type Identity } from '@wanscope/shared';
 import type { IngestJournal, ReportMessage } from './ingest.ts';
 import {
-  freeGeneration,
+  isJournal,
   Journal,
+  journalsIn,
+  lastMarkOf,
   removeJournalsBelow,
   replayJournal,
   type JournalMark,
@@ -14,7 +18,15 @@ import {
   type Refusal,
 } from './journal.ts';
 import type { Logger } from './log.ts';
-import { readSnapshot, writeSnapshot, type SnapshotBody } from './snapshot.ts';
+import { boundSetAside, lastWrittenMs, listSetAside, setAside, setAsideName } from './set-aside.ts';
+import {
+  positionIn,
+  readSnapshot,
+  SNAPSHOT_FILE,
+  writeSnapshot,
+  type SnapshotBody,
+  type StreamPosition,
+} from './snapshot.ts';
 
 /** A new snapshot when the journal is older or larger than this. */
 export const SNAPSHOT_EVERY_MS = 300_000;
@@ -26,6 +38,7 @@ const SNAPSHOT_AGAIN_MS = 10_000;
 const COMMIT_SOON_MS = 1_000;
 /** Not all that may wait waits until it is time. */
 const MUCH_WAITING_BYTES = 8 * 1024 * 1024;
+const LOOK_ASIDE_EVERY_MS = 10_000;
 
 export interface KeeperOptions {
   /** Undefined: counters live in memory only, and are committed as they are. */
@@ -55,6 +68,21 @@ export interface KeeperHealth {
   readonly journalFailures: number;
 }
 
+/** The state of before could not be read, so counters begin at zero. */
+export interface LostState {
+  readonly reason: string;
+  /** When it was last written: what it counted ended about then. */
+  readonly writtenAtMs: number | undefined;
+  /** How far it had read, where that could be found out. */
+  readonly position: StreamPosition | undefined;
+}
+
+export interface Restored {
+  /** The last one of the journal behind the snapshot. */
+  readonly mark: JournalMark | undefined;
+  readonly lost: LostState | undefined;
+}
+
 export class Keeper implements IngestJournal {
   readonly #options: KeeperOptions;
   #journal: Journal | undefined;
@@ -72,6 +100,11 @@ export class Keeper implements IngestJournal {
   #asked = false;
   #busy: Promise<void> | undefined;
   #keepsElse = true;
+  /** What has to be moved aside before anything is written over it. */
+  #unreadable: readonly string[] = [];
+  /** A person may take them away. */
+  #aside: readonly string[] = [];
+  #asideDueMs = 0;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
@@ -81,47 +114,146 @@ export class Keeper implements IngestJournal {
     return { ...this.#health, journalBytes: this.#journal?.bytes ?? 0 };
   }
 
+  /** Files of the state directory that could not be read and were kept. */
+  get setAside(): readonly string[] {
+    return [...this.#unreadable, ...this.#aside];
+  }
+
+  #lookAside(): void {
+    const { stateDir } = this.#options;
+    this.#asideDueMs = this.#monoMs() + LOOK_ASIDE_EVERY_MS;
+    if (stateDir !== undefined) this.#aside = listSetAside(stateDir).map(({ name }) => name);
+  }
+
   /**
-   * Reads the snapshot and the journal behind it.
+   * Reads the snapshot and the journal behind it. What cannot be read is set aside.
    *
    * @param take restores the state; gives the generation of the journal that follows the snapshot. Throws when the
-   * snapshot cannot be used: then there is nothing that a journal could follow.
-   * @returns the last mark of the journal.
+   * snapshot cannot be used, with the state empty: then there is nothing that a journal could follow.
    */
-  async restore(
-    take: (snapshot: Buffer) => number | undefined,
-    reader: JournalReader,
-  ): Promise<JournalMark | undefined> {
-    const { stateDir, logger } = this.#options;
+  async restore(take: (snapshot: Buffer) => number | undefined, reader: JournalReader): Promise<Restored> {
+    const restored = await this.#restore(take, reader);
+    this.#lookAside();
+    return restored;
+  }
+
+  async #restore(take: (snapshot: Buffer) => number | undefined, reader: JournalReader): Promise<Restored> {
+    const { stateDir } = this.#options;
     const nowMs = this.#monoMs();
     this.#snapshotDueMs = nowMs + FIRST_SNAPSHOT_MS;
     this.#commitDueMs = nowMs + this.#options.commitEveryMs();
-    if (stateDir === undefined) return undefined;
-    let first: number | undefined;
+    if (stateDir === undefined) return { mark: undefined, lost: undefined };
+    let bytes: Buffer | undefined;
     try {
-      const bytes = await readSnapshot(stateDir);
-      first = bytes === undefined ? 0 : take(bytes);
+      bytes = await readSnapshot(stateDir);
+      if (bytes !== undefined) return await this.#replay(stateDir, take(bytes) ?? 0, reader);
     } catch (error) {
-      const reason = describe(error);
-      logger.error({ stateDir, reason }, 'the snapshot cannot be used; counters start from zero');
+      return this.#beginAnew(stateDir, bytes, describe(error));
     }
+    const journals = await journalsIn(stateDir).catch(() => []);
+    // The first journal is begun before the first snapshot; any other follows one.
+    if (journals.length > 0 && journals[0]!.generation > 0) {
+      return this.#beginAnew(stateDir, undefined, 'there is a journal, and not the snapshot that it follows');
+    }
+    const isAside = listSetAside(stateDir).some(({ of }) => of === SNAPSHOT_FILE || isJournal(of));
+    if (journals.length === 0 && isAside) {
+      return this.#beginAnew(stateDir, undefined, 'the state of before was set aside, and no other was written since');
+    }
+    return this.#replay(stateDir, 0, reader);
+  }
+
+  async #replay(stateDir: string, first: number, reader: JournalReader): Promise<Restored> {
+    const { logger } = this.#options;
     try {
-      const { mark, nextGeneration, messages, cutBytes } = await replayJournal(stateDir, first, reader);
+      const keep = (name: string, how: 'move' | 'copy', why: string): Promise<void> =>
+        this.#keepAside(stateDir, name, how, why);
+      const { mark, nextGeneration, messages, cutBytes } = await replayJournal(stateDir, first, reader, keep);
       this.#journal = new Journal(stateDir, nextGeneration);
       if (messages > 0) logger.info({ messages }, 'counted anew from the journal');
       if (cutBytes > 0) {
         logger.warn({ cutBytes }, 'the end of the journal was torn or damaged: it is read from the stream again');
       }
-      return mark;
+      return { mark, lost: undefined };
     } catch (error) {
       logger.error(
         { stateDir, reason: describe(error) },
-        'the journal cannot be used: the stream is read from the snapshot on',
+        'the journal cannot be read: the stream is read from the snapshot on, and nothing is committed before the next one',
       );
-      this.#journal = new Journal(stateDir, await freeGeneration(stateDir).catch(() => 0));
-      this.#journal.abandon();
-      return undefined;
+      await this.#withoutJournal(stateDir);
+      return { mark: undefined, lost: undefined };
     }
+  }
+
+  /** A journal that cannot be read: the stream is read from behind what was. */
+  async #keepAside(stateDir: string, name: string, how: 'move' | 'copy', why: string): Promise<void> {
+    const { clock, logger } = this.#options;
+    const nowMs = clock.wallMs();
+    if (how === 'copy') await copyFile(join(stateDir, name), join(stateDir, setAsideName(name, nowMs)));
+    const { removed } = how === 'move' ? setAside(stateDir, [name], nowMs) : { removed: boundSetAside(stateDir) };
+    const file = setAsideName(name, nowMs);
+    logger.error(
+      { stateDir, journal: name, reason: why, setAside: file, removed },
+      'a journal cannot be read and was kept: what it counted is read from the stream again, as far as that has it',
+    );
+  }
+
+  /** Nothing of the state is lost, and nothing of it is counted: it is set aside, and reading begins behind what it had read. */
+  async #beginAnew(stateDir: string, snapshot: Buffer | undefined, reason: string): Promise<Restored> {
+    const { clock, logger } = this.#options;
+    const journals = (await journalsIn(stateDir).catch(() => [])).map(({ name }) => name);
+    const aside = listSetAside(stateDir);
+    const newest = aside.at(-1)?.time;
+    const before = aside.filter(({ time, of }) => time === newest && (of === SNAPSHOT_FILE || isJournal(of)));
+    const files = [SNAPSHOT_FILE, ...journals];
+    const isThere = snapshot !== undefined || journals.length > 0;
+    const from = isThere ? files : before.map(({ name }) => name);
+    const writtenAtMs = lastWrittenMs(stateDir, from);
+    const position = await this.#positionIn(stateDir, from);
+    const nowMs = clock.wallMs();
+    let moved: readonly string[] = [];
+    let removed: readonly string[] = [];
+    try {
+      ({ moved, removed } = setAside(stateDir, files, nowMs));
+      this.#journal = new Journal(stateDir, 0);
+    } catch (error) {
+      logger.error(
+        { stateDir, files, reason: describe(error) },
+        'unreadable state cannot be set aside: nothing is written',
+      );
+      this.#unreadable = files;
+      await this.#withoutJournal(stateDir);
+    }
+    logger.error(
+      { stateDir, reason, setAside: moved, removed, position },
+      'the state of before cannot be read: it was set aside, and counters start from zero',
+    );
+    return { mark: undefined, lost: { reason, writtenAtMs, position } };
+  }
+
+  /** The newest position that can be read: journals follow the snapshot. */
+  async #positionIn(stateDir: string, names: readonly string[]): Promise<StreamPosition | undefined> {
+    const isSnapshot = (name: string): boolean => name.startsWith(SNAPSHOT_FILE);
+    const newestFirst = [
+      ...names
+        .filter((name) => !isSnapshot(name))
+        .sort()
+        .reverse(),
+      ...names.filter(isSnapshot),
+    ];
+    for (const name of newestFirst) {
+      const bytes = await readFile(join(stateDir, name)).catch(() => undefined);
+      if (bytes === undefined) continue;
+      const position = isSnapshot(name) ? positionIn(bytes) : lastMarkOf(bytes)?.position;
+      if (position !== undefined) return position;
+    }
+    return undefined;
+  }
+
+  /** Only a snapshot can begin a journal that is whole. */
+  async #withoutJournal(stateDir: string): Promise<void> {
+    const last = (await journalsIn(stateDir).catch(() => [])).at(-1);
+    this.#journal = new Journal(stateDir, (last?.generation ?? -1) + 1);
+    this.#journal.abandon();
   }
 
   message(message: ReportMessage, takenAtMs: number, isLate: boolean): void {
@@ -144,8 +276,9 @@ export class Keeper implements IngestJournal {
 
   /** Writes what is due. */
   tick(): void {
-    if (this.#busy !== undefined) return;
     const nowMs = this.#monoMs();
+    if (nowMs >= this.#asideDueMs) this.#lookAside();
+    if (this.#busy !== undefined) return;
     const journal = this.#journal;
     const isLarge = journal !== undefined && (journal.bytes > MAX_JOURNAL_BYTES || !journal.isWhole);
     if (this.#options.stateDir !== undefined && (nowMs >= this.#snapshotDueMs || (isLarge && this.#health.durable))) {
@@ -226,6 +359,8 @@ export class Keeper implements IngestJournal {
     }
     try {
       if (!(await keptElse)) throw new Error('what is to be written elsewhere cannot be kept');
+      if (this.#unreadable.length > 0) setAside(stateDir, this.#unreadable, writtenAtMs);
+      this.#unreadable = [];
       const bytes = await writeSnapshot(stateDir, body);
       await removeJournalsBelow(stateDir, journal.generation);
       const durationMs = this.#monoMs() - startedMs;

@@ -54,6 +54,18 @@ export interface SavedCounters {
   readonly missedMessages: number;
 }
 
+/** The state of before could not be read, and counters began at zero. */
+export interface BeganAnew {
+  readonly atMs: number;
+  readonly reason: string;
+  /** When the state of before was last written: what it counted ended about then. */
+  readonly countedUntilMs: number | undefined;
+  /** Reading went on behind what it had read, or at the end of the stream because nothing said how far that was. */
+  readonly readFrom: 'mark' | 'end';
+  /** What came since `countedUntilMs` and until then was not read from the stream. Only with `end`. */
+  readonly uncountedUntilMs?: number;
+}
+
 export interface SnapshotHead {
   readonly writtenAtMs: number;
   readonly position: StreamPosition | undefined;
@@ -68,6 +80,8 @@ export interface SnapshotHead {
   readonly flows?: readonly SavedFlows[];
   /** Absent in snapshots of collectors that showed nothing of what came late. */
   readonly backfills?: readonly SavedBackfill[];
+  /** Absent where counters were never lost. */
+  readonly beganAnew?: BeganAnew;
 }
 
 /** What the rows mean. */

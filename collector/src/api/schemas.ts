@@ -36,6 +36,18 @@ export const status = object({
   config: object({ lastReloadSuccessful: flag, lastReloadAt: time, problems: list(text) }),
   rollout: object({ state: text, share: number, reason: text }),
   snapshot: object({ durable: flag, writtenAt: optional(time), bytes: integer }),
+  state: object({
+    unreadable: list(text),
+    beganAnew: optional(
+      object({
+        at: time,
+        reason: text,
+        countedUntil: optional(time),
+        readFrom: text,
+        uncounted: optional(object({ from: optional(time), until: time })),
+      }),
+    ),
+  }),
   rejected: list(object({ kind: text, cause: text, count: integer })),
 });
 

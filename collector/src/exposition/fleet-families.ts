@@ -7,6 +7,7 @@ import type { Gate } from '../gate.ts';
 import type { Leaves } from '../leaves.ts';
 import type { Ingest, Intake } from '../ingest.ts';
 import type { KeeperHealth } from '../keeper.ts';
+import type { BeganAnew } from '../snapshot.ts';
 import type { PauseBook } from '../pauses.ts';
 import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
@@ -37,6 +38,10 @@ export interface CollectorHealth {
   readonly configReloadSuccessful: boolean;
   readonly configReloadedAtMs: number;
   readonly snapshot: KeeperHealth;
+  /** Files of the state directory that could not be read and are kept. */
+  readonly unreadable: readonly string[];
+  /** Why counters do not go back further; undefined when they were never lost. */
+  readonly beganAnew: BeganAnew | undefined;
   readonly commitsSent: number;
   /** Whether it makes the plans. */
   readonly isLeader: boolean;
@@ -808,6 +813,18 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       'journal_failures_total',
       'Times the journal could not be written.',
       () => view.health().snapshot.journalFailures,
+    ),
+    now(
+      'state_unreadable_files',
+      '1',
+      'Files of the state directory that could not be read and are kept as *.unreadable-<time>.',
+      () => view.health().unreadable.length,
+    ),
+    now(
+      'counters_began_timestamp_seconds',
+      'seconds',
+      'When counters began at zero because the state of before could not be read.',
+      () => divide(view.health().beganAnew?.atMs, 1_000),
     ),
     now('quarantine_reports', '1', 'Refused reports kept as files.', () => view.health().quarantine.files),
     now('quarantine_bytes', 'bytes', 'Octets of the refused reports kept.', () => view.health().quarantine.bytes),
