@@ -175,7 +175,11 @@ export function programHelp() {
       text: 'The measuring agent. Exit status 2: the settings are wrong.',
       help: help('probe/dist/main.js'),
     },
-    { title: 'wan-collector', text: 'Ingest, state, metrics, planner and API.', help: help('collector/dist/main.js') },
+    {
+      title: 'wan-collector',
+      text: 'Ingest, state, metrics, planner and API.',
+      help: [[], ['state', 'export']].map((words) => help('collector/dist/main.js', ...words).trimEnd()).join('\n\n'),
+    },
     {
       title: 'wan-admin',
       text: 'Identities of a fleet ([identity](identity.md)); `npm run admin -- WORDS` runs it.',

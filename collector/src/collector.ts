@@ -188,6 +188,7 @@ export class Collector {
     this.registry = new Registry(clock, this.#registrySettings(options.config));
     this.#keeper = new Keeper({
       stateDir: options.stateDir,
+      writtenBy: this.#writtenBy(),
       commitEveryMs: () => this.#config.commitEveryMs,
       clock,
       logger: options.logger,
@@ -980,7 +981,7 @@ export class Collector {
           'the snapshot has what this release does not know: it was left out',
         );
       }
-      return head.journal;
+      return { generation: head.journal, writtenBy: head.writtenBy ?? `format-${head.format}` };
     }, this.ingest);
     if (lost !== undefined) {
       this.#position = lost.position;
@@ -1067,9 +1068,15 @@ export class Collector {
     return { ...totals, messages: [...messages], rejected: [...rejected], missedMessages: this.#missedMessages };
   }
 
+  #writtenBy(): string {
+    const { version = 'unknown', revision = 'unknown' } = this.#options;
+    return revision === 'unknown' ? version : `${version}+${revision}`;
+  }
+
   #head(journal: number): SnapshotHead {
     return {
       writtenAtMs: this.#options.clock.wallMs(),
+      writtenBy: this.#writtenBy(),
       position: this.#resumePosition(),
       journal,
       intakes: this.ingest.save(),

@@ -18,7 +18,7 @@ import {
   type Refusal,
 } from './journal.ts';
 import type { Logger } from './log.ts';
-import { boundSetAside, lastWrittenMs, listSetAside, setAside, setAsideName } from './set-aside.ts';
+import { boundSetAside, keepSnapshotOf, lastWrittenMs, listSetAside, setAside, setAsideName } from './set-aside.ts';
 import {
   positionIn,
   readSnapshot,
@@ -47,6 +47,8 @@ export interface KeeperOptions {
   readonly commitEveryMs: () => number;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Which release and revision writes: a snapshot of another one is kept. */
+  readonly writtenBy: string;
   /** Copies everything of one moment; the journal that follows it is of the generation given. */
   readonly capture: (generation: number) => SnapshotBody;
   readonly mark: () => JournalMark;
@@ -66,6 +68,13 @@ export interface KeeperHealth {
   /** Octets in the journal that follows the snapshot. */
   readonly journalBytes: number;
   readonly journalFailures: number;
+}
+
+/** What a snapshot said of itself. */
+export interface TakenSnapshot {
+  /** Of the journal that follows it. */
+  readonly generation: number | undefined;
+  readonly writtenBy: string;
 }
 
 /** The state of before could not be read, so counters begin at zero. */
@@ -128,16 +137,16 @@ export class Keeper implements IngestJournal {
   /**
    * Reads the snapshot and the journal behind it. What cannot be read is set aside.
    *
-   * @param take restores the state; gives the generation of the journal that follows the snapshot. Throws when the
-   * snapshot cannot be used, with the state empty: then there is nothing that a journal could follow.
+   * @param take restores the state. Throws when the snapshot cannot be used, with the state empty: then there is nothing that a
+   * journal could follow.
    */
-  async restore(take: (snapshot: Buffer) => number | undefined, reader: JournalReader): Promise<Restored> {
+  async restore(take: (snapshot: Buffer) => TakenSnapshot, reader: JournalReader): Promise<Restored> {
     const restored = await this.#restore(take, reader);
     this.#lookAside();
     return restored;
   }
 
-  async #restore(take: (snapshot: Buffer) => number | undefined, reader: JournalReader): Promise<Restored> {
+  async #restore(take: (snapshot: Buffer) => TakenSnapshot, reader: JournalReader): Promise<Restored> {
     const { stateDir } = this.#options;
     const nowMs = this.#monoMs();
     this.#snapshotDueMs = nowMs + FIRST_SNAPSHOT_MS;
@@ -146,7 +155,11 @@ export class Keeper implements IngestJournal {
     let bytes: Buffer | undefined;
     try {
       bytes = await readSnapshot(stateDir);
-      if (bytes !== undefined) return await this.#replay(stateDir, take(bytes) ?? 0, reader);
+      if (bytes !== undefined) {
+        const { generation, writtenBy } = take(bytes);
+        if (writtenBy !== this.#options.writtenBy) this.#keepBefore(stateDir, writtenBy);
+        return await this.#replay(stateDir, generation ?? 0, reader);
+      }
     } catch (error) {
       return this.#beginAnew(stateDir, bytes, describe(error));
     }
@@ -181,6 +194,17 @@ export class Keeper implements IngestJournal {
       );
       await this.#withoutJournal(stateDir);
       return { mark: undefined, lost: undefined };
+    }
+  }
+
+  /** The snapshot from before an upgrade, for the way back: one of each release that wrote any. */
+  #keepBefore(stateDir: string, writtenBy: string): void {
+    const { logger } = this.#options;
+    try {
+      const { kept, removed } = keepSnapshotOf(stateDir, writtenBy);
+      logger.info({ stateDir, writtenBy, kept, removed }, 'another release wrote the snapshot: it is kept');
+    } catch (error) {
+      logger.warn({ stateDir, writtenBy, reason: describe(error) }, 'the snapshot of another release cannot be kept');
     }
   }
 

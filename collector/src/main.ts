@@ -16,7 +16,14 @@ const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
 const packageFile = new URL('../package.json', import.meta.url);
 const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string };
 
-function parseFlags(): Flags {
+/** `state export`. */
+interface Export {
+  readonly for: string;
+  readonly out?: string;
+}
+
+function parseFlags(): { readonly flags: Flags; readonly stateExport: Export | undefined } {
+  let stateExport: Export | undefined;
   const partition = variable(process.env, 'WAN_PARTITION');
   const command = new Command('wan-collector')
     .description('Collects what wan-probes measure, plans what they send, and exposes it to Prometheus.')
@@ -72,9 +79,23 @@ function parseFlags(): Flags {
       false,
     )
     .showHelpAfterError()
-    .exitOverride();
+    .exitOverride()
+    .action(() => undefined);
+  command
+    .command('state')
+    .description('the state on disk')
+    .command('export')
+    .description(
+      'write the state in --state.dir (snapshot and journal) as an earlier release reads it, for the way back; the state stays as it is',
+    )
+    .requiredOption('--for <release>', 'which one: c3f0acb')
+    .option('--out <file>', 'where to (default: collector.snapshot.for-<release> in --state.dir)')
+    .action((asked: Export) => {
+      stateExport = asked;
+    });
   const flags = command.parse().opts<Flags>();
-  return flags['web.listenAddress'].length > 0 ? flags : { ...flags, 'web.listenAddress': [DEFAULT_LISTEN] };
+  const isGiven = flags['web.listenAddress'].length > 0;
+  return { flags: isGiven ? flags : { ...flags, 'web.listenAddress': [DEFAULT_LISTEN] }, stateExport };
 }
 
 function anotherAddress(value: string, before: readonly string[]): readonly string[] {
@@ -120,6 +141,22 @@ async function healthcheck(flags: Flags): Promise<number> {
   return (encrypted ?? (await isHealthy(address, request))) === true ? 0 : 1;
 }
 
+async function exportState(stateDir: string, { for: release, out }: Export): Promise<number> {
+  const exporting = await import('./state-export.ts');
+  try {
+    const file = out ?? exporting.exportFileOf(stateDir, release);
+    const { bytes, paths, messages, leftOut } = await exporting.exportState(stateDir, release, file);
+    process.stdout.write(`${file}: ${paths} paths, ${bytes} bytes; ${messages} messages of the journal are in it\n`);
+    if (leftOut.length > 0) process.stdout.write(`left out, as ${release} does not know it: ${leftOut.join(', ')}\n`);
+    return 0;
+  } catch (error) {
+    process.stderr.write(
+      `${stateDir}: cannot be exported: ${error instanceof Error ? error.message : String(error)}\n`,
+    );
+    return 1;
+  }
+}
+
 /** From the first moment on: what is asked of a program that is still starting is done when it has. */
 function hearSignals(): Asked {
   let isReloadAsked = false;
@@ -138,8 +175,9 @@ function hearSignals(): Asked {
 
 async function main(): Promise<number> {
   let flags: Flags;
+  let stateExport: Export | undefined;
   try {
-    flags = parseFlags();
+    ({ flags, stateExport } = parseFlags());
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode;
     throw error;
@@ -148,6 +186,7 @@ async function main(): Promise<number> {
     process.stderr.write(`--log.level must be one of ${LEVELS.join(', ')}\n`);
     return 1;
   }
+  if (stateExport !== undefined) return exportState(flags['state.dir'], stateExport);
   if (flags.healthcheck) return healthcheck(flags);
   if (flags.checkConfig) return (await import('./service.ts')).checkConfig(flags.config);
   const asked = hearSignals();

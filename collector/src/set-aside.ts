@@ -2,10 +2,13 @@
  * State that cannot be read is kept under another name, for a person or another release: `<name>.unreadable-<time>`. Bounded: of more
  * than four times the oldest goes.
  */
-import { readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { linkSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 export const MAX_SET_ASIDE = 4;
+/** Snapshots of other releases. */
+const MAX_KEPT = 3;
+const KEPT_PREFIX = 'collector.snapshot.of-';
 
 const MARKED = /^(.+)\.unreadable-(\d{8}T\d{9}Z)$/;
 
@@ -80,4 +83,25 @@ export function lastWrittenMs(directory: string, names: readonly string[]): numb
     return at === undefined ? [] : [Math.floor(at)];
   });
   return times.length === 0 ? undefined : Math.max(...times);
+}
+
+/**
+ * Keeps the snapshot of a folder under the name of who wrote it, in the place of an older one of the same writer. Nothing is copied:
+ * a snapshot is replaced whole.
+ *
+ * @returns its name, and those that had to go to keep the number bounded.
+ * @throws Error of the system.
+ */
+export function keepSnapshotOf(
+  directory: string,
+  writtenBy: string,
+): { readonly kept: string; readonly removed: readonly string[] } {
+  const kept = `${KEPT_PREFIX}${writtenBy.replace(/[^A-Za-z0-9._+-]/g, '-').slice(0, 80)}`;
+  rmSync(join(directory, kept), { force: true });
+  linkSync(join(directory, 'collector.snapshot'), join(directory, kept));
+  const writtenMs = (name: string): number => statSync(join(directory, name)).mtimeMs;
+  const others = readdirSync(directory).filter((name) => name.startsWith(KEPT_PREFIX) && name !== kept);
+  const removed = others.sort((a, b) => writtenMs(b) - writtenMs(a)).slice(MAX_KEPT - 1);
+  for (const name of removed) rmSync(join(directory, name), { force: true });
+  return { kept, removed };
 }

@@ -68,6 +68,8 @@ export interface BeganAnew {
 
 export interface SnapshotHead {
   readonly writtenAtMs: number;
+  /** Release and revision. Absent in snapshots that do not name their columns. */
+  readonly writtenBy?: string;
   readonly position: StreamPosition | undefined;
   readonly intakes: readonly SavedIntake[];
   readonly plans: readonly SavedPlan[];
@@ -110,6 +112,7 @@ const positionShape = z.looseObject({ stream: z.string(), created: z.string(), s
 /** What the head of every release has. What is missing starts empty; what is unknown is skipped by who reads it. */
 const headShape = z.looseObject({
   writtenAtMs: z.number(),
+  writtenBy: z.optional(z.string()),
   position: z.optional(positionShape),
   journal: z.optional(z.int().min(0)),
   intakes: z.array(
