@@ -28,6 +28,11 @@ describe('an enrolment', () => {
     expect(decodeEnrolment(`\n${text}\n`)).toEqual(enrolment);
   });
 
+  test('of a later release is read by name', () => {
+    const later = { ...enrolment, prefixes: ['10.0.0.0/8'] };
+    expect(decodeEnrolment(encodeEnrolment(later))).toEqual(enrolment);
+  });
+
   test('is told from other credentials', () => {
     expect(isEnrolment(encodeEnrolment(enrolment))).toBe(true);
     for (const other of ['', 'user:password', '/run/creds', '-----BEGIN NATS USER JWT-----']) {
@@ -53,6 +58,12 @@ describe('a roster', () => {
 
   test('comes back as it was', () => {
     expect(decodeRoster(encodeRoster(roster), 'probes.json')).toEqual(roster);
+  });
+
+  test('of a later release is read by name', () => {
+    const [probe] = roster.probes;
+    const later = { ...roster, made: 'later', probes: [{ ...probe!, prefixes: ['10.0.0.0/8'] }] };
+    expect(decodeRoster(encodeRoster(later), 'probes.json')).toEqual(roster);
   });
 
   test.each([

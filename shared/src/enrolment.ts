@@ -15,7 +15,7 @@ const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'))
 const publicKey = z.string().check(z.refine(isPublicKey, 'must be a public key'));
 const timeMs = z.int().check(z.minimum(0));
 
-const enrolmentSchema = z.strictObject({
+const enrolmentSchema = z.object({
   v: z.literal(1),
   site: token,
   probe: token,
@@ -59,7 +59,7 @@ export function decodeEnrolment(text: string): Enrolment {
   return parsed.success ? parsed.data : fail();
 }
 
-const enrolledSchema = z.strictObject({
+const enrolledSchema = z.object({
   site: token,
   probe: token,
   /** What its messages are checked with. */
@@ -74,7 +74,7 @@ const enrolledSchema = z.strictObject({
 });
 export type Enrolled = z.infer<typeof enrolledSchema>;
 
-const rosterSchema = z.strictObject({ v: z.literal(1), probes: z.array(enrolledSchema) });
+const rosterSchema = z.object({ v: z.literal(1), probes: z.array(enrolledSchema) });
 export type Roster = z.infer<typeof rosterSchema>;
 
 export function encodeRoster(roster: Roster): string {

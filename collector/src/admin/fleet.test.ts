@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { decode, type Account, type ScopedUser } from '@nats-io/jwt';
 import { decodeEnrolment, decodeRoster, signerOf } from '@wanscope/shared';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -124,6 +125,38 @@ test('the state comes back from its file, and a file that is none shows nothing 
   expect(() => parseFleet(damaged, 'fleet.json')).toThrow(
     /^fleet\.json: is not the state of a fleet \(operator\.seed\)$/,
   );
+});
+
+test('the state that a later wan-admin wrote is read by name, and what this one does not know stays in it', async () => {
+  type Loose = Record<string, unknown>;
+  const { fleet } = await enrol(empty, { identity: EDGE, nowMs: NOON, expiresAtMs: undefined, replace: false });
+  const later = JSON.parse(filesOf(fleet).get(FILES.fleet)!) as Loose & { probes: Loose[]; broker: Loose };
+  later['consent'] = { required: true };
+  later.broker['port'] = 4_222;
+  later.probes[0]!['prefixes'] = ['10.0.0.0/8'];
+  const read = parseFleet(JSON.stringify(later), 'fleet.json');
+  expect(JSON.parse(filesOf(read).get(FILES.fleet)!)).toEqual(later);
+  const revoked = await revoke(read, EDGE, NOON);
+  expect(JSON.parse(filesOf(revoked).get(FILES.fleet)!)).toMatchObject({ consent: { required: true } });
+  expect(decodeRoster(filesOf(read).get(FILES.roster)!, 'probes.json').probes[0]).toMatchObject(EDGE);
+});
+
+test('what c3f0acb wrote is read, and written as it was', () => {
+  const fixture = (name: string): string =>
+    readFileSync(new URL(`fixtures/${name}-c3f0acb.json`, import.meta.url), 'utf8');
+  const read = parseFleet(fixture('fleet'), 'fleet.json');
+  expect(read).toMatchObject({ name: 'fixture', routes: { hosts: ['nats-0', 'nats-1'] } });
+  expect(read.probes.map(({ site, probe, revokedAtMs }) => [site, probe, revokedAtMs !== undefined])).toEqual([
+    ['hq', 'edge', false],
+    ['branch', 'r1', true],
+  ]);
+  expect(filesOf(read).get(FILES.fleet)).toBe(fixture('fleet'));
+  expect(filesOf(read).get(FILES.roster)).toBe(fixture('roster'));
+});
+
+test('the state of another version is not taken for damaged', () => {
+  const text = filesOf(empty).get(FILES.fleet)!.replace('"v": 1', '"v": 2');
+  expect(() => parseFleet(text, 'fleet.json')).toThrow('is of version 2, this wan-admin reads version 1');
 });
 
 test('the configuration of the broker names what it has to, and no secret', () => {

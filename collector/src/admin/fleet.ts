@@ -53,12 +53,17 @@ const UNLIMITED: OperatorLimits = {
 };
 const JETSTREAM: OperatorLimits = { mem_storage: -1, disk_storage: -1, streams: -1, consumer: -1 };
 
+/** Keeps what it does not know, which the type does not say. */
+function named<T extends z.ZodRawShape>(shape: T): z.ZodObject<T> {
+  return z.looseObject(shape);
+}
+
 const seed = z.string().regex(/^S[A-Z2-7]{57}$/);
-const userSchema = z.strictObject({ seed, jwt: z.string() });
+const userSchema = named({ seed, jwt: z.string() });
 
 const timeMs = z.number();
 /** A token that was handed out. Nothing here is one: what would make the claim is with whom it was given to. */
-const issuedClaimSchema = z.strictObject({
+const issuedClaimSchema = named({
   site: z.string(),
   probe: z.string(),
   /** Public half of the token's secret. */
@@ -70,13 +75,13 @@ const issuedClaimSchema = z.strictObject({
   /** Another token took its place, or its probe was revoked. */
   revokedAtMs: timeMs.optional(),
   /** Who made the claim: it is good for nobody else. */
-  used: z.strictObject({ atMs: timeMs, user: z.string(), key: z.string() }).optional(),
+  used: named({ atMs: timeMs, user: z.string(), key: z.string() }).optional(),
   /** The device needs it no more: its user was shut out. */
   settledAtMs: timeMs.optional(),
 });
 export type IssuedClaim = z.infer<typeof issuedClaimSchema>;
 
-const claimsSchema = z.strictObject({
+const claimsSchema = named({
   /** Signs users that can make their claim and nothing else. */
   signer: seed,
   /** Signs the user of who answers, and that user. */
@@ -90,11 +95,11 @@ const claimsSchema = z.strictObject({
 });
 export type FleetClaims = z.infer<typeof claimsSchema>;
 
-const leavesSchema = z.strictObject({
+const leavesSchema = named({
   /** Signs users of leaf nodes: each may carry what is of its site. */
   signer: seed,
   sites: z.array(
-    z.strictObject({
+    named({
       site: z.string(),
       /** Public key of its broker's user, who is with the leaf alone. */
       user: z.string(),
@@ -104,7 +109,7 @@ const leavesSchema = z.strictObject({
   ),
 });
 
-const routesSchema = z.strictObject({
+const routesSchema = named({
   /** Each broker of the cluster, host or host:port. */
   hosts: z.array(z.string()).min(1),
   /** Who does not say it opens no route. */
@@ -113,14 +118,14 @@ const routesSchema = z.strictObject({
   formerPassword: z.string().optional(),
 });
 
-const fleetSchema = z.strictObject({
+const fleetSchema = named({
   v: z.literal(1),
   name: z.string(),
-  operator: z.strictObject({ seed, jwt: z.string() }),
-  system: z.strictObject({ seed, jwt: z.string(), user: userSchema }),
-  account: z.strictObject({ seed, jwt: z.string() }),
+  operator: named({ seed, jwt: z.string() }),
+  system: named({ seed, jwt: z.string(), user: userSchema }),
+  account: named({ seed, jwt: z.string() }),
   /** Signing keys of probes' users: the newest first. Users of the others stay good until these are retired. */
-  probeSigners: z.array(z.strictObject({ seed, sinceMs: z.number() })).min(1),
+  probeSigners: z.array(named({ seed, sinceMs: z.number() })).min(1),
   collectorSigner: seed,
   collector: userSchema,
   /** What the collector seals with, and what it will seal with next: probes know both. */
@@ -128,15 +133,13 @@ const fleetSchema = z.strictObject({
   /** Users whose credentials are no good any more, and since when, in seconds. */
   revocations: z.record(z.string(), z.number()),
   probes: z.array(z.custom<Enrolled & { readonly signer: string }>((value) => typeof value === 'object')),
-  certificates: z
-    .strictObject({
-      names: z.array(z.string()),
-      ca: z.string(),
-      caKey: z.string(),
-      server: z.string(),
-      key: z.string(),
-    })
-    .optional(),
+  certificates: named({
+    names: z.array(z.string()),
+    ca: z.string(),
+    caKey: z.string(),
+    server: z.string(),
+    key: z.string(),
+  }).optional(),
   /** Absent in a fleet made before there were leaf nodes, until its first one. */
   leaves: leavesSchema.optional(),
   /** From the first token on. */
@@ -146,7 +149,7 @@ const fleetSchema = z.strictObject({
   /** Absent: there is one broker. */
   routes: routesSchema.optional(),
   /** Where the broker sees its files, and where it keeps accounts. */
-  broker: z.strictObject({ path: z.string(), resolverDir: z.string() }),
+  broker: named({ path: z.string(), resolverDir: z.string() }),
 });
 export type Fleet = z.infer<typeof fleetSchema>;
 
@@ -188,13 +191,21 @@ export async function newFleet({ name, certificates, broker, partitions, nowMs }
   return withAccount(await withNewCollector(fleet));
 }
 
-/** @throws FleetError when it is none. */
+/**
+ * Reads by name: what a later wan-admin wrote beyond what this one knows stays in the file when it is written again.
+ *
+ * @throws FleetError when it is none.
+ */
 export function parseFleet(text: string, file: string): Fleet {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
     throw new FleetError(`${file}: is not JSON`);
+  }
+  const version = (value as { readonly v?: unknown } | null)?.v;
+  if (typeof version === 'number' && version !== 1) {
+    throw new FleetError(`${file}: is of version ${version}, this wan-admin reads version 1; it is left as it is`);
   }
   const parsed = fleetSchema.safeParse(value);
   // Not what is wrong with it: the values are secrets.

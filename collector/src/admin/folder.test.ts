@@ -29,6 +29,14 @@ describe('a file', () => {
     expect(statSync(join(path, 'collector/probes.json')).ino).not.toBe(before);
   });
 
+  test('of before can be kept beside what takes its place', () => {
+    folder.write('admin/fleet.json', 'old');
+    const kept = folder.keepBefore('admin/fleet.json', Date.UTC(2026, 0, 5, 12, 0, 0, 3));
+    folder.write('admin/fleet.json', 'new');
+    expect([kept, folder.read(kept)]).toEqual(['admin/fleet.json.before-20260105T120000003Z', 'old']);
+    expect(statSync(join(path, kept)).mode & 0o777).toBe(0o600);
+  });
+
   test('is left alone when it would be the same', () => {
     folder.write('a/x', '1');
     const before = statSync(join(path, 'a/x')).ino;

@@ -1,5 +1,14 @@
 /** A fleet's directory: files that only their owner reads, each replaced whole or not at all. */
-import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { WanscopeError } from '@wanscope/shared';
@@ -67,6 +76,13 @@ export class Folder {
     } finally {
       rmSync(lock, { force: true });
     }
+  }
+
+  /** What is about to be replaced by something else stays beside it. @returns its new name. */
+  keepBefore(file: string, nowMs: number): string {
+    const kept = `${file}.before-${new Date(nowMs).toISOString().replace(/[-:.]/g, '')}`;
+    renameSync(this.pathOf(file), this.pathOf(kept));
+    return kept;
   }
 
   /** Whole or not at all, mode 0600 from its first octet on. */

@@ -331,6 +331,10 @@ async function init(flags: Shared & FleetFlags & { readonly force: boolean }): P
   if (folder.has(FILES.fleet) && !flags.force) {
     throw new FleetError(`${folder.pathOf(FILES.fleet)} is there already; --force replaces it`);
   }
+  if (folder.has(FILES.fleet)) {
+    const kept = folder.keepBefore(FILES.fleet, Date.now());
+    say(`${folder.pathOf(kept)}: the fleet of before, with its secrets; remove it when it is needed no more`);
+  }
   await make(folder, flags);
   say(`${folder.pathOf(FILES.brokerConfig)}: include it in the configuration of nats-server`);
   say(`${folder.pathOf('collector')}: credentials, message key and roster of the collector`);

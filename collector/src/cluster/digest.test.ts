@@ -53,13 +53,27 @@ test.each([
   ['what is not JSON', 'no'],
   ['a partition that is none', '{"v":1,"partition":-1,"probes":{},"evidence":{}}'],
   ['a site that is none', '{"v":1,"partition":1,"probes":{"A B":{}},"evidence":{}}'],
-  ['a presence that is none', '{"v":1,"partition":1,"probes":{"a":{"b":[3]}},"evidence":{}}'],
+  ['a presence that is none', '{"v":1,"partition":1,"probes":{"a":{"b":[-1]}},"evidence":{}}'],
   ['more tries than can be told', '{"v":1,"partition":1,"probes":{},"evidence":{"a":[3,[1,2,3],null]}}'],
   ['a part that there is not', '{"v":1,"partition":1,"part":[2,2],"probes":{},"evidence":{}}'],
   ['more parts than may be', '{"v":1,"partition":1,"part":[2,65],"probes":{},"evidence":{}}'],
-  ['what it does not know', '{"v":1,"partition":1,"probes":{},"evidence":{},"more":1}'],
+  ['another version', '{"v":2,"partition":1,"probes":{},"evidence":{}}'],
 ])('%s is refused', (_what, text) => {
   expect(() => decodeDigest(Buffer.from(text))).toThrow('what another collector kept');
+});
+
+test('what a later release says beyond what this one knows is skipped; a presence of its own is not live', () => {
+  const text =
+    '{"v":1,"partition":1,"probes":{"a":{"p":[0,5,1,9],"q":[7]}},"evidence":{"b":[2,[1],null,"new"]},"more":{"x":1}}';
+  expect(decodeDigest(Buffer.from(text))).toEqual({
+    partition: 1,
+    part: undefined,
+    probes: [
+      { identity: { site: 'a', probe: 'p' }, presence: 'live', traffic: { sent: 5, lost: 1 } },
+      { identity: { site: 'a', probe: 'q' }, presence: 'silent' },
+    ],
+    evidence: new Map([['b', { peers: 2, triedEndMs: [1], answeredEndMs: undefined }]]),
+  });
 });
 
 test('a site and a probe may be called what every object has', () => {
@@ -69,7 +83,7 @@ test('a site and a probe may be called what every object has', () => {
   expect(Object.keys({ a: 1 })).toEqual(['a']);
 });
 
-test.each(['[2,[1],2,3]', '[2,[1]]', '[-1,[1],2]', '[2,[1,2,3],4]', '[2,["1"],2]', '[2,[1],"2"]', '[2,1,2]', '{}'])(
+test.each(['[2,[1]]', '[-1,[1],2]', '[2,[1,2,3],4]', '[2,["1"],2]', '[2,[1],"2"]', '[2,1,2]', '{}'])(
   'a digest with %s for what was seen of a site is refused',
   (evidence) => {
     const text = (said: string): Buffer => Buffer.from(`{"v":1,"partition":0,"probes":{},"evidence":{"hq":${said}}}`);
@@ -79,7 +93,7 @@ test.each(['[2,[1],2,3]', '[2,[1]]', '[-1,[1],2]', '[2,[1,2,3],4]', '[2,["1"],2]
 );
 
 test.each([
-  ['an index of no presence', '{"hq":{"r1":[3]}}'],
+  ['an index of no presence', '{"hq":{"r1":[0.5]}}'],
   ['half of the traffic', '{"hq":{"r1":[0,1]}}'],
   ['traffic that is no number', '{"hq":{"r1":[0,1,null]}}'],
   ['a name that is none', '{"hq":{"R 1":[0]}}'],

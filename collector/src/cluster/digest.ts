@@ -33,6 +33,9 @@ export interface Digest {
 
 const PRESENCES = ['live', 'silent', 'left'] as const satisfies readonly Presence[];
 
+/** Of a presence that a later release has and this one does not: not live, and not gone. */
+const UNKNOWN_PRESENCE: Presence = 'silent';
+
 /** Leaves room for a seal and the last site. */
 const PART_BYTES = 192 * 1_024;
 /** Of a quarter of a million probes and more. */
@@ -51,13 +54,14 @@ function isTold(value: unknown): boolean {
 }
 
 function isToldNumbers(value: unknown): boolean {
-  if (!Array.isArray(value) || (value.length !== 1 && value.length !== 3)) return false;
-  const [index, ...traffic] = value as unknown[];
-  return PRESENCES.some((_, i) => i === index) && traffic.every((number) => Number.isFinite(number));
+  if (!Array.isArray(value) || value.length < 1 || value.length === 2) return false;
+  // What follows is of a later release.
+  const [index, ...traffic] = (value as unknown[]).slice(0, 3);
+  return Number.isSafeInteger(index) && (index as number) >= 0 && traffic.every((number) => Number.isFinite(number));
 }
 
 function isEvidence(value: unknown): boolean {
-  if (!Array.isArray(value) || value.length !== 3) return false;
+  if (!Array.isArray(value) || value.length < 3) return false;
   const [peers, tried, answered] = value as unknown[];
   return (
     Number.isSafeInteger(peers) &&
@@ -74,7 +78,7 @@ function isByToken(value: unknown, isValue: (value: unknown) => boolean): boolea
   return Object.entries(value).every(([key, one]) => isToken(key) && isValue(one));
 }
 
-const digestSchema = z.strictObject({
+const digestSchema = z.object({
   v: z.literal(1),
   partition: count,
   part: z
@@ -143,7 +147,7 @@ export function decodeDigest(bytes: Uint8Array): Digest {
     probes: Object.entries(probes).flatMap(([site, told]) =>
       Object.entries(told).map(([probe, [index, sent, lost]]) => ({
         identity: { site, probe },
-        presence: PRESENCES[index]!,
+        presence: PRESENCES[index] ?? UNKNOWN_PRESENCE,
         ...(sent !== undefined && lost !== undefined && { traffic: { sent, lost } }),
       })),
     ),

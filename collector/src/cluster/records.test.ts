@@ -15,6 +15,15 @@ test('are read as they were written', () => {
   expect(decodePause(encodePause(RESUMPTION))).toEqual(RESUMPTION);
 });
 
+test('skip what a later release says beyond what this one knows', () => {
+  const more = (bytes: Uint8Array): Uint8Array =>
+    Buffer.from(JSON.stringify({ ...(JSON.parse(Buffer.from(bytes).toString('utf8')) as object), more: { x: 1 } }));
+  expect(decodeLease(more(encodeLease(LEASE)))).toEqual(LEASE);
+  expect(decodeRollout(more(encodeRollout(ROLLOUT)))).toEqual(ROLLOUT);
+  expect(decodePause(more(encodePause({ ...PAUSE, untilMs: 9 })))).toEqual({ ...PAUSE, untilMs: 9 });
+  expect(decodePause(more(encodePause(RESUMPTION)))).toEqual(RESUMPTION);
+});
+
 describe('refused is', () => {
   test.each([
     ['what is no JSON', '{', 'is not JSON'],

@@ -1,6 +1,6 @@
 /**
  * What collectors share through a bucket of the broker, as JSON: the lease, pauses, how far a configuration has come; digests have a
- * file of their own.
+ * file of their own. A field that this release does not know is skipped: collectors of two releases share one bucket.
  */
 import { MAX_MESSAGE_BYTES, parseShape, RejectedMessage } from '@wanscope/shared';
 import { z } from 'zod';
@@ -23,8 +23,8 @@ export interface Resumption {
 /** None is longer than a scope, a name and a reason of 256 characters. */
 const MAX_RECORD_BYTES = 16_384;
 
-const leaseSchema = z.strictObject({ v: z.literal(1), partition: z.int().min(0), holder: z.string().optional() });
-const rolloutSchema = z.strictObject({
+const leaseSchema = z.object({ v: z.literal(1), partition: z.int().min(0), holder: z.string().optional() });
+const rolloutSchema = z.object({
   v: z.literal(1),
   config: z.string(),
   state: z.enum(['idle', 'running', 'reverted']),
@@ -32,7 +32,7 @@ const rolloutSchema = z.strictObject({
   reason: z.string(),
 });
 const pauseSchema = z.union([
-  z.strictObject({
+  z.object({
     v: z.literal(1),
     scope: z.string(),
     sinceMs: z.number(),
@@ -40,7 +40,7 @@ const pauseSchema = z.union([
     who: z.string(),
     reason: z.string(),
   }),
-  z.strictObject({ v: z.literal(1), scope: z.string(), resumedBy: z.string() }),
+  z.object({ v: z.literal(1), scope: z.string(), resumedBy: z.string() }),
 ]);
 
 export function encodeLease(record: LeaseRecord): Uint8Array {
