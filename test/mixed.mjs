@@ -1,6 +1,7 @@
 /**
  * Releases side by side: builds earlier commits and runs their probes with today's collector, and their collectors with today's
- * probes. Every path has to be measured, nothing may be refused, and every report has to be committed. Needs the history and npm.
+ * probes. Every path has to be measured, nothing may be refused, and every report has to be committed. A collector's state directory is
+ * upgraded and rolled back between them, and one of each makes a cluster (mixed-state.mjs). Needs the history and npm.
  *
  *   npm run test:mixed -- REF [REF ...]
  */
@@ -10,6 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { makeRunDirectory, Mesh, parseSamples } from '@wanscope/lab';
+import { clusterOfBoth, upgradeAndBack } from './mixed-state.mjs';
 
 const CONFIG = `
 interval: 1s
@@ -92,6 +94,8 @@ for (const ref of refs) {
   try {
     const program = (/** @type {string} */ path) => /** @type {const} */ ([process.execPath, join(folder, path)]);
     const older = new Map([['site-2/p', program('probe/dist/main.js')]]);
+    good &&= await upgradeAndBack(ref, folder);
+    good &&= await clusterOfBoth(ref, folder);
     // As the documented way of an upgrade has it, for as long as there are such probes.
     const migrating = `${CONFIG}identity: { required: false, acknowledgements: migrating }\n`;
     good &&= await measure(`a probe of ${ref}`, { probeCommands: older }, migrating);
