@@ -107,6 +107,7 @@ class CutProbe {
       },
       replace: (name, octets) => onDisk.replace(name, octets),
       remove: (name) => onDisk.remove(name),
+      rename: (name, to) => onDisk.rename(name, to),
     };
     const limits = { ...DEFAULT_SPOOL_LIMITS, maxBytes, maxAgeMs: 75 * HOUR_MS };
     this.spool = new Spool({ bootId: BOOT, clock, log: silent, files, limits });

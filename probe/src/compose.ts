@@ -47,6 +47,7 @@ import { createProbers } from './probers/registry.ts';
 import { Reflectors } from './reflectors/reflectors.ts';
 import { RouteTracer } from './routes/tracer.ts';
 import { serveSelfMetrics, type SelfMetricsServer } from './self-metrics.ts';
+import { countSetAside } from './set-aside.ts';
 import { FolderFiles } from './spool/files.ts';
 import { DEFAULT_SPOOL_LIMITS, Spool } from './spool/spool.ts';
 import { readCpuThrottling } from './throttling.ts';
@@ -207,11 +208,12 @@ export async function startProbe(
       : new Throughput({ clock, native, domains, addresses, usage, log, port });
   const bootId = randomBytes(8).toString('hex');
   const { site, probe } = settings.identity;
+  const spoolDirectory = join(settings.stateDirectory, 'spool', `${site}.${probe}`);
   const spool = new Spool({
     bootId,
     clock,
     log,
-    files: new FolderFiles(join(settings.stateDirectory, 'spool', `${site}.${probe}`)),
+    files: new FolderFiles(spoolDirectory),
     limits: { ...DEFAULT_SPOOL_LIMITS, maxBytes: settings.spoolBytes, maxAgeMs: settings.spoolAgeMs },
   });
   const localPause = new LocalPause(join(settings.stateDirectory, 'paused'), log);
@@ -225,7 +227,7 @@ export async function startProbe(
     learnTime: (ms) => timeKeeper.learn(ms),
     peerKeys,
     log,
-    planStore: new FilePlanStore(settings.stateDirectory, settings.identity, log),
+    planStore: new FilePlanStore(settings.stateDirectory, settings.identity, log, () => clock.wallMs()),
     spool,
     usage,
     probers: createProbers({
@@ -273,6 +275,7 @@ export async function startProbe(
         usage: () => usage.list(),
         rssBytes: () => process.memoryUsage.rss(),
         cpuThrottledNs: readCpuThrottling,
+        unreadableFiles: () => countSetAside([settings.stateDirectory, spoolDirectory]),
       });
     } catch (error) {
       log.error({ ...settings.metricsListen, error: String(error) }, 'cannot serve the metrics page; going on without');
@@ -326,7 +329,7 @@ interface OpenedBus {
 function openBus(settings: Settings, edges: ProbeEdges, clock: FlooredClock, peerKeys: PeerKeys): OpenedBus {
   const { log } = edges;
   const { identity, natsUrls: servers, natsBind: bind, proxy } = settings;
-  const store = new EnrolmentStore(settings.stateDirectory, identity, log);
+  const store = new EnrolmentStore(settings.stateDirectory, identity, log, () => clock.wallMs());
   const given = credentialsOf(settings.credentials);
   const kept =
     given.kind === 'none' ? store.granted() : given.kind === 'claim' ? store.grantedTo(given.claim) : undefined;

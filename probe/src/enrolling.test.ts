@@ -63,7 +63,8 @@ const log = () => ({
   warn: (_fields: object, message: string) => void warned.push(message),
   error: (_fields: object, message: string) => void warned.push(message),
 });
-const store = (path = directory): EnrolmentStore => new EnrolmentStore(path, EDGE, log());
+const store = (path = directory): EnrolmentStore =>
+  new EnrolmentStore(path, EDGE, log(), () => Date.UTC(2026, 0, 5, 12));
 const file = (): string => join(directory, 'enrolment-hq-edge.json');
 
 /** A desk that answers by these replies, the last one for ever. */
@@ -213,6 +214,17 @@ test('a file that somebody damaged is said to be, and is no enrolment', () => {
     expect(warned[0], text).toMatch(/damaged|cannot be read/);
   }
   chmodSync(directory, 0o700);
+});
+
+test('a file that cannot be read stays as it is, and beside the keys that take its place', () => {
+  const later = '{"v":2,"granted":{"by":"a later release"}}';
+  writeFileSync(file(), later);
+  const one = store();
+  expect(one.granted()).toBeUndefined();
+  expect(readFileSync(file(), 'utf8')).toBe(later);
+  const { seed } = one.keysFor('claim');
+  expect(readFileSync(`${file()}.unreadable-20260105T120000000Z`, 'utf8')).toBe(later);
+  expect(store().keysFor('claim').seed).toBe(seed);
 });
 
 test('a bus that begins late has everything that was asked of it before', async () => {

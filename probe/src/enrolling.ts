@@ -28,6 +28,7 @@ import {
 import { BusError, newUserKeys, publicKeyOf, type Bus, type ClaimDesk, type OnMessage } from './bus.ts';
 import { isInMemory, writeKept } from './kept-file.ts';
 import type { Log } from './log.ts';
+import { setAside } from './set-aside.ts';
 
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 30_000;
@@ -55,8 +56,12 @@ export class EnrolmentStore {
   readonly #directory: string;
   readonly #file: string;
   readonly #log: Log;
+  readonly #wallMs: () => number;
+  /** Why the file that is there could not be read: it is set aside before it is written over. */
+  #unreadable: string | undefined;
 
-  constructor(directory: string, { site, probe }: Identity, log: Log) {
+  constructor(directory: string, { site, probe }: Identity, log: Log, wallMs: () => number) {
+    this.#wallMs = wallMs;
     this.#directory = directory;
     this.#file = join(directory, `enrolment-${site}-${probe}.json`);
     this.#log = log;
@@ -76,6 +81,7 @@ export class EnrolmentStore {
       return { claim: granted.claim, enrolment: decodeEnrolment(granted.line) };
     } catch (error) {
       if (!(error instanceof InvalidConfiguration)) throw error;
+      this.#unreadable = 'the enrolment in it is damaged, or of another version';
       this.#log.error({ file: this.#file }, 'the enrolment in the state directory is damaged');
       return undefined;
     }
@@ -108,9 +114,11 @@ export class EnrolmentStore {
     try {
       const value: unknown = JSON.parse(readFileSync(this.#file, 'utf8'));
       if (isKept(value)) return value;
+      this.#unreadable = 'it is damaged, or of another version';
       this.#log.error({ file: this.#file }, 'the enrolment in the state directory is damaged');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
+        this.#unreadable = String(error);
         this.#log.error({ file: this.#file, error: String(error) }, 'the enrolment cannot be read');
       }
     }
@@ -119,6 +127,10 @@ export class EnrolmentStore {
 
   #write(kept: Kept): void {
     mkdirSync(this.#directory, { recursive: true });
+    if (this.#unreadable !== undefined && !setAside(this.#file, this.#wallMs(), this.#log, this.#unreadable)) {
+      throw new Error(`${this.#file} can neither be read nor set aside`);
+    }
+    this.#unreadable = undefined;
     writeKept(this.#file, JSON.stringify(kept));
   }
 }

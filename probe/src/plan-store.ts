@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { decodePlan, encodePlan, RejectedMessage, type Identity, type Plan } from '@wanscope/shared';
 import { writeKept } from './kept-file.ts';
 import type { Log } from './log.ts';
+import { setAside } from './set-aside.ts';
 
 export interface PlanStore {
   /** True when plans do not outlive the process. */
@@ -21,10 +22,14 @@ export class FilePlanStore implements PlanStore {
   readonly #file: string;
   readonly #identity: Identity;
   readonly #log: Log;
+  readonly #wallMs: () => number;
   #inMemory = false;
+  /** Why the file that is there could not be read: it is set aside before another plan takes its place. */
+  #unreadable: string | undefined;
 
-  constructor(directory: string, identity: Identity, log: Log) {
+  constructor(directory: string, identity: Identity, log: Log, wallMs: () => number) {
     this.#directory = directory;
+    this.#wallMs = wallMs;
     this.#file = join(directory, `plan-${identity.site}-${identity.probe}.json`);
     this.#identity = identity;
     this.#log = log;
@@ -46,12 +51,18 @@ export class FilePlanStore implements PlanStore {
       return decodePlan(bytes, this.#identity);
     } catch (error) {
       if (!(error instanceof RejectedMessage)) throw error;
+      this.#unreadable = error.message;
       this.#log.warn({ file: this.#file, cause: error.rejectCause, reason: error.message }, 'kept plan not usable');
       return undefined;
     }
   }
 
   save(plan: Plan): void {
+    if (this.#unreadable !== undefined && !setAside(this.#file, this.#wallMs(), this.#log, this.#unreadable)) {
+      this.#inMemory = true;
+      return;
+    }
+    this.#unreadable = undefined;
     try {
       writeKept(this.#file, encodePlan(plan));
       this.#inMemory = false;

@@ -51,6 +51,7 @@ describe('the probe’s own metrics', () => {
     clock: () => ({ isBehind: true, floorMs: 1_500 }),
     rssBytes: () => 42,
     cpuThrottledNs: () => 1_500_000_000,
+    unreadableFiles: () => 3,
   });
 
   it('show the state, in base units', () => {
@@ -80,6 +81,7 @@ describe('the probe’s own metrics', () => {
       'wan_probe_receive_dropped_total 5',
       'wan_probe_far_counts_refused_total 6',
       'wan_probe_cpu_throttled_seconds_total 1.5',
+      'wan_probe_state_unreadable_files 3',
       'wan_probe_icmp_available{family="ipv4"} 1',
       'wan_probe_icmp_available{family="ipv6"} 0',
       'wan_probe_sent_bytes_total{purpose="probes",uplink="isp"} 1234',

@@ -18,6 +18,8 @@ export interface SelfMetricsSource {
   readonly usage: () => readonly Usage[];
   readonly rssBytes: () => number;
   readonly cpuThrottledNs: () => number | undefined;
+  /** Files of the state directory that could not be read and were set aside. */
+  readonly unreadableFiles: () => number;
 }
 
 export interface SelfMetric {
@@ -101,6 +103,13 @@ const DEFINITIONS: readonly Definition[] = [
     values: ({ clock }) => one(clock().floorMs / MS_PER_S),
   },
   {
+    name: 'wan_probe_state_unreadable_files',
+    type: 'gauge',
+    help: 'Files of the state directory that could not be read and are kept as *.unreadable-<time>.',
+    labels: [],
+    values: ({ unreadableFiles }) => one(unreadableFiles()),
+  },
+  {
     name: 'wan_probe_plan_expired',
     type: 'gauge',
     help: '1 when the plan has expired, so that the probe reflects and sends nothing.',
@@ -151,7 +160,13 @@ const DEFINITIONS: readonly Definition[] = [
     help: 'Reports that will never be counted, by cause: the loss ledger.',
     labels: ['cause'],
     values: ({ state }) =>
-      ofSpool(state(), ({ ledgeredBy }) => LOSS_CAUSES.map((cause): Value => [{ cause }, ledgeredBy.get(cause) ?? 0])),
+      ofSpool(state(), ({ ledgeredBy }) =>
+        // Those of another release that wrote the spool, too.
+        [...new Set([...LOSS_CAUSES, ...ledgeredBy.keys()])].map((cause): Value => [
+          { cause },
+          ledgeredBy.get(cause) ?? 0,
+        ]),
+      ),
   },
   {
     name: 'wan_probe_spool_reports',

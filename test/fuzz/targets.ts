@@ -913,6 +913,7 @@ export async function recoverSegment(input: Uint8Array): Promise<void> {
     create: () => Promise.reject(new Error('read only')),
     replace: () => Promise.reject(new Error('read only')),
     remove: () => Promise.reject(new Error('read only')),
+    rename: () => Promise.reject(new Error('read only')),
   };
   await recover(only, Infinity, () => Promise.resolve());
 }

@@ -22,6 +22,8 @@ export interface SpoolFiles {
   /** The new content or the old one, also after a power cut. */
   replace(name: string, octets: Uint8Array): Promise<void>;
   remove(name: string): Promise<void>;
+  /** Gives a file another name, in the place of what has it. */
+  rename(name: string, to: string): Promise<void>;
 }
 
 export class FolderFiles implements SpoolFiles {
@@ -87,6 +89,11 @@ export class FolderFiles implements SpoolFiles {
 
   async remove(name: string): Promise<void> {
     await unlink(join(this.#folder, name));
+  }
+
+  async rename(name: string, to: string): Promise<void> {
+    await rename(join(this.#folder, name), join(this.#folder, to));
+    await this.#syncFolder();
   }
 
   async #syncFolder(): Promise<void> {

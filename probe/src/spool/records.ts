@@ -6,14 +6,7 @@
  * The marker lets a reader go on behind a damaged record. No length and no number is trusted before the checksum holds.
  */
 import { ByteReader, ByteWriter, crc32c, RejectedMessage } from '@wanscope/shared';
-import {
-  LOSS_CAUSES,
-  type BootState,
-  type LedgerEntry,
-  type LedgerState,
-  type LossCause,
-  type Standing,
-} from './ledger.ts';
+import { type BootState, type LedgerEntry, type LedgerState, type LossCause, type Standing } from './ledger.ts';
 import type { NumberRange } from './number-ranges.ts';
 
 export type SpoolRecord =
@@ -52,6 +45,13 @@ export function entriesOf(record: SpoolRecord): LedgerEntry[] {
   }
 }
 
+/** A whole record of a kind that a later release has: nothing of it is known here, and nothing is damaged. */
+export interface SkippedRecord {
+  readonly kind: 'skipped';
+  readonly offset: number;
+  readonly length: number;
+}
+
 export interface ReadRecord {
   readonly kind: 'record';
   readonly offset: number;
@@ -76,6 +76,7 @@ const FORMAT = 1;
 /** Longer ones are not written, and a length above it is damage. */
 const MAX_PAYLOAD_BYTES = 2 ** 22;
 const MAX_LISTED = 2 ** 20;
+const CAUSE = /^[a-z][a-z0-9_]{0,62}$/;
 
 export function encodeRecord(record: SpoolRecord): Uint8Array {
   const out = new ByteWriter();
@@ -88,16 +89,22 @@ export function encodeRecord(record: SpoolRecord): Uint8Array {
   return out.finish();
 }
 
-/** The record that begins at `offset`; undefined when none does. Octets in it are views. */
+/** The record that begins at `offset`; undefined when none does that can be read. Octets in it are views. */
 export function decodeRecord(octets: Uint8Array, offset = 0): ReadRecord | undefined {
+  const read = recordAt(octets, offset);
+  return read?.kind === 'record' ? read : undefined;
+}
+
+function recordAt(octets: Uint8Array, offset: number): ReadRecord | SkippedRecord | undefined {
   const left = octets.length - offset;
   if (left < FRAME_BYTES || MARKER.some((octet, at) => octets[offset + at] !== octet)) return undefined;
   const view = new DataView(octets.buffer, octets.byteOffset + offset, left);
   const payload = view.getUint32(LENGTH_AT);
   const length = FRAME_BYTES + payload;
   const kind = TYPES[view.getUint8(TYPE_AT)];
-  if (payload > MAX_PAYLOAD_BYTES || length > left || kind === undefined) return undefined;
+  if (payload > MAX_PAYLOAD_BYTES || length > left) return undefined;
   if (crc32c(octets.subarray(offset + LENGTH_AT, offset + length)) !== view.getUint32(CRC_AT)) return undefined;
+  if (kind === undefined) return { kind: 'skipped', offset, length };
   try {
     const input = new ByteReader(octets.subarray(offset + FRAME_BYTES, offset + length));
     return { kind: 'record', offset, length, record: readPayload(input, kind) };
@@ -108,11 +115,11 @@ export function decodeRecord(octets: Uint8Array, offset = 0): ReadRecord | undef
 }
 
 /** Everything in a file, in its order; together the pieces cover it whole. */
-export function* readRecords(octets: Uint8Array): Generator<ReadRecord | Damage> {
+export function* readRecords(octets: Uint8Array): Generator<ReadRecord | SkippedRecord | Damage> {
   const buffer = Buffer.from(octets.buffer, octets.byteOffset, octets.length);
   let offset = 0;
   while (offset < octets.length) {
-    const read = decodeRecord(octets, offset);
+    const read = recordAt(octets, offset);
     if (read !== undefined) {
       yield read;
       offset += read.length;
@@ -264,10 +271,10 @@ function positive(value: number): number {
   return value;
 }
 
+/** One that only another release has stays what it is: what was lost is counted all the same. */
 function causeOf(text: string): LossCause {
-  const cause = LOSS_CAUSES.find((known) => known === text);
-  if (cause === undefined) throw new RejectedMessage('malformed', `cause "${text}"`);
-  return cause;
+  if (!CAUSE.test(text)) throw new RejectedMessage('malformed', `cause "${text}"`);
+  return text as LossCause;
 }
 
 function standingOf(text: string): Standing {

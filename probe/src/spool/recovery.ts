@@ -50,6 +50,10 @@ export interface Recovered {
   readonly segments: readonly FoundSegment[];
   /** Stretches of octets that were no records. */
   readonly damages: number;
+  /** Records of a later release, which say nothing here. */
+  readonly skipped: number;
+  /** There is a checkpoint and it cannot be read: what it knew would be lost with the next one. */
+  readonly isCheckpointUnreadable: boolean;
 }
 
 /**
@@ -70,6 +74,7 @@ export async function recover(files: SpoolFiles, below: number, pause: () => Pro
   const lastSeen = new Map(ledger.boots.map((bootId) => [bootId, ledger.nextOf(bootId) - 1]));
   const segments: FoundSegment[] = [];
   let damages = 0;
+  let skipped = 0;
   let isTailDamaged = false;
   for (const { name, bytes, segment } of listed) {
     const octets = await files.read(name, 0, bytes).catch(() => undefined);
@@ -88,6 +93,10 @@ export async function recover(files: SpoolFiles, below: number, pause: () => Pro
       if (worked >= SLICE_BYTES) {
         worked = 0;
         await pause();
+      }
+      if (read.kind === 'skipped') {
+        skipped += 1;
+        continue;
       }
       if (read.kind === 'damage') {
         damages += 1;
@@ -120,7 +129,7 @@ export async function recover(files: SpoolFiles, below: number, pause: () => Pro
       })
       .sort((a, b) => a.seq - b.seq),
   );
-  return { ledger, reports: kept, segments, damages };
+  return { ledger, reports: kept, segments, damages, skipped, isCheckpointUnreadable: base.isCheckpointUnreadable };
 }
 
 /** The newest head in a segment or in the checkpoint, which is a second copy of it. */
@@ -128,15 +137,20 @@ async function newestHead(
   files: SpoolFiles,
   listed: readonly { readonly name: string; readonly bytes: number; readonly segment: number }[],
   checkpointBytes: number,
-): Promise<{ readonly segment: number; readonly state: LedgerState | undefined }> {
+): Promise<{
+  readonly segment: number;
+  readonly state: LedgerState | undefined;
+  readonly isCheckpointUnreadable: boolean;
+}> {
   const checkpoint = await headIn(files, CHECKPOINT, checkpointBytes);
+  const isCheckpointUnreadable = checkpointBytes > 0 && checkpoint === undefined;
   for (const { name, bytes, segment } of [...listed].reverse()) {
     if (checkpoint !== undefined && checkpoint.segment >= segment) break;
     const head =
       (await headIn(files, name, HEAD_BYTES)) ?? (bytes > HEAD_BYTES ? await headIn(files, name, bytes) : undefined);
-    if (head?.segment === segment) return head;
+    if (head?.segment === segment) return { ...head, isCheckpointUnreadable };
   }
-  return checkpoint ?? { segment: 0, state: undefined };
+  return { ...(checkpoint ?? { segment: 0, state: undefined }), isCheckpointUnreadable };
 }
 
 async function headIn(

@@ -13,6 +13,7 @@ import {
   type SpooledBoot,
 } from '@wanscope/shared';
 import type { Log } from '../log.ts';
+import { beyondBound, setAsideName } from '../set-aside.ts';
 import type { SpoolFile, SpoolFiles } from './files.ts';
 import { causeOfDoubt, isDoubt, Ledger, type LossCause } from './ledger.ts';
 import { decodeRecord, encodeRecord, entriesOf, type SpoolRecord } from './records.ts';
@@ -217,6 +218,8 @@ export class Spool {
       const pause = this.#options.pause ?? turn;
       const own = this.#index;
       const found = await recover(files, this.#firstOwn ?? Infinity, pause);
+      // Before the next one is written.
+      if (found.isCheckpointUnreadable) await this.#keepCheckpoint(files);
       this.#nextSegment = Math.max(this.#nextSegment, ...found.segments.map(({ segment }) => segment + 1));
       const index = new ReportTable();
       const [nowNs, nowWallMs] = [own.oldest()?.closedNs ?? clock.monoNs(), clock.wallMs()];
@@ -251,9 +254,11 @@ export class Spool {
       this.#index = index;
       this.#ledger.precede(found.ledger);
       this.#isRead = true;
-      if (found.reports.length > 0 || found.damages > 0) {
-        log.info({ reports: found.reports.length, damages: found.damages }, 'spool of earlier starts read');
+      const { damages, skipped } = found;
+      if (found.reports.length > 0 || damages > 0) {
+        log.info({ reports: found.reports.length, damages }, 'spool of earlier starts read');
       }
+      if (skipped > 0) log.warn({ skipped }, 'the spool has records of a later release: they were skipped');
     } catch (error) {
       await this.#fail(error);
       return;
@@ -261,6 +266,20 @@ export class Spool {
     this.#expire();
     this.#write(true);
     this.#listener();
+  }
+
+  /** The totals in it are read by who wrote it, or by a person; the next one would take its place. */
+  async #keepCheckpoint(files: SpoolFiles): Promise<void> {
+    const { clock, log } = this.#options;
+    const aside = setAsideName(CHECKPOINT, clock.wallMs());
+    try {
+      await files.rename(CHECKPOINT, aside);
+      const names = (await files.list()).map(({ name }) => name);
+      for (const name of beyondBound(CHECKPOINT, names)) await files.remove(name);
+      log.error({ setAside: aside }, "the spool's checkpoint cannot be read: it was set aside");
+    } catch (error) {
+      log.error({ error: String(error) }, "the spool's checkpoint can neither be read nor set aside");
+    }
   }
 
   // -------------------------------------------------------------------------------------------------------- intervals

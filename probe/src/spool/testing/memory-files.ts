@@ -8,7 +8,7 @@ interface Stored {
   synced: number;
 }
 
-export type Operation = 'list' | 'create' | 'append' | 'sync' | 'read' | 'replace' | 'remove';
+export type Operation = 'list' | 'create' | 'append' | 'sync' | 'read' | 'replace' | 'remove' | 'rename';
 
 export class MemoryFiles implements SpoolFiles {
   readonly stored = new Map<string, Stored>();
@@ -59,6 +59,14 @@ export class MemoryFiles implements SpoolFiles {
   async remove(name: string): Promise<void> {
     await this.#begin('remove', name);
     if (!this.stored.delete(name)) throw systemError('ENOENT');
+  }
+
+  async rename(name: string, to: string): Promise<void> {
+    await this.#begin('rename', name);
+    const stored = this.stored.get(name);
+    if (stored === undefined) throw systemError('ENOENT');
+    this.stored.delete(name);
+    this.stored.set(to, stored);
   }
 
   /** The files as another process finds them: everything written, or after a power cut what was synced and a part of the rest. */
