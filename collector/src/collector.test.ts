@@ -803,7 +803,7 @@ meshes: [{ shape: full, tests: [icmp] }]
     expect(changed()).toHaveLength(20);
   });
 
-  test('that cannot be read any more after a restart is forgotten: the new one goes to all', async () => {
+  test('that cannot be read any more after a restart stays beside the new one, which goes to all', async () => {
     collector.reload(ofRate('1/s'));
     await pass(10, false);
     await collector.stop();
@@ -811,6 +811,8 @@ meshes: [{ shape: full, tests: [icmp] }]
     await restartWith('2/s');
     await pass(20, false);
     expect(changed()).toHaveLength(20);
+    const aside = readdirSync(directory).filter((name) => name.startsWith(`${SETTLED_CONFIG_FILE}.unreadable-`));
+    expect(aside.map((name) => readFileSync(join(directory, name), 'utf8'))).toEqual(['tests: 7\n']);
   });
 
   test('that does no harm reaches one, two and then all of twenty', async () => {

@@ -193,6 +193,10 @@ export class Keeper implements IngestJournal {
         'the journal cannot be read: the stream is read from the snapshot on, and nothing is committed before the next one',
       );
       await this.#withoutJournal(stateDir);
+      // The next snapshot would remove what is there.
+      this.#unreadable = (await journalsIn(stateDir).catch(() => []))
+        .filter(({ generation }) => generation >= first)
+        .map(({ name }) => name);
       return { mark: undefined, lost: undefined };
     }
   }
@@ -232,7 +236,7 @@ export class Keeper implements IngestJournal {
     const isThere = snapshot !== undefined || journals.length > 0;
     const from = isThere ? files : before.map(({ name }) => name);
     const writtenAtMs = lastWrittenMs(stateDir, from);
-    const position = await this.#positionIn(stateDir, from);
+    const position = await this.#positionIn(stateDir, from, snapshot);
     const nowMs = clock.wallMs();
     let moved: readonly string[] = [];
     let removed: readonly string[] = [];
@@ -255,7 +259,11 @@ export class Keeper implements IngestJournal {
   }
 
   /** The newest position that can be read: journals follow the snapshot. */
-  async #positionIn(stateDir: string, names: readonly string[]): Promise<StreamPosition | undefined> {
+  async #positionIn(
+    stateDir: string,
+    names: readonly string[],
+    snapshot: Buffer | undefined,
+  ): Promise<StreamPosition | undefined> {
     const isSnapshot = (name: string): boolean => name.startsWith(SNAPSHOT_FILE);
     const newestFirst = [
       ...names
@@ -265,7 +273,8 @@ export class Keeper implements IngestJournal {
       ...names.filter(isSnapshot),
     ];
     for (const name of newestFirst) {
-      const bytes = await readFile(join(stateDir, name)).catch(() => undefined);
+      const isRead = name === SNAPSHOT_FILE ? snapshot : undefined;
+      const bytes = isRead ?? (await readFile(join(stateDir, name)).catch(() => undefined));
       if (bytes === undefined) continue;
       const position = isSnapshot(name) ? positionIn(bytes) : lastMarkOf(bytes)?.position;
       if (position !== undefined) return position;

@@ -4,23 +4,28 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { InvalidConfiguration } from '@wanscope/shared';
+import { InvalidConfiguration, systemClock } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
 import { replaceFile } from './durable-file.ts';
 import type { Logger } from './log.ts';
+import { setAside } from './set-aside.ts';
 
 /** The text may have SECRETs in it: mode 0600. */
 export const SETTLED_CONFIG_FILE = 'configuration-settled.yaml';
 
 export class SettledConfig {
+  readonly #directory: string;
   readonly #path: string;
   readonly #logger: Logger;
   readonly #parse: (text: string) => OperatorConfig;
   /** What each configuration was read from. */
   readonly #texts = new WeakMap<OperatorConfig, string>();
+  /** What is there cannot be read today, and stays beside what takes its place. */
+  #isUnreadable = false;
 
   /** @param parse throws InvalidConfiguration; reads what the text names where the operator's file does. */
   constructor(stateDir: string, logger: Logger, parse: (text: string) => OperatorConfig) {
+    this.#directory = stateDir;
     this.#path = join(stateDir, SETTLED_CONFIG_FILE);
     this.#logger = logger;
     this.#parse = parse;
@@ -45,6 +50,7 @@ export class SettledConfig {
       return config;
     } catch (error) {
       if (!(error instanceof InvalidConfiguration)) throw error;
+      this.#isUnreadable = true;
       this.#logger.warn(
         { problems: error.problems },
         'the configuration of before cannot be read: the new one goes to all',
@@ -58,6 +64,8 @@ export class SettledConfig {
     const text = this.#texts.get(config);
     if (text === undefined) return;
     try {
+      if (this.#isUnreadable) setAside(this.#directory, [SETTLED_CONFIG_FILE], systemClock.wallMs());
+      this.#isUnreadable = false;
       replaceFile(this.#path, text);
     } catch (error) {
       this.#logger.warn(
