@@ -9,7 +9,7 @@ import { Collector } from './collector.ts';
 import { COLUMN_NAMES } from './columns.ts';
 import { silentLogger } from './log.ts';
 import { GAUGE, type SeriesTable } from './series-table.ts';
-import { EXPORT_LAYOUTS } from './snapshot-layouts.ts';
+import { EXPORT_LAYOUTS, unnamedLayout } from './snapshot-layouts.ts';
 import {
   captureSnapshot,
   decodeSnapshot,
@@ -253,6 +253,38 @@ describe('a snapshot', () => {
     const state = emptyState();
     expect(() => decodeSnapshot(bytes, state)).toThrow('its head cannot be read: intakes');
     expect(state.paths.size).toBe(0);
+  });
+});
+
+describe('layouts that do not name their columns', () => {
+  // Version and number of columns that each commit wrote which changed them, in their order; then the positions of some.
+  test.each([
+    ['95e485a', 1, 126, { sent: 0, 'phaseCounts.resolve': 31, 'rttBuckets.-12': 41, state: 102 }],
+    ['f9f43e9', 1, 129, { 'ipdvBuckets.over': 91, mos: 126 }],
+    ['9d04ab7', 1, 131, { contaminated: 92, state: 103, seenDscp: 130 }],
+    ['30208e4', 2, 135, { 'outcomes.dns_error': 34, contaminated: 96, state: 107 }],
+    ['b03d1f1', 2, 139, { 'phaseCounts.proxy': 41, contaminated: 99, tlsFailure: 138 }],
+    ['fcac479', 2, 150, { oneWayCount: 100, reversePdvSumNs: 102, clockErrorNs: 149 }],
+    ['f162865', 2, 154, { routeChanges: 103, mtuBlackHole: 153 }],
+    ['5794bc1', 2, 155, { 'outcomes.misrouted': 36, routeChanges: 104, 'membersByState.ok': 129 }],
+    ['a224c3c', 2, 156, { farSeenDscp: 155, unverifiedMembers: 133 }],
+  ] as const)('that of %s is read', async (_commit, version, stride, positions) => {
+    const layout = unnamedLayout(version, stride)!;
+    for (const [name, at] of Object.entries(positions))
+      expect([name, layout.columns.indexOf(name)]).toEqual([name, at]);
+    // Nothing that was ever counted is unknown today.
+    expect(layout.columns.filter((name) => !COLUMN_NAMES.includes(name))).toEqual([]);
+    const { body } = exportSnapshot(counted(), HEAD, layout);
+    const state = emptyState();
+    expect(decodeSnapshot(await octetsOf(body), state)).toMatchObject({ format: `${version}.${stride}`, dropped: [] });
+    expect(valuesOf(state, pathOf(), ['sent', 'lost', 'rttSumNs', 'outcomes.unreachable', 'mtuBytes'])).toEqual({
+      ...{ sent: 3, lost: 1, rttSumNs: 30e6, 'outcomes.unreachable': 1, mtuBytes: Number.NaN },
+    });
+  });
+
+  test('of a width that nobody wrote is refused', () => {
+    expect(unnamedLayout(2, 157)).toBeUndefined();
+    expect(unnamedLayout(1, 156)).toBeUndefined();
   });
 });
 
