@@ -1,4 +1,13 @@
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -214,6 +223,13 @@ test('a file that somebody damaged is said to be, and is no enrolment', () => {
     expect(warned[0], text).toMatch(/damaged|cannot be read/);
   }
   chmodSync(directory, 0o700);
+});
+
+test('the enrolment that c3f0acb kept is read', () => {
+  copyFileSync(new URL('fixtures/enrolment-c3f0acb.json', import.meta.url), file());
+  const { claim, enrolment } = store().granted()!;
+  expect([claim, enrolment.site, enrolment.probe]).toEqual(['claim-of-c3f0acb', 'hq', 'edge']);
+  expect(warned).toEqual([]);
 });
 
 test('a file that cannot be read stays as it is, and beside the keys that take its place', () => {
