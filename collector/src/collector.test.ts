@@ -524,7 +524,7 @@ describe('the snapshot', () => {
       expect(readFileSync(join(directory, aside()[0]!))).toEqual(bytes);
       expect(collector.health()).toMatchObject({
         unreadable: aside(),
-        beganAnew: {
+        countersReset: {
           ...{ atMs: clock.wallMs(), reason: 'its checksum is wrong: it is damaged', readFrom: 'end' },
           uncountedUntilMs: clock.wallMs(),
         },
@@ -543,11 +543,11 @@ describe('the snapshot', () => {
       await startCollector();
       announce(A, dictionary);
       report(A, dictionary, [recordOf(0, [10e6])]);
-      const { beganAnew } = collector.health();
+      const { countersReset } = collector.health();
       await collector.stop();
       await startCollector();
       expect(sent(A, B)).toBe(1);
-      expect(collector.health().beganAnew).toEqual(beganAnew);
+      expect(collector.health().countersReset).toEqual(countersReset);
       const metrics = async (): Promise<string> => collector.exposition.registry.metrics();
       expect(await metrics()).toContain('wanscope_collector_state_unreadable_files 1\n');
       rmSync(join(directory, aside()[0]!));
@@ -578,8 +578,8 @@ describe('the snapshot', () => {
       announce(A, dictionary);
       // Two reports were counted before; what the stream got since is counted once.
       expect(sent(A, B)).toBe(4);
-      expect(collector.health().beganAnew).toMatchObject({ readFrom: 'mark' });
-      expect(collector.health().beganAnew?.uncountedUntilMs).toBeUndefined();
+      expect(collector.health().countersReset).toMatchObject({ readFrom: 'mark' });
+      expect(collector.health().countersReset?.uncountedUntilMs).toBeUndefined();
       expect(aside().map((name) => name.split('.unreadable')[0])).toEqual([
         'collector.journal.0000000001',
         'collector.snapshot',
@@ -599,7 +599,7 @@ describe('the snapshot', () => {
       expect(readdirSync(directory).filter((name) => name.startsWith('collector.'))).toEqual(aside());
       await startCollector();
       expect(collector.state.paths.size).toBe(0);
-      expect(collector.health().beganAnew).toMatchObject({ readFrom: 'end' });
+      expect(collector.health().countersReset).toMatchObject({ readFrom: 'end' });
     });
 
     test('and cannot be moved is not written over', async () => {

@@ -46,7 +46,7 @@ import { surveySites, type EvidenceSummary } from './site-reach.ts';
 import {
   captureSnapshot,
   decodeSnapshot,
-  type BeganAnew,
+  type CountersReset,
   type SavedCounters,
   type SnapshotHead,
   type StreamPosition,
@@ -125,7 +125,7 @@ export class Collector {
   #config: OperatorConfig;
   #position: StreamPosition | undefined;
   /** Why counters do not go back further. */
-  #beganAnew: BeganAnew | undefined;
+  #countersReset: CountersReset | undefined;
   /** Nothing says how far was read: what the stream has is not taken for new. */
   #startsAtEnd = false;
   #reportsCaughtUp = false;
@@ -313,7 +313,7 @@ export class Collector {
       configReloadedAtMs: this.#reload.atMs,
       snapshot: this.#keeper.health,
       unreadable: this.#keeper.setAside,
-      beganAnew: this.#beganAnew,
+      countersReset: this.#countersReset,
       commitsSent: this.#commitsSent,
       isLeader: this.isLeader,
       cluster: this.cluster?.status,
@@ -504,7 +504,7 @@ export class Collector {
     if (this.#startsAtEnd) {
       this.#startsAtEnd = false;
       this.#position = { stream: stream.name, created: stream.created, seq: stream.lastSeq };
-      this.#tellBeganAnew(stream);
+      this.#tellReset(stream);
       return stream.lastSeq;
     }
     if (known?.created !== stream.created || stream.lastSeq < known.seq) {
@@ -540,13 +540,13 @@ export class Collector {
   }
 
   /** Says which intervals are in no counter. */
-  #tellBeganAnew({ name, lastSeq }: StreamFacts): void {
-    if (this.#beganAnew === undefined) return;
+  #tellReset({ name, lastSeq }: StreamFacts): void {
+    if (this.#countersReset === undefined) return;
     const untilMs = this.#options.clock.wallMs();
-    this.#beganAnew = { ...this.#beganAnew, uncountedUntilMs: untilMs };
+    this.#countersReset = { ...this.#countersReset, uncountedUntilMs: untilMs };
     const iso = (ms: number | undefined): string => (ms === undefined ? 'the beginning' : new Date(ms).toISOString());
     this.#logger.error(
-      { stream: name, behind: lastSeq, from: iso(this.#beganAnew.countedUntilMs), until: iso(untilMs) },
+      { stream: name, behind: lastSeq, from: iso(this.#countersReset.countedUntilMs), until: iso(untilMs) },
       'nothing says how far the stream was read: reading begins at its end. Intervals of this time are in no counter, but for ' +
         'those that probes still hold: these are back-filled',
     );
@@ -985,7 +985,7 @@ export class Collector {
     }, this.ingest);
     if (lost !== undefined) {
       this.#position = lost.position;
-      this.#beganAnew = {
+      this.#countersReset = {
         atMs: restoredAtMs,
         reason: lost.reason,
         countedUntilMs: lost.writtenAtMs,
@@ -1020,7 +1020,7 @@ export class Collector {
 
   #restoreHead(head: SnapshotHead): void {
     this.#position = head.position;
-    this.#beganAnew = head.beganAnew;
+    this.#countersReset = head.countersReset;
     this.plans.restore(head.plans, this.#options.clock.wallMs());
     this.ingest.restore(head.intakes);
     this.state.flows.restore(head.flows ?? [], (key) => this.state.paths.find(key));
@@ -1085,7 +1085,7 @@ export class Collector {
       routes: this.state.routes.save((slot) => this.state.paths.keyOf(slot)),
       backfills: this.state.backfills.save((slot) => this.state.paths.keyOf(slot)),
       counters: this.#counters(),
-      ...(this.#beganAnew && { beganAnew: this.#beganAnew }),
+      ...(this.#countersReset && { countersReset: this.#countersReset }),
     };
   }
 

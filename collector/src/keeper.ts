@@ -161,16 +161,20 @@ export class Keeper implements IngestJournal {
         return await this.#replay(stateDir, generation ?? 0, reader);
       }
     } catch (error) {
-      return this.#beginAnew(stateDir, bytes, describe(error));
+      return this.#resetCounters(stateDir, bytes, describe(error));
     }
     const journals = await journalsIn(stateDir).catch(() => []);
     // The first journal is begun before the first snapshot; any other follows one.
     if (journals.length > 0 && journals[0]!.generation > 0) {
-      return this.#beginAnew(stateDir, undefined, 'there is a journal, and not the snapshot that it follows');
+      return this.#resetCounters(stateDir, undefined, 'there is a journal, and not the snapshot that it follows');
     }
     const isAside = listSetAside(stateDir).some(({ of }) => of === SNAPSHOT_FILE || isJournal(of));
     if (journals.length === 0 && isAside) {
-      return this.#beginAnew(stateDir, undefined, 'the state of before was set aside, and no other was written since');
+      return this.#resetCounters(
+        stateDir,
+        undefined,
+        'the state of before was set aside, and no other was written since',
+      );
     }
     return this.#replay(stateDir, 0, reader);
   }
@@ -226,7 +230,7 @@ export class Keeper implements IngestJournal {
   }
 
   /** Nothing of the state is lost, and nothing of it is counted: it is set aside, and reading begins behind what it had read. */
-  async #beginAnew(stateDir: string, snapshot: Buffer | undefined, reason: string): Promise<Restored> {
+  async #resetCounters(stateDir: string, snapshot: Buffer | undefined, reason: string): Promise<Restored> {
     const { clock, logger } = this.#options;
     const journals = (await journalsIn(stateDir).catch(() => [])).map(({ name }) => name);
     const aside = listSetAside(stateDir);

@@ -187,7 +187,7 @@ describe.each(RELEASES)('the state that %s wrote', (release) => {
       [5, 5],
     ]);
     expect([...intake.usedBytes]).toEqual([['isp-a|probes', 5_000]]);
-    // A probe need not say anew which paths it has.
+    // A probe need not announce its paths again.
     expect(intake.dictionaries.has(intake.currentHash!)).toBe(true);
   });
 
@@ -282,7 +282,7 @@ describe('layouts that do not name their columns', () => {
     });
   });
 
-  test('of a width that nobody wrote is refused', () => {
+  test('of a width that no release wrote is refused', () => {
     expect(unnamedLayout(2, 157)).toBeUndefined();
     expect(unnamedLayout(1, 156)).toBeUndefined();
   });

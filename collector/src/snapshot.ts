@@ -55,7 +55,7 @@ export interface SavedCounters {
 }
 
 /** The state of before could not be read, and counters began at zero. */
-export interface BeganAnew {
+export interface CountersReset {
   readonly atMs: number;
   readonly reason: string;
   /** When the state of before was last written: what it counted ended about then. */
@@ -83,7 +83,7 @@ export interface SnapshotHead {
   /** Absent in snapshots of collectors that showed nothing of what came late. */
   readonly backfills?: readonly SavedBackfill[];
   /** Absent where counters were never lost. */
-  readonly beganAnew?: BeganAnew;
+  readonly countersReset?: CountersReset;
 }
 
 /** What the rows mean. */

@@ -73,8 +73,9 @@ async function start(): Promise<void> {
 }
 const samples = async (): Promise<Map<string, number>> => samplesOf(await (await get('/metrics')).text());
 const sent = async (): Promise<number> => sumOf(await samples(), 'wan_path_probes_sent_total');
-const status = async (): Promise<{ readonly state: { readonly unreadable: string[]; readonly beganAnew: unknown } }> =>
-  (await (await get('/api/v1/status')).json()) as never;
+const status = async (): Promise<{
+  readonly state: { readonly unreadable: string[]; readonly countersReset: unknown };
+}> => (await (await get('/api/v1/status')).json()) as never;
 /** So many reports of five answered probes each, of the seconds that just ended. */
 async function publish(count: number): Promise<void> {
   connection.publish(subjectOf('report', PROBE), encodeDictionary(DICTIONARY));
@@ -108,11 +109,11 @@ describe('a snapshot that cannot be read', () => {
     const stoppedMs = Date.now();
     await start();
     expect(sumOf(await samples(), 'wan_path_probes_sent_total')).toBe(0);
-    const { unreadable, beganAnew } = (await status()).state;
+    const { unreadable, countersReset } = (await status()).state;
     expect(unreadable).toEqual([expect.stringMatching(/^collector\.snapshot\.unreadable-\d{8}T\d{9}Z$/)]);
     expect(readFileSync(join(state, unreadable[0]!))).toEqual(bytes);
-    const { at, uncounted, ...began } = beganAnew as { at: string; uncounted: { from: string; until: string } };
-    expect(began).toEqual({
+    const { at, uncounted, ...reset } = countersReset as { at: string; uncounted: { from: string; until: string } };
+    expect(reset).toEqual({
       ...{ reason: 'its checksum is wrong: it is damaged', readFrom: 'end', countedUntil: uncounted.from },
     });
     expect(Date.parse(at)).toBeGreaterThanOrEqual(stoppedMs);
@@ -141,7 +142,7 @@ describe('a snapshot that cannot be read', () => {
     await publish(3);
     await start();
     await until('15 probes', async () => (await sent()) === 15);
-    expect((await status()).state.beganAnew).toMatchObject({ readFrom: 'mark', uncounted: null });
+    expect((await status()).state.countersReset).toMatchObject({ readFrom: 'mark', uncounted: null });
     expect((await status()).state.unreadable).toHaveLength(2);
   }, 60_000);
 });

@@ -9,7 +9,7 @@ import { backfillView } from './backfill-view.ts';
 import { chainOf, plansBySite } from './chain.ts';
 import type { Registry } from '../registry.ts';
 import { COUNTER } from '../series-table.ts';
-import type { BeganAnew } from '../snapshot.ts';
+import type { CountersReset } from '../snapshot.ts';
 import { pathView, type PathFilter, pathPage } from './paths.ts';
 import { meshOf } from './mesh.ts';
 import { registerControls } from './controls.ts';
@@ -70,7 +70,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
         writtenAt: health.snapshot.writtenAtMs === undefined ? null : iso(health.snapshot.writtenAtMs),
         bytes: health.snapshot.bytes,
       },
-      state: { unreadable: [...health.unreadable], beganAnew: shownBeganAnew(health.beganAnew) },
+      state: { unreadable: [...health.unreadable], countersReset: shownReset(health.countersReset) },
       rejected: [...ingest.counters.rejected].map(([key, count]) => {
         const [kind, cause] = key.split('|') as [string, string];
         return { kind, cause, count };
@@ -327,9 +327,9 @@ function iso(ms: number): string {
 }
 
 /** Since when counters count, where they began at zero because the state of before could not be read. */
-function shownBeganAnew(began: BeganAnew | undefined): object | null {
-  if (began === undefined) return null;
-  const { atMs, reason, countedUntilMs, readFrom, uncountedUntilMs } = began;
+function shownReset(reset: CountersReset | undefined): object | null {
+  if (reset === undefined) return null;
+  const { atMs, reason, countedUntilMs, readFrom, uncountedUntilMs } = reset;
   const countedUntil = countedUntilMs === undefined ? null : iso(countedUntilMs);
   const uncounted = uncountedUntilMs === undefined ? null : { from: countedUntil, until: iso(uncountedUntilMs) };
   return { at: iso(atMs), reason, countedUntil, readFrom, uncounted };

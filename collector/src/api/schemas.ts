@@ -38,7 +38,7 @@ export const status = object({
   snapshot: object({ durable: flag, writtenAt: optional(time), bytes: integer }),
   state: object({
     unreadable: list(text),
-    beganAnew: optional(
+    countersReset: optional(
       object({
         at: time,
         reason: text,

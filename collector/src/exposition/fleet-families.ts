@@ -7,7 +7,7 @@ import type { Gate } from '../gate.ts';
 import type { Leaves } from '../leaves.ts';
 import type { Ingest, Intake } from '../ingest.ts';
 import type { KeeperHealth } from '../keeper.ts';
-import type { BeganAnew } from '../snapshot.ts';
+import type { CountersReset } from '../snapshot.ts';
 import type { PauseBook } from '../pauses.ts';
 import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
@@ -41,7 +41,7 @@ export interface CollectorHealth {
   /** Files of the state directory that could not be read and are kept. */
   readonly unreadable: readonly string[];
   /** Why counters do not go back further; undefined when they were never lost. */
-  readonly beganAnew: BeganAnew | undefined;
+  readonly countersReset: CountersReset | undefined;
   readonly commitsSent: number;
   /** Whether it makes the plans. */
   readonly isLeader: boolean;
@@ -821,10 +821,10 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       () => view.health().unreadable.length,
     ),
     now(
-      'counters_began_timestamp_seconds',
+      'counters_reset_timestamp_seconds',
       'seconds',
       'When counters began at zero because the state of before could not be read.',
-      () => divide(view.health().beganAnew?.atMs, 1_000),
+      () => divide(view.health().countersReset?.atMs, 1_000),
     ),
     now('quarantine_reports', '1', 'Refused reports kept as files.', () => view.health().quarantine.files),
     now('quarantine_bytes', 'bytes', 'Octets of the refused reports kept.', () => view.health().quarantine.bytes),
