@@ -32,7 +32,7 @@ import { FlooredClock, TimeKeeper } from './floored-clock.ts';
 import { defaultGateways } from './gateways.ts';
 import { LocalPause } from './local-pause.ts';
 import { OncePerCause, type Log } from './log.ts';
-import { TargetResolver, type Lookup } from './net/destination.ts';
+import { isLocal, TargetResolver, type Lookup } from './net/destination.ts';
 import { Domains } from './net/domains.ts';
 import { Egress } from './net/egress.ts';
 import { KernelEngine } from './net/kernel-engine.ts';
@@ -196,7 +196,13 @@ export async function startProbe(
   if (egress === undefined && settings.addresses?.some((address) => address.interface !== undefined) === true) {
     log.warn({}, 'interfaces of WAN_ADDRESSES are neither bound to nor verified: that needs the native module');
   }
-  const resolver = new TargetResolver(systemLookup, egress);
+  const resolver = new TargetResolver(systemLookup, egress, {
+    clock,
+    keptNs: settings.namesKeptNs,
+    localTargets: settings.localTargets,
+    // Who is reached on loopback by its own settings has its peers there.
+    localPeers: settings.localTargets || (settings.addresses ?? []).some(({ bound }) => isLocal(bound)),
+  });
   const followsRoutes = native !== undefined && engine.exploredFamilies.length > 0;
   if (!followsRoutes)
     log.warn({ engine: engine.name }, 'routes are not followed: that needs the kernel engine and CAP_NET_RAW');
@@ -255,6 +261,7 @@ export async function startProbe(
     localAddresses: () => interfaceAddresses().map(({ address }) => address),
     onAddressChange: () => {
       egress?.forget();
+      resolver.forget();
       void bus.verify?.();
     },
     reflectorCounts: () => reflectors.counts,

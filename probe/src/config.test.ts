@@ -54,6 +54,8 @@ describe('settings', () => {
       reflect: { udp: 862, tcp: 8620, http: 8621 },
       uplinkRates: new Map(),
       throughputPort: undefined,
+      namesKeptNs: 30e9,
+      localTargets: false,
       stampKeyFile: '',
       engine: 'auto',
       stateDirectory: '/var/lib/wan-probe',

@@ -40,6 +40,9 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 const LEAST_SPOOL_BYTES = 1e6;
 const LEAST_SPOOL_AGE_NS = 60 * NS_PER_S;
 
+const LEAST_NAME_CACHE_NS = NS_PER_S;
+const MOST_NAME_CACHE_NS = 3_600 * NS_PER_S;
+
 const ENGINE_CHOICES = ['auto', ...ENGINE_NAMES] as const;
 
 export interface Settings {
@@ -69,6 +72,10 @@ export interface Settings {
   readonly user: { readonly uid: number; readonly gid: number };
   /** Undefined: it takes part in no throughput run; else where it listens for one, 0: the system's choice. */
   readonly throughputPort: number | undefined;
+  /** How long the addresses of a target's name are used before it is looked up again. */
+  readonly namesKeptNs: number;
+  /** Whether plans may name targets on this machine and its link. */
+  readonly localTargets: boolean;
   readonly reportFormat: ReportFormat;
   readonly printReports: boolean;
 }
@@ -208,6 +215,20 @@ export const SETTINGS = [
     standard: 'off',
     help: 'whether it takes part in throughput runs that an operator asks for, and on which port',
   },
+  {
+    env: 'WAN_NAME_CACHE',
+    flag: 'name-cache',
+    value: 'duration',
+    standard: '30s',
+    help: "how long the addresses of a target's name are used before it is looked up again; the system's resolver tells no TTL",
+  },
+  {
+    env: 'WAN_LOCAL_TARGETS',
+    flag: 'local-targets',
+    value: undefined,
+    standard: 'false',
+    help: 'plans may name targets on loopback, link-local and metadata addresses; otherwise these are not_sent',
+  },
   { env: 'WAN_REPORT_FORMAT', flag: 'report-format', value: 'format', standard: 'binary', help: 'binary, json' },
   {
     env: 'WAN_PRINT_REPORTS',
@@ -276,6 +297,8 @@ export function readSettings(
     keepRoot: read.truth('WAN_KEEP_ROOT', valueOf('WAN_KEEP_ROOT')),
     user: read.user(valueOf('WAN_USER')),
     throughputPort: read.throughput(valueOf('WAN_THROUGHPUT')),
+    localTargets: read.truth('WAN_LOCAL_TARGETS', valueOf('WAN_LOCAL_TARGETS')),
+    namesKeptNs: read.nameCache(valueOf('WAN_NAME_CACHE')),
     reportFormat: read.oneOf('WAN_REPORT_FORMAT', valueOf('WAN_REPORT_FORMAT'), ['binary', 'json'] as const),
     printReports: read.truth('WAN_PRINT_REPORTS', valueOf('WAN_PRINT_REPORTS')),
   };
@@ -413,6 +436,14 @@ class Reader {
       this.problem('WAN_THROUGHPUT', `"${text}" is none of them`, 'off, on, a port from 1 to 65535');
     }
     return port;
+  }
+
+  nameCache(text: string): number {
+    const ns = parseDurationNs(text);
+    if (ns === undefined || ns < LEAST_NAME_CACHE_NS || ns > MOST_NAME_CACHE_NS) {
+      this.problem('WAN_NAME_CACHE', `"${text}" is not a duration from 1s to 1h`, 'such as 10s, 30s or 5m');
+    }
+    return ns ?? 0;
   }
 
   size(name: SettingName, text: string): number {

@@ -435,6 +435,11 @@ export class Session implements ProbeEvents, Task {
     }
   }
 
+  mayLeaveLate(): boolean {
+    // Waiting probes may be many when the resolver comes back: the cap holds when they leave.
+    return this.#context.budget.take(this.#packetsPerSend, this.#bytesPerSend, this.#context.clock.monoNs());
+  }
+
   phase(seq: number, phase: HttpPhase, durationNs: number): void {
     this.#countsOf(seq)?.phase(phase, durationNs);
   }

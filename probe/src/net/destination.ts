@@ -1,10 +1,21 @@
 /**
- * Which addresses may be sent to, and how names become addresses: resolved once for each probe, every address checked,
- * and the checked one connected to, so that a name cannot point somewhere else in between.
+ * Which addresses may be sent to, and how names become addresses: every address of a name is checked, and the checked one
+ * connected to, so that a name cannot point somewhere else in between.
+ *
+ * A name is looked up once for all sessions that use it: one look-up under way, and its result is kept for a while.
  */
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net';
-import type { Family, PlannedSession } from '@wanscope/shared';
+import { NS_PER_MS, NS_PER_S, systemClock, type Clock, type Family, type PlannedSession } from '@wanscope/shared';
 import type { Egress } from './egress.ts';
+
+/** The system's resolver tells no TTL. */
+export const NAMES_KEPT_NS = 30 * NS_PER_S;
+/** How long a failed look-up is not repeated, and a name that is known not asked for again after one. */
+const FAILURE_KEPT_NS = 5 * NS_PER_S;
+/** A name that is still in use is looked up again so long before its result expires: no probe has to wait then. */
+const AHEAD_NS = 10 * NS_PER_S;
+/** Names beyond are forgotten, the oldest first. */
+const MAX_NAMES = 4_096;
 
 /** Looks a name up in one family; rejects when there is none. */
 export type Lookup = (host: string, family: Family) => Promise<readonly string[]>;
@@ -28,6 +39,8 @@ const NOT_UNICAST = blockListOf([
 const LOCAL = blockListOf([
   ['127.0.0.0', 8, 'ipv4'],
   ['169.254.0.0', 16, 'ipv4'],
+  ['100.100.100.200', 32, 'ipv4'],
+  ['192.0.0.192', 32, 'ipv4'],
   ['::1', 128, 'ipv6'],
   ['fe80::', 10, 'ipv6'],
   ['fd00:ec2::254', 128, 'ipv6'],
@@ -60,15 +73,19 @@ function inList(list: BlockList, address: string): boolean {
   return list.check(address.replace(/%.*$/, ''), 'ipv6');
 }
 
+/** True for an address of the machine itself or of its link, and for those of metadata services. */
+export function isLocal(address: string): boolean {
+  return inList(LOCAL, address);
+}
+
 /**
  * True when a probe may send to `address`.
  *
- * @param external true for targets without a probe; they may not be on this machine or its link.
- * @param namedByOperator true when the plan itself gave this address rather than a name that led here.
+ * @param localToo true where it may be on this machine or its link; only the router's own settings say so, never a plan.
  */
-export function mayProbe(address: string, external: boolean, namedByOperator: boolean): boolean {
+export function mayProbe(address: string, localToo: boolean): boolean {
   if (isIP(address) === 0 || inList(NOT_UNICAST, address)) return false;
-  return !external || namedByOperator || !inList(LOCAL, address);
+  return localToo || !isLocal(address);
 }
 
 /** Where a session's probe goes: a checked address, or why there is none. */
@@ -77,50 +94,190 @@ export type Destination = { readonly address: string } | { readonly refused: 'un
 /** Host name to connect to: of the target's proxy, its URL, or its own; undefined when the plan gave an address alone. */
 export function hostOf(planned: PlannedSession): string | undefined {
   const url = planned.target.proxy ?? planned.target.url;
-  if (url !== undefined) return new URL(url).hostname.replace(/^\[|\]$/g, '');
-  return planned.target.host;
+  return url === undefined ? planned.target.host : hostnameOf(url);
+}
+
+function hostnameOf(url: string): string {
+  return new URL(url).hostname.replace(/^\[|\]$/g, '');
+}
+
+/** One look-up that succeeded. */
+export interface LookedUp {
+  readonly tookNs: number;
+}
+
+/** `lookup`: which look-up the address is from; undefined when the plan names an address. */
+export type Found = Destination & { readonly lookup?: LookedUp };
+
+function plain(found: Found): Destination {
+  return 'address' in found ? { address: found.address } : found;
+}
+
+interface Name {
+  readonly host: string;
+  readonly family: Family;
+  addresses: readonly string[];
+  lookup: LookedUp | undefined;
+  /** Until then `addresses` hold. */
+  untilNs: number;
+  /** Not looked up again before. */
+  againNs: number;
+  /** Whoever waits for the look-up under way; undefined: there is none. */
+  waiting: Set<(addresses: readonly string[]) => void> | undefined;
+}
+
+export interface ResolverOptions {
+  readonly clock?: Clock;
+  /** How long a name's addresses are used before it is looked up again. */
+  readonly keptNs?: number;
+  /** Targets may be on this machine or its link; absent: not. */
+  readonly localTargets?: boolean;
+  /** So may other probes and responders; absent: as targets. */
+  readonly localPeers?: boolean;
 }
 
 export class TargetResolver {
+  /** By which results expire. */
+  readonly clock: Clock;
   readonly #lookup: Lookup;
   readonly #egress: Egress | undefined;
+  readonly #keptNs: number;
+  readonly #localTargets: boolean;
+  readonly #localPeers: boolean;
+  readonly #names = new Map<string, Name>();
 
   /** @param egress what leaves by an interface that its source names; undefined: that is not checked. */
-  constructor(lookup: Lookup, egress?: Egress) {
+  constructor(lookup: Lookup, egress?: Egress, options: ResolverOptions = {}) {
     this.#lookup = lookup;
     this.#egress = egress;
+    this.clock = options.clock ?? systemClock;
+    this.#keptNs = options.keptNs ?? NAMES_KEPT_NS;
+    this.#localTargets = options.localTargets ?? false;
+    this.#localPeers = options.localPeers ?? this.#localTargets;
   }
 
-  /** True when the plan's own address may be sent to. */
-  allows(address: string, planned: PlannedSession): boolean {
-    return mayProbe(address, planned.path.dstKind === 'external', true);
+  /** True when an address may be sent to in that session. */
+  allows(address: string, { path }: PlannedSession): boolean {
+    return mayProbe(address, path.dstKind === 'external' ? this.#localTargets : this.#localPeers);
   }
 
-  /** The address to probe, synchronously; undefined when a name has to be looked up. */
+  /** The address to probe, synchronously; undefined when it is a name. */
   literal(planned: PlannedSession): Destination | undefined {
     const address = planned.target.address ?? hostOf(planned);
     if (address === undefined) return { refused: 'unresolved' };
+    if (!this.#allowsBehindProxy(planned)) return { refused: 'not_sent' };
     if (isIP(address) === 0) return undefined;
     if (isIPv6(address) !== (planned.path.family === 'ipv6')) return { refused: 'unresolved' };
     return this.allows(address, planned) ? this.#routed(address, planned) : { refused: 'not_sent' };
   }
 
-  /** Looks the target's name up. One bad address among its addresses refuses them all. */
-  async resolve(planned: PlannedSession): Promise<Destination> {
+  /** The same of a name, where what was looked up still holds; undefined while it is looked up. */
+  known(planned: PlannedSession): Found | undefined {
     const literal = this.literal(planned);
     if (literal !== undefined) return literal;
-    let addresses: readonly string[];
-    try {
-      addresses = await this.#lookup(hostOf(planned)!, planned.path.family);
-    } catch {
-      return { refused: 'unresolved' };
+    const name = this.#nameOf(planned);
+    const nowNs = this.clock.monoNs();
+    if (nowNs >= name.againNs) this.#lookUp(name);
+    if (nowNs < name.untilNs) return this.#found(name.addresses, name.lookup, planned);
+    return name.waiting === undefined ? { refused: 'unresolved' } : undefined;
+  }
+
+  /**
+   * Calls back once with what the look-up under way says, after `known` was undefined.
+   *
+   * @returns what gives up waiting.
+   */
+  wait(planned: PlannedSession, callback: (found: Found) => void): () => void {
+    const name = this.#nameOf(planned);
+    const heard = (addresses: readonly string[]): void => callback(this.#found(addresses, name.lookup, planned));
+    const { waiting } = name;
+    if (waiting === undefined) throw new Error(`no look-up of ${name.host} is under way`);
+    waiting.add(heard);
+    return () => waiting.delete(heard);
+  }
+
+  /** Looks the target's name up, for `timeoutNs` at most. One bad address among its addresses refuses them all. */
+  async resolve(planned: PlannedSession, timeoutNs = 10 * NS_PER_S): Promise<Destination> {
+    const known = this.known(planned);
+    if (known !== undefined) return plain(known);
+    return new Promise((resolve) => {
+      const giveUp = this.wait(planned, (found) => {
+        cancel();
+        resolve(plain(found));
+      });
+      const cancel = this.clock.after(Math.ceil(timeoutNs / NS_PER_MS), () => {
+        giveUp();
+        resolve({ refused: 'unresolved' });
+      });
+    });
+  }
+
+  /** Names are looked up again from now on: another network may have other ones. */
+  forget(): void {
+    for (const name of this.#names.values()) name.againNs = name.untilNs = -Infinity;
+  }
+
+  #nameOf(planned: PlannedSession): Name {
+    const host = hostOf(planned)!;
+    const { family } = planned.path;
+    const key = `${family} ${host}`;
+    let name = this.#names.get(key);
+    if (name !== undefined) return name;
+    if (this.#names.size >= MAX_NAMES) this.#forgetOldest();
+    name = {
+      host,
+      family,
+      addresses: [],
+      lookup: undefined,
+      untilNs: -Infinity,
+      againNs: -Infinity,
+      waiting: undefined,
+    };
+    this.#names.set(key, name);
+    return name;
+  }
+
+  #forgetOldest(): void {
+    for (const [key, { waiting }] of this.#names) {
+      if (waiting !== undefined) continue;
+      this.#names.delete(key);
+      return;
     }
+  }
+
+  #lookUp(name: Name): void {
+    if (name.waiting !== undefined) return;
+    const waiting = new Set<(addresses: readonly string[]) => void>();
+    name.waiting = waiting;
+    const begunNs = this.clock.monoNs();
+    const done = (addresses: readonly string[]): void => {
+      const nowNs = this.clock.monoNs();
+      name.waiting = undefined;
+      if (addresses.length > 0) {
+        name.addresses = addresses;
+        name.lookup = { tookNs: nowNs - begunNs };
+        name.untilNs = nowNs + this.#keptNs;
+        name.againNs = name.untilNs - Math.min(AHEAD_NS, this.#keptNs / 2);
+      } else name.againNs = nowNs + Math.min(FAILURE_KEPT_NS, this.#keptNs);
+      for (const heard of waiting) heard(addresses);
+    };
+    this.#lookup(name.host, name.family).then(done, () => done([]));
+  }
+
+  #found(addresses: readonly string[], lookup: LookedUp | undefined, planned: PlannedSession): Found {
     const first = addresses[0];
     if (first === undefined) return { refused: 'unresolved' };
-    const external = planned.path.dstKind === 'external';
-    return addresses.every((address) => mayProbe(address, external, false))
-      ? this.#routed(first, planned)
-      : { refused: 'not_sent' };
+    if (!addresses.every((address) => this.allows(address, planned))) return { refused: 'not_sent' };
+    const routed = this.#routed(first, planned);
+    return 'address' in routed && lookup !== undefined ? { ...routed, lookup } : routed;
+  }
+
+  /** A proxy may stand on this machine's link: what it is asked for is held to the same rule. */
+  #allowsBehindProxy(planned: PlannedSession): boolean {
+    const { proxy, url } = planned.target;
+    if (proxy === undefined || url === undefined) return true;
+    const host = hostnameOf(url);
+    return isIP(host) === 0 || this.allows(host, planned);
   }
 
   #routed(address: string, planned: PlannedSession): Destination {

@@ -1,5 +1,6 @@
 /** What probers of single packets share: a stream of the packet engine, and what its rows mean to a session. */
 import { DSCP_BY_CLASS, MAX_FLOWS } from '@wanscope/shared';
+import { AddressWait } from '../net/address-wait.ts';
 import type { TargetResolver } from '../net/destination.ts';
 import type { DomainLookup } from '../net/domains.ts';
 import { flowOf, seqInFlow, wireSeqOf } from '../flows.ts';
@@ -40,7 +41,7 @@ export interface DatagramRecipe {
 
 export class DatagramChannel implements ProbeChannel {
   readonly #engine: PacketEngine;
-  readonly #resolver: TargetResolver;
+  readonly #wait: AddressWait;
   readonly #domains: DomainLookup | undefined;
   readonly #request: ChannelRequest;
   readonly #events: ProbeEvents;
@@ -61,7 +62,7 @@ export class DatagramChannel implements ProbeChannel {
     recipe: DatagramRecipe,
   ) {
     this.#engine = dependencies.engine;
-    this.#resolver = dependencies.resolver;
+    this.#wait = new AddressWait(dependencies.resolver, request, events);
     this.#domains = dependencies.domains;
     this.#request = request;
     this.#events = events;
@@ -84,26 +85,16 @@ export class DatagramChannel implements ProbeChannel {
   }
 
   send(seq: number, dueNs: number): void {
-    const { planned } = this.#request;
     if (this.#closed) {
       this.#events.settle(seq, 'not_sent');
       return;
     }
-    const literal = this.#resolver.literal(planned);
-    if (literal !== undefined) {
-      if ('address' in literal) this.#sendTo(seq, dueNs, literal.address);
-      else this.#events.settle(seq, literal.refused);
-      return;
-    }
-    void this.#resolver.resolve(planned).then((destination) => {
-      if (this.#closed) return;
-      if ('address' in destination) this.#sendTo(seq, dueNs, destination.address);
-      else this.#events.settle(seq, destination.refused);
-    });
+    this.#wait.find(seq, (_seq, address) => this.#sendTo(seq, dueNs, address));
   }
 
   close(): void {
     this.#closed = true;
+    this.#wait.close();
     this.#closeStreams();
   }
 

@@ -110,7 +110,7 @@ describe('direct measurement', () => {
   ): Promise<PathRecord> {
     const { lost, family = 'ipv4', sizeBytes = 160, key } = options;
     const engine = (running ??= await ENGINES[name]());
-    const resolver = new TargetResolver(() => Promise.reject(new Error('no names')));
+    const resolver = new TargetResolver(() => Promise.reject(new Error('no names')), undefined, { localTargets: true });
     // Long enough that the test does not cross its end.
     const intervals = new IntervalClock(systemClock, 300_000);
     const address = LOOPBACK[family];

@@ -12,7 +12,7 @@ import { dnsProber } from './dns.ts';
 import { probeOnce } from './probe-once.ts';
 
 const LOOPBACK: Readonly<Record<Family, string>> = { ipv4: '127.0.0.1', ipv6: '::1' };
-const resolver = new TargetResolver(() => Promise.reject(new Error('no such name')));
+const resolver = new TargetResolver(() => Promise.reject(new Error('no such name')), undefined, { localTargets: true });
 const watch = { isLate: () => false };
 const dependencies = (clock = systemClock) => ({ clock, resolver, sockets: new SocketLimit(), watch });
 

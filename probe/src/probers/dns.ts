@@ -9,6 +9,7 @@
 import { randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { NS_PER_MS, type Clock, type DnsQuestion, type Outcome } from '@wanscope/shared';
+import { AddressWait } from '../net/address-wait.ts';
 import type { TargetResolver } from '../net/destination.ts';
 import { isLateTimer } from '../net/connect.ts';
 import { descriptorFor, type DomainSockets } from '../net/domain-sockets.ts';
@@ -48,38 +49,29 @@ class DnsChannel implements ProbeChannel {
   readonly #question: DnsQuestion;
   /** What stops each query under way. */
   readonly #running = new Set<() => void>();
+  readonly #wait: AddressWait;
   #closed = false;
 
   constructor(dependencies: DnsDependencies, request: ChannelRequest, events: ProbeEvents, question: DnsQuestion) {
     this.#dependencies = dependencies;
     this.#request = request;
     this.#events = events;
+    this.#wait = new AddressWait(dependencies.resolver, request, events);
     this.#question = question;
   }
 
   send(seq: number): void {
-    const { resolver } = this.#dependencies;
-    const { planned } = this.#request;
-    const port = planned.target.port;
+    const { port } = this.#request.planned.target;
     if (this.#closed || port === undefined) {
       this.#events.settle(seq, 'not_sent');
       return;
     }
-    const literal = resolver.literal(planned);
-    if (literal !== undefined) {
-      if ('address' in literal) this.#ask(seq, literal.address, port);
-      else this.#events.settle(seq, literal.refused);
-      return;
-    }
-    void resolver.resolve(planned).then((destination) => {
-      if (this.#closed) return;
-      if ('address' in destination) this.#ask(seq, destination.address, port);
-      else this.#events.settle(seq, destination.refused);
-    });
+    this.#wait.find(seq, (_seq, address) => this.#ask(seq, address, port));
   }
 
   close(): void {
     this.#closed = true;
+    this.#wait.close();
     for (const stop of this.#running) stop();
     this.#running.clear();
   }

@@ -16,7 +16,7 @@ import { udpProber } from './udp.ts';
 
 const FLOWS = 4;
 const DEADLINE_MS = 10_000;
-const resolver = new TargetResolver(() => Promise.reject(new Error('no such name')));
+const resolver = new TargetResolver(() => Promise.reject(new Error('no such name')), undefined, { localTargets: true });
 const options = { clock: systemClock, cookieKey: randomBytes(16), identifier: 7 };
 const closing: (() => void)[] = [];
 
@@ -73,6 +73,7 @@ async function sendEight(
     reflected: (seq, reflectorSeq) => answered.push([seq, reflectorSeq]),
     repeated: () => undefined,
     seenClass: () => undefined,
+    mayLeaveLate: () => true,
     unreachable: () => undefined,
     settle: () => (bound = false),
     phase: () => undefined,

@@ -14,6 +14,7 @@ import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import { connect as connectTls, TLSSocket, type ConnectionOptions } from 'node:tls';
 import { NS_PER_MS, type HttpPhase, type Outcome, type TlsFailure } from '@wanscope/shared';
+import { AddressWait } from '../net/address-wait.ts';
 import {
   connectAtTimeout,
   connectTime,
@@ -22,6 +23,7 @@ import {
   type ConnectDependencies,
   type ConnectTime,
 } from '../net/connect.ts';
+import type { LookedUp } from '../net/destination.ts';
 import { connectFrom, isOpenedNatively } from '../net/domain-sockets.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
@@ -98,12 +100,15 @@ class HttpChannel implements ProbeChannel {
   readonly #resource: Resource | undefined;
   readonly #keptConnections: HttpAgent | undefined;
   readonly #running = new Set<() => void>();
+  readonly #wait: AddressWait;
+  #toldLookup: LookedUp | undefined;
   #closed = false;
 
   constructor(dependencies: HttpDependencies, request: ChannelRequest, events: ProbeEvents) {
     this.#dependencies = dependencies;
     this.#request = request;
     this.#events = events;
+    this.#wait = new AddressWait(dependencies.resolver, request, events);
     this.#resource = resourceOf(request);
     if (request.planned.test.keepAlive && this.#resource !== undefined) {
       this.#keptConnections = this.#makeAgent(this.#resource.secure, true);
@@ -111,31 +116,26 @@ class HttpChannel implements ProbeChannel {
   }
 
   send(seq: number): void {
-    const { resolver, clock } = this.#dependencies;
-    const { planned } = this.#request;
+    const { clock } = this.#dependencies;
     const resource = this.#resource;
     if (this.#closed || resource === undefined) {
       this.#events.settle(seq, 'not_sent');
       return;
     }
     const begunNs = clock.monoNs();
-    const literal = resolver.literal(planned);
-    if (literal !== undefined) {
-      if ('address' in literal) this.#fetch(seq, resource, literal.address, begunNs);
-      else this.#events.settle(seq, literal.refused);
-      return;
-    }
-    void resolver.resolve(planned).then((destination) => {
-      if (this.#closed) return;
-      if ('address' in destination) {
-        this.#events.phase(seq, 'resolve', clock.monoNs() - begunNs);
-        this.#fetch(seq, resource, destination.address, begunNs);
-      } else this.#events.settle(seq, destination.refused);
+    this.#wait.find(seq, (_seq, address, lookup) => {
+      if (lookup !== undefined && lookup !== this.#toldLookup) {
+        // Several sessions share a look-up, and later probes its result: each session tells it once.
+        this.#toldLookup = lookup;
+        this.#events.phase(seq, 'resolve', lookup.tookNs);
+      }
+      this.#fetch(seq, resource, address, begunNs);
     });
   }
 
   close(): void {
     this.#closed = true;
+    this.#wait.close();
     for (const stop of this.#running) stop();
     this.#running.clear();
     this.#keptConnections?.destroy();

@@ -85,6 +85,7 @@ async function probeTimes(
       reflected: () => undefined,
       repeated: () => undefined,
       seenClass: () => undefined,
+      mayLeaveLate: () => true,
       unreachable: () => undefined,
       settle: (_seq, outcome, rttNs) => {
         results.push({ outcome, rttNs, phases, tlsExpiryS, tlsFailure, forged });

@@ -49,6 +49,8 @@ export interface ProbeEvents {
    * `reply`.
    */
   settle(seq: number, outcome: Outcome, rttNs?: number, contaminated?: boolean): void;
+  /** True when the cap has room for a probe that leaves later than it was due: it is taken from the budget a second time. */
+  mayLeaveLate(seq: number): boolean;
   phase(seq: number, phase: HttpPhase, durationNs: number): void;
   tlsExpiry(expiryS: number): void;
   /** Why a handshake failed. */

@@ -37,7 +37,7 @@ describe.skipIf(process.getuid?.() !== 0)('the class that is seen (needs root)',
       const clock = systemClock;
       const native = loadNative();
       const engine = new KernelEngine({ native, clock, cookieKey: new Uint8Array(16), identifier: 1 });
-      const resolver = new TargetResolver(() => Promise.reject(new Error('no names')));
+      const resolver = new TargetResolver(() => Promise.reject(new Error('no names')), undefined, { localTargets: true });
       const ignore = () => undefined;
       // Long enough that the test does not cross its end.
       const intervals = new IntervalClock(clock, 300_000);

@@ -6,6 +6,7 @@
  */
 import type { Socket } from 'node:net';
 import { NS_PER_MS } from '@wanscope/shared';
+import { AddressWait } from '../net/address-wait.ts';
 import {
   connectAtTimeout,
   connectTime,
@@ -33,36 +34,28 @@ class TcpChannel implements ProbeChannel {
   readonly #events: ProbeEvents;
   /** What stops each connect under way. */
   readonly #running = new Set<() => void>();
+  readonly #wait: AddressWait;
   #closed = false;
 
   constructor(dependencies: ConnectDependencies, request: ChannelRequest, events: ProbeEvents) {
     this.#dependencies = dependencies;
     this.#request = request;
     this.#events = events;
+    this.#wait = new AddressWait(dependencies.resolver, request, events);
   }
 
   send(seq: number): void {
-    const { planned } = this.#request;
-    const port = planned.target.port;
+    const { port } = this.#request.planned.target;
     if (this.#closed || port === undefined) {
       this.#events.settle(seq, 'not_sent');
       return;
     }
-    const literal = this.#dependencies.resolver.literal(planned);
-    if (literal !== undefined) {
-      if ('address' in literal) this.#connect(seq, literal.address, port);
-      else this.#events.settle(seq, literal.refused);
-      return;
-    }
-    void this.#dependencies.resolver.resolve(planned).then((destination) => {
-      if (this.#closed) return;
-      if ('address' in destination) this.#connect(seq, destination.address, port);
-      else this.#events.settle(seq, destination.refused);
-    });
+    this.#wait.find(seq, (_seq, address) => this.#connect(seq, address, port));
   }
 
   close(): void {
     this.#closed = true;
+    this.#wait.close();
     for (const stop of this.#running) stop();
     this.#running.clear();
   }

@@ -80,7 +80,7 @@ describe.skipIf(process.getuid?.() !== 0)('the first sample (needs root)', () =>
       let bytes = 0;
       const session = new Session(
         planned, 'd', 1, 300_000,
-        icmpProber({ engine: watched, resolver: new TargetResolver(() => Promise.reject(new Error('no names'))) }),
+        icmpProber({ engine: watched, resolver: new TargetResolver(() => Promise.reject(new Error('no names')), undefined, { localTargets: true }) }),
         { clock, budget: new SendBudget(clock.monoNs()), intervalAt: () => intervals.current, drain: () => engine.drain(),
           countBytes: (_uplink, count) => (bytes += count), missed: () => false, countContaminated: ignore },
       );

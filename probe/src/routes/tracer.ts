@@ -41,6 +41,8 @@ const FIRST_WITHIN_MS = 3_000;
 const REFRESH_MS = 600_000;
 /** Rounds between two searches for other ways, and between two looks for a larger MTU (RFC 8899 section 5.1.1: 600 s). */
 const ROUNDS_PER_SEARCH = 10;
+/** How long a round waits for its name. */
+const RESOLVE_NS = NS_PER_S;
 const BUDGET_RETRY_MS = 200;
 const FIRST_FLOW_PORT = 49_152;
 const FLOW_PORTS = 16_384;
@@ -255,8 +257,8 @@ export class RouteTracer {
   }
 
   async #round(traced: Traced): Promise<void> {
-    const destination = await this.#dependencies.resolver.resolve(traced.planned);
-    if (!('address' in destination)) return;
+    const destination = await this.#dependencies.resolver.resolve(traced.planned, RESOLVE_NS);
+    if (!('address' in destination) || !this.#isLive(traced)) return;
     const { address } = destination;
     // Its ports are not open yet.
     if (traced.sourcePorts !== undefined && traced.sourcePorts[0] === undefined) return;

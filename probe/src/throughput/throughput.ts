@@ -11,6 +11,7 @@ import {
 } from '@wanscope/shared';
 import type { LocalAddress } from '../addresses.ts';
 import type { Log } from '../log.ts';
+import { isLocal, mayProbe } from '../net/destination.ts';
 import type { Domains } from '../net/domains.ts';
 import type { NativeModule } from '../net/native.ts';
 import { SocketError } from '../net/packet-engine.ts';
@@ -87,6 +88,10 @@ export class Throughput {
   }
 
   async #send(order: SourceOrder, address: LocalAddress): Promise<ThroughputReply> {
+    if (!mayProbe(order.address, isLocal(address.bound))) {
+      this.#isRunning = false;
+      return refused('not_reached', `${order.address} is on this machine or its link`);
+    }
     const context = this.#contextOf(order, address, false);
     try {
       const done = await (order.protocol === 'tcp' ? tcpSource : udpSource)(order, context);
