@@ -13,6 +13,7 @@ import {
   HTTP_PHASES,
   isPossibleDelay,
   isPossibleLoss,
+  NOT_SENT_CAUSES,
   NS_PER_MS,
   NS_PER_S,
   NS_PER_US,
@@ -22,6 +23,7 @@ import {
   type HttpPhase,
   type FlowRecord,
   type HttpPhaseSum,
+  type NotSentCause,
   type OneWayDelay,
   type OneWayLost,
   type Outcome,
@@ -155,6 +157,7 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
   farSeenDscp: number | undefined;
   /** Made when there is something to count: most sessions never have it. */
   #outcomes: Uint32Array | undefined;
+  #notSentCauses: Uint32Array | undefined;
   #phaseCount: Uint32Array | undefined;
   #phaseSumNs: Float64Array | undefined;
 
@@ -181,6 +184,7 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     this.notSent = this.contaminated = 0;
     this.tlsExpiryS = this.tlsFailure = this.seenDscp = this.farSeenDscp = undefined;
     this.#outcomes?.fill(0);
+    this.#notSentCauses?.fill(0);
     this.#phaseCount?.fill(0);
     this.#phaseSumNs?.fill(0);
   }
@@ -281,6 +285,15 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     return this.#results[position] === UNSENT;
   }
 
+  /** Probes that did not leave. Those whose position was taken are `unsent` too. */
+  addNotSent(cause: NotSentCause, count = 1): void {
+    if (count === 0) return;
+    this.notSent += count;
+    if (cause === 'other') return;
+    this.#notSentCauses ??= new Uint32Array(NOT_SENT_CAUSES.length);
+    this.#notSentCauses[NOT_SENT_CAUSES.indexOf(cause)]! += count;
+  }
+
   outcome(outcome: Outcome): void {
     if (PLAIN_OUTCOMES.has(outcome)) return;
     this.#outcomes ??= new Uint32Array(OUTCOMES.length);
@@ -346,6 +359,7 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     const burstGap = carried.bursts.take();
     const outcomes = this.#outcomeCounts();
     const httpPhases = this.#phaseSums();
+    const notSentCauses = this.#causeCounts();
     return {
       index,
       sent: answered + lost,
@@ -373,6 +387,7 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
       ...(burstGap.burstPackets + burstGap.gapPackets > 0 ? { burstGap } : {}),
       ...(outcomes === undefined ? {} : { outcomes }),
       ...(httpPhases === undefined ? {} : { httpPhases }),
+      ...(notSentCauses === undefined ? {} : { notSentCauses }),
       ...(this.tlsExpiryS === undefined ? {} : { tlsExpiryS: this.tlsExpiryS }),
       ...(this.tlsFailure === undefined ? {} : { tlsFailure: this.tlsFailure }),
       ...(this.seenDscp === undefined ? {} : { seenDscp: this.seenDscp }),
@@ -414,6 +429,16 @@ export class IntervalCounts implements ReflectedProbes, ReflectedTimes {
     for (const outcome of OUTCOMES) {
       const count = this.#outcomes[OUTCOME_INDEX[outcome]]!;
       if (count > 0) (counts ??= {})[outcome] = count;
+    }
+    return counts;
+  }
+
+  #causeCounts(): Partial<Record<NotSentCause, number>> | undefined {
+    if (this.#notSentCauses === undefined) return undefined;
+    let counts: Partial<Record<NotSentCause, number>> | undefined;
+    for (const [at, cause] of NOT_SENT_CAUSES.entries()) {
+      const count = this.#notSentCauses[at]!;
+      if (count > 0) (counts ??= {})[cause] = count;
     }
     return counts;
   }

@@ -273,7 +273,12 @@ describe('a session', () => {
       events.settle(seq, 'unreachable');
     };
     clock.advance(9_950);
-    expect(session.close(intervals.current)).toMatchObject({ sent: 4, lost: 4, notSent: 6 });
+    expect(session.close(intervals.current)).toMatchObject({
+      sent: 4,
+      lost: 4,
+      notSent: 6,
+      notSentCauses: { no_address: 6 },
+    });
   });
 
   it('counts what has a way by another interface only as misrouted, neither sent nor lost', () => {
@@ -320,13 +325,28 @@ describe('a session', () => {
     });
   });
 
+  it('says why probes were not sent', () => {
+    onSend = (seq) => {
+      if (seq < 3) events.notSent(seq, 'no_route');
+      else if (seq < 5) events.notSent(seq, 'no_buffer');
+      else if (seq < 6) events.settle(seq, 'not_sent');
+      else send(seq);
+    };
+    expect(closeInterval()).toMatchObject({
+      sent: 4,
+      lost: 4,
+      notSent: 6,
+      notSentCauses: { no_route: 3, no_buffer: 2 },
+    });
+  });
+
   it('stays under the cap whatever the plan says', () => {
     // A quarter of a second's allowance at once: 1 packet of 4 a second. One comes back each 250 ms.
     make({ cap: { packetsPerSecond: 4, bitsPerSecond: 1e9 } });
     expect(closeInterval()).toMatchObject({ sent: 10, notSent: 0 });
     // 128 octets are 1,024 bits; 1,024 bit/s allow a burst of 256 bits only.
     make({ cap: { packetsPerSecond: 2_000, bitsPerSecond: 1_024 } });
-    expect(closeInterval()).toMatchObject({ sent: 0, notSent: 10 });
+    expect(closeInterval()).toMatchObject({ sent: 0, notSent: 10, notSentCauses: { cap: 10 } });
   });
 
   it('attributes loss to a direction by the reflector’s numbers', () => {

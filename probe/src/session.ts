@@ -15,6 +15,7 @@ import {
   sessionLoad,
   type Clock,
   type HttpPhase,
+  type NotSentCause,
   type OneWayLost,
   type Outcome,
   type PathRecord,
@@ -174,15 +175,15 @@ export class Session implements ProbeEvents, Task {
     const nowNs = this.#context.clock.monoNs();
     const span = this.#context.intervalAt(deadlineNs);
     const counts = this.#counts(span.number);
-    counts.notSent += skipped;
+    counts.addNotSent('overrun', skipped);
     if (!this.#timesOut) this.#sweep(nowNs - this.timeoutNs - SWEEP_GRACE_NS);
     if (!this.#context.budget.take(this.#packetsPerSend, this.#bytesPerSend, nowNs)) {
-      counts.notSent += 1;
+      counts.addNotSent('cap');
       return;
     }
     while (this.#inFlight.full) this.#inFlight.evictOldest(this.#onExpired);
     if (!counts.open(this.#inFlight.nextSeq)) {
-      counts.notSent += 1;
+      counts.addNotSent('overrun');
       return;
     }
     this.#channel.send(this.#inFlight.open(span.number), deadlineNs);
@@ -428,11 +429,19 @@ export class Session implements ProbeEvents, Task {
         counts?.unsent(seq);
         return;
       case 'not_sent':
-        if (!this.#inFlight.settle(seq, 'never_sent') || counts === undefined) return;
-        counts.notSent += 1;
-        counts.unsent(seq);
+        this.notSent(seq, isLocal ? 'no_address' : 'other');
         return;
     }
+  }
+
+  notSent(wireSeq: number, cause: NotSentCause): void {
+    const seq = this.#inFlight.unwrap(wireSeq);
+    const counts = this.#countsOf(seq);
+    if (!this.#inFlight.settle(seq, 'never_sent') || counts === undefined) return;
+    // What the system says of a source that is gone differs by protocol.
+    const isGone = cause !== 'cap' && this.#context.isSourceGone?.(this.planned) === true;
+    counts.addNotSent(isGone ? 'no_address' : cause);
+    counts.unsent(seq);
   }
 
   mayLeaveLate(): boolean {
@@ -486,7 +495,7 @@ export class Session implements ProbeEvents, Task {
       if (!this.#timesOut && this.#context.missed(sentNs, sentNs + this.timeoutNs)) this.#contaminated(seq);
       else counts?.lost(seq);
     } else if (counts !== undefined) {
-      counts.notSent += 1;
+      counts.addNotSent(this.#context.isSourceGone?.(this.planned) === true ? 'no_address' : 'overrun');
       counts.unsent(seq);
     }
   }

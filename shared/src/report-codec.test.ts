@@ -59,6 +59,7 @@ const rich: PathRecord = {
   outcomes: { refused: 2, unresolved: 1 },
   httpPhases: { connect: { count: 4, sumNs: 1_000_000 }, transfer: { count: 4, sumNs: 500 } },
   tlsExpiryS: 1_800_000_000,
+  notSentCauses: { no_route: 3, cap: 1 },
   tlsFailure: 'expired',
   seenDscp: 0,
   // Answers 1, 3 and 4; answer 2; none.

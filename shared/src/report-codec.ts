@@ -20,6 +20,7 @@ import {
   SELF_FIELDS,
   MAX_RTT_NS,
   TICK_NS,
+  NOT_SENT_CAUSES,
   TLS_FAILURES,
   USAGE_PURPOSES,
   type BurstGap,
@@ -27,6 +28,7 @@ import {
   type HttpPhase,
   type HttpPhaseSum,
   type IpdvSummary,
+  type NotSentCause,
   type OneWayLost,
   type Outcome,
   type PathRecord,
@@ -74,6 +76,7 @@ const EXTENSION_ROUTE = 8;
 const EXTENSION_MTU = 9;
 const EXTENSION_FLOWS = 10;
 const EXTENSION_FAR_SEEN_DSCP = 11;
+const EXTENSION_NOT_SENT = 12;
 
 const ROUTE_IPV6 = 0x80;
 
@@ -286,6 +289,17 @@ function extensionsOf(record: PathRecord): Extension[] {
   }
   if (contaminated > 0) add(EXTENSION_CONTAMINATED, (out) => out.varint(contaminated));
   if (tlsFailure !== undefined) add(EXTENSION_TLS_FAILURE, (out) => out.varint(TLS_FAILURES.indexOf(tlsFailure)));
+  const { notSentCauses } = record;
+  if (notSentCauses !== undefined) {
+    add(EXTENSION_NOT_SENT, (out) => {
+      for (const [at, cause] of NOT_SENT_CAUSES.entries()) {
+        const count = notSentCauses[cause] ?? 0;
+        if (count === 0) continue;
+        out.varint(at);
+        out.varint(count);
+      }
+    });
+  }
   if (route !== undefined) add(EXTENSION_ROUTE, (out) => writeRoute(out, route));
   if (mtu !== undefined) add(EXTENSION_MTU, (out) => out.varint(2 * mtu.bytes + (mtu.blackHole ? 1 : 0)));
   if (flows !== undefined) add(EXTENSION_FLOWS, (out) => writeFlows(out, flows));
@@ -554,6 +568,14 @@ function readExtensions(input: ByteReader, record: { -readonly [K in keyof PathR
     } else if (tag === EXTENSION_TLS_FAILURE) {
       const failure = TLS_FAILURES[body.varint()];
       if (failure !== undefined) record.tlsFailure = failure;
+    } else if (tag === EXTENSION_NOT_SENT) {
+      const causes: Partial<Record<NotSentCause, number>> = {};
+      while (body.remaining > 0) {
+        const cause = NOT_SENT_CAUSES[body.varint()];
+        const value = body.varint();
+        if (cause !== undefined) causes[cause] = value;
+      }
+      record.notSentCauses = causes;
     } else if (tag === EXTENSION_ROUTE) {
       record.route = readRoute(body);
     } else if (tag === EXTENSION_MTU) {
@@ -700,6 +722,7 @@ const recordSchema = z.object({
   outcomes: z.optional(countsBy(OUTCOMES)),
   httpPhases: z.optional(z.pipe(fewKeys, z.partialRecord(z.enum(HTTP_PHASES), z.object({ count, sumNs: count })))),
   tlsExpiryS: z.optional(count),
+  notSentCauses: z.optional(countsBy(NOT_SENT_CAUSES)),
   tlsFailure: z.optional(z.enum(TLS_FAILURES)),
   seenDscp: z.optional(count),
   farSeenDscp: z.optional(count),

@@ -50,6 +50,27 @@ export type Outcome = (typeof OUTCOMES)[number];
 export const TLS_FAILURES = ['handshake', 'expired', 'not_yet_valid', 'wrong_name', 'untrusted'] as const;
 export type TlsFailure = (typeof TLS_FAILURES)[number];
 
+/**
+ * Why a probe was `not_sent`. Those from `no_route` to `too_large` are the system's: no route, the interface is down, a filter or a missing privilege, no
+ * memory for it, the source address is not here, no socket, too large for the interface. `refused`: an address that may not be sent to, or a
+ * routing domain that cannot be used; `cap`: the compiled-in cap; `overrun`: this process was too late for it. The order is the wire's:
+ * append only.
+ */
+export const NOT_SENT_CAUSES = [
+  'other',
+  'no_route',
+  'link_down',
+  'filtered',
+  'no_buffer',
+  'no_address',
+  'no_socket',
+  'too_large',
+  'refused',
+  'cap',
+  'overrun',
+] as const;
+export type NotSentCause = (typeof NOT_SENT_CAUSES)[number];
+
 /** Direction in which a packet was lost, as far as the reflector's sequence numbers tell. */
 export interface OneWayLost {
   readonly forward: number;
@@ -174,6 +195,8 @@ export interface PathRecord {
   readonly httpPhases?: Readonly<Partial<Record<HttpPhase, HttpPhaseSum>>>;
   /** Seconds since the epoch at which the server certificate ends. */
   readonly tlsExpiryS?: number;
+  /** Part of `notSent`, where the reason is known; never `other`. */
+  readonly notSentCauses?: Readonly<Partial<Record<NotSentCause, number>>>;
   /** Of the interval's last failed handshake. */
   readonly tlsFailure?: TlsFailure;
   /**
@@ -298,6 +321,8 @@ export function checkReport(report: Report): void {
     previousIndex = record.index;
     const answered = record.sent - record.lost;
     if (record.sent > MAX_COUNT || answered < 0) refuse(`${where}: ${record.lost} of ${record.sent} lost`);
+    const causes = Object.values(record.notSentCauses ?? {}).reduce((sum, count) => sum + count, 0);
+    if (causes > record.notSent) refuse(`${where}: ${causes} causes of ${record.notSent} not sent`);
     if (record.contaminated > MAX_COUNT) refuse(`${where}: ${record.contaminated} contaminated`);
     for (const dscp of [record.seenDscp, record.farSeenDscp]) {
       if (dscp !== undefined && dscp > MAX_DSCP) refuse(`${where}: class ${dscp}`);

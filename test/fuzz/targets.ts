@@ -489,6 +489,7 @@ function sampleReport(): Report {
     outcomes: { refused: 2, unresolved: 1 },
     httpPhases: { connect: { count: 4, sumNs: 1_000_000 }, transfer: { count: 4, sumNs: 500 } },
     tlsExpiryS: 1_800_000_000,
+    notSentCauses: { no_route: 3, cap: 1 },
     tlsFailure: 'expired',
     seenDscp: 46,
     farSeenDscp: 34,

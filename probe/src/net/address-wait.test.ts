@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { NS_PER_MS, NS_PER_S, type Outcome } from '@wanscope/shared';
+import { NS_PER_MS, NS_PER_S } from '@wanscope/shared';
 import { FakeClock, plannedOf } from '@wanscope/shared/testing';
 import { IntervalClock } from '../interval.ts';
 import { icmpProber } from '../probers/icmp.ts';
@@ -45,7 +45,7 @@ describe('a probe to a name', () => {
   let resolver: TargetResolver;
   let wait: AddressWait;
   let left: [seq: number, address: string][];
-  let ended: [seq: number, outcome: Outcome][];
+  let ended: [seq: number, why: string][];
   let hasRoom: boolean;
   const find = (seq: number): void => wait.find(seq, (leaving, address) => left.push([leaving, address]));
 
@@ -60,7 +60,11 @@ describe('a probe to a name', () => {
     wait = new AddressWait(
       resolver,
       { planned, timeoutNs: 900 * NS_PER_MS },
-      { settle: (seq, outcome) => ended.push([seq, outcome]), mayLeaveLate: () => hasRoom },
+      {
+        settle: (seq, outcome) => ended.push([seq, outcome]),
+        notSent: (seq, cause) => ended.push([seq, cause]),
+        mayLeaveLate: () => hasRoom,
+      },
     );
   });
 
@@ -102,7 +106,7 @@ describe('a probe to a name', () => {
     hasRoom = false;
     await names.answer(['192.0.2.1']);
     expect(left).toEqual([]);
-    expect(ended).toEqual([[0, 'not_sent']]);
+    expect(ended).toEqual([[0, 'cap']]);
   });
 
   it('settles nothing after its channel was closed', async () => {

@@ -2,12 +2,13 @@
  * How a probe gets from its turn to an address: at once where its target's address is known, else when the look-up under way
  * has ended. Of a session one probe waits, the newest: what was held back would leave as a burst.
  */
-import { NS_PER_MS, type Outcome, type PlannedSession } from '@wanscope/shared';
+import { NS_PER_MS, type NotSentCause, type PlannedSession } from '@wanscope/shared';
 import type { LookedUp, TargetResolver } from './destination.ts';
 
 export interface WaitingProbes {
   /** The end of a probe that does not leave. */
-  settle(seq: number, outcome: Outcome): void;
+  settle(seq: number, outcome: 'unresolved' | 'misrouted'): void;
+  notSent(seq: number, cause: NotSentCause): void;
   /** True when the cap has room for a probe that leaves later than it was due. */
   mayLeaveLate(seq: number): boolean;
 }
@@ -43,15 +44,15 @@ export class AddressWait {
     const known = this.#resolver.known(this.#planned);
     if (known !== undefined) {
       if ('address' in known) leave(seq, known.address, known.lookup);
-      else this.#probes.settle(seq, known.refused);
+      else this.#refuse(seq, known.refused);
       return;
     }
     this.#giveUp();
     const stopLookup = this.#resolver.wait(this.#planned, (found) => {
       this.#stop();
-      if ('refused' in found) this.#probes.settle(seq, found.refused);
+      if ('refused' in found) this.#refuse(seq, found.refused);
       else if (this.#probes.mayLeaveLate(seq)) leave(seq, found.address, found.lookup);
-      else this.#probes.settle(seq, 'not_sent');
+      else this.#probes.notSent(seq, 'cap');
     });
     const stopTimer = this.#resolver.clock.after(Math.ceil(this.#timeoutNs / NS_PER_MS), () => this.#giveUp());
     this.#waiting = {
@@ -66,6 +67,11 @@ export class AddressWait {
   /** Nothing is settled afterwards. */
   close(): void {
     this.#stop();
+  }
+
+  #refuse(seq: number, why: 'unresolved' | 'misrouted' | 'not_sent'): void {
+    if (why === 'not_sent') this.#probes.notSent(seq, 'refused');
+    else this.#probes.settle(seq, why);
   }
 
   #giveUp(): void {

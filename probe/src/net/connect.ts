@@ -65,6 +65,19 @@ export interface ConnectTime {
   readonly contaminated: boolean;
 }
 
+/**
+ * What a connect that was refused, or failed without an answer, took: the descriptor is gone by then, so it is this process's clock
+ * that says whether a SYN was repeated.
+ */
+export function failedConnectTime(
+  { clock, watch }: Pick<ConnectDependencies, 'clock' | 'watch'>,
+  startNs: number,
+): ConnectTime {
+  const nowNs = clock.monoNs();
+  const rttNs = nowNs - startNs;
+  return { rttNs, retransmitted: rttNs > SYN_RETRANSMISSION_NS, contaminated: watch.isLate(nowNs) };
+}
+
 /** What a connect that has just succeeded took: by the kernel where it can be asked, else by this process's clock. */
 export function connectTime(dependencies: ConnectDependencies, socket: Socket, startNs: number): ConnectTime {
   const handshake = dependencies.readHandshake(socket);
@@ -78,8 +91,16 @@ export function connectTime(dependencies: ConnectDependencies, socket: Socket, s
   return { rttNs, retransmitted: rttNs > SYN_RETRANSMISSION_NS, contaminated };
 }
 
-/** What a failed connect means. */
-export function outcomeOfConnectError(error: NodeJS.ErrnoException): 'refused' | 'unreachable' | 'lost' | 'not_sent' {
+/**
+ * What a failed connect means: an answer, what the network says, or that it did not leave.
+ *
+ * @param hasFailedHere the system refused the call itself (`watchDeparture`).
+ */
+export function outcomeOfConnectError(
+  error: NodeJS.ErrnoException,
+  hasFailedHere: boolean,
+): 'refused' | 'unreachable' | 'lost' | 'not_sent' {
+  if (hasFailedHere) return 'not_sent';
   switch (error.code) {
     case 'ECONNREFUSED':
     case 'ECONNRESET':

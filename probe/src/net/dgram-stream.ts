@@ -46,6 +46,8 @@ export class DgramStream implements PacketStream {
   #socket: Socket | undefined;
   #state: 'binding' | 'bound' | 'failed' | 'closed' = 'binding';
   #failedNs = 0;
+  /** While it is being bound: the address may come in a moment. */
+  #failedCode = 'EADDRNOTAVAIL';
 
   constructor(dependencies: DgramDependencies, options: StreamOptions, events: StreamEvents) {
     this.#dependencies = dependencies;
@@ -63,7 +65,7 @@ export class DgramStream implements PacketStream {
     const wireSeq = seq >>> 0;
     if (this.#state === 'closed') return;
     if (this.#state !== 'bound' || socket === undefined) {
-      this.#events.failed(wireSeq, false);
+      this.#events.failed(wireSeq, this.#failedCode);
       if (this.#state === 'failed' && clock.monoNs() - this.#failedNs > REBIND_NS) this.#open();
       return;
     }
@@ -82,7 +84,7 @@ export class DgramStream implements PacketStream {
     this.#events.sent(wireSeq, sentNs, request.t1High, request.t1Low);
     socket.send(this.#packet, this.#options.port, this.#options.destination, (error) => {
       if (error === null || this.#state === 'closed') return;
-      this.#events.failed(wireSeq, isUnreachable(error));
+      this.#events.failed(wireSeq, (error as NodeJS.ErrnoException).code ?? '');
     });
   }
 
@@ -107,8 +109,9 @@ export class DgramStream implements PacketStream {
     socket.on('listening', () => {
       if (this.#state === 'binding') this.#state = 'bound';
     });
-    socket.on('error', () => {
+    socket.on('error', (error: NodeJS.ErrnoException) => {
       if (this.#socket !== socket) return;
+      this.#failedCode = error.code ?? '';
       this.#socket = undefined;
       this.#state = 'failed';
       this.#failedNs = this.#dependencies.clock.monoNs();
@@ -158,8 +161,4 @@ export class DgramStream implements PacketStream {
 
 function ssidOf({ id, ssidClass }: StreamOptions): number {
   return ssidClass === undefined ? (id % 0xffff) + 1 : ssidClass + SSID_CLASSES * (id % SSIDS_OF_CLASS);
-}
-
-function isUnreachable(error: Error & { code?: string }): boolean {
-  return error.code === 'ENETUNREACH' || error.code === 'EHOSTUNREACH';
 }

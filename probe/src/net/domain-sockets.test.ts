@@ -53,7 +53,7 @@ test.each(['ENODEV', 'EPERM'] as const)(
       reason,
     ])) as [NodeJS.ErrnoException];
     expect(error.code).toBe(code);
-    expect(outcomeOfConnectError(error)).toBe('not_sent');
+    expect(outcomeOfConnectError(error, false)).toBe('not_sent');
     expect(refused).toEqual([`${code} wan-b`]);
   },
 );

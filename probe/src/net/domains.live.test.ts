@@ -131,6 +131,7 @@ function datagramOutcome(
           return 'answered';
         },
         settle: (_seq, outcome) => setImmediate(end, outcome),
+        notSent: () => setImmediate(end, 'not_sent'),
       },
     );
     channel.send(0, systemClock.monoNs());

@@ -121,7 +121,7 @@ export class KernelEngine implements PacketEngine {
       flow: this.#native.streamFlow(this.#handle, id),
       send: (seq, dueNs) => {
         if (!this.#streams.holds(id, events)) return;
-        if (!this.#native.submit(this.#handle, id, seq >>> 0, dueNs)) events.failed(seq >>> 0, false);
+        if (!this.#native.submit(this.#handle, id, seq >>> 0, dueNs)) events.failed(seq >>> 0, 'ENOBUFS');
       },
       close: () => {
         if (!this.#streams.holds(id, events)) return;

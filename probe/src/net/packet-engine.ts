@@ -122,8 +122,8 @@ export function emptyAnswer(): Answer {
 export interface StreamEvents {
   /** The probe has left. Told before its answer. */
   sent(wireSeq: number, sentNs: number, tokenHigh: number, tokenLow: number): void;
-  /** The system did not take it. */
-  failed(wireSeq: number, unreachable: boolean, tooLarge?: boolean): void;
+  /** The system did not take it, so that it has not left; `code` is the system's name of why. */
+  failed(wireSeq: number, code: string): void;
   received(answer: Answer): void;
   /** Somebody on the way says that the probe with this token cannot be delivered. Proven to be ours. */
   unreachable(wireSeq: number, tokenHigh: number, tokenLow: number): void;

@@ -99,7 +99,7 @@ export class RawSocketEngine implements PacketEngine {
     if (options.protocol === 'udp') {
       const counted: StreamEvents = {
         sent: (wireSeq, sentNs, tokenHigh, tokenLow) => events.sent(wireSeq, sentNs, tokenHigh, tokenLow),
-        failed: (wireSeq, unreachable) => events.failed(wireSeq, unreachable),
+        failed: (wireSeq, code) => events.failed(wireSeq, code),
         received: (answer) => {
           this.#answered += 1;
           events.received(answer);
@@ -116,7 +116,7 @@ export class RawSocketEngine implements PacketEngine {
       flow: 0,
       send: (seq, dueNs) => {
         if (!this.#streams.holds(id, events)) return;
-        if (this.#ended) events.failed(seq >>> 0, false);
+        if (this.#ended) events.failed(seq >>> 0, 'EPIPE');
         else this.#order({ send: id, seq: seq >>> 0, dueNs });
       },
       close: () => {

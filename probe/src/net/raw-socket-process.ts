@@ -51,8 +51,22 @@ export type RawSocketOrder =
   | { readonly close: number }
   | { readonly send: number; readonly seq: number; readonly dueNs: number };
 
-const ENETUNREACH = 101;
 const EINVAL = 22;
+/** The library tells errors by the C library's texts; those of glibc and musl. */
+const ERRORS: readonly (readonly [text: RegExp, errno: number])[] = [
+  [/network (?:is )?unreachable/i, 101],
+  [/no route to host|host is unreachable/i, 113],
+  [/network is down/i, 100],
+  [/not permitted/i, 1],
+  [/permission denied/i, 13],
+  [/no buffer space/i, 105],
+  [/assign requested address|address not available/i, 99],
+  [/message (?:too long|too large)/i, 90],
+];
+
+function errnoOf(text: string): number {
+  return ERRORS.find(([pattern]) => pattern.test(text))?.[1] ?? EINVAL;
+}
 const WATCH_MS = 10;
 const ROWS = 1_024;
 
@@ -118,7 +132,7 @@ class Sender {
         this.#row(ROW_SENT, id, seq, sentNs, cookieHigh, cookieLow, sentNs - dueNs);
       },
       failed: (error) => {
-        this.#row(ROW_FAILED, id, seq, this.#nowNs(), 0, 0, /unreachable/i.test(error.message) ? ENETUNREACH : EINVAL);
+        this.#row(ROW_FAILED, id, seq, this.#nowNs(), 0, 0, errnoOf(error.message));
       },
     });
   }

@@ -27,8 +27,6 @@ export const FROM_TARGET = 1 << 6;
 export const CONTAMINATED = 1 << 7;
 const FAR_CLASS = 1 << 28;
 
-const UNREACHABLE_ERRORS: ReadonlySet<string> = new Set(['ENETUNREACH', 'EHOSTUNREACH', 'ENETDOWN']);
-
 /** "EACCES" of 13. */
 export function errorName(errno: number): string {
   return getSystemErrorName(-errno);
@@ -86,11 +84,9 @@ export class StreamTable {
         this.#lateness.add(rows[at + 6]!);
         events.sent(seq, rows[at + 3]!, rows[at + 4]!, rows[at + 5]!);
         return;
-      case ROW_FAILED: {
-        const error = errorName(rows[at + 6]!);
-        events.failed(seq, UNREACHABLE_ERRORS.has(error), error === 'EMSGSIZE');
+      case ROW_FAILED:
+        events.failed(seq, errorName(rows[at + 6]!));
         return;
-      }
       case ROW_RECEIVED: {
         const answer = this.#answer;
         answer.wireSeq = seq;

@@ -4,6 +4,7 @@ import { AddressWait } from '../net/address-wait.ts';
 import type { TargetResolver } from '../net/destination.ts';
 import type { DomainLookup } from '../net/domains.ts';
 import { flowOf, seqInFlow, wireSeqOf } from '../flows.ts';
+import { notSentCauseOf } from '../net/not-sent.ts';
 import { SocketError, type Answer, type PacketEngine, type PacketStream } from '../net/packet-engine.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents } from './prober.ts';
 
@@ -51,6 +52,7 @@ export class DatagramChannel implements ProbeChannel {
   /** By flow. */
   readonly #streams: (PacketStream | undefined)[];
   readonly #refusedNs: number[];
+  readonly #refusedCodes: string[] = [];
   readonly #ports: number[] = [];
   #destination = '';
   #closed = false;
@@ -86,7 +88,7 @@ export class DatagramChannel implements ProbeChannel {
 
   send(seq: number, dueNs: number): void {
     if (this.#closed) {
-      this.#events.settle(seq, 'not_sent');
+      this.#events.notSent(seq, 'other');
       return;
     }
     this.#wait.find(seq, (_seq, address) => this.#sendTo(seq, dueNs, address));
@@ -114,7 +116,7 @@ export class DatagramChannel implements ProbeChannel {
     const flows = this.#streams.length;
     const flow = flowOf(seq, flows);
     const stream = this.#streams[flow] ?? this.#open(flow, dueNs);
-    if (stream === undefined) this.#events.settle(seq, 'not_sent');
+    if (stream === undefined) this.#events.notSent(seq, notSentCauseOf(this.#refusedCodes[flow]));
     else stream.send(seqInFlow(seq, flows), dueNs);
   }
 
@@ -168,14 +170,15 @@ export class DatagramChannel implements ProbeChannel {
             events.sent(seqOf(wireSeq), sentNs, tokenHigh, tokenLow);
             events.wireBytes(wireBytes);
           },
-          failed: (wireSeq, unreachable) => events.settle(seqOf(wireSeq), unreachable ? 'unreachable' : 'not_sent'),
+          failed: (wireSeq, code) => events.notSent(seqOf(wireSeq), notSentCauseOf(code)),
           received: (answer) => this.#receive(answer, seqOf(answer.wireSeq), numbersAnswers),
           unreachable: (wireSeq, tokenHigh, tokenLow) => events.unreachable(seqOf(wireSeq), tokenHigh, tokenLow),
         },
       );
     } catch (error) {
-      if (error instanceof SocketError) return undefined;
-      throw error;
+      if (!(error instanceof SocketError)) throw error;
+      this.#refusedCodes[flow] = error.code;
+      return undefined;
     }
   }
 

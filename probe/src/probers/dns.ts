@@ -13,6 +13,7 @@ import { AddressWait } from '../net/address-wait.ts';
 import type { TargetResolver } from '../net/destination.ts';
 import { isLateTimer } from '../net/connect.ts';
 import { descriptorFor, type DomainSockets } from '../net/domain-sockets.ts';
+import { notSentCauseOf } from '../net/not-sent.ts';
 import type { LoopWatch } from '../net/loop-watch.ts';
 import type { SocketLimit } from '../net/socket-limit.ts';
 import { RCODE, readAnswer, writeQuery } from '../packet/dns.ts';
@@ -37,7 +38,9 @@ export function dnsProber(dependencies: DnsDependencies): Prober {
     leadNs: 0,
     open: (request, events) => {
       const { question } = request.planned.target;
-      return question === undefined ? deafChannel(events) : new DnsChannel(dependencies, request, events, question);
+      return question === undefined
+        ? deafChannel(events, 'other')
+        : new DnsChannel(dependencies, request, events, question);
     },
   };
 }
@@ -63,7 +66,7 @@ class DnsChannel implements ProbeChannel {
   send(seq: number): void {
     const { port } = this.#request.planned.target;
     if (this.#closed || port === undefined) {
-      this.#events.settle(seq, 'not_sent');
+      this.#events.notSent(seq, 'other');
       return;
     }
     this.#wait.find(seq, (_seq, address) => this.#ask(seq, address, port));
@@ -80,7 +83,7 @@ class DnsChannel implements ProbeChannel {
     const { clock, sockets, watch } = this.#dependencies;
     const { planned, timeoutNs } = this.#request;
     if (!sockets.take()) {
-      this.#events.settle(seq, 'not_sent');
+      this.#events.notSent(seq, 'no_socket');
       return;
     }
     const { family } = planned.path;
@@ -88,6 +91,7 @@ class DnsChannel implements ProbeChannel {
     const query = writeQuery(this.#question, random.readUInt16BE(0), random.subarray(2));
     const socket = createSocket(family === 'ipv4' ? 'udp4' : 'udp6');
     let sentNs: number | undefined;
+    let isSent = false;
     const finish = (): boolean => {
       if (!this.#running.delete(stop)) return false;
       cancelTimer();
@@ -102,13 +106,16 @@ class DnsChannel implements ProbeChannel {
     const cancelTimer = clock.after(Math.ceil(timeoutNs / NS_PER_MS), () => {
       if (!finish()) return;
       // An answer may wait to be read when the timer itself was late.
-      if (sentNs === undefined) this.#events.settle(seq, 'not_sent');
+      if (sentNs === undefined) this.#events.notSent(seq, 'other');
       else this.#events.settle(seq, 'lost', undefined, isLateTimer(clock, deadlineNs));
     });
     this.#running.add(stop);
     const fail = (error: NodeJS.ErrnoException): void => {
-      if (finish()) this.#events.settle(seq, outcomeOfError(error));
+      if (!finish()) return;
+      if (isSent) this.#events.settle(seq, 'unreachable');
+      else this.#events.notSent(seq, notSentCauseOf(error.code));
     };
+    // On a connected socket the network's complaints are errors of reading, and come after the query has been taken.
     socket.on('error', fail);
     socket.on('message', (packet) => {
       const nowNs = clock.monoNs();
@@ -122,10 +129,13 @@ class DnsChannel implements ProbeChannel {
     const send = (): void => {
       if (!this.#running.has(stop)) return;
       sentNs = clock.monoNs();
+      isSent = true;
       this.#events.sent(seq, sentNs, 0, 0);
       this.#events.wireBytes(query.length + UDP_HEADER_BYTES + IP_HEADER_BYTES[family]);
       socket.send(query, (error) => {
-        if (error !== null) fail(error);
+        if (error === null) return;
+        isSent = false;
+        fail(error);
       });
     };
     socket.once('connect', send);
@@ -157,17 +167,5 @@ function outcomeOf(rcode: number): Outcome {
       return 'dns_refused';
     default:
       return 'dns_error';
-  }
-}
-
-function outcomeOfError(error: NodeJS.ErrnoException): 'unreachable' | 'not_sent' {
-  switch (error.code) {
-    case 'ECONNREFUSED':
-    case 'EHOSTUNREACH':
-    case 'ENETUNREACH':
-      return 'unreachable';
-    case undefined:
-    default:
-      return 'not_sent';
   }
 }

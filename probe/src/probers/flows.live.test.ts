@@ -74,6 +74,7 @@ async function sendEight(
     repeated: () => undefined,
     seenClass: () => undefined,
     mayLeaveLate: () => true,
+    notSent: () => undefined,
     unreachable: () => undefined,
     settle: () => (bound = false),
     phase: () => undefined,

@@ -13,11 +13,12 @@ import { Agent as HttpAgent, request as httpRequest, type ClientRequest, type In
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import { connect as connectTls, TLSSocket, type ConnectionOptions } from 'node:tls';
-import { NS_PER_MS, type HttpPhase, type Outcome, type TlsFailure } from '@wanscope/shared';
+import { NS_PER_MS, type HttpPhase, type NotSentCause, type Outcome, type TlsFailure } from '@wanscope/shared';
 import { AddressWait } from '../net/address-wait.ts';
 import {
   connectAtTimeout,
   connectTime,
+  failedConnectTime,
   outcomeOfConnectError,
   warmWay,
   type ConnectDependencies,
@@ -25,6 +26,7 @@ import {
 } from '../net/connect.ts';
 import type { LookedUp } from '../net/destination.ts';
 import { connectFrom, isOpenedNatively } from '../net/domain-sockets.ts';
+import { notSentCauseOf, watchDeparture } from '../net/not-sent.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
@@ -119,7 +121,7 @@ class HttpChannel implements ProbeChannel {
     const { clock } = this.#dependencies;
     const resource = this.#resource;
     if (this.#closed || resource === undefined) {
-      this.#events.settle(seq, 'not_sent');
+      this.#events.notSent(seq, 'other');
       return;
     }
     const begunNs = clock.monoNs();
@@ -142,7 +144,7 @@ class HttpChannel implements ProbeChannel {
   }
 
   #fetch(seq: number, resource: Resource, address: string, begunNs: number): void {
-    const { clock, sockets, watch } = this.#dependencies;
+    const { clock, sockets } = this.#dependencies;
     const { planned, timeoutNs } = this.#request;
     const leftMs = Math.ceil((begunNs + timeoutNs - clock.monoNs()) / NS_PER_MS);
     if (leftMs <= 0) {
@@ -150,19 +152,26 @@ class HttpChannel implements ProbeChannel {
       return;
     }
     if (!sockets.take()) {
-      this.#events.settle(seq, 'not_sent');
+      this.#events.notSent(seq, 'no_socket');
       return;
     }
     const exchange = new Exchange(seq, clock.monoNs(), this.#events);
     /** What to destroy: the request, or the way to it. */
     let active: { destroy(): void } | undefined;
-    const end = (outcome: Outcome, rttNs?: number, contaminated = false): void => {
-      if (!this.#running.delete(stop)) return;
+    const finish = (keepsConnection: boolean): boolean => {
+      if (!this.#running.delete(stop)) return false;
       cancelTimer();
       sockets.release();
-      if (this.#keptConnections === undefined || outcome !== 'answered') active?.destroy();
-      if (outcome !== 'not_sent') this.#events.wireBytes(exchange.wireBytes(planned.path.family));
+      if (!keepsConnection) active?.destroy();
+      return true;
+    };
+    const end = (outcome: Outcome, rttNs?: number, contaminated = false): void => {
+      if (!finish(this.#keptConnections !== undefined && outcome === 'answered')) return;
+      this.#events.wireBytes(exchange.wireBytes(planned.path.family));
       this.#events.settle(seq, outcome, rttNs, contaminated || exchange.contaminated);
+    };
+    const endUnsent = (cause: NotSentCause): void => {
+      if (finish(false)) this.#events.notSent(seq, cause);
     };
     const stop = (): void => {
       cancelTimer();
@@ -192,11 +201,22 @@ class HttpChannel implements ProbeChannel {
         end(afterConnect(), rttNs);
         return;
       }
-      const outcome = exchange.reused ? 'reset' : outcomeOfConnectError(error);
-      const nowNs = clock.monoNs();
-      if (outcome === 'refused' || outcome === 'reset') {
-        end(resource.proxy === undefined ? outcome : 'proxy_failed', nowNs - exchange.startNs, watch.isLate(nowNs));
-      } else end(outcome);
+      const outcome = exchange.reused ? 'reset' : outcomeOfConnectError(error, exchange.hasFailedHere());
+      const time = failedConnectTime(this.#dependencies, exchange.startNs);
+      switch (outcome) {
+        case 'not_sent':
+          endUnsent(notSentCauseOf(error.code));
+          return;
+        case 'refused':
+        case 'reset':
+          if (time.retransmitted && !exchange.reused) end('retransmitted', undefined, time.contaminated);
+          else end(resource.proxy === undefined ? outcome : 'proxy_failed', time.rttNs, time.contaminated);
+          return;
+        case 'lost':
+        case 'unreachable':
+          end(outcome);
+          return;
+      }
     };
     const securing = (socket: TLSSocket, ready: () => void): void => {
       socket.once('secureConnect', () => {
@@ -222,7 +242,7 @@ class HttpChannel implements ProbeChannel {
       request.on('socket', (socket) => {
         if (tunnel !== undefined) return;
         exchange.use(socket);
-        if (!socket.connecting) {
+        if (request.reusedSocket) {
           exchange.reused = true;
           exchange.readyNs = clock.monoNs();
           request.end();
@@ -413,6 +433,8 @@ class Exchange {
   readonly #seq: number;
   readonly #events: ProbeEvents;
   socket: Socket | undefined;
+  /** A connection that was not begun has not left either. */
+  hasFailedHere: () => boolean = () => true;
   #connectedNs = 0;
   #writtenBefore = 0;
   #readBefore = 0;
@@ -423,8 +445,10 @@ class Exchange {
     this.#events = events;
   }
 
+  /** Takes a socket whose connect has just begun, or one that is kept. Told in a later tick than the connect. */
   use(socket: Socket): void {
     this.socket = socket;
+    this.hasFailedHere = watchDeparture(socket);
     this.#writtenBefore = socket.connecting ? 0 : socket.bytesWritten;
     this.#readBefore = socket.connecting ? 0 : socket.bytesRead;
   }

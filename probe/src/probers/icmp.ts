@@ -17,7 +17,7 @@ export function icmpProber(dependencies: DatagramDependencies): Prober {
     leadNs: engine.leadNs,
     open: (request, events) => {
       const { test, path } = request.planned;
-      if (!engine.icmpFamilies.includes(path.family)) return deafChannel(events);
+      if (!engine.icmpFamilies.includes(path.family)) return deafChannel(events, 'filtered');
       const sizeBytes = ICMP_HEADER_BYTES + Math.max(ECHO_PAYLOAD_BYTES, test.sizeBytes);
       const wireBytes = sizeBytes + IP_HEADER_BYTES[path.family];
       return new DatagramChannel(dependencies, request, events, {

@@ -4,6 +4,7 @@ import {
   NS_PER_MS,
   systemClock,
   type HttpPhase,
+  type NotSentCause,
   type Outcome,
   type PlannedSession,
   type TlsFailure,
@@ -18,6 +19,7 @@ export interface ProbeResult {
   readonly phases: readonly HttpPhase[];
   readonly tlsExpiryS: number | undefined;
   readonly tlsFailure: TlsFailure | undefined;
+  readonly notSentCause: NotSentCause | undefined;
   /** Replies that were not taken. */
   readonly forged: number;
 }
@@ -76,6 +78,7 @@ async function probeTimes(
   let tlsExpiryS: number | undefined;
   let tlsFailure: TlsFailure | undefined;
   let forged = 0;
+  let notSentCause: NotSentCause | undefined;
   const results: ProbeResult[] = [];
   return new Promise((resolve) => {
     const events: ProbeEvents = {
@@ -87,8 +90,12 @@ async function probeTimes(
       seenClass: () => undefined,
       mayLeaveLate: () => true,
       unreachable: () => undefined,
+      notSent: (seq, cause) => {
+        notSentCause = cause;
+        events.settle(seq, 'not_sent');
+      },
       settle: (_seq, outcome, rttNs) => {
-        results.push({ outcome, rttNs, phases, tlsExpiryS, tlsFailure, forged });
+        results.push({ outcome, rttNs, phases, tlsExpiryS, tlsFailure, forged, notSentCause });
         phases = [];
         // A connection that is kept is free a moment later.
         if (results.length < times) setTimeout(send, 20);

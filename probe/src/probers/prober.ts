@@ -4,7 +4,7 @@
  * A prober opens one channel for each session. The channel sends when told and reports events by sequence number; it
  * never aggregates and knows nothing of intervals, plans or the bus.
  */
-import type { HttpPhase, Outcome, PlannedSession, Protocol, TlsFailure } from '@wanscope/shared';
+import type { HttpPhase, NotSentCause, Outcome, PlannedSession, Protocol, TlsFailure } from '@wanscope/shared';
 import type { ReplyVerdict } from '../in-flight.ts';
 
 /** How a session hears from its channel. Sequence numbers are those given to `send`, or their low 32 bits. */
@@ -49,6 +49,8 @@ export interface ProbeEvents {
    * `reply`.
    */
   settle(seq: number, outcome: Outcome, rttNs?: number, contaminated?: boolean): void;
+  /** The end of a probe that did not leave the machine, as `settle` with `not_sent`, and why. */
+  notSent(seq: number, cause: NotSentCause): void;
   /** True when the cap has room for a probe that leaves later than it was due: it is taken from the budget a second time. */
   mayLeaveLate(seq: number): boolean;
   phase(seq: number, phase: HttpPhase, durationNs: number): void;
@@ -93,9 +95,12 @@ export interface Prober {
 }
 
 /** A channel for what cannot be measured here: every probe is a local error. */
-export function deafChannel(events: ProbeEvents, outcome: 'not_sent' | 'unresolved' = 'not_sent'): ProbeChannel {
+export function deafChannel(events: ProbeEvents, why: NotSentCause | 'unresolved'): ProbeChannel {
   return {
-    send: (seq) => events.settle(seq, outcome),
+    send: (seq) => {
+      if (why === 'unresolved') events.settle(seq, why);
+      else events.notSent(seq, why);
+    },
     close: () => undefined,
   };
 }

@@ -13,7 +13,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { FAMILIES, systemClock, type Clock, type Family } from '@wanscope/shared';
 import { TargetResolver } from '../net/destination.ts';
 import { KernelEngine } from '../net/kernel-engine.ts';
-import { handshakeReader, loadNative } from '../net/native.ts';
+import { handshakeReader, loadNative, type Handshake } from '../net/native.ts';
 import type { PacketEngine, StreamEvents } from '../net/packet-engine.ts';
 import { RawSocketEngine } from '../net/raw-socket-engine.ts';
 import { SocketLimit } from '../net/socket-limit.ts';
@@ -21,10 +21,11 @@ import { openHttpReflector } from '../reflectors/http.ts';
 import { openStampReflector, StampResponder } from '../reflectors/stamp.ts';
 import { openTcpReflector } from '../reflectors/tcp.ts';
 import { CountingClock, proberContract, SLOW_ANSWER_MS, type ContractTarget } from './contract.ts';
+import { dnsProber } from './dns.ts';
 import { httpProber } from './http.ts';
 import { icmpProber } from './icmp.ts';
 import type { Prober } from './prober.ts';
-import { probeOnce, probeTwice } from './probe-once.ts';
+import { probeOnce, probeTwice, type ProbeResult } from './probe-once.ts';
 import { tcpProber } from './tcp.ts';
 import { udpProber } from './udp.ts';
 
@@ -318,6 +319,73 @@ it.each(['kernel', 'raw-socket'] as const)(
     expect(outcome).toBe('not_sent');
   },
 );
+
+describe('what does not leave the machine is not sent, and says why', () => {
+  /** The broadcast address of loopback: connect(2) says ENETUNREACH, sendmsg(2) without SO_BROADCAST EACCES. */
+  const nowhere = { address: '127.255.255.255', port: 9 };
+  const query = { ...nowhere, question: { name: 'x.example', type: 'A' } as const };
+  const proxy = 'http://127.255.255.255:9';
+  const dns = (): Prober => dnsProber({ clock: systemClock, resolver, sockets: new SocketLimit(), watch });
+
+  it.each([
+    ['tcp', () => tcpProber(connects()), nowhere, 'no_route'],
+    ['http', () => httpProber(connects()), nowhere, 'no_route'],
+    ['https', () => httpProber(connects()), { url: 'https://127.255.255.255/' }, 'no_route'],
+    ['http by a proxy', () => httpProber(connects()), { url: 'http://192.0.2.1/', proxy }, 'no_route'],
+    ['https by a proxy', () => httpProber(connects()), { url: 'https://192.0.2.1/', proxy }, 'no_route'],
+    ['dns', dns, query, 'filtered'],
+  ] as const)('%s', async (_what, prober, target, cause) => {
+    const result = await probeOnce(prober(), target);
+    expect(result).toMatchObject({ outcome: 'not_sent', notSentCause: cause, rttNs: undefined });
+  });
+
+  it.each(['kernel', 'raw-socket'] as const)('icmp and udp by %s', async (name) => {
+    const engine = await ENGINES[name]();
+    for (const prober of [icmpProber({ engine, resolver }), udpProber({ engine, resolver })]) {
+      // A socket of the event loop is bound in a turn of it.
+      const result = await probeOnce(prober, nowhere, 300, '127.0.0.1');
+      expect(result).toMatchObject({ outcome: 'not_sent', notSentCause: 'filtered' });
+    }
+    engine.close();
+  });
+});
+
+describe('a tcp answer', () => {
+  /** Of a connect that takes some microseconds, by a kernel that says otherwise. */
+  const answerOf = async (handshake: Handshake): Promise<ProbeResult> => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const prober = tcpProber({ ...connects(), readHandshake: () => handshake });
+    const result = await probeOnce(prober, { address: '127.0.0.1', port }, 900);
+    server.close();
+    return result;
+  };
+
+  it('is in time by the kernel, to the microsecond', async () => {
+    const answered = { isAnswered: true, retransmitted: false } as const;
+    expect(await answerOf({ ...answered, rttNs: 900e6 })).toMatchObject({ outcome: 'answered', rttNs: 900e6 });
+    expect(await answerOf({ ...answered, rttNs: 900.001e6 })).toMatchObject({ outcome: 'lost', rttNs: undefined });
+    expect(await answerOf({ ...answered, rttNs: 1e6, retransmitted: true })).toMatchObject({
+      outcome: 'retransmitted',
+    });
+  });
+
+  it.each([
+    ['tcp', tcpProber],
+    ['http', httpProber],
+  ] as const)('%s: that refuses a repeated SYN is no round trip', async (_name, makeProber) => {
+    // The second reading is that of the refusal: 1,050 ms later, after Linux has repeated the SYN at 1,000 ms.
+    let readings = 0;
+    const clock: Clock = { ...systemClock, monoNs: () => ((readings += 1) <= (_name === 'tcp' ? 1 : 3) ? 0 : 1_050e6) };
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    server.close();
+    const result = await probeOnce(makeProber(connects(clock)), { address: '127.0.0.1', port }, 3_000);
+    expect(result).toMatchObject({ outcome: 'retransmitted', rttNs: undefined });
+  });
+});
 
 describe('a connect that fails', () => {
   const servers: Server[] = [];

@@ -36,14 +36,14 @@ function withRefusals(prober: Prober, isRefused: ProberDependencies['isRefused']
   return {
     ...prober,
     open: (request, events): ProbeChannel => {
-      if (isRefused(request.planned)) return deafChannel(events);
+      if (isRefused(request.planned)) return deafChannel(events, 'refused');
       const channel = prober.open(request, events);
       return {
         get sourcePorts() {
           return channel.sourcePorts;
         },
         send: (seq, dueNs) => {
-          if (isRefused(request.planned)) events.settle(seq, 'not_sent');
+          if (isRefused(request.planned)) events.notSent(seq, 'refused');
           else channel.send(seq, dueNs);
         },
         close: () => channel.close(),

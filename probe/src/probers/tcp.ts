@@ -1,8 +1,9 @@
 /**
  * TCP: a connect and nothing more. The round trip is SYN to its answer; a refusal is an answer too.
  *
- * The time is the kernel's own where it can be asked. A connect that was answered on a repeated SYN (the kernel says so, or
- * it took longer than a second: RFC 6298's first timeout) has no round trip and counts as loss.
+ * The time is the kernel's own where it can be asked, and it is what is held against the timeout. A connect that was answered or
+ * refused on a repeated SYN (the kernel says so, or it took longer than a second: RFC 6298's first timeout) has no round trip and
+ * counts as loss.
  */
 import type { Socket } from 'node:net';
 import { NS_PER_MS } from '@wanscope/shared';
@@ -10,13 +11,19 @@ import { AddressWait } from '../net/address-wait.ts';
 import {
   connectAtTimeout,
   connectTime,
+  failedConnectTime,
   outcomeOfConnectError,
   warmWay,
   type ConnectDependencies,
+  type ConnectTime,
 } from '../net/connect.ts';
 import { connectFrom } from '../net/domain-sockets.ts';
+import { notSentCauseOf, watchDeparture } from '../net/not-sent.ts';
 import { tcpClientBytes } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
+
+/** The SYN leaves a moment after the clock was read: an answer that the kernel stamped in time may be told this much later. */
+const WAIT_GRACE_NS = 50 * NS_PER_MS;
 
 export function tcpProber(dependencies: ConnectDependencies): Prober {
   return {
@@ -47,7 +54,7 @@ class TcpChannel implements ProbeChannel {
   send(seq: number): void {
     const { port } = this.#request.planned.target;
     if (this.#closed || port === undefined) {
-      this.#events.settle(seq, 'not_sent');
+      this.#events.notSent(seq, 'other');
       return;
     }
     this.#wait.find(seq, (_seq, address) => this.#connect(seq, address, port));
@@ -61,16 +68,17 @@ class TcpChannel implements ProbeChannel {
   }
 
   #connect(seq: number, address: string, port: number): void {
-    const { clock, sockets, watch } = this.#dependencies;
+    const { clock, sockets } = this.#dependencies;
     const { planned, timeoutNs } = this.#request;
     if (!sockets.take()) {
-      this.#events.settle(seq, 'not_sent');
+      this.#events.notSent(seq, 'no_socket');
       return;
     }
     const sentNs = clock.monoNs();
     this.#events.sent(seq, sentNs, 0, 0);
     warmWay(this.#dependencies, planned.path.family);
     const socket: Socket = connectFrom(this.#dependencies.inDomains, planned, address, port);
+    const hasFailedHere = watchDeparture(socket);
     const finish = (): boolean => {
       if (!this.#running.delete(stop)) return false;
       cancelTimer();
@@ -81,28 +89,36 @@ class TcpChannel implements ProbeChannel {
     const stop = (): void => {
       finish();
     };
-    const cancelTimer = clock.after(Math.ceil(timeoutNs / NS_PER_MS), () => {
-      const found = connectAtTimeout(this.#dependencies, socket, sentNs + timeoutNs);
+    /** One rule for every end: a second SYN is loss, and so is what came after the wait. */
+    const settle = ({ rttNs, retransmitted, contaminated }: ConnectTime, outcome: 'answered' | 'refused'): void => {
+      if (retransmitted) this.#events.settle(seq, 'retransmitted', undefined, contaminated);
+      else if (rttNs > timeoutNs) this.#events.settle(seq, 'lost', undefined, contaminated);
+      else this.#events.settle(seq, outcome, rttNs, contaminated);
+    };
+    const cancelTimer = clock.after(Math.ceil((timeoutNs + WAIT_GRACE_NS) / NS_PER_MS), () => {
+      const found = connectAtTimeout(this.#dependencies, socket, sentNs + timeoutNs + WAIT_GRACE_NS);
       if (!finish()) return;
       this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
       if (typeof found === 'string') this.#events.settle(seq, 'lost', undefined, found === 'unknown');
-      else if (found.retransmitted) this.#events.settle(seq, 'retransmitted');
-      else this.#events.settle(seq, 'answered', found.rttNs);
+      else settle({ ...found, contaminated: false }, 'answered');
     });
     this.#running.add(stop);
     socket.on('connect', () => {
-      const { rttNs, retransmitted, contaminated } = connectTime(this.#dependencies, socket, sentNs);
+      const time = connectTime(this.#dependencies, socket, sentNs);
       if (!finish()) return;
       this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
-      if (retransmitted) this.#events.settle(seq, 'retransmitted');
-      else this.#events.settle(seq, 'answered', rttNs, contaminated);
+      settle(time, 'answered');
     });
     socket.on('error', (error: NodeJS.ErrnoException) => {
-      const nowNs = clock.monoNs();
+      const time = failedConnectTime(this.#dependencies, sentNs);
       if (!finish()) return;
-      const outcome = outcomeOfConnectError(error);
-      if (outcome !== 'not_sent') this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
-      if (outcome === 'refused') this.#events.settle(seq, outcome, nowNs - sentNs, watch.isLate(nowNs));
+      const outcome = outcomeOfConnectError(error, hasFailedHere());
+      if (outcome === 'not_sent') {
+        this.#events.notSent(seq, notSentCauseOf(error.code));
+        return;
+      }
+      this.#events.wireBytes(tcpClientBytes(planned.path.family, 0));
+      if (outcome === 'refused') settle(time, outcome);
       else this.#events.settle(seq, outcome);
     });
   }

@@ -22,7 +22,7 @@ export function udpProber(dependencies: DatagramDependencies): Prober {
       const { test, path, target } = request.planned;
       const { address, port } = target;
       if (address === undefined || port === undefined) return deafChannel(events, 'unresolved');
-      if (!resolver.allows(address, request.planned)) return deafChannel(events);
+      if (!resolver.allows(address, request.planned)) return deafChannel(events, 'refused');
       const key = target.stampKey === undefined ? undefined : Buffer.from(target.stampKey, 'hex');
       const sizeBytes = Math.max(key === undefined ? STAMP_BYTES : AUTHENTICATED_BYTES, test.sizeBytes);
       const wireBytes = sizeBytes + UDP_HEADER_BYTES + IP_HEADER_BYTES[path.family];

@@ -51,8 +51,8 @@ export class Explorer implements Asker {
         const asked = this.#asked.get(wireSeq);
         if (asked !== undefined) asked.sentNs = sentNs;
       },
-      failed: (wireSeq, _unreachable, tooLarge) => {
-        this.#asked.get(wireSeq)?.settle({ kind: 'not_sent', tooLarge: tooLarge === true });
+      failed: (wireSeq, code) => {
+        this.#asked.get(wireSeq)?.settle({ kind: 'not_sent', tooLarge: code === 'EMSGSIZE' });
       },
       received: ({ wireSeq, authentic, fromTarget, receivedNs, dwellNs }) => {
         if (!authentic || !fromTarget) return;
