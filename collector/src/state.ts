@@ -69,6 +69,7 @@ const ANSWERED_BUT: readonly Outcome[] = [
   'dns_refused',
   'dns_error',
   'proxy_failed',
+  'bad_response',
 ];
 const LOST_BUT: readonly Outcome[] = ['unreachable', 'retransmitted'];
 const ANSWERED = OUTCOMES.indexOf('answered');

@@ -396,6 +396,7 @@ export class Session implements ProbeEvents, Task {
       case 'reset':
       case 'tls_failed':
       case 'bad_status':
+      case 'bad_response':
       case 'response_timeout':
       case 'nxdomain':
       case 'servfail':

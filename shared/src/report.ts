@@ -18,7 +18,7 @@ export const HTTP_PHASES = ['resolve', 'connect', 'tls', 'processing', 'transfer
 export type HttpPhase = (typeof HTTP_PHASES)[number];
 
 /**
- * How one probe ended. `answered`, `refused`, `reset`, `tls_failed`, `bad_status`, `response_timeout`, `proxy_failed` and
+ * How one probe ended. `answered`, `refused`, `reset`, `tls_failed`, `bad_status`, `bad_response`, `response_timeout`, `proxy_failed` and
  * those of DNS (`nxdomain`, `servfail`, `dns_refused`, `dns_error`) have an RTT; `lost`, `unreachable` and `retransmitted` are loss; `unresolved`, `misrouted` (it has no way by the interface that its
  * source names, but by another) and `not_sent` never reached the network and are neither sent nor lost. The order is the wire's: append only.
  */
@@ -40,14 +40,15 @@ export const OUTCOMES = [
   'dns_error',
   'proxy_failed',
   'misrouted',
+  'bad_response',
 ] as const;
 export type Outcome = (typeof OUTCOMES)[number];
 
 /**
- * Why a TLS handshake failed: what is wrong with the certificate, or `handshake` for everything before one. The order is
- * the wire's: append only.
+ * Why a TLS handshake failed: what is wrong with the certificate, `handshake` for everything before one, or that the server wants a
+ * certificate of its client. The order is the wire's: append only.
  */
-export const TLS_FAILURES = ['handshake', 'expired', 'not_yet_valid', 'wrong_name', 'untrusted'] as const;
+export const TLS_FAILURES = ['handshake', 'expired', 'not_yet_valid', 'wrong_name', 'untrusted', 'client_certificate'] as const;
 export type TlsFailure = (typeof TLS_FAILURES)[number];
 
 /**

@@ -89,6 +89,7 @@ export const OUTCOMES_OF: Readonly<Record<Protocol, readonly Outcome[]>> = {
     'bad_status',
     'response_timeout',
     'proxy_failed',
+    'bad_response',
   ],
   dns: [
     'answered',

@@ -13,6 +13,7 @@ import { brokerTls, WanscopeError, type BrokerTls } from '@wanscope/shared';
 import type { FlooredClock } from '../floored-clock.ts';
 import { encodeFrame, FrameReader, WEBSOCKET_OPCODES } from '../packet/websocket.ts';
 import { certificateProblem, readCertificates } from './certificate-time.ts';
+import { serverName } from './server-name.ts';
 
 /** The broker could not be reached this way; the text says what to look at. */
 export class BridgeError extends WanscopeError {
@@ -186,7 +187,7 @@ async function secure(socket: Duplex, target: Target, tls: Partial<BrokerTls>, r
   }
   const secured = tlsConnect({
     socket,
-    ...(isIP(target.host) === 0 && { servername: target.host }),
+    ...(isIP(target.host) === 0 && { servername: serverName(target.host) }),
     ...tls,
     // By the machine's clock nothing is valid. What it would have been asked is asked below, before a word is said.
     rejectUnauthorized: !isBehind,
@@ -203,7 +204,7 @@ async function secure(socket: Duplex, target: Target, tls: Partial<BrokerTls>, r
         certificate === undefined
           ? 'there is none'
           : (certificateProblem(certificate, readCertificates(ca!), clock.floorMs) ??
-            tls.checkServerIdentity?.(target.host, certificate.toLegacyObject())?.message);
+            tls.checkServerIdentity?.(serverName(target.host), certificate.toLegacyObject())?.message);
       if (problem === undefined) done(secured);
       else fail(new BridgeError(`${what}: ${problem} (it is ${new Date(clock.floorMs).toISOString()} at least)`));
     });

@@ -24,6 +24,8 @@ import {
   type ConnectDependencies,
   type ConnectTime,
 } from '../net/connect.ts';
+import { chainEndMs, sentEndMs, TrustAnchors, type ChainLink } from '../net/certificate-chain.ts';
+import { serverName } from '../net/server-name.ts';
 import type { LookedUp } from '../net/destination.ts';
 import { connectFrom, isOpenedNatively } from '../net/domain-sockets.ts';
 import { notSentCauseOf, watchDeparture } from '../net/not-sent.ts';
@@ -33,13 +35,23 @@ import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober
 const MAX_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
 const PROXY_AUTHENTICATION_REQUIRED = 407;
+/** Alerts of RFC 8446 and RFC 6101 that say so. */
+const WANTS_CERTIFICATE: ReadonlySet<string> = new Set([
+  'ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED',
+  'ERR_SSL_SSLV3_ALERT_NO_CERTIFICATE',
+]);
 
 export interface HttpDependencies extends ConnectDependencies {
   /** Certificates (PEM) to trust instead of the system's. */
   readonly trustedCertificates?: readonly string[];
 }
 
-export function httpProber(dependencies: HttpDependencies): Prober {
+interface ChannelDependencies extends HttpDependencies {
+  readonly anchors: TrustAnchors;
+}
+
+export function httpProber(given: HttpDependencies): Prober {
+  const dependencies = { ...given, anchors: new TrustAnchors(given.trustedCertificates) };
   return {
     protocol: 'http',
     timesOut: true,
@@ -96,22 +108,24 @@ function resourceOf(request: ChannelRequest): Resource | undefined {
 }
 
 class HttpChannel implements ProbeChannel {
-  readonly #dependencies: HttpDependencies;
+  readonly #dependencies: ChannelDependencies;
   readonly #request: ChannelRequest;
   readonly #events: ProbeEvents;
   readonly #resource: Resource | undefined;
   readonly #keptConnections: HttpAgent | undefined;
   readonly #running = new Set<() => void>();
   readonly #wait: AddressWait;
+  readonly #anchors: TrustAnchors;
   #toldLookup: LookedUp | undefined;
   #closed = false;
 
-  constructor(dependencies: HttpDependencies, request: ChannelRequest, events: ProbeEvents) {
+  constructor(dependencies: ChannelDependencies, request: ChannelRequest, events: ProbeEvents) {
     this.#dependencies = dependencies;
     this.#request = request;
     this.#events = events;
     this.#wait = new AddressWait(dependencies.resolver, request, events);
     this.#resource = resourceOf(request);
+    this.#anchors = dependencies.anchors;
     if (request.planned.test.keepAlive && this.#resource !== undefined) {
       this.#keptConnections = this.#makeAgent(this.#resource.secure, true);
     }
@@ -158,6 +172,8 @@ class HttpChannel implements ProbeChannel {
     const exchange = new Exchange(seq, clock.monoNs(), this.#events);
     /** What to destroy: the request, or the way to it. */
     let active: { destroy(): void } | undefined;
+    /** The response was read to its end, over a connection that may be used again. */
+    let keeps = false;
     const finish = (keepsConnection: boolean): boolean => {
       if (!this.#running.delete(stop)) return false;
       cancelTimer();
@@ -166,7 +182,7 @@ class HttpChannel implements ProbeChannel {
       return true;
     };
     const end = (outcome: Outcome, rttNs?: number, contaminated = false): void => {
-      if (!finish(this.#keptConnections !== undefined && outcome === 'answered')) return;
+      if (!finish(keeps && outcome === 'answered')) return;
       this.#events.wireBytes(exchange.wireBytes(planned.path.family));
       this.#events.settle(seq, outcome, rttNs, contaminated || exchange.contaminated);
     };
@@ -194,22 +210,35 @@ class HttpChannel implements ProbeChannel {
       });
     };
     /** `afterConnect`: what it means when it fails later than in its connect. */
-    const failed = (error: NodeJS.ErrnoException, afterConnect: () => Outcome): void => {
+    const failed = (error: NodeJS.ErrnoException, afterConnect: (error: NodeJS.ErrnoException) => Outcome): void => {
       const { rttNs } = exchange;
       if (!this.#running.has(stop)) return;
       if (rttNs !== undefined) {
-        end(afterConnect(), rttNs);
+        end(isBadResponse(error) ? 'bad_response' : afterConnect(error), rttNs);
         return;
       }
-      const outcome = exchange.reused ? 'reset' : outcomeOfConnectError(error, exchange.hasFailedHere());
+      if (exchange.reused && !exchange.isSecondTry && !isBadResponse(error)) {
+        // The server closed it while it was idle, or just now: a client may send a GET again (RFC 9110 section 9.2.2).
+        exchange.beginAgain(clock.monoNs());
+        fetch(undefined);
+        return;
+      }
+      const outcome = isBadResponse(error)
+        ? 'bad_response'
+        : exchange.reused
+          ? 'reset'
+          : outcomeOfConnectError(error, exchange.hasFailedHere());
       const time = failedConnectTime(this.#dependencies, exchange.startNs);
       switch (outcome) {
         case 'not_sent':
           endUnsent(notSentCauseOf(error.code));
           return;
-        case 'refused':
+        case 'bad_response':
         case 'reset':
-          if (time.retransmitted && !exchange.reused) end('retransmitted', undefined, time.contaminated);
+          end(outcome, time.rttNs, time.contaminated);
+          return;
+        case 'refused':
+          if (time.retransmitted) end('retransmitted', undefined, time.contaminated);
           else end(resource.proxy === undefined ? outcome : 'proxy_failed', time.rttNs, time.contaminated);
           return;
         case 'lost':
@@ -221,7 +250,7 @@ class HttpChannel implements ProbeChannel {
     const securing = (socket: TLSSocket, ready: () => void): void => {
       socket.once('secureConnect', () => {
         if (!this.#running.has(stop)) return;
-        const failure = exchange.secured(clock.monoNs(), socket);
+        const failure = exchange.secured(clock.monoNs(), socket, this.#anchors);
         if (failure === undefined) {
           ready();
           return;
@@ -231,9 +260,11 @@ class HttpChannel implements ProbeChannel {
       });
     };
     /** A connection that was up has broken. */
-    const broken = (): Outcome => {
-      if (!resource.secure || exchange.readyNs !== undefined) return 'reset';
-      this.#events.tlsFailure('handshake');
+    const broken = ({ code }: NodeJS.ErrnoException): Outcome => {
+      // With TLS 1.3 a server refuses its client when that has done its part, and has sent its request.
+      const isRefusal = code?.startsWith('ERR_SSL_') === true && exchange.respondedNs === 0;
+      if (!resource.secure || (exchange.readyNs !== undefined && !isRefusal)) return 'reset';
+      this.#events.tlsFailure(WANTS_CERTIFICATE.has(code ?? '') ? 'client_certificate' : 'handshake');
       return 'tls_failed';
     };
     const fetch = (tunnel: Socket | undefined): void => {
@@ -259,11 +290,12 @@ class HttpChannel implements ProbeChannel {
           end('proxy_failed', rttNs);
           return;
         }
-        this.#read(response, (complete) => {
-          if (!complete && exchange.rttNs !== undefined) {
+        this.#read(response, (ending) => {
+          if (ending === 'broken') {
             end('reset', rttNs);
             return;
           }
+          keeps = ending === 'whole' && this.#keptConnections !== undefined && resource.proxy === undefined;
           exchange.phase('transfer', clock.monoNs() - exchange.respondedNs);
           end((response.statusCode ?? 0) >= 400 ? 'bad_status' : 'answered', rttNs);
         });
@@ -345,7 +377,7 @@ class HttpChannel implements ProbeChannel {
     const { trustedCertificates } = this.#dependencies;
     return {
       host: resource.host,
-      ...(isIP(resource.host) === 0 ? { servername: resource.host } : {}),
+      ...(isIP(resource.host) === 0 ? { servername: serverName(resource.host) } : {}),
       ...(trustedCertificates === undefined ? {} : { ca: [...trustedCertificates] }),
       rejectUnauthorized: false,
     };
@@ -393,17 +425,30 @@ class HttpChannel implements ProbeChannel {
     return request;
   }
 
-  /** Reads a body up to its bound; what is beyond is not waited for. */
-  #read(response: IncomingMessage, done: (complete: boolean) => void): void {
+  /** Reads a body up to its bound; what is beyond is not waited for, and its connection not used again. */
+  #read(response: IncomingMessage, done: (ending: 'whole' | 'cut' | 'broken') => void): void {
     let bytes = 0;
+    let isOver = false;
+    const end = (ending: 'whole' | 'cut' | 'broken'): void => {
+      if (isOver) return;
+      isOver = true;
+      done(ending);
+    };
     response.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes >= MAX_BODY_BYTES) done(true);
+      if (bytes < MAX_BODY_BYTES || isOver) return;
+      end('cut');
+      response.destroy();
     });
-    response.on('end', () => done(true));
-    response.on('error', () => done(false));
-    response.on('aborted', () => done(false));
+    response.on('end', () => end('whole'));
+    response.on('error', () => end('broken'));
+    response.on('aborted', () => end('broken'));
   }
+}
+
+/** No HTTP, or a header over the bound: what Node's parser says. */
+function isBadResponse({ code }: NodeJS.ErrnoException): boolean {
+  return code?.startsWith('HPE_') === true;
 }
 
 /** What Node says of a certificate: a code, or an error that has one. */
@@ -421,14 +466,26 @@ function tlsFailureOf(reason: unknown): TlsFailure {
   }
 }
 
+/** When the first certificate of those that count ends. */
+function expiryOf(socket: TLSSocket, anchors: TrustAnchors): number | undefined {
+  const leaf: Partial<ChainLink> = socket.getPeerCertificate(true);
+  if (leaf.raw === undefined || leaf.valid_to === undefined) return undefined;
+  const link = leaf as ChainLink;
+  if (socket.authorized) return chainEndMs(link, anchors);
+  if (tlsFailureOf(socket.authorizationError) === 'expired') return sentEndMs(link);
+  const ms = Date.parse(link.valid_to);
+  return ms > 0 ? ms : undefined;
+}
+
 /** The times of one exchange, told to the session as phases when each is over. */
 class Exchange {
-  readonly startNs: number;
+  startNs: number;
   rttNs: number | undefined;
   /** When the request could be sent: connected, and secured where asked for. */
   readyNs: number | undefined;
   respondedNs = 0;
   reused = false;
+  isSecondTry = false;
   contaminated = false;
   readonly #seq: number;
   readonly #events: ProbeEvents;
@@ -453,6 +510,15 @@ class Exchange {
     this.#readBefore = socket.connecting ? 0 : socket.bytesRead;
   }
 
+  /** On a connection of its own, after one that was kept did not serve. */
+  beginAgain(nowNs: number): void {
+    this.isSecondTry = true;
+    this.startNs = nowNs;
+    this.reused = false;
+    this.readyNs = undefined;
+    this.socket = undefined;
+  }
+
   connected(nowNs: number, time: ConnectTime, secure: boolean): void {
     this.rttNs = time.rttNs;
     this.contaminated = time.contaminated;
@@ -468,9 +534,9 @@ class Exchange {
   }
 
   /** Returns what is wrong with the certificate. */
-  secured(nowNs: number, socket: TLSSocket): TlsFailure | undefined {
-    const expiryMs = Date.parse(socket.getPeerCertificate().valid_to);
-    if (expiryMs > 0) this.#events.tlsExpiry(Math.floor(expiryMs / 1_000));
+  secured(nowNs: number, socket: TLSSocket, anchors: TrustAnchors): TlsFailure | undefined {
+    const expiryMs = expiryOf(socket, anchors);
+    if (expiryMs !== undefined) this.#events.tlsExpiry(Math.floor(expiryMs / 1_000));
     if (!socket.authorized) return tlsFailureOf(socket.authorizationError);
     this.readyNs = nowNs;
     this.phase('tls', nowNs - this.#connectedNs);

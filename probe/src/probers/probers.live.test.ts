@@ -2,13 +2,14 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer, request as httpRequest, type IncomingMessage } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FAMILIES, systemClock, type Clock, type Family } from '@wanscope/shared';
 import { TargetResolver } from '../net/destination.ts';
@@ -710,5 +711,172 @@ describe('HTTPS', () => {
       'CONNECT other.example',
     ]);
     await proxy.close();
+  });
+});
+
+describe('http that keeps its connection', () => {
+  const at = async (server: ReturnType<typeof createHttpServer>): Promise<string> => {
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  };
+
+  it('ends it after 64 KiB of a body without an end, and measures on with another', async () => {
+    let open = 0;
+    let connections = 0;
+    const server = createHttpServer((_request, response) => {
+      const chunk = Buffer.alloc(16_384);
+      const more = (): void => {
+        while (!response.destroyed && response.write(chunk));
+      };
+      response.on('drain', more);
+      more();
+    });
+    server.on('connection', (socket) => {
+      connections += 1;
+      open += 1;
+      socket.on('error', () => undefined);
+      socket.on('close', () => (open -= 1));
+    });
+    const results = await probeTwice(httpProber(connects()), { url: await at(server) });
+    expect(results.map(({ outcome }) => outcome)).toEqual(['answered', 'answered']);
+    expect(connections).toBe(2);
+    for (let i = 0; i < 100 && open > 0; i += 1) await sleep(20);
+    expect(open).toBe(0);
+    server.close();
+  });
+
+  it('asks again over a new one where the server has closed it', async () => {
+    let requests = 0;
+    const server = createHttpServer((request, response) => {
+      requests += 1;
+      // Said to be kept, and cut when the next request arrives.
+      if (requests === 2) request.socket.destroy();
+      else response.end('well');
+    });
+    const results = await probeTwice(httpProber(connects()), { url: await at(server) });
+    server.close();
+    expect(results.map(({ outcome }) => outcome)).toEqual(['answered', 'answered']);
+    expect(results[1]!.phases).toEqual(['connect', 'processing', 'transfer']);
+    expect(requests).toBe(3);
+  });
+
+  it('asks again once only', async () => {
+    let requests = 0;
+    const server = createHttpServer((request, response) => {
+      requests += 1;
+      if (requests >= 2) request.socket.destroy();
+      else response.end('well');
+    });
+    const results = await probeTwice(httpProber(connects()), { url: await at(server) });
+    server.close();
+    expect(results.map(({ outcome }) => outcome)).toEqual(['answered', 'reset']);
+    expect(requests).toBe(3);
+  });
+});
+
+describe('an answer that is none', () => {
+  it.each([
+    ['a header over 16 KiB', `HTTP/1.1 200 OK\r\nx: ${'x'.repeat(17_000)}\r\n\r\n`],
+    ['no HTTP', '220 mail.example ESMTP\r\n'],
+  ])('of HTTP is bad_response: %s', async (_what, text) => {
+    const server = createServer((socket) => socket.on('error', () => undefined).once('data', () => socket.end(text)));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const result = await probeOnce(httpProber(connects()), { address: '127.0.0.1', port }, 2_000);
+    server.close();
+    expect(result.outcome).toBe('bad_response');
+    expect(result.rttNs).toBeGreaterThan(0);
+  });
+});
+
+describe('a chain of certificates', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'wan-chain-'));
+  const file = (name: string): string => join(folder, name);
+  const openssl = (...words: string[]): Buffer => execFileSync('openssl', words, { stdio: 'pipe' });
+  const text = (name: string): string => readFileSync(file(name), 'utf8');
+
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  /** Makes NAME.key and NAME.pem, signed by `issuer` or by itself. */
+  function make(name: string, days: number, issuer: string | undefined, extension: string): void {
+    openssl('ecparam', '-name', 'prime256v1', '-genkey', '-noout', '-out', file(`${name}.key`));
+    openssl('req', '-new', '-key', file(`${name}.key`), '-subj', `/CN=${name}`, '-out', file(`${name}.csr`));
+    writeFileSync(file(`${name}.ext`), extension);
+    const signer =
+      issuer === undefined
+        ? ['-signkey', file(`${name}.key`)]
+        : ['-CA', file(`${issuer}.pem`), '-CAkey', file(`${issuer}.key`), '-CAcreateserial'];
+    openssl(
+      ...['x509', '-req', '-in', file(`${name}.csr`), ...signer, '-days', String(days)],
+      ...['-extfile', file(`${name}.ext`), '-out', file(`${name}.pem`)],
+    );
+  }
+
+  beforeAll(() => {
+    const authority = 'basicConstraints=critical,CA:TRUE';
+    make('root', 3_650, undefined, authority);
+    make('between', 3, 'root', authority);
+    make('leaf', 300, 'between', 'subjectAltName=DNS:shop.example');
+  });
+
+  const onLoopback = new TargetResolver(() => Promise.resolve(['127.0.0.1']), undefined, { localTargets: true });
+  const probe = async (
+    chain: readonly string[],
+    trusted: readonly string[],
+    options: { readonly requestCert?: boolean; readonly host?: string } = {},
+  ): Promise<ProbeResult & { readonly names: readonly (string | false | null | undefined)[] }> => {
+    const names: (string | false | null | undefined)[] = [];
+    const { requestCert = false, host = 'shop.example' } = options;
+    const server = createHttpsServer(
+      {
+        key: text('leaf.key'),
+        cert: chain.map((name) => text(`${name}.pem`)).join(''),
+        requestCert,
+        ca: text('root.pem'),
+      },
+      (_request, response) => response.end('well'),
+    );
+    server.on('secureConnection', (socket) => names.push(socket.servername));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const prober = httpProber({
+      ...connects(),
+      resolver: onLoopback,
+      trustedCertificates: trusted.map((name) => text(`${name}.pem`)),
+    });
+    const result = await probeOnce(prober, { url: `https://${host}:${port}/` }, 2_000);
+    server.close();
+    return { ...result, names };
+  };
+  const inDays = (days: number): number => Date.now() / 1_000 + days * 86_400;
+
+  it('ends with the first of its certificates', async () => {
+    const result = await probe(['leaf', 'between'], ['root']);
+    expect(result.outcome).toBe('answered');
+    expect(Math.abs(result.tlsExpiryS! - inDays(3))).toBeLessThan(60);
+  });
+
+  it('ends with what was verified, whatever else the server sends', async () => {
+    // Trusted itself under the same name and key: the short one that is sent is not needed.
+    openssl(
+      ...['x509', '-req', '-in', file('between.csr'), '-signkey', file('between.key'), '-days', '900'],
+      ...['-extfile', file('between.ext'), '-out', file('trusted.pem')],
+    );
+    const result = await probe(['leaf', 'between'], ['trusted']);
+    expect(result.outcome).toBe('answered');
+    expect(Math.abs(result.tlsExpiryS! - inDays(300))).toBeLessThan(60);
+  });
+
+  it('is asked for by the name without its last dot', async () => {
+    const result = await probe(['leaf', 'between'], ['root'], { host: 'shop.example.' });
+    expect(result).toMatchObject({ outcome: 'answered', names: ['shop.example'] });
+  });
+
+  it('of the client is what the server wants: the handshake has failed', async () => {
+    const result = await probe(['leaf', 'between'], ['root'], { requestCert: true });
+    expect(result).toMatchObject({ outcome: 'tls_failed', tlsFailure: 'client_certificate' });
   });
 });
