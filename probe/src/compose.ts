@@ -122,6 +122,7 @@ export async function openPrivileged(settings: Settings, edges: ProbeEdges): Pro
     domains,
     stampKey: settings.stampKeyFile === '' ? undefined : readStampKey(settings.stampKeyFile),
     peers: peerKeys,
+    localAddresses: () => interfaceAddresses().map(({ address }) => address),
     usage,
     log,
   });

@@ -1,11 +1,11 @@
 /** Every prober on loopback: the common contract, and what is particular to each. */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { createSocket, type Socket } from 'node:dgram';
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer, request as httpRequest, type IncomingMessage } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import { connect, createServer, type AddressInfo, type Server } from 'node:net';
+import { connect, createServer, isIPv6, type AddressInfo, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -18,6 +18,7 @@ import { handshakeReader, loadNative, type Handshake } from '../net/native.ts';
 import type { PacketEngine, StreamEvents } from '../net/packet-engine.ts';
 import { RawSocketEngine } from '../net/raw-socket-engine.ts';
 import { SocketLimit } from '../net/socket-limit.ts';
+import { ERROR_ESTIMATE, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
 import { openHttpReflector } from '../reflectors/http.ts';
 import { openStampReflector, StampResponder } from '../reflectors/stamp.ts';
 import { openTcpReflector } from '../reflectors/tcp.ts';
@@ -320,6 +321,22 @@ it.each(['kernel', 'raw-socket'] as const)(
     expect(outcome).toBe('not_sent');
   },
 );
+
+it('without the native module a reflector on every address answers from the one that was asked', async () => {
+  // The system answers from 127.0.0.1 what comes over loopback, unless a socket has the other address.
+  const localAddresses = (): string[] => ['127.0.0.1', '127.0.0.2', '::1', 'fe80::1'];
+  const reflector = await openStampReflector({ address: '::', port: 0 }, { ...context, localAddresses });
+  for (const address of ['127.0.0.1', '127.0.0.2', '::1']) {
+    const asker = createSocket(isIPv6(address) ? 'udp6' : 'udp4');
+    const request = Buffer.alloc(STAMP_BYTES);
+    writeRequest(request, { seq: 1, t1High: 1, t1Low: 1, errorEstimate: ERROR_ESTIMATE, ssid: 7 });
+    asker.send(request, reflector.port, address);
+    const [, from] = (await once(asker, 'message', { signal: AbortSignal.timeout(5_000) })) as [Buffer, RemoteInfo];
+    expect(from).toMatchObject({ address, port: reflector.port });
+    asker.close();
+  }
+  await reflector.close();
+});
 
 describe('what does not leave the machine is not sent, and says why', () => {
   /** The broadcast address of loopback: connect(2) says ENETUNREACH, sendmsg(2) without SO_BROADCAST EACCES. */

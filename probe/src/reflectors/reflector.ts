@@ -28,6 +28,8 @@ export interface ReflectorContext {
   readonly stampKey?: Uint8Array | undefined;
   /** STAMP: whose authenticated requests are known. */
   readonly peers?: PeerKeys | undefined;
+  /** Every address of this machine now; may throw. Absent: sockets for all addresses are alone. */
+  readonly localAddresses?: (() => readonly string[]) | undefined;
   /** One request was answered with this many octets, IP headers included. */
   reflected(wireBytes: number): void;
   /** One request was not answered: it was malformed, an answer, or too much. */

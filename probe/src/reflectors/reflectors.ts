@@ -39,6 +39,8 @@ export interface ReflectorsOptions {
   readonly stampKey?: Uint8Array | undefined;
   /** See `ReflectorContext`. */
   readonly peers?: PeerKeys | undefined;
+  /** See `ReflectorContext`. */
+  readonly localAddresses?: () => readonly string[];
   readonly usage: UsageLedger;
   readonly log: Log;
 }
@@ -100,6 +102,7 @@ export class Reflectors {
       native: this.#options.native,
       stampKey: this.#options.stampKey,
       peers: this.#options.peers,
+      localAddresses: this.#options.localAddresses,
       reflected: (wireBytes) => {
         this.#reflected += 1;
         count(wireBytes);

@@ -10,7 +10,7 @@
  * both are the event loop's, and the sender's TTL is 0, unknown.
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
-import { isIPv6 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
 import { NS_PER_S, SEND_CAP, type Clock } from '@wanscope/shared';
 import {
   REFLECTOR_ADDRESS_BYTES,
@@ -281,22 +281,100 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
   };
 }
 
+/** How often it is looked whether the machine has other addresses. */
+const LOOK_MS = 5_000;
+
+/**
+ * Without the native module a socket on every address answers from the one that the routing chooses, which need not be the one that was
+ * asked. So each address of the machine has a socket of its own beside it, and gets what is sent there.
+ */
 async function openInEventLoop(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
-  const dualStack = isIPv6(listen.address);
+  const responder = new StampResponder(context.clock, context.stampKey, context.peers);
+  const isForAll = listen.address === '::' || listen.address === '0.0.0.0';
+  const { localAddresses } = context;
+  if (isForAll && localAddresses !== undefined) {
+    // A port that is shared could be another process's too: it is shared once it is known to be free.
+    const alone = await bindAndAnswer(listen, false, responder, context);
+    listen = { ...listen, port: alone.address().port };
+    await closed(alone);
+  }
+  const all = await bindAndAnswer(listen, isForAll && localAddresses !== undefined, responder, context);
+  const { port } = all.address();
+  if (!isForAll || localAddresses === undefined) return { port, close: async () => closed(all) };
+  const own = new Map<string, Socket>();
+  let cancel: () => void = () => undefined;
+  let isClosed = false;
+  const look = async (): Promise<void> => {
+    const read = readAddresses(localAddresses, listen.address);
+    const present = new Set(read ?? own.keys());
+    for (const [address, socket] of own) {
+      if (present.has(address)) continue;
+      own.delete(address);
+      socket.close();
+    }
+    for (const address of present) {
+      if (own.has(address)) continue;
+      try {
+        const socket = await bindAndAnswer({ ...listen, address, port }, true, responder, context);
+        if (isClosed) socket.close();
+        else own.set(address, socket);
+      } catch {
+        // A privileged port after the drop of privileges, or an address that is not ready: the socket for all has it still.
+      }
+    }
+    if (!isClosed) cancel = context.clock.after(LOOK_MS, () => void look());
+  };
+  await look();
+  return {
+    port,
+    close: async () => {
+      isClosed = true;
+      cancel();
+      await Promise.all([all, ...own.values()].map(closed));
+    },
+  };
+}
+
+/** Those that can be bound without a zone, of the families that the socket for all has; undefined where they cannot be told now. */
+function readAddresses(localAddresses: () => readonly string[], all: string): readonly string[] | undefined {
+  try {
+    return localAddresses().filter((address) => !/^fe[89ab]/i.test(address) && (all === '::' || isIPv4(address)));
+  } catch {
+    return undefined;
+  }
+}
+
+async function closed(socket: Socket): Promise<void> {
+  await new Promise<void>((resolve) => socket.close(() => resolve()));
+}
+
+/** @param isShared other sockets may have the port on other addresses. */
+async function bindAndAnswer(
+  { address, port: wanted }: ListenOptions,
+  isShared: boolean,
+  responder: StampResponder,
+  context: ReflectorContext,
+): Promise<Socket> {
+  const isV6 = isIPv6(address);
   const socket: Socket = createSocket({
-    type: dualStack ? 'udp6' : 'udp4',
-    ipv6Only: dualStack && listen.address !== '::',
+    type: isV6 ? 'udp6' : 'udp4',
+    ipv6Only: isV6 && address !== '::',
+    reuseAddr: isShared,
     lookup: (host, _options, callback) => callback(null, host, isIPv6(host) ? 6 : 4),
   });
-  await new Promise<void>((resolve, reject) => {
-    socket.once('error', reject);
-    socket.bind({ address: listen.address, port: listen.port, exclusive: true }, () => {
-      socket.off('error', reject);
-      resolve();
+  try {
+    await new Promise<void>((resolve, reject) => {
+      socket.once('error', reject);
+      socket.bind({ address, port: wanted, exclusive: true }, () => {
+        socket.off('error', reject);
+        resolve();
+      });
     });
-  });
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
   const { port } = socket.address();
-  const responder = new StampResponder(context.clock, context.stampKey, context.peers);
   // An error on a bound datagram socket concerns one datagram.
   socket.on('error', () => context.dropped());
   socket.on('message', (packet: Buffer, from: RemoteInfo) => {
@@ -311,10 +389,5 @@ async function openInEventLoop(listen: ListenOptions, context: ReflectorContext)
       else context.reflected(length + UDP_HEADER_BYTES + IP_HEADER_BYTES[ipv4 ? 'ipv4' : 'ipv6']);
     });
   });
-  return {
-    port,
-    close: async () => {
-      await new Promise<void>((resolve) => socket.close(() => resolve()));
-    },
-  };
+  return socket;
 }
