@@ -6,7 +6,7 @@ const source = (path: string): string => new URL(path, import.meta.url).pathname
 /** Of the probe's live tests, those that start programs and wait for them. */
 const wholePrograms = [
   'probe/src/{spool,throughput}/*.live.test.ts',
-  'probe/src/{agent,bundle}.live.test.ts',
+  'probe/src/{agent,bundle,descriptors}.live.test.ts',
   'probe/src/probers/probers.live.test.ts',
 ];
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { Family } from '@wanscope/shared';
 import {
   detectAddresses,
   endpointsOf,
@@ -155,12 +156,33 @@ describe('detected addresses', () => {
     expect(await detect('10.0.0.1', undefined)).toEqual([local({})]);
   });
 
-  it('are never loopback, link-local or a container bridge’s', async () => {
+  it('are never loopback, link-local or of a bridge that Docker made', async () => {
     expect(await detect('127.0.0.1', '::1')).toEqual([]);
     expect(await detect('169.254.1.1', 'fe80::1')).toEqual([]);
-    for (const name of ['docker0', 'br-1234', 'veth1', 'cni0', 'podman0']) {
+    for (const name of ['docker0', 'docker_gwbridge', 'br-0123456789ab']) {
       expect(await detect('10.0.0.1', undefined, name)).toEqual([]);
     }
+  });
+
+  it.each(['br-lan', 'br-wan', 'br-1234', 'br0', 'lo', 'veth1'])('may be on %s', async (name) => {
+    expect(await detect('10.0.0.1', undefined, name)).toEqual([local({})]);
+  });
+
+  it('are those of one family while the other cannot be told, and cannot be told without any', async () => {
+    const failing = (works: Family | undefined) => (family: Family) =>
+      family === works ? Promise.resolve('10.0.0.1') : Promise.reject(new Error('EAI_AGAIN'));
+    expect(await detectAddresses(failing('ipv4'), [])).toEqual([local({})]);
+    await expect(detectAddresses(failing(undefined), [])).rejects.toThrow('EAI_AGAIN');
+  });
+
+  it('say which are left out, and why', async () => {
+    const leftOut: string[][] = [];
+    const source = (family: Family): Promise<string> => Promise.resolve(family === 'ipv4' ? '172.17.0.1' : '::1');
+    await detectAddresses(source, [{ interface: 'docker0', address: '172.17.0.1' }], (...what) => leftOut.push(what));
+    expect(leftOut).toEqual([
+      ['172.17.0.1', 'docker0 is a bridge of Docker'],
+      ['::1', 'the route to the broker has a source of this machine or its link only'],
+    ]);
   });
 });
 

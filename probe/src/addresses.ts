@@ -179,8 +179,8 @@ export function parseReflect(text: string): Parsed<ReflectPorts> {
   return problems.length > 0 ? { problems } : { value: ports };
 }
 
-/** Interfaces that container engines make: their addresses mean nothing outside this machine. */
-const CONTAINER_BRIDGE = /^(docker\d+|br-|veth|cni|podman|virbr|lo$)/;
+/** Bridges that Docker makes, by its own names: their addresses mean nothing outside this machine. `br-lan` is a router's. */
+const CONTAINER_BRIDGE = /^(?:docker\d+|docker_gwbridge|br-[0-9a-f]{12})$/;
 
 function isLinkLocal(address: string): boolean {
   return /^(127\.|169\.254\.|::1$|fe[89ab][0-9a-f]:)/i.test(address);
@@ -196,17 +196,33 @@ export interface InterfaceAddress {
  * unless it is of this machine or its link only.
  *
  * @param routeSource source address that the system would use towards the broker; undefined where there is no route.
+ * It rejects where that cannot be told now, and so does this where no other family has one.
+ * @param leftOut hears of each that is not announced.
  */
 export async function detectAddresses(
   routeSource: (family: Family) => Promise<string | undefined>,
   interfaces: readonly InterfaceAddress[],
+  leftOut: (address: string, reason: string) => void = () => undefined,
 ): Promise<LocalAddress[]> {
   const found: LocalAddress[] = [];
+  let failure: Error | undefined;
   for (const family of FAMILIES) {
-    const address = await routeSource(family);
-    if (address === undefined || isLinkLocal(address) || isIPv6(address) !== (family === 'ipv6')) continue;
+    let address: string | undefined;
+    try {
+      address = await routeSource(family);
+    } catch (error) {
+      failure = error as Error;
+    }
+    if (address === undefined || isIPv6(address) !== (family === 'ipv6')) continue;
+    if (isLinkLocal(address)) {
+      leftOut(address, 'the route to the broker has a source of this machine or its link only');
+      continue;
+    }
     const on = interfaces.find((candidate) => candidate.address === address);
-    if (on !== undefined && CONTAINER_BRIDGE.test(on.interface)) continue;
+    if (on !== undefined && CONTAINER_BRIDGE.test(on.interface)) {
+      leftOut(address, `${on.interface} is a bridge of Docker`);
+      continue;
+    }
     found.push({
       network: 'default',
       uplink: '',
@@ -217,6 +233,7 @@ export async function detectAddresses(
       interface: undefined,
     });
   }
+  if (found.length === 0 && failure !== undefined) throw failure;
   return found;
 }
 

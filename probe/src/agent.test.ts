@@ -193,6 +193,36 @@ describe('the agent', () => {
     agent.start();
   }
 
+  it('looks again for addresses that it cannot tell, or that are not there, and says so', async () => {
+    clock = new FakeClock({ wallMs: NOON });
+    bus = new FakeBus();
+    spool = new Spool({ bootId: '00000000000000b1', clock, log });
+    const endpoint = {
+      network: 'default',
+      uplink: '',
+      addresses: [{ family: 'ipv4' as const, bound: '192.0.2.1', advertised: '192.0.2.1' }],
+      reflect: {},
+    };
+    const looks: (() => Promise<(typeof endpoint)[]>)[] = [
+      () => Promise.reject(Object.assign(new Error('too many open files'), { code: 'EMFILE' })),
+      () => Promise.resolve([]),
+      () => Promise.resolve([endpoint]),
+      () => Promise.reject(new Error('too many open files')),
+    ];
+    make({ clock, bus, endpoints: async () => looks.shift()!() });
+    bus.setConnected(true);
+    await settle();
+    expect(agent.state().addresses).toBeUndefined();
+    await advance(5_000);
+    expect(agent.state().addresses).toBe(0);
+    await advance(5_000);
+    expect(agent.state().addresses).toBe(1);
+    expect(bus.hellos.at(-1)).toMatchObject({ endpoints: [{ addresses: [{ bound: '192.0.2.1' }] }] });
+    // What was known holds where it cannot be told.
+    expect(await agent.refreshEndpoints()).toBe(false);
+    expect(agent.state().addresses).toBe(1);
+  });
+
   const give = (message: Plan | Uint8Array): void => {
     bus.handlers.get('wan.v1.plan.a.p')!(message instanceof Uint8Array ? message : encodePlan(message));
   };

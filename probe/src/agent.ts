@@ -69,6 +69,8 @@ const RECOVER_AFTER_MS = 1_000;
 const DRAIN_BYTES_PER_SECOND = 64_000;
 const HELLO_RETRY_MS = 1_000;
 const HELLO_LAST_RETRY_MS = 15_000;
+/** When there was nothing to announce, or it could not be told. */
+const ENDPOINTS_RETRY_MS = 5_000;
 
 export interface ReflectorCounts {
   readonly reflected: number;
@@ -105,7 +107,7 @@ export interface AgentOptions {
   /** The default gateways now; none when absent. */
   readonly gateways?: () => Gateways;
   /** Every address of this machine now; absent: a change of them is not noticed. */
-  readonly localAddresses?: () => readonly string[];
+  readonly localAddresses?: () => readonly string[] | undefined;
   /** Absent: every session is where the process is. */
   readonly domains?: Pick<Domains, 'namespaces' | 'namespaceOf' | 'addressesIn' | 'refused'>;
   /** Absent: it takes part in no throughput run. */
@@ -148,6 +150,8 @@ export interface AgentState {
   readonly engineCounts: EngineCounts;
   /** Samples kept out of the statistics since boot, because the probe itself was late. */
   readonly contaminated: number;
+  /** How many addresses it announces; undefined until it has looked. */
+  readonly addresses: number | undefined;
   /** How often addresses that the probe uses changed since boot. */
   readonly addressChanges: number;
   /** Delay of the event loop in the interval that closed last. */
@@ -200,6 +204,8 @@ export class Agent {
   #cancelWatch: (() => void) | undefined;
   readonly #going = new Map<string, { readonly isGoing: boolean; readonly askedNs: number }>();
   #endpoints: readonly HelloEndpoint[] = [];
+  #knowsEndpoints = false;
+  #cancelEndpoints: (() => void) | undefined;
   #gateways: Gateways = {};
   /** Earlier boots in the spool by the last hello; undefined: it did not know. */
   #toldBoots: string | undefined;
@@ -286,6 +292,7 @@ export class Agent {
     this.#cancelHello?.();
     this.#cancelWatch?.();
     this.#cancelRecovery?.();
+    this.#cancelEndpoints?.();
     this.#schedule.clear();
     this.#tracer?.stop();
     const all = [...this.#sessions.values(), ...this.#draining.map(({ session }) => session)];
@@ -297,15 +304,40 @@ export class Agent {
     await Promise.race([this.#leave(flushMs), this.#sleep(flushMs)]);
   }
 
-  /** Announces the endpoints again when they are not those of the last hello. True when they were others. */
+  /** Announces the endpoints again when they are not those of the last hello. True when they were others. Never rejects. */
   async refreshEndpoints(): Promise<boolean> {
-    const endpoints = await this.#options.endpoints();
-    const gateways = this.#options.gateways?.() ?? {};
-    if (JSON.stringify([endpoints, gateways]) === JSON.stringify([this.#endpoints, this.#gateways])) return false;
-    this.#endpoints = endpoints;
-    this.#gateways = gateways;
+    const known = JSON.stringify([this.#endpoints, this.#gateways]);
+    await this.#readEndpoints();
+    if (this.#isStopped() || JSON.stringify([this.#endpoints, this.#gateways]) === known) return false;
     this.#sayHello();
     return true;
+  }
+
+  /** What cannot be told leaves what was known. Looks again later while there is nothing to announce. */
+  async #readEndpoints(): Promise<void> {
+    const { log, endpoints, gateways, clock } = this.#options;
+    this.#cancelEndpoints?.();
+    this.#cancelEndpoints = undefined;
+    let isKnown = true;
+    try {
+      this.#endpoints = await endpoints();
+      this.#gateways = gateways?.() ?? {};
+      this.#knowsEndpoints = true;
+      this.#once.forget('addresses');
+    } catch (error) {
+      isKnown = false;
+      this.#once.run('addresses', () =>
+        log.warn({ error: String(error) }, 'cannot tell the addresses of this machine'),
+      );
+    }
+    if (this.#endpoints.length > 0) this.#once.forget('no address');
+    else if (isKnown) {
+      this.#once.run('no address', () =>
+        log.error({}, 'no address to announce, so that this probe measures nothing; set WAN_ADDRESSES'),
+      );
+    }
+    if (this.#isStopped() || (isKnown && this.#endpoints.length > 0)) return;
+    this.#cancelEndpoints = clock.after(ENDPOINTS_RETRY_MS, () => void this.refreshEndpoints());
   }
 
   state(): AgentState {
@@ -329,6 +361,9 @@ export class Agent {
       engine: options.engine.name,
       engineCounts: options.engine.counts(),
       contaminated: this.#contaminated,
+      addresses: this.#knowsEndpoints
+        ? this.#endpoints.reduce((sum, endpoint) => sum + endpoint.addresses.length, 0)
+        : undefined,
       addressChanges: this.#addressChanges,
       loopDelay: this.#loopDelay,
       refusedDomains: options.domains?.refused() ?? [],
@@ -338,8 +373,7 @@ export class Agent {
   // ------------------------------------------------------------------------------------------------------- messages
 
   async #onConnect(): Promise<void> {
-    this.#endpoints = await this.#options.endpoints();
-    this.#gateways = this.#options.gateways?.() ?? {};
+    await this.#readEndpoints();
     if (this.#stopped) return;
     this.#helloRetryMs = HELLO_RETRY_MS;
     // It names the plan that runs: a collector that has another one publishes that.
@@ -599,12 +633,9 @@ export class Agent {
     const concerning = changes.filter((change) => this.#isOfUse(change));
     for (const change of concerning) this.#tellAddressChange(change);
     if (concerning.length > 0 && this.#plan !== undefined) this.#run(this.#plan);
-    this.refreshEndpoints().then(
-      (isOther) => {
-        if (isOther && concerning.length === 0) this.#tellAddressChange(changes[0]!);
-      },
-      (error: unknown) => this.#options.log.warn({ error: String(error) }, 'cannot tell the addresses of this machine'),
-    );
+    void this.refreshEndpoints().then((isOther) => {
+      if (isOther && concerning.length === 0) this.#tellAddressChange(changes[0]!);
+    });
   }
 
   /** An address of it is one that the probe sends from, or announces. */

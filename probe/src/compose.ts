@@ -30,6 +30,7 @@ import type { Settings } from './config.ts';
 import { Claiming, EnrolmentStore, LateBus, type EnrolmentState } from './enrolling.ts';
 import { FlooredClock, TimeKeeper } from './floored-clock.ts';
 import { defaultGateways } from './gateways.ts';
+import { lastKnown } from './last-known.ts';
 import { LocalPause } from './local-pause.ts';
 import { OncePerCause, type Log } from './log.ts';
 import { isLocal, TargetResolver, type Lookup } from './net/destination.ts';
@@ -40,7 +41,7 @@ import { LoopWatch } from './net/loop-watch.ts';
 import { handshakeReader, loadNative, type NativeModule } from './net/native.ts';
 import type { PacketEngine } from './net/packet-engine.ts';
 import { RawSocketEngine } from './net/raw-socket-engine.ts';
-import { SocketLimit } from './net/socket-limit.ts';
+import { SocketLimit, socketLimitOf } from './net/socket-limit.ts';
 import { PeerKeys } from './peer-keys.ts';
 import { FilePlanStore } from './plan-store.ts';
 import { createProbers } from './probers/registry.ts';
@@ -184,9 +185,14 @@ export async function startProbe(
   const { engine, native, domains, watch, reflectors, peerKeys, usage } = privileged;
   domains.settle();
   const { bus, trust, claiming, enrolmentState } = openBus(settings, edges, clock, peerKeys);
+  const leftOut = new OncePerCause();
   const addresses = async (): Promise<readonly LocalAddress[]> =>
     settings.addresses ??
-    (await detectAddresses(async (family) => routeSource(firstHops(settings), family), interfaceAddresses()));
+    (await detectAddresses(
+      async (family) => routeSource(firstHops(settings), family),
+      interfaceAddresses(),
+      (address, reason) => leftOut.run(address, () => log.warn({ address, reason }, 'address not announced')),
+    ));
   const egress =
     native === undefined
       ? undefined
@@ -213,6 +219,7 @@ export async function startProbe(
     port === undefined || native === undefined
       ? undefined
       : new Throughput({ clock, native, domains, addresses, usage, log, port });
+  const rssBytes = lastKnown(() => process.memoryUsage.rss(), 0);
   const bootId = randomBytes(8).toString('hex');
   const { site, probe } = settings.identity;
   const spoolDirectory = join(settings.stateDirectory, 'spool', `${site}.${probe}`);
@@ -241,7 +248,7 @@ export async function startProbe(
       clock,
       engine,
       resolver,
-      sockets: new SocketLimit(),
+      sockets: new SocketLimit(socketLimitOf(readIfThere('/proc/self/limits') ?? '')),
       readHandshake: native === undefined ? () => undefined : handshakeReader(native),
       warmTcp: (v6) => native?.warmTcp(v6),
       watch,
@@ -255,11 +262,11 @@ export async function startProbe(
       ? (context) => new RouteTracer({ engine, resolver, tcp: native, domains, random: Math.random }, context)
       : undefined,
     endpoints: async () => endpointsOf(await addresses(), reflectors.boundPorts, settings.uplinkRates),
-    gateways: readGateways,
+    gateways: lastKnown(readGateways, {}),
     localPause,
     domains,
     ...(throughput === undefined ? {} : { throughput }),
-    localAddresses: () => interfaceAddresses().map(({ address }) => address),
+    localAddresses: lastKnown(() => interfaceAddresses().map(({ address }) => address), undefined),
     onAddressChange: () => {
       egress?.forget();
       resolver.forget();
@@ -268,7 +275,7 @@ export async function startProbe(
     reflectorCounts: () => reflectors.counts,
     processUsage: () => {
       const { user, system } = process.cpuUsage();
-      return { rssBytes: process.memoryUsage.rss(), cpuNs: (user + system) * 1_000 };
+      return { rssBytes: rssBytes(), cpuNs: (user + system) * 1_000 };
     },
     reportFormat: settings.reportFormat,
     ...(edges.printReport === undefined ? {} : { printReport: edges.printReport }),
@@ -281,7 +288,7 @@ export async function startProbe(
         enrolment: enrolmentState,
         clock: () => clock,
         usage: () => usage.list(),
-        rssBytes: () => process.memoryUsage.rss(),
+        rssBytes,
         cpuThrottledNs: readCpuThrottling,
         unreadableFiles: () => countSetAside([settings.stateDirectory, spoolDirectory]),
       });
@@ -415,15 +422,26 @@ function textOf(setting: string): string {
   return setting.includes('-----BEGIN') ? setting : readFileSync(setting, 'utf8');
 }
 
+/** @throws the system's error when it cannot be told now. */
 function readGateways(): Gateways {
-  const read = (path: string): string => {
-    try {
-      return readFileSync(path, 'utf8');
-    } catch {
-      return '';
-    }
-  };
+  const read = (path: string): string => readIfThere(path) ?? '';
   return defaultGateways(read('/proc/net/route'), read('/proc/net/ipv6_route'), endianness() === 'LE');
+}
+
+/** @throws the system's error, but for a file that is not there. */
+function readIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if (isExhausted(error)) throw error;
+    return undefined;
+  }
+}
+
+/** The process, or the machine, has no descriptor left for it. */
+function isExhausted(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'EMFILE' || code === 'ENFILE';
 }
 
 const systemLookup: Lookup = async (host, family) => {
@@ -437,32 +455,50 @@ function firstHops({ natsUrls, proxy }: Settings): readonly string[] {
   return [`http://${isIP(proxy.host) === 6 ? `[${proxy.host}]` : proxy.host}`];
 }
 
-/** The source address the system would use towards the first broker that can be routed to. Sends nothing. */
+/**
+ * The source address the system would use towards the first broker that can be routed to. Sends nothing.
+ *
+ * @throws Error when it cannot be told now: no descriptor is left, or no broker's name is resolved.
+ */
 async function routeSource(natsUrls: readonly string[], family: Family): Promise<string | undefined> {
+  let failure: Error | undefined;
   for (const url of natsUrls) {
     const host = new URL(url.includes('://') ? url : `nats://${url}`).hostname.replace(/^\[|\]$/g, '');
     const version = family === 'ipv4' ? 4 : 6;
     let address: string;
     try {
       address = isIP(host) === 0 ? (await lookup(host, { family: version })).address : host;
-    } catch {
+    } catch (error) {
+      if (!isNoSuchName(error)) failure = error as Error;
       continue;
     }
     if (isIP(address) !== version) continue;
     const source = await sourceTowards(address, family);
     if (source !== undefined) return source;
   }
+  if (failure !== undefined) throw failure;
   return undefined;
+}
+
+/** The name has no address of that family, which is an answer. */
+function isNoSuchName(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'ENOTFOUND' || code === 'ENODATA';
 }
 
 async function sourceTowards(address: string, family: Family): Promise<string | undefined> {
   const socket = createSocket(family === 'ipv4' ? 'udp4' : 'udp6');
   try {
-    return await new Promise<string | undefined>((resolve) => {
-      socket.once('error', () => resolve(undefined));
-      socket.connect(9, address, (error?: Error) =>
-        resolve(error === undefined ? socket.address().address : undefined),
-      );
+    return await new Promise<string | undefined>((resolve, reject) => {
+      const fail = (error: Error): void => {
+        if (isExhausted(error)) reject(error);
+        else resolve(undefined);
+      };
+      socket.once('error', fail);
+      socket.connect(9, address, (error?: Error) => {
+        if (error === undefined) resolve(socket.address().address);
+        else fail(error);
+      });
     });
   } finally {
     socket.close();

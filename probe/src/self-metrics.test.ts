@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { AgentState } from './agent.ts';
-import { SELF_METRICS, selfMetricsPage } from './self-metrics.ts';
+import { SELF_METRICS, selfMetricsPage, serveSelfMetrics } from './self-metrics.ts';
 
 const STATE: AgentState = {
   connected: true,
@@ -34,6 +34,7 @@ const STATE: AgentState = {
     farCountsRefused: 6,
     wallSteps: 1,
   },
+  addresses: 0,
   addressChanges: 4,
   contaminated: 4,
   loopDelay: { maxNs: 4_000_000, sumNs: 5_000_000, count: 5 },
@@ -58,6 +59,7 @@ describe('the probe’s own metrics', () => {
     for (const line of [
       'wan_probe_connected 1',
       'wan_probe_plan_in_memory 1',
+      'wan_probe_addresses 0',
       'wan_probe_enrolment{state="claiming"} 1',
       'wan_probe_clock_behind 1',
       'wan_probe_time_floor_timestamp_seconds 1.5',
@@ -107,4 +109,21 @@ wan_probe_sent_bytes_total{purpose="reports",uplink="\\"\\\\"} 5
     expect(types).toEqual(SELF_METRICS.map(({ name, type }) => [name, type]));
     for (const { name, type } of SELF_METRICS) expect(name.endsWith('_total')).toBe(type === 'counter');
   });
+});
+
+it('is not ready without an address to measure from', async () => {
+  const server = await serveSelfMetrics(
+    { host: '127.0.0.1', port: 0 },
+    {
+      state: () => STATE,
+      usage: () => [],
+      enrolment: () => 'none',
+      clock: () => ({ isBehind: false, floorMs: 0 }),
+      rssBytes: () => 42,
+      cpuThrottledNs: () => undefined,
+    },
+  );
+  const response = await fetch(`http://127.0.0.1:${server.port}/-/ready`);
+  expect([response.status, await response.text()]).toEqual([503, 'no address to measure from: set WAN_ADDRESSES\n']);
+  await server.close();
 });

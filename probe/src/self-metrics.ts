@@ -61,6 +61,16 @@ const DEFINITIONS: readonly Definition[] = [
     values: ({ state }) => one(state().connected),
   },
   {
+    name: 'wan_probe_addresses',
+    type: 'gauge',
+    help: 'Addresses that the probe announces; 0: it found none, so that it can neither measure nor be measured. Absent until it has looked.',
+    labels: [],
+    values: ({ state }) => {
+      const { addresses } = state();
+      return addresses === undefined ? [] : one(addresses);
+    },
+  },
+  {
     name: 'wan_probe_plan_version',
     type: 'gauge',
     help: 'Version of the plan that is running; 0 without one.',
@@ -408,8 +418,9 @@ export async function serveSelfMetrics(
           answer(200, 'healthy\n');
           return;
         case '/-/ready': {
-          const { connected, plan } = source.state();
-          if (connected && plan !== undefined) answer(200, 'ready\n');
+          const { connected, plan, addresses } = source.state();
+          if (addresses === 0) answer(503, 'no address to measure from: set WAN_ADDRESSES\n');
+          else if (connected && plan !== undefined) answer(200, 'ready\n');
           else if (connected) answer(503, 'no plan\n');
           else {
             const isEnrolled = ['none', 'enrolled'].includes(source.enrolment());
@@ -430,6 +441,8 @@ export async function serveSelfMetrics(
       resolve();
     });
   });
+  // A connection that there was no descriptor for is no end of the page.
+  server.on('error', () => undefined);
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('not listening on a port');
   return {

@@ -46,6 +46,7 @@ export async function openHttpReflector(listen: ListenOptions, context: Reflecto
   );
   server.maxConnections = MAX_CONNECTIONS;
   server.on('drop', () => context.dropped());
+  server.on('error', () => context.dropped());
   server.on('clientError', (_error, socket) => {
     context.dropped();
     socket.destroy();

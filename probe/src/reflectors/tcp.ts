@@ -20,6 +20,8 @@ export async function openTcpReflector(listen: ListenOptions, context: Reflector
   });
   server.maxConnections = MAX_CONNECTIONS;
   server.on('drop', () => context.dropped());
+  // A connection that there was no descriptor for.
+  server.on('error', () => context.dropped());
   await listenOn(server, listen, context.native);
   return reflectorOf(server);
 }
