@@ -19,6 +19,8 @@ import { tcpStreamBytes } from '../usage.ts';
 import { GRACE_MS, Pace, PERMIT_MS, type RunContext, type Sink } from './run.ts';
 
 const CHUNK = Buffer.alloc(16 * 1_024);
+/** What the sink says when it has seen the token. */
+const CONSENT = 1;
 const TICK_MS = 2;
 const MAX_CONNECTIONS = 4;
 /** What is told at the end may be on its way so long. */
@@ -105,7 +107,7 @@ export async function tcpSink(order: SinkOrder, { clock, fd, countBytes }: RunCo
     });
     socket.on('end', finish);
     socket.on('close', close);
-    socket.write(Buffer.of(1));
+    socket.write(Buffer.of(CONSENT));
   };
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -172,7 +174,14 @@ export function tcpSource(
     };
     socket.on('data', (chunk) => {
       heard = Buffer.concat([heard, chunk]);
-      if (!isStarted) start();
+      if (!isStarted) {
+        // A banner or an echo is no consent.
+        if (heard.length !== 1 || heard[0] !== CONSENT) {
+          end(undefined);
+          return;
+        }
+        start();
+      }
       const received = decodeReceived(heard.subarray(1));
       if (received === undefined || isOver) return;
       const info = native.tcpInfo(fd);

@@ -1,7 +1,7 @@
 /** Both ends of throughput runs on loopback: what arrives, the caps, and who is sent away. */
 import { randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
-import { connect } from 'node:net';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import {
   systemClock,
@@ -123,6 +123,56 @@ describe.each(['tcp', 'udp'] as const)('throughput over %s', (protocol) => {
     // A refusal does not leave it busy.
     portOf(await other.end.handle(sinkOrder(protocol)));
   });
+});
+
+describe('a victim that somebody announced as a sink', () => {
+  /** What it got of a run towards it. */
+  async function runTowards(
+    answer: (packet: Buffer) => Buffer | undefined,
+  ): Promise<{ bytes: number; packets: number }> {
+    const victim = createSocket('udp4');
+    const got = { bytes: 0, packets: 0 };
+    victim.on('message', (packet, from) => {
+      got.bytes += packet.length;
+      got.packets += 1;
+      const reply = answer(packet);
+      if (reply !== undefined) victim.send(reply, from.port, from.address);
+    });
+    await new Promise<void>((resolve) => victim.bind({ address: THERE, port: 0 }, resolve));
+    const source = endAt(HERE);
+    const reply = await source.end.handle(sourceOrder('udp', victim.address().port));
+    victim.close();
+    expect(reply).toMatchObject({ status: 'refused', cause: 'not_reached' });
+    return got;
+  }
+
+  it.each([
+    ['is silent', () => undefined],
+    ['echoes', (packet: Buffer) => packet],
+    ['echoes the token', (packet: Buffer) => packet.subarray(0, 32)],
+  ])('gets ten small datagrams when it %s', async (_what, answer) => {
+    expect(await runTowards(answer)).toEqual({ bytes: 10 * 60, packets: 10 });
+  });
+});
+
+it.each([
+  ['a banner', () => Buffer.from('SSH-2.0-x\r\n')],
+  ['an echo', (token: Buffer) => token],
+])('over TCP %s is no consent', async (_what, answer) => {
+  let bytes = 0;
+  const victim = createServer((socket) => {
+    socket.on('error', () => undefined);
+    socket.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+      socket.write(answer(chunk));
+    });
+  });
+  await new Promise<void>((resolve) => victim.listen(0, THERE, resolve));
+  const { port } = victim.address() as AddressInfo;
+  const reply = await endAt(HERE).end.handle(sourceOrder('tcp', port));
+  victim.close();
+  expect(reply).toMatchObject({ status: 'refused', cause: 'not_reached' });
+  expect(bytes).toBe(32);
 });
 
 describe('a sink', () => {
