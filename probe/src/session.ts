@@ -29,7 +29,7 @@ import { InFlight, type Expired, type ReplyVerdict } from './in-flight.ts';
 import { CarriedState, IntervalCounts, MAX_POSITIONS, withCarried, type IntervalSpan } from './interval.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './probers/prober.ts';
 import type { Task } from './schedule.ts';
-import type { SendBudget } from './usage.ts';
+import type { ExchangeCost, SendBudget } from './usage.ts';
 
 /** An answer that was stamped in time may be told this much later. */
 const SWEEP_GRACE_NS = 50 * NS_PER_MS;
@@ -39,6 +39,8 @@ const WARM_UP_NS = 500 * NS_PER_MS;
 const NO_INTERVAL = -Infinity;
 /** Where an answerer's counts begin among its numbers. */
 const COUNTED_FROM = 2 ** 31;
+/** How much of what a probe was charged with the next one is, at least. */
+const KEPT_CHARGE = 0.5;
 /** Most probes that one session remembers. */
 const MAX_IN_FLIGHT = 65_536;
 
@@ -95,8 +97,11 @@ export class Session implements ProbeEvents, Task {
   readonly #uplink: string;
   readonly #timesOut: boolean;
   readonly #channel: ProbeChannel;
-  readonly #packetsPerSend: number;
-  readonly #bytesPerSend: number;
+  /** What the next probe is charged with. */
+  #charge: ExchangeCost;
+  readonly #leastCharge: ExchangeCost;
+  /** Of probes whose prober tells what they cost: what they were charged with. */
+  readonly #charged: Map<number, ExchangeCost> | undefined;
   readonly #inFlight: InFlight;
   readonly #even: IntervalCounts;
   readonly #odd: IntervalCounts;
@@ -139,8 +144,12 @@ export class Session implements ProbeEvents, Task {
     this.warmUpNs = prober.warmsUp === true ? WARM_UP_NS : 0;
     if (prober.warmsUp === true) this.warmUp = (dueNs) => this.#warmUp(dueNs);
     const load = sessionLoad(planned.test, planned.path.family);
-    this.#packetsPerSend = (load.packetsPerSecond * this.intervalNs) / NS_PER_S;
-    this.#bytesPerSend = (load.bitsPerSecond * this.intervalNs) / NS_PER_S / 8;
+    this.#leastCharge = {
+      packets: (load.packetsPerSecond * this.intervalNs) / NS_PER_S,
+      bytes: (load.bitsPerSecond * this.intervalNs) / NS_PER_S / 8,
+    };
+    this.#charge = prober.charges?.(planned) ?? this.#leastCharge;
+    this.#charged = prober.charges === undefined ? undefined : new Map();
     const remembered = Math.ceil((2 * intervalNs) / this.intervalNs) + 2;
     this.#inFlight = new InFlight(Math.min(MAX_IN_FLIGHT, remembered));
     const positions = Math.min(MAX_POSITIONS, Math.ceil(intervalNs / this.intervalNs) + 2);
@@ -177,7 +186,8 @@ export class Session implements ProbeEvents, Task {
     const counts = this.#counts(span.number);
     counts.addNotSent('overrun', skipped);
     if (!this.#timesOut) this.#sweep(nowNs - this.timeoutNs - SWEEP_GRACE_NS);
-    if (!this.#context.budget.take(this.#packetsPerSend, this.#bytesPerSend, nowNs)) {
+    const charge = this.#charge;
+    if (!this.#context.budget.take(charge.packets, charge.bytes, nowNs)) {
       counts.addNotSent('cap');
       return;
     }
@@ -186,14 +196,17 @@ export class Session implements ProbeEvents, Task {
       counts.addNotSent('overrun');
       return;
     }
-    this.#channel.send(this.#inFlight.open(span.number), deadlineNs);
+    const seq = this.#inFlight.open(span.number);
+    this.#charged?.set(seq, charge);
+    this.#channel.send(seq, deadlineNs);
   }
 
   /** One probe that is counted in octets only: the first packet of a path waits for every neighbour that is not resolved. */
   #warmUp(dueNs: number): void {
     // Between counted ones it would be a number of the reflector's that no answer accounts for: a loss on the way back.
     if (this.#inFlight.nextSeq > 0) return;
-    if (!this.#context.budget.take(this.#packetsPerSend, this.#bytesPerSend, this.#context.clock.monoNs())) return;
+    const { packets, bytes } = this.#charge;
+    if (!this.#context.budget.take(packets, bytes, this.#context.clock.monoNs())) return;
     if (!this.#inFlight.full) this.#channel.send(this.#inFlight.open(NO_INTERVAL), dueNs);
   }
 
@@ -390,6 +403,7 @@ export class Session implements ProbeEvents, Task {
     const isLocal = ended === 'unreachable' && this.#context.isSourceGone?.(this.planned) === true;
     const outcome = isLocal ? 'not_sent' : ended;
     const counts = this.#countsOf(seq);
+    if (outcome !== 'not_sent') this.#uncharge(seq, outcome !== 'unresolved' && outcome !== 'misrouted');
     switch (outcome) {
       case 'answered':
       case 'refused':
@@ -438,6 +452,7 @@ export class Session implements ProbeEvents, Task {
   notSent(wireSeq: number, cause: NotSentCause): void {
     const seq = this.#inFlight.unwrap(wireSeq);
     const counts = this.#countsOf(seq);
+    this.#uncharge(seq, false);
     if (!this.#inFlight.settle(seq, 'never_sent') || counts === undefined) return;
     // What the system says of a source that is gone differs by protocol.
     const isGone = cause !== 'cap' && this.#context.isSourceGone?.(this.planned) === true;
@@ -445,9 +460,34 @@ export class Session implements ProbeEvents, Task {
     counts.unsent(seq);
   }
 
-  mayLeaveLate(): boolean {
+  mayLeaveLate(seq: number): boolean {
     // Waiting probes may be many when the resolver comes back: the cap holds when they leave.
-    return this.#context.budget.take(this.#packetsPerSend, this.#bytesPerSend, this.#context.clock.monoNs());
+    const { packets, bytes } = this.#charged?.get(seq) ?? this.#charge;
+    const nowNs = this.#context.clock.monoNs();
+    this.#context.budget.correct(-packets, -bytes, nowNs);
+    const isTaken = this.#context.budget.take(packets, bytes, nowNs);
+    if (!isTaken) this.#charged?.delete(seq);
+    return isTaken;
+  }
+
+  cost(seq: number, packets: number, bytes: number): void {
+    const charged = this.#charged?.get(seq);
+    if (charged === undefined) return;
+    this.#context.budget.correct(packets - charged.packets, bytes - charged.bytes, this.#context.clock.monoNs());
+    this.#charged?.set(seq, { packets, bytes });
+    // An answer that has become smaller is believed by and by.
+    this.#charge = {
+      packets: Math.max(packets, this.#leastCharge.packets, KEPT_CHARGE * this.#charge.packets),
+      bytes: Math.max(bytes, this.#leastCharge.bytes, KEPT_CHARGE * this.#charge.bytes),
+    };
+  }
+
+  /** The end of a probe. @param hasLeft what did not leave is given back. */
+  #uncharge(seq: number, hasLeft: boolean): void {
+    const charged = this.#charged?.get(seq);
+    if (charged === undefined) return;
+    this.#charged?.delete(seq);
+    if (!hasLeft) this.#context.budget.correct(-charged.packets, -charged.bytes, this.#context.clock.monoNs());
   }
 
   phase(seq: number, phase: HttpPhase, durationNs: number): void {
@@ -490,6 +530,7 @@ export class Session implements ProbeEvents, Task {
   }
 
   #expired(seq: number, how: Expired): void {
+    this.#uncharge(seq, true);
     const counts = this.#countsOf(seq);
     if (how === 'lost') {
       const sentNs = this.#inFlight.sentNs(seq)!;

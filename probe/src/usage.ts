@@ -20,6 +20,31 @@ export function tcpClientBytes(family: Family, payloadBytes: number, receivedByt
   return IP_HEADER_BYTES[family] + TCP_SYN_HEADER_BYTES + (dataSegments + acknowledgements) * header + payloadBytes;
 }
 
+/** What one exchange puts on the wire, both ways in octets, and in packets what leaves here. */
+export interface ExchangeCost {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+/** The flights of a TLS handshake that a client sends, and what of both sides' handshakes is in no count of payload. */
+const TLS_PACKETS = 4;
+const TLS_BYTES = 8_192;
+
+/**
+ * Cost of a TCP exchange, at most about: SYN and the closing segments, data, an acknowledgement for every segment received (Linux
+ * acknowledges each at first), and what was received with its headers.
+ */
+export function exchangeCost(
+  family: Family,
+  { writtenBytes, readBytes, isSecure }: { writtenBytes: number; readBytes: number; isSecure: boolean },
+): ExchangeCost {
+  const received = readBytes + (isSecure ? TLS_BYTES : 0);
+  const segments = Math.ceil(received / TCP_SEGMENT_BYTES);
+  const packets = 4 + Math.ceil(writtenBytes / TCP_SEGMENT_BYTES) + segments + (isSecure ? TLS_PACKETS : 0);
+  const header = IP_HEADER_BYTES[family] + TCP_HEADER_BYTES;
+  return { packets, bytes: writtenBytes + received + (packets + segments + 3) * header };
+}
+
 /** Octets of `payloadBytes` sent over a connection that stays open. */
 export function tcpStreamBytes(payloadBytes: number): number {
   const segments = Math.ceil(payloadBytes / TCP_SEGMENT_BYTES);
@@ -118,5 +143,11 @@ export class SendBudget {
     }
     this.#bits.take(bytes * 8, nowNs);
     return true;
+  }
+
+  /** What was taken turned out to be so much too little, or too much where it is negative. What is owed is paid back first. */
+  correct(packets: number, bytes: number, nowNs: number): void {
+    this.#packets.force(packets, nowNs);
+    this.#bits.force(bytes * 8, nowNs);
   }
 }

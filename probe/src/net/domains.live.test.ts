@@ -122,6 +122,7 @@ function datagramOutcome(
           repeated: ignore,
           seenClass: ignore,
           mayLeaveLate: () => true,
+          cost: () => undefined,
           unreachable: ignore,
           phase: ignore,
         },

@@ -74,6 +74,7 @@ async function sendEight(
     repeated: () => undefined,
     seenClass: () => undefined,
     mayLeaveLate: () => true,
+    cost: () => undefined,
     notSent: () => undefined,
     unreachable: () => undefined,
     settle: () => (bound = false),

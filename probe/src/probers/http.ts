@@ -13,7 +13,14 @@ import { Agent as HttpAgent, request as httpRequest, type ClientRequest, type In
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import { connect as connectTls, TLSSocket, type ConnectionOptions } from 'node:tls';
-import { NS_PER_MS, type HttpPhase, type NotSentCause, type Outcome, type TlsFailure } from '@wanscope/shared';
+import {
+  NS_PER_MS,
+  type Family,
+  type HttpPhase,
+  type NotSentCause,
+  type Outcome,
+  type TlsFailure,
+} from '@wanscope/shared';
 import { AddressWait } from '../net/address-wait.ts';
 import {
   connectAtTimeout,
@@ -29,11 +36,13 @@ import { serverName } from '../net/server-name.ts';
 import type { LookedUp } from '../net/destination.ts';
 import { connectFrom, isOpenedNatively } from '../net/domain-sockets.ts';
 import { notSentCauseOf, watchDeparture } from '../net/not-sent.ts';
-import { tcpClientBytes } from '../usage.ts';
+import { exchangeCost, tcpClientBytes, type ExchangeCost } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
 const MAX_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
+/** About. */
+const REQUEST_BYTES = 300;
 const PROXY_AUTHENTICATION_REQUIRED = 407;
 /** Alerts of RFC 8446 and RFC 6101 that say so. */
 const WANTS_CERTIFICATE: ReadonlySet<string> = new Set([
@@ -56,6 +65,15 @@ export function httpProber(given: HttpDependencies): Prober {
     protocol: 'http',
     timesOut: true,
     leadNs: 0,
+    charges: ({ path, test, target }) =>
+      // A peer's reflector answers with some octets; a page may have any size.
+      path.dstKind === 'probe'
+        ? exchangeCost(path.family, { writtenBytes: REQUEST_BYTES, readBytes: REQUEST_BYTES, isSecure: false })
+        : exchangeCost(path.family, {
+            writtenBytes: REQUEST_BYTES,
+            readBytes: MAX_BODY_BYTES + MAX_HEADER_BYTES,
+            isSecure: target.url?.startsWith('https:') === true && test.protocol === 'http',
+          }),
     open: (request, events) => new HttpChannel(dependencies, request, events),
   };
 }
@@ -184,6 +202,8 @@ class HttpChannel implements ProbeChannel {
     const end = (outcome: Outcome, rttNs?: number, contaminated = false): void => {
       if (!finish(keeps && outcome === 'answered')) return;
       this.#events.wireBytes(exchange.wireBytes(planned.path.family));
+      const { packets, bytes } = exchange.cost(planned.path.family, resource.secure);
+      this.#events.cost(seq, packets, bytes);
       this.#events.settle(seq, outcome, rttNs, contaminated || exchange.contaminated);
     };
     const endUnsent = (cause: NotSentCause): void => {
@@ -219,7 +239,7 @@ class HttpChannel implements ProbeChannel {
       }
       if (exchange.reused && !exchange.isSecondTry && !isBadResponse(error)) {
         // The server closed it while it was idle, or just now: a client may send a GET again (RFC 9110 section 9.2.2).
-        exchange.beginAgain(clock.monoNs());
+        exchange.beginAgain(clock.monoNs(), planned.path.family, resource.secure);
         fetch(undefined);
         return;
       }
@@ -295,6 +315,7 @@ class HttpChannel implements ProbeChannel {
             end('reset', rttNs);
             return;
           }
+          exchange.isCut = ending === 'cut';
           keeps = ending === 'whole' && this.#keptConnections !== undefined && resource.proxy === undefined;
           exchange.phase('transfer', clock.monoNs() - exchange.respondedNs);
           end((response.statusCode ?? 0) >= 400 ? 'bad_status' : 'answered', rttNs);
@@ -486,6 +507,8 @@ class Exchange {
   respondedNs = 0;
   reused = false;
   isSecondTry = false;
+  /** The body was not read to its end. */
+  isCut = false;
   contaminated = false;
   readonly #seq: number;
   readonly #events: ProbeEvents;
@@ -493,6 +516,7 @@ class Exchange {
   /** A connection that was not begun has not left either. */
   hasFailedHere: () => boolean = () => true;
   #connectedNs = 0;
+  #firstTry: ExchangeCost = { packets: 0, bytes: 0 };
   #writtenBefore = 0;
   #readBefore = 0;
 
@@ -511,7 +535,8 @@ class Exchange {
   }
 
   /** On a connection of its own, after one that was kept did not serve. */
-  beginAgain(nowNs: number): void {
+  beginAgain(nowNs: number, family: Family, isSecure: boolean): void {
+    this.#firstTry = this.cost(family, isSecure);
     this.isSecondTry = true;
     this.startNs = nowNs;
     this.reused = false;
@@ -554,6 +579,16 @@ class Exchange {
 
   phase(phase: HttpPhase, durationNs: number): void {
     this.#events.phase(this.#seq, phase, durationNs);
+  }
+
+  /** Of both connections, where there were two. */
+  cost(family: Family, isSecure: boolean): ExchangeCost {
+    const writtenBytes = (this.socket?.bytesWritten ?? 0) - this.#writtenBefore;
+    // What came behind the bound and was not read has crossed the line too.
+    const readBytes = (this.socket?.bytesRead ?? 0) - this.#readBefore + (this.isCut ? MAX_BODY_BYTES : 0);
+    const cost = exchangeCost(family, { writtenBytes, readBytes, isSecure: isSecure && !this.reused });
+    const { packets, bytes } = this.#firstTry;
+    return { packets: packets + cost.packets, bytes: bytes + cost.bytes };
   }
 
   wireBytes(family: 'ipv4' | 'ipv6'): number {

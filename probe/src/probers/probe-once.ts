@@ -89,6 +89,7 @@ async function probeTimes(
       repeated: () => undefined,
       seenClass: () => undefined,
       mayLeaveLate: () => true,
+      cost: () => undefined,
       unreachable: () => undefined,
       notSent: (seq, cause) => {
         notSentCause = cause;

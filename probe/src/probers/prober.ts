@@ -6,6 +6,7 @@
  */
 import type { HttpPhase, NotSentCause, Outcome, PlannedSession, Protocol, TlsFailure } from '@wanscope/shared';
 import type { ReplyVerdict } from '../in-flight.ts';
+import type { ExchangeCost } from '../usage.ts';
 
 /** How a session hears from its channel. Sequence numbers are those given to `send`, or their low 32 bits. */
 export interface ProbeEvents {
@@ -57,6 +58,8 @@ export interface ProbeEvents {
   tlsExpiry(expiryS: number): void;
   /** Why a handshake failed. */
   tlsFailure(failure: TlsFailure): void;
+  /** What a probe really cost the cap, where its prober `charges`. Before its end, which gives the rest of its charge back. */
+  cost(seq: number, packets: number, bytes: number): void;
   /** Octets handed to the network, IP headers included. */
   wireBytes(bytes: number): void;
 }
@@ -89,6 +92,11 @@ export interface Prober {
   readonly timesOut: boolean;
   /** How long before they are due probes may be handed to a channel. */
   readonly leadNs: number;
+  /**
+   * What the first probe of a session may cost at most, where that depends on who answers. The next ones are charged with what was
+   * seen, and each is corrected by its `cost`. Absent: every probe costs what the plan says.
+   */
+  readonly charges?: (planned: PlannedSession) => ExchangeCost;
   /** A session's first probe is not counted: it waits for neighbours to be resolved, which says nothing of the path. */
   readonly warmsUp?: boolean;
   open(request: ChannelRequest, events: ProbeEvents): ProbeChannel;
