@@ -77,6 +77,9 @@ export interface ReflectorCounts {
   readonly dropped: number;
   /** Requests that the kernel dropped before they were read. */
   readonly overflow: number;
+  /** Requests shorter than a TWAMP-Light answer: of declared senders, and of all others. */
+  readonly shortAnswered?: number;
+  readonly shortDropped?: number;
 }
 
 export interface AgentOptions {

@@ -33,7 +33,7 @@ import { defaultGateways } from './gateways.ts';
 import { lastKnown } from './last-known.ts';
 import { LocalPause } from './local-pause.ts';
 import { OncePerCause, type Log } from './log.ts';
-import { isLocal, TargetResolver, type Lookup } from './net/destination.ts';
+import { addressFilter, isLocal, TargetResolver, type Lookup } from './net/destination.ts';
 import { Domains } from './net/domains.ts';
 import { Egress } from './net/egress.ts';
 import { KernelEngine } from './net/kernel-engine.ts';
@@ -124,6 +124,7 @@ export async function openPrivileged(settings: Settings, edges: ProbeEdges): Pro
     stampKey: settings.stampKeyFile === '' ? undefined : readStampKey(settings.stampKeyFile),
     peers: peerKeys,
     localAddresses: () => interfaceAddresses().map(({ address }) => address),
+    isDeclared: addressFilter(settings.twampSenders),
     usage,
     log,
   });

@@ -56,6 +56,7 @@ describe('settings', () => {
       throughputPort: undefined,
       namesKeptNs: 30e9,
       localTargets: false,
+      twampSenders: [],
       stampKeyFile: '',
       engine: 'auto',
       stateDirectory: '/var/lib/wan-probe',

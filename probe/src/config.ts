@@ -76,6 +76,8 @@ export interface Settings {
   readonly namesKeptNs: number;
   /** Whether plans may name targets on this machine and its link. */
   readonly localTargets: boolean;
+  /** Addresses and prefixes of TWAMP-Light senders that are not ours. */
+  readonly twampSenders: readonly string[];
   readonly reportFormat: ReportFormat;
   readonly printReports: boolean;
 }
@@ -163,6 +165,13 @@ export const SETTINGS = [
     value: 'file',
     standard: '',
     help: 'key of the STAMP reflector, hexadecimal: only what is authenticated with it is answered (default: none)',
+  },
+  {
+    env: 'WAN_TWAMP_SENDERS',
+    flag: 'twamp-senders',
+    value: 'list',
+    standard: '',
+    help: 'addresses and prefixes of TWAMP-Light senders that are not probes: answered also when their packets have less than 41 octets, or padding that is not zero (default: none)',
   },
   {
     env: 'WAN_ENGINE',
@@ -298,6 +307,7 @@ export function readSettings(
     user: read.user(valueOf('WAN_USER')),
     throughputPort: read.throughput(valueOf('WAN_THROUGHPUT')),
     localTargets: read.truth('WAN_LOCAL_TARGETS', valueOf('WAN_LOCAL_TARGETS')),
+    twampSenders: read.prefixes('WAN_TWAMP_SENDERS', valueOf('WAN_TWAMP_SENDERS')),
     namesKeptNs: read.nameCache(valueOf('WAN_NAME_CACHE')),
     reportFormat: read.oneOf('WAN_REPORT_FORMAT', valueOf('WAN_REPORT_FORMAT'), ['binary', 'json'] as const),
     printReports: read.truth('WAN_PRINT_REPORTS', valueOf('WAN_PRINT_REPORTS')),
@@ -436,6 +446,22 @@ class Reader {
       this.problem('WAN_THROUGHPUT', `"${text}" is none of them`, 'off, on, a port from 1 to 65535');
     }
     return port;
+  }
+
+  prefixes(name: SettingName, text: string): string[] {
+    const prefixes = text === '' ? [] : text.split(',').map((part) => part.trim());
+    for (const prefix of prefixes) {
+      const [, address = '', length] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(prefix) ?? [];
+      const version = isIP(address);
+      if (version === 0 || Number(length ?? 0) > (version === 4 ? 32 : 128)) {
+        this.problem(
+          name,
+          `"${prefix}" is no address and no prefix`,
+          'such as 192.0.2.1, 198.51.100.0/24 or 2001:db8::/64',
+        );
+      }
+    }
+    return prefixes;
   }
 
   nameCache(text: string): number {

@@ -354,6 +354,26 @@ const DEFINITIONS: readonly Definition[] = [
     values: ({ state }) => one(state().reflectors.overflow),
   },
   {
+    name: 'wan_probe_short_requests_total',
+    type: 'counter',
+    help: 'STAMP requests of less than 41 octets, by what became of them: those of senders in WAN_TWAMP_SENDERS are answered.',
+    labels: ['outcome'],
+    values: ({ state }) => {
+      const { shortAnswered = 0, shortDropped = 0 } = state().reflectors;
+      return [
+        [{ outcome: 'answered' }, shortAnswered],
+        [{ outcome: 'dropped' }, shortDropped],
+      ];
+    },
+  },
+  {
+    name: 'wan_probe_short_answers_total',
+    type: 'counter',
+    help: 'Answers to STAMP probes of less than the 41 octets of TWAMP-Light, taken since number, T1 and address are of a probe.',
+    labels: [],
+    values: ({ state }) => one(state().engineCounts.shortAnswers ?? 0),
+  },
+  {
     name: 'wan_probe_sent_bytes_total',
     type: 'counter',
     help: 'Octets sent, IP headers included, by purpose and uplink.',

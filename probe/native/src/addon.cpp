@@ -357,6 +357,7 @@ napi_value engineCounts(napi_env env, napi_callback_info info) {
   put(env, result, "userUser", static_cast<double>(counts.userUser));
   put(env, result, "rowsDropped", static_cast<double>(counts.rowsDropped));
   put(env, result, "receiveDropped", static_cast<double>(counts.receiveDropped));
+  put(env, result, "shortAnswers", static_cast<double>(counts.shortAnswers));
   put(env, result, "farCountsRefused", static_cast<double>(counts.farCountsRefused));
   put(env, result, "ticks", static_cast<double>(counts.ticks));
   put(env, result, "wallSteps", static_cast<double>(counts.wallSteps));

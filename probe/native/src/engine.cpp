@@ -1238,6 +1238,7 @@ void Engine::settleMessages(Port& port, size_t count, int64_t now) {
       }
       if (found.stream == nullptr) continue;
       found.authentic = isOurs(*found.stream);
+      if (found.authentic && length < kTwampLightBytes) counts_.shortAnswers += 1;
       if (found.stream->hmac && !found.stream->hmac->verify(bytes, kHmacAt, bytes + kHmacAt)) {
         // No token is the one that was sent: it will be called forged.
         found.token = {~found.token.high, ~found.token.low};

@@ -98,6 +98,7 @@ struct EngineCounts {
   uint64_t receiveDropped = 0;
   /** Answers whose counts (RFC 8972 section 4.5) cannot be read, lack the code over them, or are of another packet. */
   uint64_t farCountsRefused = 0;
+  uint64_t shortAnswers = 0;
   uint64_t ticks = 0;
   uint64_t wallSteps = 0;
   int64_t drainedNs = 0;

@@ -78,8 +78,9 @@ class Cookie {
 
 constexpr size_t kEchoBytes = 36;
 constexpr size_t kStampBytes = 44;
-/** The answer of a TWAMP-Light reflector. */
-constexpr size_t kShortStampBytes = 41;
+/** The answer of a TWAMP-Light reflector, and the least that has the sender's number and T1. */
+constexpr size_t kTwampLightBytes = 41;
+constexpr size_t kShortStampBytes = 36;
 /** With an HMAC over all of it before. */
 constexpr size_t kAuthenticatedBytes = 112;
 constexpr size_t kHmacAt = kAuthenticatedBytes - Hmac::kBytes;

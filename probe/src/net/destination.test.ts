@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Family, PlannedSession } from '@wanscope/shared';
 import { plannedOf } from '@wanscope/shared/testing';
-import { mayProbe, sameAddress, TargetResolver, type Lookup } from './destination.ts';
+import { addressFilter, mayProbe, sameAddress, TargetResolver, type Lookup } from './destination.ts';
 
 describe('where a probe may go', () => {
   it.each(['224.0.0.1', '239.1.1.1', '255.255.255.255', '0.0.0.0', 'ff02::1', '::', '::ffff:224.0.0.1', 'name'])(
@@ -31,6 +31,15 @@ describe('where a probe may go', () => {
   it.each(['10.0.0.1', '192.0.2.1', '2001:db8::1', '::ffff:192.0.2.1'])('to %s always', (address) => {
     expect(mayProbe(address, false)).toBe(true);
   });
+});
+
+it('a filter of addresses takes prefixes and every spelling', () => {
+  const isListed = addressFilter(['192.0.2.1', '198.51.100.0/24', '2001:db8::/64'])!;
+  for (const address of ['192.0.2.1', '::ffff:192.0.2.1', '198.51.100.7', '::ffff:c633:6407', '2001:db8::9']) {
+    expect(isListed(address)).toBe(true);
+  }
+  for (const address of ['192.0.2.2', '198.51.101.1', '2001:db8:0:1::1', 'name']) expect(isListed(address)).toBe(false);
+  expect(addressFilter([])).toBeUndefined();
 });
 
 it('an address is the same in any spelling', () => {

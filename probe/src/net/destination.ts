@@ -46,6 +46,19 @@ const LOCAL = blockListOf([
   ['fd00:ec2::254', 128, 'ipv6'],
 ]);
 
+/** Whether an address, in any spelling, is one of these or within these prefixes; undefined where there are none. */
+export function addressFilter(prefixes: readonly string[]): ((address: string) => boolean) | undefined {
+  if (prefixes.length === 0) return undefined;
+  const list = blockListOf(
+    prefixes.map((text) => {
+      const [address = '', length] = text.split('/');
+      const family = isIPv4(address) ? 'ipv4' : 'ipv6';
+      return [address, length === undefined ? (family === 'ipv4' ? 32 : 128) : Number(length), family] as const;
+    }),
+  );
+  return (address) => isIP(address.replace(/%.*$/, '')) !== 0 && inList(list, address);
+}
+
 /** The one spelling of an IPv6 address, without its zone. */
 function canonicalIpv6(address: string): string {
   return new URL(`http://[${address.replace(/%.*$/, '')}]/`).hostname.slice(1, -1);

@@ -7,7 +7,15 @@ import { isIPv6 } from 'node:net';
 import type { Clock } from '@wanscope/shared';
 import type { Cookie } from '../packet/cookie.ts';
 import { AUTHENTICATED_BYTES, readAuthenticatedReply, writeAuthenticatedRequest } from '../packet/stamp-auth.ts';
-import { emptyReply, ERROR_ESTIMATE, ntpDifferenceNs, readReply, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
+import {
+  emptyReply,
+  ERROR_ESTIMATE,
+  ntpDifferenceNs,
+  readReply,
+  STAMP_BYTES,
+  TWAMP_LIGHT_REPLY_BYTES,
+  writeRequest,
+} from '../packet/stamp.ts';
 import type { StampRequest } from '../packet/stamp.ts';
 import { askForCounts, readCounts } from '../packet/stamp-tlv.ts';
 import { SSID_CLASSES, SSIDS_OF_CLASS } from '../packet/ssid.ts';
@@ -29,6 +37,8 @@ export interface DgramDependencies {
   readonly onSent: (lateNs: number) => void;
   /** An answer's counts are not believed. */
   readonly onCountsRefused: () => void;
+  /** An answer to one of our probes was shorter than TWAMP-Light's. */
+  readonly onShortAnswer: () => void;
 }
 
 export class DgramStream implements PacketStream {
@@ -146,6 +156,7 @@ export class DgramStream implements PacketStream {
     answer.fromTarget = ssidFits && from.port === port && sameAddress(from.address, destination);
     answer.authentic = this.#markT1(reply.senderSeq, reply.t1High, reply.t1Low) === reply.t1Low;
     answer.contaminated = this.#dependencies.watch.isLate(receivedNs);
+    if (answer.authentic && data.length < TWAMP_LIGHT_REPLY_BYTES) this.#dependencies.onShortAnswer();
     if (told === 'refused' && answer.authentic) this.#dependencies.onCountsRefused();
     this.#events.received(answer);
   }

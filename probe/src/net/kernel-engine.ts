@@ -149,6 +149,7 @@ export class KernelEngine implements PacketEngine {
       rowsDropped: counts.rowsDropped,
       receiveDropped: counts.receiveDropped,
       farCountsRefused: counts.farCountsRefused,
+      shortAnswers: counts.shortAnswers,
       wallSteps: counts.wallSteps,
     };
   }

@@ -56,6 +56,7 @@ export interface NativeCounts {
   readonly rowsDropped: number;
   readonly receiveDropped: number;
   readonly farCountsRefused: number;
+  readonly shortAnswers: number;
   readonly ticks: number;
   readonly wallSteps: number;
 }

@@ -155,6 +155,8 @@ export interface EngineCounts {
   readonly receiveDropped: number;
   /** Answers whose counts (RFC 8972 section 4.5) cannot be read, lack the code over them, or are of another packet. */
   readonly farCountsRefused: number;
+  /** Answers to STAMP that are shorter than TWAMP-Light's, and have the number and the time of a probe all the same. */
+  readonly shortAnswers?: number;
   /** How often the wall clock was set. */
   readonly wallSteps: number;
 }

@@ -53,6 +53,7 @@ export class RawSocketEngine implements PacketEngine {
   readonly #streams = new StreamTable();
   #answered = 0;
   #farCountsRefused = 0;
+  #shortAnswers = 0;
   #rest = Buffer.alloc(0);
   #ended = false;
 
@@ -65,6 +66,9 @@ export class RawSocketEngine implements PacketEngine {
       cookie: new Cookie(options.cookieKey),
       watch: options.watch,
       onSent: () => undefined,
+      onShortAnswer: () => {
+        this.#shortAnswers += 1;
+      },
       onCountsRefused: () => {
         this.#farCountsRefused += 1;
       },
@@ -141,6 +145,7 @@ export class RawSocketEngine implements PacketEngine {
       rowsDropped: 0,
       receiveDropped: 0,
       farCountsRefused: this.#farCountsRefused,
+      shortAnswers: this.#shortAnswers,
       wallSteps: 0,
     };
   }

@@ -68,7 +68,12 @@ describe('STAMP packets', () => {
     expect(readReply(answer, reply)).toBe(true);
     expect(reply).toMatchObject({ reflectorSeq: 7, ssid: 0, senderSeq: 0x4321, t1High: 0x85f, t1Low: 0xa8a0902d });
     expect(reply).toMatchObject({ t2High: 0x10e1, t2Low: 0xe0624dd2, t3High: 0x4d2, t3Low: 0x915b573e });
-    expect(readReply(answer.subarray(0, 40), reply)).toBe(false);
+    // Some responders leave out what follows the sender's error estimate: 38 octets. Number and T1 end at 36.
+    const short = emptyReply();
+    expect(readReply(answer.subarray(0, 38), short)).toBe(true);
+    expect(short).toEqual(reply);
+    expect(readReply(answer.subarray(0, 36), short)).toBe(true);
+    expect(readReply(answer.subarray(0, 35), short)).toBe(false);
   });
 
   it('are read with timestamps of PTP: seconds of TAI since 1970, and nanoseconds', () => {
@@ -96,7 +101,7 @@ describe('STAMP packets', () => {
     const random = new Random(8762);
     for (let round = 0; round < 10_000; round += 1) {
       const bytes = Buffer.from(mutate(round % 2 === 0 ? REFLECTOR : SENDER, random));
-      expect(readReply(bytes, emptyReply())).toBe(bytes.length >= 41);
+      expect(readReply(bytes, emptyReply())).toBe(bytes.length >= 36);
     }
   });
 });

@@ -22,14 +22,19 @@
  *     44 +-------------------------------+           44 +-------+-----------------------+
  *
  * TWAMP-Light (RFC 5357 appendix I) has 14 octets of header and answers with 41: the reflector's packet above without
- * its last three octets.
+ * its last three octets. A sender that wants both ways alike pads its packets with 27 octets, of any content. One that pads with
+ * less is answered only where it is declared, with as much as it sent. An answer that is cut behind T1 is read.
  */
 import { STAMP_BYTES } from '@wanscope/shared';
 
 /** Smallest STAMP packet of either side. */
 export { STAMP_BYTES };
-/** Smallest packet that is answered: room for a TWAMP-Light reply. */
+/** Smallest packet that everybody is answered to: room for a TWAMP-Light reply. */
 export const TWAMP_LIGHT_REPLY_BYTES = 41;
+/** Sequence number, T1 and error estimate: a sender's packet without padding. */
+export const TWAMP_LIGHT_REQUEST_BYTES = 14;
+/** Up to the end of T1, by which an answer is known. */
+const LEAST_REPLY_BYTES = 36;
 
 /** A 64-bit NTP timestamp: seconds since 1900 and their fraction, both unsigned 32-bit. */
 export interface NtpTimestamp {
@@ -122,6 +127,19 @@ export function turnIntoReply(packet: Buffer, reflectorSeq: number, t2: NtpTimes
   return packet.length < STAMP_BYTES ? TWAMP_LIGHT_REPLY_BYTES : packet.length;
 }
 
+/**
+ * The same for a declared third party's sender, whose padding may be anything and which may have sent none: its answer is as long as its
+ * request at most, which has TWAMP_LIGHT_REQUEST_BYTES at least, and is cut where that is shorter than TWAMP-Light's.
+ */
+export function turnIntoTwampReply(packet: Buffer, reflectorSeq: number, t2: NtpTimestamp, ttl: number): number {
+  const whole = Buffer.alloc(Math.max(packet.length, TWAMP_LIGHT_REPLY_BYTES));
+  packet.copy(whole);
+  const length = Math.min(packet.length, turnIntoReply(whole, reflectorSeq, t2, ttl));
+  whole.writeUInt16BE(0, 14);
+  whole.copy(packet, 0, 0, length);
+  return length;
+}
+
 /** Writes the time of sending, last of all. */
 export function stampReply(packet: Buffer, t3: NtpTimestamp): void {
   packet.writeUInt32BE(t3.high, 4);
@@ -130,7 +148,7 @@ export function stampReply(packet: Buffer, t3: NtpTimestamp): void {
 
 /** Reads a Session-Reflector packet into `into`; false when it is too short to be one. */
 export function readReply(packet: Buffer, into: StampReply): boolean {
-  if (packet.length < TWAMP_LIGHT_REPLY_BYTES) return false;
+  if (packet.length < LEAST_REPLY_BYTES) return false;
   into.reflectorSeq = packet.readUInt32BE(0);
   into.t3High = packet.readUInt32BE(4);
   into.t3Low = packet.readUInt32BE(8);

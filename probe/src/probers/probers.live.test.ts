@@ -12,10 +12,10 @@ import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FAMILIES, systemClock, type Clock, type Family } from '@wanscope/shared';
-import { TargetResolver } from '../net/destination.ts';
+import { addressFilter, TargetResolver } from '../net/destination.ts';
 import { KernelEngine } from '../net/kernel-engine.ts';
 import { handshakeReader, loadNative, type Handshake } from '../net/native.ts';
-import type { PacketEngine, StreamEvents } from '../net/packet-engine.ts';
+import type { Answer, PacketEngine, StreamEvents } from '../net/packet-engine.ts';
 import { RawSocketEngine } from '../net/raw-socket-engine.ts';
 import { SocketLimit } from '../net/socket-limit.ts';
 import { ERROR_ESTIMATE, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
@@ -93,7 +93,7 @@ async function blackHole(): Promise<{ target: ContractTarget; close: () => void 
  * A router's TWAMP-Light responder (RFC 5357 appendix I): 41 octets without SSID, and the sender's own number because it
  * keeps no session. Its clock stands still: T2 and T3 are equal.
  */
-function answerAsTwampLight(socket: Socket, delayMs: number): void {
+function answerAsTwampLight(socket: Socket, delayMs: number, octets = 41): void {
   socket.on('message', (request, from) => {
     const answer = Buffer.alloc(41);
     request.copy(answer, 0, 0, 4);
@@ -102,7 +102,7 @@ function answerAsTwampLight(socket: Socket, delayMs: number): void {
     answer.writeUInt32BE(1, 16);
     request.copy(answer, 24, 0, 14);
     answer.writeUInt8(255, 40);
-    setTimeout(() => socket.send(answer, from.port, from.address), delayMs);
+    setTimeout(() => socket.send(answer.subarray(0, octets), from.port, from.address), delayMs);
   });
 }
 
@@ -321,6 +321,77 @@ it.each(['kernel', 'raw-socket'] as const)(
     expect(outcome).toBe('not_sent');
   },
 );
+
+it.each(['kernel', 'raw-socket'] as const)(
+  '%s: an answer of 38 octets, which some responders give, is one, and is counted',
+  async (name) => {
+    const engine = await ENGINES[name]();
+    const responder = await datagramSocket('ipv4');
+    answerAsTwampLight(responder.socket, 0, 38);
+    const answers: Answer[] = [];
+    const { target } = responder;
+    const stream = engine.open(
+      {
+        protocol: 'udp',
+        id: 5,
+        family: 'ipv4',
+        destination: target.address,
+        port: target.port!,
+        source: undefined,
+        interface: undefined,
+        dscp: 0,
+        sizeBytes: 44,
+        timeoutNs: 1e9,
+      },
+      {
+        sent: () => undefined,
+        failed: () => undefined,
+        received: (answer) => answers.push({ ...answer }),
+        unreachable: () => undefined,
+      },
+    );
+    await sleep(100);
+    stream.send(3, systemClock.monoNs());
+    for (let i = 0; i < 100 && answers.length === 0; i += 1) {
+      await sleep(20);
+      engine.drain();
+    }
+    expect(answers).toMatchObject([{ wireSeq: 3, authentic: true, fromTarget: true }]);
+    expect(engine.counts().shortAnswers).toBe(1);
+    stream.close();
+    responder.socket.close();
+    engine.close();
+  },
+);
+
+it('a reflector with kernel stamps answers a declared sender of 14 octets with as many', async () => {
+  const short: boolean[] = [];
+  const declared = {
+    ...context,
+    native,
+    isDeclared: addressFilter(['127.0.0.3']),
+    shortRequest: (isAnswered: boolean) => short.push(isAnswered),
+  };
+  const reflector = await openStampReflector({ address: '127.0.0.1', port: 0 }, declared);
+  const ask = async (source: string): Promise<number | undefined> => {
+    const asker = createSocket('udp4');
+    await new Promise<void>((resolve) => asker.bind({ address: source, port: 0 }, resolve));
+    const answered = once(asker, 'message', { signal: AbortSignal.timeout(500) });
+    const request = Buffer.alloc(14);
+    request.writeUInt32BE(9, 0);
+    asker.send(request, reflector.port, '127.0.0.1');
+    const length = await answered.then(
+      ([answer]) => (answer as Buffer).length,
+      () => undefined,
+    );
+    asker.close();
+    return length;
+  };
+  expect(await ask('127.0.0.3')).toBe(14);
+  expect(await ask('127.0.0.4')).toBeUndefined();
+  expect(short).toEqual([true, false]);
+  await reflector.close();
+});
 
 it('without the native module a reflector on every address answers from the one that was asked', async () => {
   // The system answers from 127.0.0.1 what comes over loopback, unless a socket has the other address.

@@ -28,6 +28,10 @@ export interface ReflectorContext {
   readonly stampKey?: Uint8Array | undefined;
   /** STAMP: whose authenticated requests are known. */
   readonly peers?: PeerKeys | undefined;
+  /** True for the address of a third party's sender that was declared; absent: none was. */
+  readonly isDeclared?: ((address: string) => boolean) | undefined;
+  /** A request shorter than a TWAMP-Light answer came; it was answered only if its sender is declared. */
+  readonly shortRequest?: ((isAnswered: boolean) => void) | undefined;
   /** Every address of this machine now; may throw. Absent: sockets for all addresses are alone. */
   readonly localAddresses?: (() => readonly string[]) | undefined;
   /** One request was answered with this many octets, IP headers included. */

@@ -27,6 +27,16 @@ const OPENERS: Readonly<
 const BIND_ATTEMPTS = 20;
 const BIND_RETRY_MS = 200;
 
+export interface ReflectorCounts {
+  readonly reflected: number;
+  readonly dropped: number;
+  /** Requests that the kernel dropped before they were read. */
+  readonly overflow: number;
+  /** Requests shorter than a TWAMP-Light answer: of declared senders, and of all others. */
+  readonly shortAnswered: number;
+  readonly shortDropped: number;
+}
+
 export interface ReflectorsOptions {
   readonly ports: ReflectPorts;
   /** Addresses to bind one by one; undefined to listen on all. */
@@ -40,6 +50,8 @@ export interface ReflectorsOptions {
   /** See `ReflectorContext`. */
   readonly peers?: PeerKeys | undefined;
   /** See `ReflectorContext`. */
+  readonly isDeclared?: ((address: string) => boolean) | undefined;
+  /** See `ReflectorContext`. */
   readonly localAddresses?: () => readonly string[];
   readonly usage: UsageLedger;
   readonly log: Log;
@@ -52,15 +64,23 @@ export class Reflectors {
   readonly #ports = new Map<string, Partial<Record<ReflectProtocol, number>>>();
   #reflected = 0;
   #dropped = 0;
+  #shortAnswered = 0;
+  #shortDropped = 0;
   #closed = false;
 
   constructor(options: ReflectorsOptions) {
     this.#options = options;
   }
 
-  get counts(): { readonly reflected: number; readonly dropped: number; readonly overflow: number } {
+  get counts(): ReflectorCounts {
     const overflow = this.#open.reduce((sum, reflector) => sum + (reflector.overflow?.() ?? 0), 0);
-    return { reflected: this.#reflected, dropped: this.#dropped, overflow };
+    return {
+      reflected: this.#reflected,
+      dropped: this.#dropped,
+      overflow,
+      shortAnswered: this.#shortAnswered,
+      shortDropped: this.#shortDropped,
+    };
   }
 
   /** Ports that listen on an address. */
@@ -103,6 +123,11 @@ export class Reflectors {
       stampKey: this.#options.stampKey,
       peers: this.#options.peers,
       localAddresses: this.#options.localAddresses,
+      isDeclared: this.#options.isDeclared,
+      shortRequest: (isAnswered) => {
+        if (isAnswered) this.#shortAnswered += 1;
+        else this.#shortDropped += 1;
+      },
       reflected: (wireBytes) => {
         this.#reflected += 1;
         count(wireBytes);

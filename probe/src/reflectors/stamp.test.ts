@@ -253,3 +253,46 @@ describe('the tables of the reflector', () => {
     expect(limiter.sources).toBe(1);
   });
 });
+
+describe('a sender that is no probe', () => {
+  const short: boolean[] = [];
+  const thirdParties = {
+    isDeclared: (address: string) => address === '192.0.2.9',
+    shortRequest: (isAnswered: boolean) => short.push(isAnswered),
+  };
+  const responder = new StampResponder(new FakeClock(), undefined, undefined, thirdParties);
+  const ask = (packet: Buffer, address: string): number => responder.respond(packet, address, 5_000, 862);
+
+  it('is answered with as much as it sent where it is declared: number, T3 and error estimate of 14 octets', () => {
+    for (const [position, size] of [14, 15, 36, 40].entries()) {
+      const packet = request(7, size);
+      expect(ask(packet, '192.0.2.9')).toBe(size);
+      expect(packet.readUInt32BE(0)).toBe(0);
+      expect(packet.readUInt16BE(12)).toBe(0x1401);
+      if (size >= 36)
+        expect([packet.readUInt32BE(24), packet.readUInt32BE(28), packet.readUInt32BE(32)]).toEqual([7, 5, 6]);
+      expect(short).toHaveLength(position + 1);
+    }
+    expect(short).toEqual([true, true, true, true]);
+  });
+
+  it('numbers its packets whatever their padding is, and answers padding that is not zero', () => {
+    const numbers = [20, 21, 22].map((seq) => {
+      const packet = Buffer.alloc(100, seq);
+      packet.writeUInt32BE(seq, 0);
+      expect(ask(packet, '192.0.2.9')).toBe(100);
+      return packet.readUInt32BE(0);
+    });
+    expect(numbers).toEqual([1, 2, 3]);
+  });
+
+  it('gets nothing for less than a header, and neither does a short packet of anybody else', () => {
+    short.length = 0;
+    expect(ask(request(1, 13), '192.0.2.9')).toBe(0);
+    for (const size of [14, 38, 40]) expect(ask(request(1, size), '192.0.2.1')).toBe(0);
+    expect(short).toEqual([false, false, false, false]);
+    expect(ask(request(1, 41), '192.0.2.1')).toBe(41);
+    expect(ask(Buffer.alloc(100, 1), '192.0.2.1')).toBe(0);
+    expect(short).toHaveLength(4);
+  });
+});

@@ -11,7 +11,7 @@
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { isIPv4, isIPv6 } from 'node:net';
-import { NS_PER_S, SEND_CAP, type Clock } from '@wanscope/shared';
+import { addressText, NS_PER_S, SEND_CAP, type Clock } from '@wanscope/shared';
 import {
   REFLECTOR_ADDRESS_BYTES,
   REFLECTOR_KEY_BYTES,
@@ -33,7 +33,16 @@ import {
   stampAuthenticatedReply,
   turnIntoAuthenticatedReply,
 } from '../packet/stamp-auth.ts';
-import { judgeRequest, STAMP_BYTES, stampReply, turnIntoReply, type NtpTimestamp } from '../packet/stamp.ts';
+import {
+  judgeRequest,
+  STAMP_BYTES,
+  stampReply,
+  turnIntoReply,
+  turnIntoTwampReply,
+  TWAMP_LIGHT_REPLY_BYTES,
+  TWAMP_LIGHT_REQUEST_BYTES,
+  type NtpTimestamp,
+} from '../packet/stamp.ts';
 import { IP_HEADER_BYTES, UDP_HEADER_BYTES } from '../usage.ts';
 import { MAX_SOURCES, SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
 
@@ -124,6 +133,9 @@ export interface Arrival {
   readonly dscp: number;
 }
 
+/** Senders that are not ours. */
+export type ThirdParties = Pick<ReflectorContext, 'isDeclared' | 'shortRequest'>;
+
 /** Judges one datagram and turns it into its answer in place. Sockets aside, this is the whole reflector. */
 export class StampResponder {
   readonly #limiter: SourceLimiter;
@@ -133,10 +145,12 @@ export class StampResponder {
   readonly #t3 = { high: 0, low: 0 };
   readonly #key: Uint8Array | undefined;
   readonly #peers: PeerKeys | undefined;
+  readonly #thirdParties: ThirdParties;
   #answeredWith: Uint8Array | undefined;
 
   /** @param key of whoever is none of `peers`; undefined: he needs none, unless only peers are answered. */
-  constructor(clock: Clock, key?: Uint8Array, peers?: PeerKeys) {
+  constructor(clock: Clock, key?: Uint8Array, peers?: PeerKeys, thirdParties: ThirdParties = {}) {
+    this.#thirdParties = thirdParties;
     this.#key = key;
     this.#peers = peers;
     this.#limiter = new SourceLimiter(clock, RATE_LIMIT);
@@ -163,6 +177,7 @@ export class StampResponder {
     const secret = (this.#answeredWith = asker?.key ?? this.#key);
     if (secret === undefined && this.#peers?.only === true) return 0;
     const verdict = secret === undefined ? judgeRequest(packet) : judgeAuthenticatedRequest(packet, secret);
+    if (verdict !== 'request' && secret === undefined) return this.#answerThirdParty(packet, address, port, arrival);
     // What somebody else sends in a source's name does not use up what it may ask.
     if (verdict !== 'request' || !this.#limiter.allow(asker === undefined ? address : `peer ${asker.name}`)) return 0;
     const ssid = packet.readUInt16BE(secret === undefined ? SSID_AT : AUTHENTICATED_SSID_AT);
@@ -179,6 +194,24 @@ export class StampResponder {
       this.#ntpClock.read(this.#t3);
       if (secret === undefined) stampReply(packet, this.#t3);
       else stampAuthenticatedReply(packet, this.#t3, secret);
+    }
+    return length;
+  }
+
+  /** A sender that is not ours, and is declared: with padding that is not zero, or with less of it than an answer needs. */
+  #answerThirdParty(packet: Buffer, address: string, port: number, arrival: Arrival | undefined): number {
+    const { isDeclared, shortRequest } = this.#thirdParties;
+    const isShort = packet.length < TWAMP_LIGHT_REPLY_BYTES;
+    const isAnswered =
+      packet.length >= TWAMP_LIGHT_REQUEST_BYTES && isDeclared?.(address) === true && this.#limiter.allow(address);
+    if (isShort) shortRequest?.(isAnswered);
+    if (!isAnswered) return 0;
+    // What stands where an SSID would be is padding.
+    const reflectorSeq = this.#sessions.number(`${address} ${port} third party`, packet.readUInt32BE(0));
+    const length = turnIntoTwampReply(packet, reflectorSeq, arrival?.t2 ?? this.#t2, arrival?.ttl ?? 0);
+    if (arrival === undefined) {
+      this.#ntpClock.read(this.#t3);
+      stampReply(packet, this.#t3);
     }
     return length;
   }
@@ -231,7 +264,11 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
     packets.subarray(slot * REFLECTOR_SLOT_BYTES, (slot + 1) * REFLECTOR_SLOT_BYTES),
   );
   const lengths = new Uint16Array(REFLECTOR_SLOTS);
-  const responder = new StampResponder(context.clock, context.stampKey, context.peers);
+  const { isDeclared } = context;
+  const responder = new StampResponder(context.clock, context.stampKey, context.peers, {
+    ...context,
+    ...(isDeclared && { isDeclared: (octets: string) => isDeclared(addressText(Buffer.from(octets, 'latin1'))) }),
+  });
   const arrival = { t2: { high: 0, low: 0 }, ttl: 0, dscp: 0 };
 
   const judge = (slot: number): void => {
@@ -289,7 +326,7 @@ const LOOK_MS = 5_000;
  * asked. So each address of the machine has a socket of its own beside it, and gets what is sent there.
  */
 async function openInEventLoop(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
-  const responder = new StampResponder(context.clock, context.stampKey, context.peers);
+  const responder = new StampResponder(context.clock, context.stampKey, context.peers, context);
   const isForAll = listen.address === '::' || listen.address === '0.0.0.0';
   const { localAddresses } = context;
   if (isForAll && localAddresses !== undefined) {
