@@ -48,7 +48,14 @@ export type Outcome = (typeof OUTCOMES)[number];
  * Why a TLS handshake failed: what is wrong with the certificate, `handshake` for everything before one, or that the server wants a
  * certificate of its client. The order is the wire's: append only.
  */
-export const TLS_FAILURES = ['handshake', 'expired', 'not_yet_valid', 'wrong_name', 'untrusted', 'client_certificate'] as const;
+export const TLS_FAILURES = [
+  'handshake',
+  'expired',
+  'not_yet_valid',
+  'wrong_name',
+  'untrusted',
+  'client_certificate',
+] as const;
 export type TlsFailure = (typeof TLS_FAILURES)[number];
 
 /**
