@@ -377,7 +377,7 @@ export class Agent {
 
   async #onConnect(): Promise<void> {
     await this.#readEndpoints();
-    if (this.#stopped) return;
+    if (this.#isStopped()) return;
     this.#helloRetryMs = HELLO_RETRY_MS;
     // It names the plan that runs: a collector that has another one publishes that.
     this.#sayHello();
@@ -859,6 +859,10 @@ export class Agent {
   #after(timeNs: number, callback: () => void): () => void {
     const { clock } = this.#options;
     return clock.after(Math.max(0, Math.ceil((timeNs - clock.monoNs()) / NS_PER_MS)), callback);
+  }
+
+  #isStopped(): boolean {
+    return this.#stopped;
   }
 
   async #sleep(delayMs: number): Promise<void> {

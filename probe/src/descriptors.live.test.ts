@@ -85,7 +85,7 @@ beforeAll(async () => {
     })),
     sessions: Array.from({ length: TARGETS }, (_, i) => [0, 0, i, 4] as const),
   };
-  new FilePlanStore(folder, IDENTITY, log).save(plan);
+  new FilePlanStore(folder, IDENTITY, log, () => Date.now()).save(plan);
   const program = new URL('../dist/main.js', import.meta.url).pathname;
   probe = spawn('/bin/sh', ['-c', `ulimit -n 128; exec "${process.execPath}" "${program}"`], {
     env: {

@@ -117,6 +117,7 @@ it('is not ready without an address to measure from', async () => {
     {
       state: () => STATE,
       usage: () => [],
+      unreadableFiles: () => 0,
       enrolment: () => 'none',
       clock: () => ({ isBehind: false, floorMs: 0 }),
       rssBytes: () => 42,
