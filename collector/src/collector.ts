@@ -862,7 +862,7 @@ export class Collector {
       if (intake === undefined || (intake.self.planVersion ?? 0) !== plan.version) continue;
       if (intake.currentStartMs < plan.issuedAtMs + PLAN_TAKEN_MS) continue;
       for (const { path, target } of sessionsOf(plan)) {
-        if (target.ask !== true || target.address === undefined || path.protocol === 'dns') continue;
+        if (target.ask === undefined || target.address === undefined || path.protocol === 'dns') continue;
         const slot = this.state.findPath(path);
         if (slot === undefined || this.state.paths.gauge(slot, GAUGE.intervalStartMs) !== intake.currentStartMs)
           continue;

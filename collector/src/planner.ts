@@ -461,8 +461,8 @@ class PlanBuilder {
   /** Tells whom it asks with a key that both agree on. */
   announce(askers: AskerBook): void {
     for (const [test, , to] of this.#sessions) {
-      const { site, name, agreementKey } = this.#destinations[to]!;
-      if (agreementKey === undefined || this.#tests[test]!.protocol !== 'udp') continue;
+      const { site, name, agreementKey, ask } = this.#destinations[to]!;
+      if (agreementKey === undefined || (this.#tests[test]!.protocol !== 'udp' && ask !== true)) continue;
       askers.announce(this.#probe, formatIdentity({ site, probe: name }));
     }
   }

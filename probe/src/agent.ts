@@ -37,6 +37,7 @@ import {
 } from '@wanscope/shared';
 import type { Bus } from './bus.ts';
 import { AddressWatch, type AddressChange } from './address-watch.ts';
+import { ConsentDesk, type Exchange } from './consent.ts';
 import { IntervalClock, type IntervalSpan } from './interval.ts';
 import { OncePerCause, type Log } from './log.ts';
 import { sameAddress } from './net/destination.ts';
@@ -117,6 +118,8 @@ export interface AgentOptions {
   readonly throughput?: Pick<Throughput, 'handle'>;
   /** Absent: STAMP is authenticated with no peer's key. */
   readonly peerKeys?: PeerKeys;
+  /** How an address is asked for its consent. Absent: what a plan says has to be asked is not measured. */
+  readonly askConsent?: Exchange;
   /** Absent: only the plan pauses. */
   readonly localPause?: { readonly isOn: boolean };
   /** An address that the probe uses is not what it was. */
@@ -186,6 +189,9 @@ export class Agent {
   /** By recipe. */
   #sessions = new Map<string, Session>();
   #draining: Draining[] = [];
+  readonly #consent: ConsentDesk;
+  /** By recipe: what has to consent before it runs. */
+  readonly #askFirst = new Map<string, PlannedSession>();
   /** Interval in which each running session began. */
   readonly #since = new WeakMap<Session, number>();
   #nextSessionId = 1;
@@ -244,6 +250,11 @@ export class Agent {
       },
       isSourceGone: (planned) => this.#isSourceGone(planned) || this.#isSourceGoing(planned),
     };
+    this.#consent = new ConsentDesk({
+      clock,
+      exchange: options.askConsent ?? (() => Promise.resolve(false)),
+      onGiven: () => this.#runConsenting(),
+    });
     this.#tracer = options.makeTracer?.({
       clock,
       budget: this.#budget,
@@ -297,6 +308,7 @@ export class Agent {
     this.#cancelRecovery?.();
     this.#cancelEndpoints?.();
     this.#schedule.clear();
+    this.#consent.stop();
     this.#tracer?.stop();
     const all = [...this.#sessions.values(), ...this.#draining.map(({ session }) => session)];
     this.#options.engine.drain();
@@ -483,6 +495,7 @@ export class Agent {
       ...(Object.keys(this.#gateways).length === 0 ? {} : { gateways: this.#gateways }),
       ...(this.#options.throughput === undefined ? {} : { throughput: true }),
       unacknowledged: true,
+      ...(this.#options.askConsent === undefined ? {} : { consent: true as const }),
       ...(spans === undefined ? {} : { spool: spans }),
     });
     this.#countReportBytes(bytes.length);
@@ -556,9 +569,13 @@ export class Agent {
     const sessions = new Map<string, Session>();
     const removed = new Set(old.values());
     peerKeys?.expect(plan.askers);
-    for (const asPlanned of sessionsOf(plan)) {
+    const planned = sessionsOf(plan);
+    this.#consent.use(planned);
+    this.#askFirst.clear();
+    for (const asPlanned of planned) {
       const planned = peerKeys?.withKey(asPlanned) ?? asPlanned;
       if (this.#isSourceGone(planned)) continue;
+      if (asPlanned.target.ask !== undefined) this.#askFirst.set(recipeOf(planned), asPlanned);
       const kept = reusable && old.size > 0 ? old.get(recipeOf(planned)) : undefined;
       if (kept !== undefined) {
         kept.index = planned.index;
@@ -582,7 +599,6 @@ export class Agent {
       this.#draining.push({ session, lastInterval });
     }
     this.#sessions = sessions;
-    this.#tracer?.use([...sessions.values()]);
     this.#plan = plan;
     this.#dictionary = dictionary;
     this.#publisher.useDictionary(dictionary);
@@ -682,11 +698,22 @@ export class Agent {
     const sending = this.#maySend;
     if (sending === this.#sending && sending) return;
     this.#sending = sending;
+    this.#consent.setSending(sending);
     this.#tracer?.setSending(sending);
+    this.#runConsenting();
+  }
+
+  /** Sessions run while sending is on, towards addresses that have consented or need not be asked. */
+  #runConsenting(): void {
+    const running: Session[] = [];
     for (const session of this.#sessions.values()) {
-      if (sending) this.#schedule.add(session);
+      const asked = this.#askFirst.get(session.recipe);
+      const mayRun = asked === undefined || this.#consent.isGiven(asked);
+      if (mayRun) running.push(session);
+      if (mayRun && this.#sending) this.#schedule.add(session);
       else this.#schedule.remove(session);
     }
+    this.#tracer?.use(running);
   }
 
   // ------------------------------------------------------------------------------------------------------ intervals

@@ -42,6 +42,7 @@ import { handshakeReader, loadNative, type NativeModule } from './net/native.ts'
 import type { PacketEngine } from './net/packet-engine.ts';
 import { RawSocketEngine } from './net/raw-socket-engine.ts';
 import { SocketLimit, socketLimitOf } from './net/socket-limit.ts';
+import { consentExchange } from './net/consent-exchange.ts';
 import { PeerKeys } from './peer-keys.ts';
 import { FilePlanStore } from './plan-store.ts';
 import { createProbers } from './probers/registry.ts';
@@ -241,6 +242,13 @@ export async function startProbe(
     trust,
     learnTime: (ms) => timeKeeper.learn(ms),
     peerKeys,
+    askConsent: consentExchange({
+      clock,
+      self: settings.identity,
+      keyFor: (planned) => peerKeys.consentKeyFor(planned),
+      inDomains: native === undefined ? undefined : { domains, native, onRefused: tellOncePerError(log) },
+      allows: (address, planned) => resolver.allows(address, planned),
+    }),
     log,
     planStore: new FilePlanStore(settings.stateDirectory, settings.identity, log, () => clock.wallMs()),
     spool,

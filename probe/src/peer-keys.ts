@@ -72,6 +72,26 @@ export class PeerKeys {
     return this.#askers.get(classOfSsid(ssid) ?? 0) ?? NOBODY;
   }
 
+  /** The key of an asker by its name `site/probe`; undefined for one that is not expected. */
+  keyOf(name: string): Uint8Array | undefined {
+    for (const askers of this.#askers.values()) {
+      const asker = askers.find((one) => one.name === name);
+      if (asker !== undefined) return asker.key;
+    }
+    return undefined;
+  }
+
+  /** What asks the reflector of a session for its consent; undefined where nothing is agreed. */
+  consentKeyFor({
+    path,
+    target,
+  }: PlannedSession): { readonly key: Uint8Array; readonly ssidClass: number } | undefined {
+    const reflector = { site: path.dstSite, probe: path.dst };
+    const publicKey = target.ask?.agreementKey;
+    const key = publicKey === undefined ? undefined : this.#agree(this.#self, reflector, publicKey);
+    return key && { key, ssidClass: ssidClassOf(this.#self, reflector) };
+  }
+
   /** The session with the key that is agreed with its target, where one is. */
   withKey(planned: PlannedSession): PlannedSession {
     const { agreementKey, ...target } = planned.target;

@@ -74,7 +74,9 @@ interface Flow {
 
 /** What makes two planned sessions the same running one: the path and everything that its packets depend on. */
 export function recipeOf(planned: PlannedSession, key = pathKey(planned.path)): string {
-  const { test, source, target } = planned;
+  const { test, source } = planned;
+  // Whether an address has consented by now changes nothing of what is sent.
+  const { ask: _ask, ...target } = planned.target;
   // As a digest: the text is half a kilobyte, kept for each session.
   return createHash('sha256')
     .update(JSON.stringify([key, test, source, target]))

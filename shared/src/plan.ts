@@ -187,8 +187,13 @@ export interface PlannedSession {
     readonly agreementKey?: string;
     /** UDP: SSIDs by which the target knows whose key it is; absent: any. */
     readonly ssidClass?: number;
-    /** Its reflector has to answer a token first. */
-    readonly ask?: true;
+    /** Its reflector has to answer a token first: at which ports, and whose key it has. */
+    readonly ask?: {
+      readonly udp?: number | undefined;
+      readonly tcp?: number | undefined;
+      readonly http?: number | undefined;
+      readonly agreementKey?: string | undefined;
+    };
   };
 }
 
@@ -253,7 +258,7 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
         ...(proxy && { proxy }),
         ...(key && { stampKey: key }),
         ...(agreed && { agreementKey: agreed }),
-        ...(destination.ask && { ask: true as const }),
+        ...(destination.ask && { ask: { ...destination.ports, agreementKey: destination.agreementKey } }),
       },
     };
   });

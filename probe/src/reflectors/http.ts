@@ -1,10 +1,17 @@
 /**
- * HTTP reflector: a small fixed body for any path. Nothing of a request is looked at or given back; headers, time and
- * connections are bounded.
+ * HTTP reflector: a small fixed body for any path. Nothing of a request is looked at or given back but the token of an expected peer;
+ * headers, time and connections are bounded.
  */
 import { createServer } from 'node:http';
 import { listenOn, reflectorOf } from './tcp.ts';
-import { SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
+import { CONSENT_HEADER } from '../packet/consent-token.ts';
+import {
+  answerConsent,
+  SourceLimiter,
+  type ListenOptions,
+  type Reflector,
+  type ReflectorContext,
+} from './reflector.ts';
 
 const RATE_LIMIT = { perSecond: 100, burst: 100 };
 const MAX_CONNECTIONS = 256;
@@ -34,7 +41,10 @@ export async function openHttpReflector(listen: ListenOptions, context: Reflecto
       // A request body is not read: the connection ends with the response.
       const hasBody =
         request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
+      const asked = request.headers[CONSENT_HEADER];
+      const consent = typeof asked === 'string' ? answerConsent('http', asked, context) : undefined;
       response.writeHead(200, {
+        ...(consent === undefined ? {} : { [CONSENT_HEADER]: consent }),
         'content-type': 'text/plain',
         'content-length': BODY.length,
         'cache-control': 'no-store',

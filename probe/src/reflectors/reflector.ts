@@ -1,6 +1,7 @@
 /** What every reflector has in common: where it listens, what it did, and the bounds that keep it from being abused. */
-import type { Clock } from '@wanscope/shared';
+import { formatIdentity, type Clock } from '@wanscope/shared';
 import type { DomainHandle, NativeModule } from '../net/native.ts';
+import { consentAnswer, readConsentRequest, type ConsentTransport } from '../packet/consent-token.ts';
 import type { PeerKeys } from '../peer-keys.ts';
 import { TokenBucket } from '../usage.ts';
 
@@ -39,6 +40,20 @@ export interface ReflectorContext {
   /** One request was not answered: it was malformed, an answer, or too much. */
   dropped(): void;
 }
+
+/** The answer to a token: of an expected peer with its key; of any where probes have no keys. Undefined: it stays unanswered. */
+export function answerConsent(
+  transport: ConsentTransport,
+  text: string,
+  { peers }: Pick<ReflectorContext, 'peers'>,
+): string | undefined {
+  const request = readConsentRequest(text);
+  if (request === undefined) return undefined;
+  const key = peers?.publicKey === undefined ? NO_KEY : peers.keyOf(formatIdentity(request.asker));
+  return key && consentAnswer(transport, request, key);
+}
+
+const NO_KEY = new Uint8Array();
 
 /** Sources that are told apart; all others share one bucket. */
 export const MAX_SOURCES = 16_384;

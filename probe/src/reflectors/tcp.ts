@@ -1,22 +1,51 @@
-/** TCP reflector: accepts and closes. Reads nothing, says nothing, holds a bounded number of connections for a moment. */
+/**
+ * TCP reflector: accepts, and closes when the peer does, or after a moment. Says nothing but to a token of an expected peer: one line, by which
+ * its address consents to be measured. Holds a bounded number of connections.
+ */
 import { createServer, isIPv6 } from 'node:net';
 import { SocketError } from '../net/packet-engine.ts';
 import { errorName } from '../net/rows.ts';
-import { SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
+import { CONSENT_HEADER, MAX_CONSENT_LINE_BYTES } from '../packet/consent-token.ts';
+import {
+  answerConsent,
+  SourceLimiter,
+  type ListenOptions,
+  type Reflector,
+  type ReflectorContext,
+} from './reflector.ts';
 
 const RATE_LIMIT = { perSecond: 200, burst: 200 };
 const MAX_CONNECTIONS = 256;
+/** Longer than a peer takes to close what it has timed, or to say its line. */
+const HELD_MS = 1_000;
 /** What an accepted and closed connection costs the answering side: SYN-ACK, FIN, ACK of 20 + 40 and 2 * (20 + 32). */
 const WIRE_BYTES = 164;
 
 /** Rejects with the system's error when the port cannot be bound. */
 export async function openTcpReflector(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
   const limiter = new SourceLimiter(context.clock, RATE_LIMIT);
-  const server = createServer((socket) => {
+  const server = createServer({ highWaterMark: MAX_CONSENT_LINE_BYTES }, (socket) => {
     socket.on('error', () => undefined);
-    if (limiter.allow(socket.remoteAddress ?? '')) context.reflected(WIRE_BYTES);
-    else context.dropped();
-    socket.destroy();
+    if (!limiter.allow(socket.remoteAddress ?? '')) {
+      context.dropped();
+      socket.destroy();
+      return;
+    }
+    context.reflected(WIRE_BYTES);
+    socket.setTimeout(HELD_MS, () => socket.destroy());
+    let heard = '';
+    socket.setEncoding('latin1');
+    socket.on('data', (data: string) => {
+      heard += data;
+      const end = heard.indexOf('\n');
+      if (end === -1 && heard.length <= MAX_CONSENT_LINE_BYTES) return;
+      const answer = answerTo(heard.slice(0, Math.max(0, end)), context);
+      if (answer === undefined) socket.destroy();
+      else socket.end(`${CONSENT_HEADER} ${answer}\n`);
+      socket.removeAllListeners('data');
+      socket.resume();
+    });
+    socket.on('end', () => socket.destroy());
   });
   server.maxConnections = MAX_CONNECTIONS;
   server.on('drop', () => context.dropped());
@@ -24,6 +53,11 @@ export async function openTcpReflector(listen: ListenOptions, context: Reflector
   server.on('error', () => context.dropped());
   await listenOn(server, listen, context.native);
   return reflectorOf(server);
+}
+
+function answerTo(line: string, context: ReflectorContext): string | undefined {
+  if (!line.startsWith(`${CONSENT_HEADER} `)) return undefined;
+  return answerConsent('tcp', line.slice(CONSENT_HEADER.length + 1), context);
 }
 
 /** Listens, dual-stack on `::`; in a routing domain on a socket that is opened there. */
