@@ -23,7 +23,7 @@ import {
 import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config';
 import { AuditLog } from './audit.ts';
 import { WrittenOver, type Bus, type BusHandlers, type BusMessage, type Membership, type StreamFacts } from './bus.ts';
-import { ALL_CONSENT, ConsentBook, type Consents } from './consent.ts';
+import { ALL_CONSENT, CONSENT_PROTOCOLS, ConsentBook, type Consents } from './consent.ts';
 import { Cluster, type ClusterHandlers } from './cluster/cluster.ts';
 import type { Digest } from './cluster/digest.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
@@ -140,6 +140,8 @@ export class Collector {
   /** Streams that probes write to and that acknowledge. */
   #acknowledging: readonly string[] = [];
   #streamsLost = 0;
+  /** Consents are to be taken from what was answered before this collector asked for any. */
+  #seedsConsents = false;
   #plannedRevision = -1;
   #reachable: ReadonlyMap<string, boolean> = new Map();
   /** Of sites in doubt, wherever they belong. */
@@ -439,6 +441,7 @@ export class Collector {
       onStateCaughtUp: () => {
         this.#stateCaughtUp = true;
         this.#isStateRead = true;
+        if (this.#seedsConsents) this.#seedConsents();
         // The broker may have lost what it had: plans are said again, and probes asked who they are.
         this.plans.markAllDue((identity, version) => this.#storedPlans.get(identity)?.version === version);
         for (const { identity, presence } of this.registry.probes()) {
@@ -853,6 +856,28 @@ export class Collector {
     };
   }
 
+  /** A collector that asked nobody kept this state: what was answered by then goes on as it was. */
+  #seedConsents(): void {
+    this.#seedsConsents = false;
+    const answered = new Set<string>();
+    const { paths } = this.state;
+    paths.forEach((slot) => {
+      if (paths.get(slot, GAUGE.everAnswered) !== 1) return;
+      const { dstSite, dst, dstUplink, dstNetwork, family, protocol } = paths.partsOf(slot);
+      answered.add([dstSite, dst, dstUplink, dstNetwork, family, protocol].join(' '));
+    });
+    for (const { site, probe, endpoints } of this.registry.plannable()) {
+      for (const { network, uplink, addresses } of endpoints) {
+        for (const { family, advertised } of addresses) {
+          for (const protocol of CONSENT_PROTOCOLS) {
+            if (!answered.has([site, probe, uplink, network, family, protocol].join(' '))) continue;
+            this.consents.give({ network, address: advertised, protocol }, this.#options.clock.wallMs());
+          }
+        }
+      }
+    }
+  }
+
   /** An address that was asked and whose path was answered in a whole interval of the plan that has it consents. */
   #takeConsents(nowMs: number): void {
     const before = this.consents.revision;
@@ -1026,6 +1051,8 @@ export class Collector {
     this.state.flows.restore(head.flows ?? [], (key) => this.state.paths.find(key));
     this.state.routes.restore(head.routes ?? [], (key) => this.state.paths.find(key));
     this.state.backfills.restore(head.backfills ?? [], (key) => this.state.paths.find(key));
+    this.consents.restore(head.consents ?? []);
+    this.#seedsConsents = head.consents === undefined;
     this.#restoreCounters(head.counters);
   }
 
@@ -1084,6 +1111,7 @@ export class Collector {
       flows: this.state.flows.save((slot) => this.state.paths.keyOf(slot)),
       routes: this.state.routes.save((slot) => this.state.paths.keyOf(slot)),
       backfills: this.state.backfills.save((slot) => this.state.paths.keyOf(slot)),
+      consents: this.consents.save(),
       counters: this.#counters(),
       ...(this.#countersReset && { countersReset: this.#countersReset }),
     };

@@ -7,7 +7,8 @@ import { addressOctets, addressScope, formatIdentity, isInPrefix } from '@wansco
 import type { OperatorConfig } from '@wanscope/shared/config';
 
 /** Protocols of which each address consents by itself. */
-export type ConsentProtocol = Exclude<Protocol, 'dns'>;
+export const CONSENT_PROTOCOLS = ['icmp', 'udp', 'tcp', 'http'] as const satisfies readonly Protocol[];
+export type ConsentProtocol = (typeof CONSENT_PROTOCOLS)[number];
 
 export interface Consent {
   readonly network: string;

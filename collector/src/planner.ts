@@ -34,7 +34,7 @@ import type {
   TargetConfig,
   TestConfig,
 } from '@wanscope/shared/config';
-import { ALL_CONSENT, mayReach, refusalOf, witnessesOf, type ConsentProtocol, type Consents } from './consent.ts';
+import { ALL_CONSENT, CONSENT_PROTOCOLS, mayReach, refusalOf, witnessesOf, type Consents } from './consent.ts';
 import { NOTHING_PAUSED, type PausedPlaces } from './pauses.ts';
 import type { PairPolicy } from './state.ts';
 import { floorIntervalNs } from './uplink-budget.ts';
@@ -56,7 +56,6 @@ export interface ProbePlan {
 const STAMP_PORT = 862;
 /** Of one probe, that its peers measure. */
 const MAX_ENDPOINTS = 16;
-const CONSENT_PROTOCOLS: readonly ConsentProtocol[] = ['icmp', 'udp', 'tcp', 'http'];
 /** One of those who are expected, in a plan at its longest, without its names. */
 const ASKER_BYTES = 96;
 const DNS_PORT = 53;

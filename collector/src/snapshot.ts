@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parseShape, PATH_FIELDS } from '@wanscope/shared';
 import { z } from 'zod';
+import type { SavedConsent } from './consent.ts';
 import { COLUMN_NAMES, INDEXED_COLUMNS } from './columns.ts';
 import type { SavedIntake } from './ingest.ts';
 import type { SavedPlan } from './plan-book.ts';
@@ -84,6 +85,8 @@ export interface SnapshotHead {
   readonly backfills?: readonly SavedBackfill[];
   /** Absent where counters were never lost. */
   readonly countersReset?: CountersReset;
+  /** Absent in snapshots of collectors that asked no address for its consent. */
+  readonly consents?: readonly SavedConsent[];
 }
 
 /** What the rows mean. */
@@ -142,6 +145,16 @@ const headShape = z.looseObject({
     z.array(z.looseObject({ key: z.string(), current: z.looseObject({ hops: z.array(z.unknown()) }) })),
   ),
   backfills: z.optional(z.array(z.looseObject({ key: z.string(), steps: z.array(z.array(z.number())) }))),
+  consents: z.optional(
+    z.array(
+      z.looseObject({
+        network: z.string(),
+        address: z.string(),
+        protocol: z.enum(['icmp', 'udp', 'tcp', 'http']),
+        atMs: z.number(),
+      }),
+    ),
+  ),
   texts: z.array(z.string()),
   rows: z.tuple([z.int().min(0), z.int().min(0), z.int().min(0)]),
   columns: z.optional(z.array(z.string())),
