@@ -849,7 +849,7 @@ export class Collector {
   #consents(): Consents {
     if (!this.gate.isRequired) return ALL_CONSENT;
     return {
-      isGiven: (network, address, protocol) => this.consents.isGiven(network, address, protocol),
+      isGiven: (owner, network, address, protocol) => this.consents.isGiven(owner, network, address, protocol),
       mayAsk: (probe) =>
         probe.consent === true && this.registry.probe({ site: probe.site, probe: probe.probe })?.presence === 'live',
       isMigrating: this.#config.identity?.consent === 'migrating',
@@ -871,7 +871,10 @@ export class Collector {
         for (const { family, advertised } of addresses) {
           for (const protocol of CONSENT_PROTOCOLS) {
             if (!answered.has([site, probe, uplink, network, family, protocol].join(' '))) continue;
-            this.consents.give({ network, address: advertised, protocol }, this.#options.clock.wallMs());
+            this.consents.give(
+              { owner: { site, probe }, network, address: advertised, protocol },
+              this.#options.clock.wallMs(),
+            );
           }
         }
       }
@@ -895,7 +898,9 @@ export class Collector {
           (this.state.paths.gauge(slot, GAUGE.intervalSent) ?? 0) -
           (this.state.paths.gauge(slot, GAUGE.intervalLost) ?? 0);
         if (answered <= 0) continue;
-        this.consents.give({ network: path.dstNetwork, address: target.address, protocol: path.protocol }, nowMs);
+        const owner = { site: path.dstSite, probe: path.dst };
+        const { dstNetwork: network, protocol } = path;
+        this.consents.give({ owner, network, address: target.address, protocol }, nowMs);
       }
     }
     if (this.consents.revision !== before) this.#planAnew(OWN_NAME);

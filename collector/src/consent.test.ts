@@ -9,6 +9,7 @@ sites: { hq: { prefixes: [192.0.2.0/24, "2001:db8:1::/48"] }, b: {}, c: {}, d: {
 tests: { icmp: { protocol: icmp }, udp: { protocol: udp }, tcp: { protocol: tcp } }
 meshes: [{ shape: full, tests: [icmp, udp, tcp] }]
 `);
+const B = { site: 'b', probe: 'p' };
 const at = (name: string, address: string, fields: Partial<FullHello> = {}): FullHello =>
   helloOf(name, {
     consent: true,
@@ -25,6 +26,8 @@ describe('an announced address', () => {
     ['b', '198.51.100.1', undefined],
     ['b', '10.0.0.1', undefined],
     ['b', '192.0.2.7', 'other_site'],
+    ['hq', '127.0.0.1', 'outside_prefixes'],
+    ['b', '127.0.0.1', undefined],
     ['b', '169.254.169.254', 'local'],
     ['b', '::ffff:169.254.169.254', 'local'],
     ['b', 'fe80::1', 'local'],
@@ -47,7 +50,7 @@ describe('an announced address', () => {
 describe('plans', () => {
   const book = new ConsentBook();
   const asking = (given: ConsentBook, fields: Partial<Consents> = {}): Consents => ({
-    isGiven: (network, address, protocol) => given.isGiven(network, address, protocol),
+    isGiven: (owner, network, address, protocol) => given.isGiven(owner, network, address, protocol),
     mayAsk: () => true,
     isMigrating: false,
     ...fields,
@@ -89,7 +92,9 @@ describe('plans', () => {
 
   test('have it everywhere, by protocol, once it has consented', () => {
     const given = new ConsentBook();
-    given.give({ network: 'default', address: '198.51.100.1', protocol: 'udp' }, 0);
+    given.give({ owner: B, network: 'default', address: '198.51.100.1', protocol: 'udp' }, 0);
+    // Another's consent is not its own.
+    given.give({ owner: { site: 'c', probe: 'p' }, network: 'default', address: '198.51.100.1', protocol: 'tcp' }, 0);
     const plans = planFleet(CONFIG, fleet, undefined, asking(given));
     const testsTo = (name: string): string[] => {
       const { tests, destinations, sessions } = plans.get(name)!.body;
@@ -145,15 +150,17 @@ maxPerAddress: 1000/s
 
 test('a consent book remembers what was given', () => {
   const book = new ConsentBook();
-  book.give({ network: 'default', address: '2001:db8::1', protocol: 'tcp' }, 5);
-  book.give({ network: 'default', address: '2001:db8::1', protocol: 'tcp' }, 9);
+  book.give({ owner: B, network: 'default', address: '2001:db8::1', protocol: 'tcp' }, 5);
+  book.give({ owner: B, network: 'default', address: '2001:db8::1', protocol: 'tcp' }, 9);
   expect(book.revision).toBe(1);
   const again = new ConsentBook();
   again.restore(book.save());
-  expect(again.save()).toEqual([{ network: 'default', address: '2001:db8::1', protocol: 'tcp', atMs: 5 }]);
-  expect(again.isGiven('default', '2001:db8::1', 'tcp')).toBe(true);
-  expect(again.isGiven('default', '2001:db8::1', 'udp')).toBe(false);
-  expect(again.isGiven('red', '2001:db8::1', 'tcp')).toBe(false);
+  expect(again.save()).toEqual([
+    { owner: 'b/p', network: 'default', address: '2001:db8::1', protocol: 'tcp', atMs: 5 },
+  ]);
+  expect(again.isGiven(B, 'default', '2001:db8::1', 'tcp')).toBe(true);
+  expect(again.isGiven(B, 'default', '2001:db8::1', 'udp')).toBe(false);
+  expect(again.isGiven(B, 'red', '2001:db8::1', 'tcp')).toBe(false);
 });
 
 test('witnesses are even: each probe asks about as many addresses as any other', () => {

@@ -3,7 +3,7 @@
  * address is measured at rate only after its reflector has answered a token there, and until then by two probes that ask. Pure.
  */
 import type { FullHello, Identity, Protocol } from '@wanscope/shared';
-import { addressOctets, addressScope, formatIdentity, isInPrefix } from '@wanscope/shared';
+import { addressOctets, addressScope, formatIdentity, isInPrefix, parseIdentity } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
 
 /** Protocols of which each address consents by itself. */
@@ -11,6 +11,8 @@ export const CONSENT_PROTOCOLS = ['icmp', 'udp', 'tcp', 'http'] as const satisfi
 export type ConsentProtocol = (typeof CONSENT_PROTOCOLS)[number];
 
 export interface Consent {
+  /** Whose address it is said to be: another probe's consent is not its own. */
+  readonly owner: Identity;
   readonly network: string;
   readonly address: string;
   readonly protocol: ConsentProtocol;
@@ -28,7 +30,6 @@ export function refusalOf(config: OperatorConfig, site: string, address: string)
   const scope = addressScope(address);
   if (scope === undefined || scope === 'unusable') return 'not_unicast';
   if (scope === 'local') return 'local';
-  if (scope === 'loopback') return undefined;
   const octets = addressOctets(address)!;
   const isOf = (name: string): boolean =>
     config.sites.get(name)?.prefixes.some((prefix) => isInPrefix(octets, prefix)) === true;
@@ -45,7 +46,7 @@ export function mayReach(source: string | undefined, destination: string): boole
 /** What the planner asks. */
 export interface Consents {
   /** Whether everybody may measure it. */
-  isGiven(network: string, address: string, protocol: Protocol): boolean;
+  isGiven(owner: Identity, network: string, address: string, protocol: Protocol): boolean;
   /** Whether this probe can ask for it. */
   mayAsk(probe: FullHello): boolean;
   /** Whether probes whose reflectors answer no token are measured all the same, as those of version 0.1.0. */
@@ -55,7 +56,12 @@ export interface Consents {
 /** Nobody has to be asked. */
 export const ALL_CONSENT: Consents = { isGiven: () => true, mayAsk: () => true, isMigrating: true };
 
-export interface SavedConsent extends Consent {
+export interface SavedConsent {
+  /** `site/probe`. */
+  readonly owner: string;
+  readonly network: string;
+  readonly address: string;
+  readonly protocol: ConsentProtocol;
   readonly atMs: number;
 }
 
@@ -75,12 +81,12 @@ export class ConsentBook {
     return this.#givenAtMs.size;
   }
 
-  isGiven(network: string, address: string, protocol: Protocol): boolean {
-    return this.#givenAtMs.has(keyOf(network, address, protocol));
+  isGiven(owner: Identity, network: string, address: string, protocol: Protocol): boolean {
+    return this.#givenAtMs.has(keyOf({ owner, network, address, protocol }));
   }
 
-  give({ network, address, protocol }: Consent, nowMs: number): void {
-    const key = keyOf(network, address, protocol);
+  give(consent: Consent, nowMs: number): void {
+    const key = keyOf(consent);
     if (this.#givenAtMs.has(key)) return;
     this.#givenAtMs.set(key, nowMs);
     this.#revision += 1;
@@ -91,21 +97,22 @@ export class ConsentBook {
 
   save(): SavedConsent[] {
     return [...this.#givenAtMs].map(([key, atMs]) => {
-      const [network, protocol, address] = key.split(' ', 3) as [string, ConsentProtocol, string];
-      return { network, address, protocol, atMs };
+      const [owner, network, protocol, address] = key.split(' ', 4) as [string, string, ConsentProtocol, string];
+      return { owner, network, address, protocol, atMs };
     });
   }
 
   restore(saved: readonly SavedConsent[]): void {
-    for (const { network, address, protocol, atMs } of saved) {
-      this.#givenAtMs.set(keyOf(network, address, protocol), atMs);
+    for (const { owner: name, network, address, protocol, atMs } of saved) {
+      const owner = parseIdentity(name);
+      if (owner !== undefined) this.#givenAtMs.set(keyOf({ owner, network, address, protocol }), atMs);
     }
     this.#revision += 1;
   }
 }
 
-function keyOf(network: string, address: string, protocol: Protocol): string {
-  return `${network} ${protocol} ${address}`;
+function keyOf({ owner, network, address, protocol }: Omit<Consent, 'protocol'> & { protocol: Protocol }): string {
+  return `${formatIdentity(owner)} ${network} ${protocol} ${address}`;
 }
 
 /** Probes that ask each address for its consent: so many at once. */

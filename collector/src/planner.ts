@@ -191,7 +191,7 @@ function preparedOf(config: OperatorConfig, probe: FullHello, endpoint: HelloEnd
     for (const protocol of CONSENT_PROTOCOLS) {
       for (const [family, address] of allowed) {
         const isTaken = !answersTokens && consents.isMigrating;
-        if ((isTaken || consents.isGiven(rest.network, address, protocol)) !== isGiven) continue;
+        if ((isTaken || consents.isGiven(probe, rest.network, address, protocol)) !== isGiven) continue;
         protocols.set(protocol, (protocols.get(protocol) ?? new Set()).add(family));
         addresses[family] = address;
       }

@@ -148,6 +148,7 @@ const headShape = z.looseObject({
   consents: z.optional(
     z.array(
       z.looseObject({
+        owner: z.string(),
         network: z.string(),
         address: z.string(),
         protocol: z.enum(['icmp', 'udp', 'tcp', 'http']),

@@ -1,0 +1,387 @@
+/**
+ * One stolen router: everything that its enrolment lets it try, against a real broker, a real collector and two honest probes. Each test is
+ * an attack that worked on version 0.1.0. `WAN_ATTACKS=full` tries more of each and, at the end, all at once for ten minutes.
+ */
+import {
+  dictionaryOf,
+  encodeDictionary,
+  encodeReport,
+  inboxPrefixOf,
+  PLAN_STREAM,
+  REPORT_STREAM,
+  STATE_STREAM,
+  subjectOf,
+  type HelloEndpoint,
+  type Identity,
+} from '@wanscope/shared';
+import { pathOf, Random, recordOf, reportOf } from '@wanscope/shared/testing';
+import type { NatsConnection } from 'nats';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { natsServerProgram } from '@wanscope/lab';
+import {
+  answered,
+  AttackedFleet,
+  BRANCH,
+  endpointAt,
+  HQ,
+  pathsIn,
+  STOLEN,
+  Victim,
+  VICTIM,
+  type ApiPlan,
+  type StolenProbe,
+} from './fleet.ts';
+
+const FULL = process.env['WAN_ATTACKS'] === 'full';
+const RANDOM_REPLIES = FULL ? 10_000 : 500;
+const ALL_AT_ONCE_MS = FULL ? 600_000 : 20_000;
+
+interface Kept {
+  readonly reports: number;
+  readonly state: number;
+  readonly plans: number;
+  readonly helloOfHq: string;
+  readonly planOfHq: string;
+}
+
+let broken = false;
+try {
+  natsServerProgram();
+} catch {
+  broken = true;
+}
+
+describe.skipIf(broken)('a stolen router', () => {
+  const fleet = new AttackedFleet();
+  const victim = new Victim();
+  let stolen: StolenProbe;
+  let observer: NatsConnection;
+  /** What anybody publishes, by subject, but for what honest parts of the fleet say on their own subjects. */
+  const heard = new Map<string, number>();
+
+  async function kept(): Promise<Kept> {
+    const { streams } = await observer.jetstreamManager();
+    const [reports, state, plans] = await Promise.all(
+      [REPORT_STREAM, STATE_STREAM, PLAN_STREAM].map((name) => streams.info(name)),
+    );
+    const last = async (stream: string, kind: 'hello' | 'plan'): Promise<string> =>
+      Buffer.from((await streams.getMessage(stream, { last_by_subj: subjectOf(kind, HQ) })).data).toString('base64');
+    return {
+      reports: reports!.state.messages,
+      state: reports === undefined ? 0 : state!.state.messages,
+      plans: plans!.state.messages,
+      helloOfHq: await last(STATE_STREAM, 'hello'),
+      planOfHq: await last(PLAN_STREAM, 'plan'),
+    };
+  }
+
+  /** Nothing that was kept is gone, nothing of others is changed, and the fleet goes on. */
+  async function nothingHappened(before: Kept): Promise<void> {
+    await stolen.connection.flush();
+    const after = await kept();
+    expect(after.reports).toBeGreaterThanOrEqual(before.reports);
+    expect([after.state, after.plans]).toEqual([before.state, before.plans]);
+    expect(after.helloOfHq).toBe(before.helloOfHq);
+    expect(after.planOfHq).toBe(before.planOfHq);
+  }
+
+  const planOf = async ({ site, probe }: Identity): Promise<ApiPlan> =>
+    (await fleet.get<{ plan: ApiPlan }>(`/api/v1/plan/${site}/${probe}`)).plan;
+  const towards = async (site: string): Promise<readonly string[]> => {
+    const plans = await Promise.all([HQ, BRANCH].map(planOf));
+    return plans.flatMap(({ destinations }) =>
+      destinations
+        .filter((one) => one.site === site)
+        .map(({ ipv4, ask }) => `${ipv4 ?? ''}${ask === true ? ' asks' : ''}`),
+    );
+  };
+  /** What it said last is planned: changes are taken up every 15 s when there are many. */
+  async function planned(holds: (towardsIt: readonly string[]) => boolean): Promise<void> {
+    await fleet.until('the plans', async () => holds(await towards(STOLEN.site)), 40_000);
+  }
+
+  beforeAll(async () => {
+    await fleet.start();
+    await victim.start();
+    observer = await fleet.observer();
+    observer.subscribe('>', {
+      callback: (_error, { subject }) => heard.set(subject, (heard.get(subject) ?? 0) + 1),
+    });
+    stolen = await fleet.stolen();
+    // It is a probe like any other at first, so that it has a hello and a plan.
+    stolen.announce([endpointAt('127.19.3.1', { udp: 862 })]);
+    await fleet.until('its plan', async () => (await planOf(STOLEN)).version > 0);
+    stolen.say(
+      'report',
+      encodeReport(reportOf([], { bootId: stolen.bootId, intervalStartMs: Date.now() - 1_000, intervalMs: 1_000 })),
+    );
+    await fleet.until('it to be live', async () => (await fleet.count('wan_probe_live')) === 3);
+  }, 180_000);
+
+  afterAll(async () => {
+    await victim.stop();
+    await fleet.stop();
+  }, 60_000);
+
+  describe('names a reply subject of the JetStream API', () => {
+    const bytes = encodeReport(reportOf([], { seq: 7, intervalStartMs: 0, intervalMs: 1_000 }));
+    const streams = [REPORT_STREAM, STATE_STREAM, PLAN_STREAM];
+    test.each([
+      ...streams.flatMap((stream) => [
+        `$JS.API.STREAM.PURGE.${stream}`,
+        `$JS.API.STREAM.DELETE.${stream}`,
+        `$JS.API.STREAM.MSG.DELETE.${stream}`,
+        `$JS.API.STREAM.UPDATE.${stream}`,
+      ]),
+      '$JS.API.STREAM.CREATE.MINE',
+      '$JS.API.CONSUMER.CREATE.WAN_REPORTS',
+      '$KV.WAN_CLUSTER.leader',
+      '$SYS.REQ.CLAIMS.UPDATE',
+      '$SYS.REQ.SERVER.PING',
+    ])('%s: no effect', async (reply) => {
+      const before = await kept();
+      stolen.say('report', bytes, { reply });
+      stolen.say('hello', stolen.hello({ endpoints: [endpointAt('127.19.3.1', { udp: 862 })] }), { reply });
+      await nothingHappened(before);
+      expect((await (await observer.jetstreamManager()).streams.names().next()).length).toBe(3);
+    });
+  });
+
+  test('names the subject of another probe, or of the collector, as its reply: nothing arrives there', async () => {
+    const before = await kept();
+    const counts = new Map(heard);
+    const subjects = (['report', 'hello', 'plan', 'commit', 'ask'] as const).flatMap((kind) =>
+      [HQ, BRANCH, { site: 'hq', probe: 'nobody' }].map((identity) => subjectOf(kind, identity)),
+    );
+    const quiet = subjects.filter((subject) => subject.endsWith('.nobody'));
+    for (const reply of [...subjects, `${inboxPrefixOf(HQ)}.x.1`, '_INBOX.wan-collector.x.1']) {
+      stolen.say('report', encodeReport(reportOf([])), { reply });
+    }
+    await nothingHappened(before);
+    for (const subject of [...quiet, `${inboxPrefixOf(HQ)}.x.1`, '_INBOX.wan-collector.x.1']) {
+      expect(heard.get(subject) ?? 0, subject).toBe(counts.get(subject) ?? 0);
+    }
+  });
+
+  test(`names ${RANDOM_REPLIES} reply subjects at random: no stream, no key and no other probe hears of it`, async () => {
+    const random = new Random(20_261_130);
+    const word = (): string =>
+      random.pick(['$JS', 'API', 'STREAM', 'wan', 'v1', 'hello', 'hq', 'edge', 'x', '$KV', 'PURGE', 'WAN_STATE']);
+    const before = await kept();
+    const replies = new Set<string>();
+    while (replies.size < RANDOM_REPLIES) {
+      replies.add(`${Array.from({ length: 1 + random.int(6) }, word).join('.')}.${random.int(1e9).toString(36)}`);
+    }
+    let sent = 0;
+    for (const reply of replies) {
+      stolen.say('report', encodeReport(reportOf([])), { reply });
+      if ((sent += 1) % 100 === 0) await stolen.connection.flush();
+    }
+    await nothingHappened(before);
+    expect([...replies].filter((reply) => heard.has(reply))).toEqual([]);
+  });
+
+  test('asks a stream to roll up, or claims the message ids of others: neither is honoured', async () => {
+    const before = await kept();
+    for (const scope of ['all', 'sub']) {
+      stolen.say('report', encodeReport(reportOf([])), { header: { 'Nats-Rollup': scope } });
+      stolen.say('hello', stolen.hello(), { header: { 'Nats-Rollup': scope } });
+    }
+    await nothingHappened(before);
+  });
+
+  test('marks messages with the boot of another probe: that probe loses nothing', async () => {
+    const before = await fleet.probeCount(HQ, 'wan_probe_reports_committed_total');
+    for (let number = 1; number <= 20; number += 1) {
+      stolen.say('report', encodeReport(reportOf([])), { header: { 'Wan-Sent': `00000000000000a1 ${number * 1e9}` } });
+    }
+    await fleet.until(
+      'commits of hq',
+      async () => (await fleet.probeCount(HQ, 'wan_probe_reports_committed_total')) > before + 3,
+    );
+    expect(await fleet.probeCount(HQ, 'wan_probe_reports_ledgered_total')).toBe(0);
+  });
+
+  describe('announces', () => {
+    const lies: readonly (readonly [string, readonly HelloEndpoint[]])[] = [
+      ['the metadata service of a cloud', [endpointAt('169.254.169.254', { udp: 53, tcp: 80, http: 80 })]],
+      ['the same inside an IPv6 address', [endpointAt('::ffff:169.254.169.254', { http: 80 })]],
+      ['the same by NAT64', [endpointAt('64:ff9b::a9fe:a9fe', { http: 80 })]],
+      ['the metadata service over IPv6', [endpointAt('fd00:ec2::254', { http: 80 })]],
+      ['an address of the link', [endpointAt('169.254.3.4', { tcp: 22 })]],
+      ['an IPv6 address of the link', [endpointAt('fe80::1', { tcp: 22 })]],
+      ['a multicast group', [endpointAt('239.1.2.3', { udp: 5_353 })]],
+      ['an IPv6 multicast group', [endpointAt('ff02::1', { udp: 5_353 })]],
+      ['broadcast', [endpointAt('255.255.255.255', { udp: 862 })]],
+      ['no address at all', [endpointAt('0.0.0.0', { udp: 862 })]],
+      ['a class that nobody has', [endpointAt('240.0.0.1', { udp: 862 })]],
+      ['an address in the prefixes of another site', [endpointAt('127.19.1.1', { udp: 862, tcp: 22 })]],
+    ];
+    // All of them at once: what it announces is planned every 15 s only.
+    test('twelve kinds of addresses that are not its own: none is in any plan', async () => {
+      expect(lies).toHaveLength(12);
+      const endpoints = lies.flatMap(([, list], index) => list.map((one) => ({ ...one, uplink: `u${index}` })));
+      stolen.announce(endpoints);
+      await planned((there) => there.length === 0).catch(async (error: unknown) => {
+        const refused = (await fleet.metrics())
+          .split('\n')
+          .filter((line) => /rejected_total.*[1-9]$|damped/.test(line));
+        throw new Error(`${String(await towards(STOLEN.site))}\n${refused.join('\n')}`, { cause: error });
+      });
+      await sleep(3_000);
+      expect(await towards(STOLEN.site)).toEqual([]);
+    });
+
+    test('a victim at 64 endpoints, by DNS, SSH and HTTP: it gets ten packets at most', async () => {
+      const { udpPort, tcpPort } = victim;
+      const ports = [{ udp: udpPort, tcp: tcpPort, http: tcpPort }, { tcp: tcpPort, http: tcpPort }, { udp: udpPort }];
+      stolen.announce(
+        Array.from({ length: 64 }, (_unused, number) =>
+          endpointAt(VICTIM, ports[number % 3]!, { uplink: `u${number}` }),
+        ),
+      );
+      await planned((there) => there.length > 0);
+      expect(new Set(await towards(STOLEN.site))).toEqual(new Set([`${VICTIM} asks`]));
+      await sleep(20_000);
+      expect(victim.packets).toBeLessThanOrEqual(10);
+    });
+
+    test('the same victim under other ports and names every second: still ten at most', async () => {
+      const { udpPort, tcpPort } = victim;
+      for (let turn = 0; turn < 20; turn += 1) {
+        stolen.announce([endpointAt(VICTIM, { udp: udpPort, tcp: tcpPort }, { uplink: `turn-${turn}` })]);
+        await sleep(1_000);
+      }
+      expect(victim.packets).toBeLessThanOrEqual(10);
+    });
+  });
+
+  test('flaps: its peers are planned anew a few times, not with each change', async () => {
+    const before = (await planOf(HQ)).version;
+    for (let turn = 0; turn < 80; turn += 1) {
+      stolen.announce([endpointAt('127.19.3.1', { udp: 1_000 + turn })]);
+      await sleep(250);
+    }
+    // 20 s: two of the refilled ones, and one that is under way.
+    expect((await planOf(HQ)).version - before).toBeLessThanOrEqual(4);
+    expect(await fleet.count('wanscope_collector_damped_changes_total')).toBeGreaterThan(40);
+  });
+
+  test('invents 208,000 paths in 80 reports: none is counted, and honest probes stay live', async () => {
+    const [paths, bytes] = [pathsIn(await fleet.metrics()), await fleet.collectorBytes()];
+    for (let round = 0; round < 80; round += 1) {
+      const dictionary = dictionaryOf(
+        Array.from({ length: FULL ? 2_600 : 1_000 }, (_unused, at) =>
+          pathOf({ srcSite: STOLEN.site, src: STOLEN.probe, dstSite: `s${round}`, dst: `p${at}` }),
+        ),
+      );
+      stolen.say('report', encodeDictionary(dictionary));
+      const report = {
+        bootId: stolen.bootId,
+        seq: 1_000 + round,
+        intervalStartMs: Date.now() - 1_000,
+        intervalMs: 1_000,
+      };
+      stolen.say(
+        'report',
+        encodeReport(reportOf([recordOf(0, [1e6])], { ...report, dictionaryHash: dictionary.hash })),
+      );
+      if (round % 10 === 9) await stolen.connection.flush();
+    }
+    await fleet.until(
+      'them to be refused',
+      async () => (await fleet.count('wanscope_collector_messages_rejected_total', { cause: 'unplanned_path' })) >= 80,
+    );
+    expect(pathsIn(await fleet.metrics())).toBeLessThanOrEqual(paths);
+    expect(await fleet.collectorBytes()).toBeLessThan(bytes * 1.5);
+    expect(await fleet.count('wan_probe_live', { site: 'hq' })).toBe(1);
+  });
+
+  test('makes up starts, uplinks and numbers: what is kept of them is bounded', async () => {
+    for (let boot = 0; boot < 3_000; boot += 1) {
+      const usage = [{ uplink: `u${boot}`, purpose: 'probes' as const, bytes: 1 }];
+      const report = {
+        bootId: boot.toString(16).padStart(16, '0'),
+        intervalStartMs: Date.now() - 1_000,
+        intervalMs: 1_000,
+        usage,
+      };
+      stolen.say('report', encodeReport(reportOf([], report)));
+      if (boot % 100 === 99) await stolen.connection.flush();
+    }
+    await fleet.until('them to be read', async () => (await fleet.count('wanscope_collector_unread_messages')) === 0);
+    const families = new Map<string, number>();
+    for (const line of (await fleet.metrics()).split('\n')) {
+      if (!/[{,]site="depot"/.test(line)) continue;
+      const family = line.split('{')[0]!;
+      families.set(family, (families.get(family) ?? 0) + 1);
+    }
+    const many = [...families].filter(([, count]) => count > 300);
+    expect(many).toEqual([]);
+  });
+
+  test(
+    `everything at once for ${ALL_AT_ONCE_MS / 1_000} s: others miss nothing, and nothing counts twice`,
+    { timeout: ALL_AT_ONCE_MS + 120_000 },
+    async () => {
+      const reports = async (): Promise<{ committed: number; ledgered: number; bytes: number; textBytes: number }> => ({
+        committed: await fleet.probeCount(HQ, 'wan_probe_reports_committed_total'),
+        ledgered: await fleet.probeCount(HQ, 'wan_probe_reports_ledgered_total'),
+        bytes: await fleet.collectorBytes(),
+        textBytes: (await fleet.metrics()).length,
+      });
+      const [before, packets] = [await reports(), victim.packets];
+      const endMs = Date.now() + ALL_AT_ONCE_MS;
+      for (let turn = 0; Date.now() < endMs; turn += 1) {
+        stolen.announce(
+          [endpointAt(VICTIM, { udp: victim.udpPort, tcp: victim.tcpPort }, { uplink: `v${turn % 50}` })],
+          {
+            reply: '$JS.API.STREAM.PURGE.WAN_REPORTS',
+          },
+        );
+        const dictionary = dictionaryOf([pathOf({ srcSite: STOLEN.site, src: STOLEN.probe, dst: `x${turn}` })]);
+        stolen.say('report', encodeDictionary(dictionary), { reply: '$JS.API.STREAM.DELETE.WAN_STATE' });
+        for (let at = 0; at < 20; at += 1) {
+          stolen.say('report', Buffer.alloc(1 + (turn % 2_000), at), { reply: subjectOf('hello', HQ) });
+        }
+        await stolen.connection.flush();
+        await sleep(50);
+      }
+      const seconds = ALL_AT_ONCE_MS / 1_000;
+      await fleet.until(
+        'commits to catch up',
+        async () => (await reports()).committed - before.committed >= seconds - 2,
+      );
+      const after = await reports();
+      expect(after.ledgered).toBe(before.ledgered);
+      // A report a second from hq, each counted once by the collector as by the probe.
+      await fleet.until('both to agree', async () => {
+        const own = await fleet.probeCount(HQ, 'wan_probe_reports_committed_total');
+        return Math.abs((await fleet.count('wan_probe_reports_counted_total', { site: 'hq' })) - own) <= 12;
+      });
+      expect(after.textBytes).toBeLessThan(before.textBytes * 1.1);
+      if (FULL) expect(after.bytes).toBeLessThan(before.bytes * 1.1 + 20e6);
+      expect(victim.packets).toBeLessThanOrEqual(10);
+      expect(victim.packets - packets).toBeLessThanOrEqual(10);
+      expect(answered(await fleet.metrics(), 'hq', 'udp')).toBeGreaterThan(0);
+    },
+  );
+
+  test('is revoked: it is in no plan a moment later, and cut off', async () => {
+    stolen.announce([endpointAt(VICTIM, { udp: victim.udpPort })]);
+    await planned((there) => there.length > 0);
+    const packets = victim.packets;
+    fleet.adminTelling('probe', 'revoke', STOLEN.site, STOLEN.probe);
+    await fleet.until('it to be in no plan', async () => (await towards(STOLEN.site)).length === 0, 10_000);
+    await fleet.until('its connection to end', () => stolen.connection.isClosed());
+    expect(victim.packets - packets).toBeLessThanOrEqual(1);
+  });
+
+  test('and the others were measured all the time', async () => {
+    expect(await fleet.probeCount(HQ, 'wan_probe_reports_ledgered_total')).toBe(0);
+    expect(await fleet.probeCount(BRANCH, 'wan_probe_reports_ledgered_total')).toBe(0);
+    const before = answered(await fleet.metrics(), 'branch', 'tcp');
+    await fleet.until('more answers', async () => answered(await fleet.metrics(), 'branch', 'tcp') > before);
+  });
+});
