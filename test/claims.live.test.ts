@@ -269,6 +269,21 @@ describe('a claim', () => {
     expect(rosterOf(SPARE).map((one) => one.key)).toEqual([signerOf(first.secret).publicKey]);
   });
 
+  test('that asks for its answer on the subject of another is not answered, and nothing arrives there', async () => {
+    const thief = { site: 'hq', probe: 'thief' };
+    const claim = decodeClaim(enroll([thief])[0]!);
+    const connection = await login(claim);
+    const before = desk.logTail(200).split('asked for its answer on').length;
+    for (const reply of [subjectOf('hello', EDGE), '$JS.API.STREAM.PURGE.WAN_STATE', `_INBOX.wan-claim.hq.edge.x`]) {
+      connection.publish(claimSubjectOf(claim), Buffer.from('{}'), { reply });
+    }
+    await connection.flush();
+    await until('them to be refused', () => desk.logTail(200).split('asked for its answer on').length === before + 3);
+    // The desk goes on, and the broker has what it had.
+    expect((await make(claim)).status).toBe('granted');
+    expect(await committed('edge')).toBeGreaterThan(0);
+  });
+
   test('of which only one of many at once is granted', async () => {
     const many = { site: 'hq', probe: 'many' };
     const claim = decodeClaim(enroll([many])[0]!);

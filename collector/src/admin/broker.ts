@@ -9,6 +9,7 @@ import {
   parseClaimSubject,
   type Identity,
 } from '@wanscope/shared';
+import { ClaimQuota } from './claim-quota.ts';
 import { FleetError } from './fleet.ts';
 
 const TIMEOUT_MS = 5_000;
@@ -76,6 +77,7 @@ export interface HearOptions {
 export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: HearOptions): Promise<void> {
   const tls = brokerTls(servers, ca);
   let waiting = 0;
+  const quota = new ClaimQuota();
   let turn = Promise.resolve();
   let told = '';
   while (!signal.aborted) {
@@ -103,6 +105,7 @@ export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: H
           }
           const identity = parseClaimSubject(message.subject);
           if (identity === undefined || message.data.length > MAX_CLAIM_BYTES || waiting >= MAX_WAITING) return;
+          if (!quota.take(formatIdentity(identity), Date.now())) return;
           // A reply subject is the caller's to choose: one that is not below its own inbox would be written with the issuer's rights.
           const { reply } = message;
           if (reply !== undefined && reply !== '' && !reply.startsWith(`${claimInboxPrefixOf(identity)}.`)) {
