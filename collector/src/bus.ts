@@ -82,6 +82,8 @@ export interface LeafPosition {
 export interface LeafStream {
   readonly name: string;
   readonly lastSeq: number;
+  /** As the streams that probes write to at the broker: a probe of the site could purge it. */
+  readonly acknowledges: boolean;
 }
 
 /** What tells one incarnation of a stream from the next. */
@@ -651,7 +653,8 @@ class LeafStreams {
     if (this.#acknowledges !== undefined && config.no_ack === this.#acknowledges) {
       await streams.update(config.name, { ...config, no_ack: !this.#acknowledges });
     }
-    return { name: config.name, lastSeq: state.last_seq };
+    const acknowledges = this.#acknowledges ?? !config.no_ack;
+    return { name: config.name, lastSeq: state.last_seq, acknowledges };
   }
 
   /** A leaf that was not seen yet keeps the stream that the broker knows of it. */

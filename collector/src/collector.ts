@@ -139,6 +139,8 @@ export class Collector {
   #unread = 0;
   /** Streams that probes write to and that acknowledge. */
   #acknowledging: readonly string[] = [];
+  /** Sites whose leaf node has such a stream. */
+  readonly #acknowledgingLeaves = new Set<string>();
   #streamsLost = 0;
   /** Consents are to be taken from what was answered before this collector asked for any. */
   #seedsConsents = false;
@@ -309,7 +311,7 @@ export class Collector {
       disconnections: this.#disconnections,
       missedMessages: this.#missedMessages,
       unreadMessages: this.#unread,
-      acknowledgingStreams: this.#acknowledging.length,
+      acknowledgingStreams: this.#acknowledging.length + this.#acknowledgingLeaves.size,
       streamsLost: this.#streamsLost,
       configReloadSuccessful: this.#reload.successful,
       configReloadedAtMs: this.#reload.atMs,
@@ -476,7 +478,11 @@ export class Collector {
         this.#acknowledging = acknowledging;
       },
       leafSites: () => this.leaves.sites,
-      onLeaf: (site, stream) => this.leaves.look(site, stream),
+      onLeaf: (site, stream) => {
+        this.leaves.look(site, stream);
+        if (stream?.acknowledges === true) this.#acknowledgingLeaves.add(site);
+        else if (stream !== undefined) this.#acknowledgingLeaves.delete(site);
+      },
     };
   }
 

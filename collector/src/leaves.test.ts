@@ -5,7 +5,7 @@ const ONE = { site: 'branch', probe: 'one' };
 const TWO = { site: 'branch', probe: 'two' };
 const FAR = { site: 'hq', probe: 'edge' };
 const BROKER = { created: '2026-11-01T00:00:00Z', readTo: 900 };
-const STREAM = { name: 'WAN_LEAF_a', lastSeq: 40 };
+const STREAM = { name: 'WAN_LEAF_a', lastSeq: 40, acknowledges: false };
 const at = (seq: number, stream = 'WAN_LEAF_a') => ({ stream, seq });
 let leaves: Leaves;
 
@@ -35,7 +35,7 @@ test('what is read tells which stream is there while the leaf node does not answ
 test('a leaf node that lost its disk has another stream, and what comes late of the old one says nothing of it', () => {
   leaves.look('branch', STREAM);
   leaves.read(ONE, at(40));
-  leaves.look('branch', { name: 'WAN_LEAF_b', lastSeq: 3 });
+  leaves.look('branch', { name: 'WAN_LEAF_b', lastSeq: 3, acknowledges: false });
   leaves.read(ONE, at(41));
   expect(leaves.positionOf(ONE, BROKER)).toEqual({ created: 'WAN_LEAF_b', readTo: 0 });
   leaves.read(ONE, at(2, 'WAN_LEAF_b'));
