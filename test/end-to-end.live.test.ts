@@ -37,6 +37,7 @@ const INTERVAL_S = 2;
 const LEAVE_AFTER_S = 15;
 const CONFIG = `
 interval: ${INTERVAL_S}s
+access: { '*': operator }
 leaveAfter: ${LEAVE_AFTER_S}s
 sites:
   hq:     { location: [52.52, 13.40], timezone: Europe/Berlin, role: hub }
@@ -279,14 +280,30 @@ describe.skipIf(unavailable !== undefined)(`a mesh of ${PROBES.length} probes${w
       expect(await prometheus.query(`wan_path_state{${incoming},test="icmp"} != 0`)).toEqual([]);
     });
 
-    test('has left after leaveAfter: its series are gone, the others are untouched', async () => {
+    test('stays silent after leaveAfter: what it measured goes, what is measured towards it stays', async () => {
+      await mesh.until(
+        'its own paths to go',
+        async () => {
+          const samples = parse(await mesh.get('/metrics'), 'wan_path_probes_sent_total');
+          return samples.every(({ labels }) => labels['src_site'] !== 'branch');
+        },
+        (LEAVE_AFTER_S + 10) * 1_000,
+      );
+      expect((await mesh.get('/metrics')).body).toContain('wan_probe_live{site="branch",probe="a"} 0');
+      expect((await prometheus.query(`wan_path_state{${incoming},test="udp"} == 2`)).length).toBe(3 * FAMILIES);
+    });
+
+    test('has left when it is retired: its series are gone, the others are untouched', async () => {
+      const body = { scope: 'probe/branch/a', reason: 'a test' };
+      const retired = await mesh.ask('/api/v1/retirements', { method: 'POST', body });
+      expect(JSON.parse(retired.body)).toEqual({ retired: ['branch/a'] });
       await mesh.until(
         'its series to go',
         async () => {
           const samples = parse(await mesh.get('/metrics'), 'wan_path_probes_sent_total');
           return samples.every(({ labels }) => labels['src_site'] !== 'branch' && labels['dst_site'] !== 'branch');
         },
-        (LEAVE_AFTER_S + 10) * 1_000,
+        10_000,
       );
       const left = (await mesh.get('/metrics')).body.split('\n').filter((line) => line.includes('_site="branch"'));
       expect(left).toEqual([]);

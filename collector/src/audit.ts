@@ -23,6 +23,8 @@ export type AuditAction =
   | 'plan'
   | 'pause'
   | 'resume'
+  | 'retire'
+  | 'left'
   | 'maintenance'
   | 'throughput'
   | 'rollout'

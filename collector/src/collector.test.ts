@@ -21,6 +21,7 @@ import {
 import type { OperatorConfig } from '@wanscope/shared/config';
 import { FakeClock, mutate, pathOf, Random, recordOf, reportOf } from '@wanscope/shared/testing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { problemsOf } from './api/problems.ts';
 import { Collector } from './collector.ts';
 import { silentLogger } from './log.ts';
 import { COUNTER, GAUGE } from './series-table.ts';
@@ -432,6 +433,80 @@ describe('presence', () => {
     }
     clock.advance(1_000);
     expect(collector.reachable.get('b')).toBe(true);
+  });
+
+  describe('a site that is dead for longer than leaveAfter', () => {
+    /** End of the last interval that B reported. */
+    const SINCE = new Date(WALL_MS + 10_000).toISOString();
+    const unreachable = [{ kind: 'site_unreachable', subject: 'b', since: SINCE }];
+    const metrics = (): Promise<string> => collector.exposition.registry.metrics();
+
+    beforeEach(() => withoutB(100));
+
+    test('stays unreachable since its last report, on the API and in metrics, and its own paths go', async () => {
+      expect(problemsOf(collector).problems).toMatchObject(unreachable);
+      expect(collector.state.findPath(pathTo(B, A))).toBeUndefined();
+      expect(collector.state.stateOf(slotOf(A, B))).toEqual({ state: 'down', reason: 'no_answer' });
+      expect(await metrics()).toMatch(/^wan_site_reachable\{site="b"\} 0$/m);
+      expect(await metrics()).toMatch(/^wan_probe_live\{site="b",probe="p"\} 0$/m);
+      const sinceS = (WALL_MS + 10_000) / 1_000;
+      expect(await metrics()).toContain(`wan_site_unreachable_since_timestamp_seconds{site="b"} ${sinceS}`);
+    });
+
+    test('stays so while all peers are silent as well, and over a restart of the collector', async () => {
+      clock.advance(60_000);
+      expect(collector.reachable.get('b')).toBe(false);
+      await collector.stop();
+      clock.advance(3_600_000);
+      await startCollector();
+      await settle(5_000);
+      expect(collector.reachable.get('b')).toBe(false);
+      expect(problemsOf(collector).problems).toContainEqual(expect.objectContaining(unreachable[0]));
+    });
+
+    test('is none any more when it returns', () => {
+      report(B, fromB, [recordOf(0, [10e6])]);
+      clock.advance(1_000);
+      expect(problemsOf(collector)).toMatchObject({ problems: [], departures: [] });
+      expect(collector.state.stateOf(slotOf(B, A)).state).toBe('ok');
+    });
+
+    test('is none any more when an operator retires it, over a restart too, until it returns', async () => {
+      expect(collector.retire([B], 'alice', 'closed')).toEqual([B]);
+      expect(collector.retire([A], 'alice', 'in use')).toEqual([]);
+      const departures = [{ site: 'b', probe: 'p', cause: 'retired', who: 'alice', reason: 'closed' }];
+      expect(problemsOf(collector)).toMatchObject({ problems: [], departures });
+      expect(collector.state.findPath(pathTo(A, B))).toBeUndefined();
+      expect(await metrics()).not.toContain('wan_probe_live{site="b"');
+      expect(collector.audit.recent).toContainEqual(
+        expect.objectContaining({ who: 'alice', action: 'retire', what: 'b/p' }),
+      );
+      await collector.stop();
+      await startCollector();
+      await settle(2_000);
+      expect(problemsOf(collector)).toMatchObject({ problems: [], departures });
+      report(B, fromB, [recordOf(0, [10e6])]);
+      clock.advance(1_000);
+      expect(problemsOf(collector).departures).toEqual([]);
+      expect(collector.registry.probe(B)?.presence).toBe('live');
+    });
+  });
+
+  test('a silent probe of a site that sites.auto took leaves after leaveAfter, and stays listed', async () => {
+    collector.reload(
+      configOf(`
+sites: { auto: true, a: , c: }
+tests:
+  icmp: { protocol: icmp, rate: 1/s, family: ipv4 }
+meshes:
+  - { shape: full, tests: [icmp] }
+`),
+    );
+    withoutB(100);
+    expect(problemsOf(collector)).toMatchObject({ problems: [], departures: [{ site: 'b', cause: 'silent' }] });
+    await collector.stop();
+    await startCollector();
+    expect(problemsOf(collector).departures).toMatchObject([{ site: 'b', cause: 'silent' }]);
   });
 
   test('what has left is gone at once, in both directions, and stays gone', async () => {

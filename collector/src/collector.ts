@@ -26,6 +26,7 @@ import { WrittenOver, type Bus, type BusHandlers, type BusMessage, type Membersh
 import { ALL_CONSENT, CONSENT_PROTOCOLS, ConsentBook, type Consents } from './consent.ts';
 import { Cluster, type ClusterHandlers } from './cluster/cluster.ts';
 import type { Digest } from './cluster/digest.ts';
+import { DepartureBook } from './departures.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
 import type { CollectorHealth } from './exposition/fleet-families.ts';
 import { Gate, SealingBus } from './gate.ts';
@@ -38,7 +39,7 @@ import { PlanBook } from './plan-book.ts';
 import { expectingAlso, planFleet, PolicyIndex, type ProbePlan } from './planner.ts';
 import { formatScope, PauseBook, type Pause, type PauseScope } from './pauses.ts';
 import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
-import { Registry, type RegistrySettings, type Transition } from './registry.ts';
+import { Registry, type ProbeEntry, type RegistrySettings, type Transition } from './registry.ts';
 import { GAUGE } from './series-table.ts';
 import { Rollout, type Observation, type RolloutStatus } from './rollout.ts';
 import type { SettledConfig } from './settled-config.ts';
@@ -106,6 +107,7 @@ export class Collector {
   readonly plans = new PlanBook();
   readonly throughput: ThroughputDesk;
   readonly pauses: PauseBook;
+  readonly departures: DepartureBook;
   readonly audit: AuditLog;
   readonly exposition: Exposition;
   readonly remoteWrite: RemoteWrite;
@@ -146,6 +148,8 @@ export class Collector {
   #seedsConsents = false;
   #plannedRevision = -1;
   #reachable: ReadonlyMap<string, boolean> = new Map();
+  /** Sites that were unreachable when last looked at, before a restart too. */
+  #unreachable: ReadonlySet<string> = new Set();
   /** Of sites in doubt, wherever they belong. */
   #evidence: ReadonlyMap<string, EvidenceSummary> = new Map();
   #maintenance: ReadonlyMap<string, boolean> = new Map();
@@ -186,6 +190,10 @@ export class Collector {
     this.#reload = { successful: true, atMs: this.#startedAtMs, problems: [] };
     const { stateDir } = options;
     this.pauses = new PauseBook(stateDir === undefined ? undefined : join(stateDir, 'pauses.json'));
+    this.departures = new DepartureBook(
+      stateDir === undefined ? undefined : join(stateDir, 'departures.json'),
+      this.#logger,
+    );
     this.audit = openAudit(stateDir, clock, this.#logger);
     const policies = new PolicyIndex(options.config);
     this.state = new MeasurementState((src, dst, test) => policies.of(src, dst, test));
@@ -244,6 +252,7 @@ export class Collector {
       wallMs: () => clock.wallMs(),
       owns: (site) => this.owns(site),
       reachable: () => this.#reachable,
+      silentSinceMs: (probe) => this.silentSinceMs(probe),
       maintenance: () => this.#maintenance,
       pauses: this.pauses,
       rollout: () => this.#rollout.status,
@@ -291,6 +300,12 @@ export class Collector {
 
   get reachable(): ReadonlyMap<string, boolean> {
     return this.#reachable;
+  }
+
+  /** End of the last interval that a probe reported, where it is silent: since then it is. */
+  silentSinceMs({ identity, presence, heardAgoMs }: ProbeEntry): number | undefined {
+    if (presence !== 'silent') return undefined;
+    return this.ingest.intakeOf(identity)?.lastIntervalEndMs ?? this.#options.clock.wallMs() - heardAgoMs;
   }
 
   get maintenance(): ReadonlyMap<string, boolean> {
@@ -414,6 +429,21 @@ export class Collector {
     this.cluster?.tellResumed(scope, who);
     this.#resumed(pause, who);
     return true;
+  }
+
+  /**
+   * A probe that is not coming back is no problem any more, until it is heard of again.
+   *
+   * @returns the probes retired; none where all of them are live.
+   */
+  retire(probes: readonly Identity[], who: string, reason: string): readonly Identity[] {
+    const silent = probes.filter((identity) => this.registry.probe(identity)?.presence === 'silent');
+    for (const identity of silent) {
+      this.departures.add({ identity, atMs: this.#options.clock.wallMs(), cause: 'retired', who, reason });
+      this.audit.add(who, 'retire', formatIdentity(identity), 'silent', { reason });
+    }
+    if (silent.length > 0 && this.isReady) this.#followTransitions(this.#options.clock.wallMs());
+    return silent;
   }
 
   /** The keys are others: what probes were told is said again, with the seal of now. */
@@ -653,7 +683,7 @@ export class Collector {
         if (this.isLeader) this.cluster?.tellResumed(pause.scope, OWN_NAME);
         this.#resumed(pause, OWN_NAME);
       }
-      for (const transition of this.registry.tick()) this.#follow(transition, nowMs);
+      this.#followTransitions(nowMs);
       this.ingest.sweep(nowMs);
       this.#markUnmeasured(nowMs);
       this.#forgetIntakes(nowMs);
@@ -670,18 +700,30 @@ export class Collector {
   #surveySites(): void {
     const { cluster } = this;
     const elsewhere = cluster && ((site: string) => cluster.evidenceOf(site));
-    const survey = surveySites(this.state, this.registry, this.#config.intervalMs, elsewhere);
+    const survey = surveySites(this.state, this.registry, this.#config.intervalMs, elsewhere, this.#unreachable);
     this.#reachable = survey.reachable;
+    this.#unreachable = new Set([...survey.reachable].flatMap(([site, isReachable]) => (isReachable ? [] : [site])));
     this.#evidence = survey.evidence;
+  }
+
+  #followTransitions(nowMs: number): void {
+    for (const transition of this.registry.tick()) this.#follow(transition, nowMs);
+    for (const { identity, isAway } of this.registry.probes()) {
+      // What it measured long ago is of no use; that it is missing is.
+      const intake = isAway ? this.ingest.intakeOf(identity) : undefined;
+      if (intake !== undefined && intake.slots.size > 0) this.ingest.releasePaths(intake, [...intake.slots]);
+    }
   }
 
   #follow({ identity, from, to }: Transition, nowMs: number): void {
     this.#logger.info({ probe: formatIdentity(identity), from, to }, 'probe presence changed');
     const intake = this.ingest.intakeOf(identity);
     if (to === 'silent') {
-      for (const slot of intake?.slots ?? []) this.state.setSourceSilent(slot, nowMs);
+      for (const slot of intake?.slots ?? []) this.state.setSourceSilent(slot, intake?.lastIntervalEndMs ?? nowMs);
     }
+    if (to === 'live') this.departures.remove(identity);
     if (to !== 'left') return;
+    this.#noteDeparture(identity, nowMs);
     if (intake !== undefined) this.ingest.releasePaths(intake, [...intake.slots]);
     const towards = new Map<string, number[]>();
     const { paths } = this.state;
@@ -697,6 +739,16 @@ export class Collector {
       const peer = this.ingest.intakes.get(source);
       if (peer !== undefined) this.ingest.releasePaths(peer, slots);
     }
+  }
+
+  /** What leaves without being taken out of the configuration stays known, over a restart too. */
+  #noteDeparture(identity: Identity, nowMs: number): void {
+    const probe = this.registry.probe(identity);
+    if (probe?.configured !== true || !probe.admitted || !this.owns(identity.site)) return;
+    if (this.departures.of(identity) !== undefined) return;
+    const cause = probe.saidGoodbye ? 'goodbye' : 'silent';
+    this.departures.add({ identity, atMs: nowMs, cause, who: OWN_NAME, reason: '' });
+    this.audit.add(OWN_NAME, 'left', formatIdentity(identity), undefined, { cause });
   }
 
   /** A live source that has sent nothing on a path for several of its turns does not measure it. */
@@ -743,7 +795,9 @@ export class Collector {
 
   #forgetIntakes(nowMs: number): void {
     for (const [key, intake] of this.ingest.intakes) {
-      if (intake.slots.size > 0 || !this.registry.hasLeft(intake.identity)) continue;
+      const { identity } = intake;
+      if (intake.slots.size > 0) continue;
+      if (this.registry.probe(identity) !== undefined && !this.registry.hasLeft(identity)) continue;
       if (nowMs - (intake.lastIntervalEndMs ?? 0) > FORGET_INTAKE_AFTER_MS) this.ingest.intakes.delete(key);
     }
   }
@@ -1057,6 +1111,7 @@ export class Collector {
   #restoreHead(head: SnapshotHead): void {
     this.#position = head.position;
     this.#countersReset = head.countersReset;
+    this.#unreachable = new Set(head.unreachable);
     this.plans.restore(head.plans, this.#options.clock.wallMs());
     this.ingest.restore(head.intakes);
     this.state.flows.restore(head.flows ?? [], (key) => this.state.paths.find(key));
@@ -1125,6 +1180,7 @@ export class Collector {
       consents: this.consents.save(),
       counters: this.#counters(),
       ...(this.#countersReset && { countersReset: this.#countersReset }),
+      ...(this.#unreachable.size > 0 && { unreachable: [...this.#unreachable] }),
     };
   }
 
@@ -1139,6 +1195,12 @@ export class Collector {
       leaveAfterMs: config.leaveAfterMs,
       isConfigured: (site) => config.autoSites || config.sites.has(site),
       isAdmitted: (identity) => this.gate.isAdmitted(identity, this.#options.clock.wallMs()),
+      isExpected: (identity) =>
+        config.sites.has(identity.site) || this.gate.isEnrolled(identity, this.#options.clock.wallMs()),
+      retiredAgoMs: (identity) => {
+        const departure = this.departures.of(identity);
+        return departure && Math.max(0, this.#options.clock.wallMs() - departure.atMs);
+      },
       presenceElsewhere: this.cluster && ((identity) => this.cluster?.presenceOf(identity)),
     };
   }

@@ -82,6 +82,11 @@ export class Gate {
     return keys.some(({ isRevoked, expiresAtMs }) => !isRevoked && (expiresAtMs === undefined || nowMs <= expiresAtMs));
   }
 
+  /** Whether the roster has an enrolment of the probe that holds. */
+  isEnrolled(identity: Identity, nowMs: number): boolean {
+    return this.#keys.has(formatIdentity(identity)) && this.isAdmitted(identity, nowMs);
+  }
+
   /** Undefined when nothing of this probe was taken since the start. */
   isSigned(identity: Identity): boolean | undefined {
     return this.#signed.get(formatIdentity(identity));

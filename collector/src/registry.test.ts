@@ -11,6 +11,8 @@ const LEAVE_AFTER_MS = 900_000;
 let clock: FakeClock;
 let registry: Registry;
 let configured: Set<string>;
+let expected: Set<string>;
+let retiredAtMs: number | undefined;
 const presence = (): string | undefined => registry.probe(A)?.presence;
 const later = (ms: number): void => {
   clock.advance(ms);
@@ -20,10 +22,14 @@ const later = (ms: number): void => {
 beforeEach(() => {
   clock = new FakeClock({ wallMs: Date.UTC(2026, 0, 5, 12) });
   configured = new Set(['a']);
+  expected = new Set(['a']);
+  retiredAtMs = undefined;
   registry = new Registry(clock, {
     intervalMs: INTERVAL_MS,
     leaveAfterMs: LEAVE_AFTER_MS,
     isConfigured: (site) => configured.has(site),
+    isExpected: ({ site }) => expected.has(site),
+    retiredAgoMs: () => (retiredAtMs === undefined ? undefined : clock.wallMs() - retiredAtMs),
   });
   registry.hello(A, helloOf('a/p'), 0);
   registry.tick();
@@ -39,12 +45,40 @@ describe('a probe', () => {
     expect(registry.tick()).toEqual([{ identity: A, from: 'silent', to: 'live' }]);
   });
 
-  test('has left when silent for leaveAfter', () => {
+  test('that is expected never leaves by being silent: after leaveAfter it is away', () => {
+    later(LEAVE_AFTER_MS);
+    expect(registry.probe(A)).toMatchObject({ presence: 'silent', isAway: false });
+    later(1);
+    expect(registry.probe(A)).toMatchObject({ presence: 'silent', isAway: true, heardAgoMs: LEAVE_AFTER_MS + 1 });
+    later(30 * 24 * 3_600_000);
+    expect(presence()).toBe('silent');
+    expect(registry.plannable()).toHaveLength(1);
+    registry.heard(A, 0);
+    expect(registry.tick()).toEqual([{ identity: A, from: 'silent', to: 'live' }]);
+    expect(registry.probe(A)?.isAway).toBe(false);
+  });
+
+  test('that nothing expects has left when silent for leaveAfter', () => {
+    expected.clear();
     later(LEAVE_AFTER_MS);
     expect(presence()).toBe('silent');
     later(1);
     expect(presence()).toBe('left');
     expect(registry.plannable()).toEqual([]);
+  });
+
+  test('that was retired has left, until it is heard of again', () => {
+    later(60_000);
+    retiredAtMs = clock.wallMs();
+    later(1);
+    expect(presence()).toBe('left');
+    // What the broker had before is no news.
+    registry.hello(A, helloOf('a/p', { version: 2 }), 30_000);
+    registry.tick();
+    expect(presence()).toBe('left');
+    registry.heard(A, 0);
+    registry.tick();
+    expect(presence()).toBe('live');
   });
 
   test('has left two minutes after its goodbye, and is not planned from the goodbye on', () => {
@@ -63,6 +97,7 @@ describe('a probe', () => {
   });
 
   test('does not leave for what nobody could hear: time without the bus does not count', () => {
+    expected.clear();
     registry.setBlind(true);
     later(2 * LEAVE_AFTER_MS);
     expect(presence()).toBe('silent');
@@ -178,6 +213,7 @@ test('a link that flaps plans nothing anew', () => {
     expect(presence()).toBe('live');
   }
   expect(registry.revision).toBe(before);
+  expected.clear();
   later(LEAVE_AFTER_MS + 1);
   expect(registry.revision).toBe(before + 1);
 });

@@ -1,7 +1,7 @@
 /**
  * The fleet as its hellos and reports tell it: who is there, where it can be reached, and whether it is live, silent
  * or has left. Three different things: a silent probe may come back and its peers still measure towards it; one that
- * left is forgotten.
+ * left is forgotten. A probe that is expected never leaves by being silent: a dead branch stays a problem.
  */
 import {
   formatIdentity,
@@ -32,6 +32,10 @@ export interface RegistrySettings {
   readonly isConfigured: (site: string) => boolean;
   /** False for a probe whose enrolment was revoked, has expired, or is needed and missing. Absent: every probe is in. */
   readonly isAdmitted?: ((identity: Identity) => boolean) | undefined;
+  /** False for a probe that leaves when it is silent for `leaveAfterMs`. Absent: every probe is expected back. */
+  readonly isExpected?: ((identity: Identity) => boolean) | undefined;
+  /** How long ago an operator retired the probe; undefined where none did. */
+  readonly retiredAgoMs?: ((identity: Identity) => number | undefined) | undefined;
   /** What another collector says of a probe that is its own; undefined where this one has to tell by itself. */
   readonly presenceElsewhere?: ((identity: Identity) => Presence | undefined) | undefined;
 }
@@ -49,6 +53,10 @@ export interface ProbeEntry {
   readonly configured: boolean;
   /** Its enrolment is good, or not needed. */
   readonly admitted: boolean;
+  /** Silent for longer than `leaveAfterMs`, and expected back. */
+  readonly isAway: boolean;
+  /** Since the last hello or report that was not older than that. */
+  readonly heardAgoMs: number;
 }
 
 export interface Transition {
@@ -305,6 +313,8 @@ export class Registry {
         nowMs - entry.duplicateMonoMs < SILENT_AFTER_INTERVALS * this.#settings.intervalMs,
       configured: this.#settings.isConfigured(entry.identity.site),
       admitted: this.#settings.isAdmitted?.(entry.identity) !== false,
+      isAway: entry.presence === 'silent' && this.#isOverdue(entry, nowMs),
+      heardAgoMs: nowMs - entry.heardMonoMs,
     };
   }
 
@@ -313,10 +323,17 @@ export class Registry {
     const mayMeasure = this.#mayMeasure(entry.identity);
     if (!mayMeasure && entry.wasConfigured) return 'left';
     entry.wasConfigured = mayMeasure;
+    const retiredAgoMs = this.#settings.retiredAgoMs?.(entry.identity);
+    if (retiredAgoMs !== undefined && nowMs - entry.heardMonoMs >= retiredAgoMs) return 'left';
     const elsewhere = this.#settings.presenceElsewhere?.(entry.identity);
     if (elsewhere !== undefined) return elsewhere;
-    if (this.#sighted(nowMs) - entry.heardSightedMs > this.#settings.leaveAfterMs) return 'left';
+    const isExpected = mayMeasure && this.#settings.isExpected?.(entry.identity) !== false;
+    if (!isExpected && this.#isOverdue(entry, nowMs)) return 'left';
     return nowMs - entry.heardMonoMs > SILENT_AFTER_INTERVALS * this.#settings.intervalMs ? 'silent' : 'live';
+  }
+
+  #isOverdue({ heardSightedMs }: Entry, nowMs: number): boolean {
+    return this.#sighted(nowMs) - heardSightedMs > this.#settings.leaveAfterMs;
   }
 
   #hear(entry: Entry, ageMs: number): void {

@@ -28,6 +28,8 @@ export interface Survey {
 }
 
 /**
+ * @param before sites that were unreachable at the last survey: they stay so until a probe of theirs is live or something
+ * there answers, whether or not anybody can still try.
  * @param elsewhere what peers saw whose paths are in the state of other collectors; undefined while that is not known: then
  * the site is not proven unreachable.
  */
@@ -36,6 +38,7 @@ export function surveySites(
   registry: Registry,
   intervalMs: number,
   elsewhere: (site: string) => readonly EvidenceSummary[] | undefined = () => [],
+  before: ReadonlySet<string> = new Set(),
 ): Survey {
   const reachable = new Map<string, boolean>();
   const live = new Set<string>();
@@ -60,18 +63,25 @@ export function surveySites(
   const evidence = new Map([...seen].map(([site, one]) => [site, one.summary()]));
   for (const [site, own] of evidence) {
     const others = elsewhere(site);
-    reachable.set(site, others === undefined || !provesUnreachable([own, ...others], intervalMs));
+    reachable.set(site, isReachable([own, ...(others ?? [])], others !== undefined, before.has(site), intervalMs));
   }
   return { reachable, evidence };
 }
 
-function provesUnreachable(summaries: readonly EvidenceSummary[], intervalMs: number): boolean {
+/** @param isComplete false while it is not known what the peers of other collectors saw. */
+function isReachable(
+  summaries: readonly EvidenceSummary[],
+  isComplete: boolean,
+  wasUnreachable: boolean,
+  intervalMs: number,
+): boolean {
   const peers = summaries.reduce((sum, one) => sum + one.peers, 0);
   const ends = summaries.flatMap(({ triedEndMs }) => triedEndMs);
   const sinceMs = Math.max(...ends, Number.NEGATIVE_INFINITY) - INTERVALS * intervalMs;
   const tried = ends.filter((endMs) => endMs > sinceMs).length;
   const answered = summaries.some(({ answeredEndMs }) => answeredEndMs !== undefined && answeredEndMs > sinceMs);
-  return tried > 0 && tried >= Math.min(PEERS, peers) && !answered;
+  if (wasUnreachable) return answered;
+  return !isComplete || answered || tried === 0 || tried < Math.min(PEERS, peers);
 }
 
 class Evidence {

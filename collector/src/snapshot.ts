@@ -87,6 +87,8 @@ export interface SnapshotHead {
   readonly countersReset?: CountersReset;
   /** Absent in snapshots of collectors that asked no address for its consent. */
   readonly consents?: readonly SavedConsent[];
+  /** Sites that were unreachable. Absent: none. */
+  readonly unreachable?: readonly string[];
 }
 
 /** What the rows mean. */
@@ -156,6 +158,7 @@ const headShape = z.looseObject({
       }),
     ),
   ),
+  unreachable: z.optional(z.array(z.string())),
   texts: z.array(z.string()),
   rows: z.tuple([z.int().min(0), z.int().min(0), z.int().min(0)]),
   columns: z.optional(z.array(z.string())),

@@ -7,6 +7,7 @@
  *   sent: number, lost: number, lossRatio: number | null, meanRttSeconds: number | null }} Cell
  * @typedef {{ nodes: string[], cells: Cell[], truncated: boolean }} Mesh
  * @typedef {{ scope: string, since: string, until: string | null, who: string, reason: string }} Pause
+ * @typedef {{ kind: string, subject: string, text: string, since: string }} Problem
  * @typedef {{ place: string, text: string, links: { site: string, segment: string, path: Path }[] }} Chain
  * @typedef {{ key: string, srcSite: string, src: string, dstSite: string, dst: string, test: string, class: string,
  *   family: string, state: State, reason: string, since: string,
@@ -135,8 +136,8 @@ function drawMesh(mesh) {
   byId('mesh').replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
 }
 
-/** @param {Mesh} mesh @param {Pause[]} pauses */
-function drawProblems(mesh, pauses) {
+/** @param {Mesh} mesh @param {Pause[]} pauses @param {Problem[]} problems */
+function drawProblems(mesh, pauses, problems) {
   const bad = mesh.cells
     .filter((cell) => cell.state === 'degraded' || cell.state === 'down')
     .sort((a, b) => GRAVITY.indexOf(b.state) - GRAVITY.indexOf(a.state) || a.since.localeCompare(b.since));
@@ -152,7 +153,15 @@ function drawProblems(mesh, pauses) {
   const nothing = element('li', { class: 'quiet' }, 'Nothing: every path that has data is within its objectives.');
   const list = byId('problems');
   const paused = pauses.map(pauseLine);
-  list.replaceChildren(...paused, ...(lines.length > 0 ? lines : [nothing]));
+  const known = problems.map(problemLine);
+  const all = [...known, ...lines];
+  list.replaceChildren(...paused, ...(all.length > 0 ? all : [nothing]));
+}
+
+/** @param {Problem} problem */
+function problemLine({ kind, subject, text, since }) {
+  const state = kind === 'site_unreachable' || kind === 'uplink_down' ? 'down' : 'degraded';
+  return element('li', { class: state }, element('strong', {}, subject), ` ${text}, ${sinceText(since)}`);
 }
 
 /** @param {Pause} pause */
@@ -325,13 +334,14 @@ function fillSelect(id, values, current, take) {
 
 async function refresh() {
   try {
-    /** @type {[Mesh, Mesh, { paths: number, ready: boolean }, { probes: { presence: string }[] }, { pauses: Pause[] }]} */
-    const [mesh, sites, status, fleet, { pauses }] = await Promise.all([
+    /** @type {[Mesh, Mesh, { paths: number, ready: boolean }, { probes: { presence: string }[] }, { pauses: Pause[] }, { problems: Problem[] }]} */
+    const [mesh, sites, status, fleet, { pauses }, { problems }] = await Promise.all([
       load(`mesh?by=${chosen.by}`),
       load('mesh?by=site'),
       load('status'),
       load('probes'),
       load('pauses'),
+      load('problems'),
     ]);
     const live = fleet.probes.filter((probe) => probe.presence === 'live').length;
     byId('summary').textContent =
@@ -345,7 +355,7 @@ async function refresh() {
       byId('paths-section').hidden = true;
     });
     fillSelect('protocol', [ALL, ...protocols], chosen.protocol, (value) => (chosen.protocol = value));
-    drawProblems(sites, pauses);
+    drawProblems(sites, pauses, problems);
     drawMesh(mesh);
     if (chosen.pair !== undefined) {
       const { src, dst } = chosen.pair;

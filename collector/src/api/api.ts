@@ -12,6 +12,7 @@ import { COUNTER } from '../series-table.ts';
 import type { CountersReset } from '../snapshot.ts';
 import { pathView, type PathFilter, pathPage } from './paths.ts';
 import { meshOf } from './mesh.ts';
+import { problemsOf } from './problems.ts';
 import { registerControls } from './controls.ts';
 import { routesView } from './route-view.ts';
 import * as schemas from './schemas.ts';
@@ -118,6 +119,12 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       }),
     };
   });
+
+  app.get(
+    '/api/v1/problems',
+    { schema: describeRoute('What needs a person, since when; and which probes left.', schemas.problems) },
+    () => problemsOf(collector),
+  );
 
   app.get('/api/v1/probes', { schema: describeRoute('Probes known, with their presence.', schemas.probes) }, () => ({
     probes: registry.probes().map(({ identity, presence, hello, saidGoodbye, duplicateIdentity, configured }) => {

@@ -1,6 +1,6 @@
-/** What the API can be asked to do beside throughput runs: pause, resume, and tell who did. */
+/** What the API can be asked to do beside throughput runs: pause, resume, retire, and tell who did. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { parseDurationNs, NS_PER_MS } from '@wanscope/shared';
+import { formatIdentity, isToken, parseDurationNs, NS_PER_MS } from '@wanscope/shared';
 import { ROLES, type OperatorConfig, type Role } from '@wanscope/shared/config';
 import { shownPause, type Collector } from '../collector.ts';
 import { parseScope } from '../pauses.ts';
@@ -17,6 +17,11 @@ export function hasRole(request: FastifyRequest, { access }: OperatorConfig, nee
   const { user } = request;
   const role = (user === undefined ? undefined : access.get(user)) ?? access.get('*') ?? 'viewer';
   return ROLES.indexOf(role) >= ROLES.indexOf(needed);
+}
+
+interface RetireBody {
+  readonly scope: string;
+  readonly reason?: string;
 }
 
 interface PauseBody {
@@ -92,6 +97,51 @@ export function registerControls(app: FastifyInstance, collector: Collector, wal
         return fail(reply, 404, 'not_found', `${request.params['*']} is not paused`);
       }
       return { resumed: request.params['*'] };
+    },
+  );
+
+  app.post<{ Body: RetireBody }>(
+    '/api/v1/retirements',
+    {
+      schema: {
+        summary:
+          'Retires the silent probes of a scope, `site/<site>` or `probe/<site>/<probe>`: they are no problem until they report again. Needs an operator.',
+        response: { 200: schemas.retired, ...answered },
+        body: {
+          type: 'object',
+          additionalProperties: false,
+          required: ['scope'],
+          properties: { scope: { type: 'string', maxLength: 140 }, reason: { type: 'string', maxLength: 256 } },
+        },
+      },
+    },
+    (request, reply) => {
+      const refused = mayNot(request, reply, 'operator');
+      if (refused !== undefined) return refused;
+      const { scope, reason = '' } = request.body;
+      const [kind, site = '', probe, ...rest] = scope.split('/');
+      const isProbe = kind === 'probe' && probe !== undefined && isToken(probe);
+      if (rest.length > 0 || !isToken(site) || !(isProbe || (kind === 'site' && probe === undefined))) {
+        return fail(reply, 400, 'invalid_parameter', 'scope must be site/<site> or probe/<site>/<probe>');
+      }
+      if (!collector.owns(site)) {
+        return fail(reply, 409, 'other_partition', `${site} is of another collector: see /api/v1/cluster`);
+      }
+      const named = collector.registry
+        .probes()
+        .map(({ identity }) => identity)
+        .filter((identity) => identity.site === site && (probe === undefined || identity.probe === probe));
+      if (named.length === 0) return fail(reply, 404, 'not_found', `there is no probe of ${scope}`);
+      const retired = collector.retire(named, nameOf(request), reason);
+      if (retired.length === 0) {
+        return fail(
+          reply,
+          409,
+          'not_silent',
+          `no probe of ${scope} is silent: stop it, or take it out of the configuration`,
+        );
+      }
+      return { retired: retired.map(formatIdentity) };
     },
   );
 

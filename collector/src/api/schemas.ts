@@ -285,6 +285,12 @@ export const throughputs = object({ running: list(text), results: list(throughpu
 export const pause = object({ scope: text, since: time, until: optional(time), who: text, reason: text });
 export const pauses = object({ pauses: list(pause), durable: flag });
 export const resumed = object({ resumed: text });
+export const retired = object({ retired: list(text) });
+export const problems = object({
+  problems: list(object({ kind: text, subject: text, text, since: time })),
+  truncated: flag,
+  departures: list(object({ site: text, probe: text, at: time, cause: text, who: text, reason: text })),
+});
 export const audit = object({
   entries: list(object({ at: time, who: text, action: text, what: text, old: {}, new: {} })),
 });

@@ -73,6 +73,8 @@ export interface MetricView {
   /** Whose series this collector shows: every site is one collector's. */
   readonly owns: (site: string) => boolean;
   readonly reachable: () => ReadonlyMap<string, boolean>;
+  /** End of the last interval that a silent probe reported. */
+  readonly silentSinceMs: (probe: ProbeEntry) => number | undefined;
   readonly maintenance: () => ReadonlyMap<string, boolean>;
   readonly pauses: Pick<PauseBook, 'all' | 'covers' | 'isDurable'>;
   readonly audit: Pick<AuditLog, 'failures'>;
@@ -143,6 +145,21 @@ function siteFamilies(view: MetricView): PlainFamily[] {
       ['site'],
       (put) => {
         for (const [site, reachable] of view.reachable()) if (view.owns(site)) put({ site }, Number(reachable));
+      },
+    ),
+    gauge(
+      'wan_site_unreachable_since_timestamp_seconds',
+      'timestamp',
+      'When the last interval ended that a probe of the site reported; of sites that are unreachable.',
+      ['site'],
+      (put) => {
+        const since = new Map<string, number>();
+        for (const probe of present(view)) {
+          const { site } = probe.identity;
+          const sinceMs = view.reachable().get(site) === false ? view.silentSinceMs(probe) : undefined;
+          if (sinceMs !== undefined) since.set(site, Math.max(sinceMs, since.get(site) ?? 0));
+        }
+        for (const [site, sinceMs] of since) put({ site }, sinceMs / 1_000);
       },
     ),
     gauge('wan_site_maintenance', '1', '1 during a maintenance window of the site.', ['site'], (put) => {

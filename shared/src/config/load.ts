@@ -518,7 +518,11 @@ const configSchema = strict({
     .describe(
       'Packets that the whole fleet sends to one address of a probe: 5000/s. Tests are slowed down to keep to it.',
     ),
-  leaveAfter: duration.default(15 * 60 * NS_PER_S).describe('A probe silent for this long has left: 15m.'),
+  leaveAfter: duration
+    .default(15 * 60 * NS_PER_S)
+    .describe(
+      'The series of a probe silent for this long go: 15m. It stays silent; one that only sites.auto took leaves.',
+    ),
   rollout: rolloutSchema.prefault({}).describe('How a new configuration reaches the fleet.'),
   cluster: clusterSchema
     .optional()
