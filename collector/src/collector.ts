@@ -757,13 +757,13 @@ export class Collector {
     const { tests, intervalMs } = this.#config;
     const planned = this.#longestIntervals();
     paths.forEach((slot) => {
-      const sentEndMs = paths.gauge(slot, GAUGE.sentEndMs);
+      const sentEndMs = paths.gauge(slot, GAUGE.attemptEndMs) ?? paths.gauge(slot, GAUGE.sentEndMs);
       if (sentEndMs === undefined || nowMs - sentEndMs < 5 * intervalMs) return;
       const { srcSite, src, test } = paths.partsOf(slot);
       const asPlanned = planned.get(`${srcSite}/${src} ${test}`);
       const sendEveryMs = (asPlanned ?? tests.get(test)?.intervalNs ?? 0) / NS_PER_MS;
       if (nowMs - sentEndMs < 2 * intervalMs + NOT_MEASURED_AFTER_SENDS * sendEveryMs) return;
-      if (!this.registry.isSilent({ site: srcSite, probe: src })) this.state.setNotMeasured(slot, nowMs);
+      if (!this.registry.isSilent({ site: srcSite, probe: src })) this.state.setNotMeasured(slot, sentEndMs);
     });
   }
 

@@ -2,8 +2,8 @@
  * The columns of a series by name: what a snapshot stores, so that a collector of another release finds each number again, whatever
  * its own table looks like. Pure.
  */
-import { HTTP_PHASES, OUTCOMES, TLS_FAILURES, CLASSIC_FIRST_INDEX } from '@wanscope/shared';
-import { REASONS, STATES } from './path-state.ts';
+import { HTTP_PHASES, NOT_SENT_CAUSES, OUTCOMES, TLS_FAILURES, CLASSIC_FIRST_INDEX } from '@wanscope/shared';
+import { REASONS, STATES, UNMEASURED_CAUSES } from './path-state.ts';
 import { CLASSIC_BUCKETS, COUNTER, GAUGE } from './series-table.ts';
 
 /** Buckets by the exponent of their upper bound in seconds; the last one has none. */
@@ -20,6 +20,7 @@ const MEMBERS: Readonly<Record<string, readonly string[]>> = {
   pdvBuckets: BUCKETS,
   ipdvBuckets: BUCKETS,
   membersByState: STATES,
+  unmeasuredMembers: UNMEASURED_CAUSES,
 };
 
 /** Columns whose number is a position in a list; the list is stored with them. */
@@ -27,7 +28,23 @@ export const INDEXED_COLUMNS: Readonly<Record<string, readonly string[]>> = {
   state: STATES,
   reason: REASONS,
   tlsFailure: TLS_FAILURES,
+  unmeasuredReason: REASONS,
+  notSentCause: NOT_SENT_CAUSES,
 };
+
+/** Columns that the next intervals fill again, and that no counter and no page shows: no loss where a release has none of them. */
+export const REBUILT_COLUMNS: ReadonlySet<string> = new Set([
+  'serviceBreaches',
+  'breachSinceMs',
+  'unansweredSinceMs',
+  'unmeasuredIntervals',
+  'unmeasuredSinceMs',
+  'unmeasuredReason',
+  'attemptEndMs',
+  'notSentCause',
+  'isService',
+  ...UNMEASURED_CAUSES.map((cause) => `unmeasuredMembers.${cause}`),
+]);
 
 /** By position: `sent`, `outcomes.refused`, `rttBuckets.-5`. */
 export const COLUMN_NAMES: readonly string[] = [...namesOf(COUNTER), ...namesOf(GAUGE)];

@@ -3,23 +3,52 @@ import {
   judge,
   newHistory,
   observeInterval,
+  onsetOf,
   type IntervalEvidence,
   type Objective,
+  type PathHistory,
   type Verdict,
 } from './path-state.ts';
 
-const OBJECTIVE: Objective = { rttNs: 40e6, lossRatio: 0.1 };
-const good: IntervalEvidence = { sent: 10, lost: 0, refused: 0, meanRttNs: 20e6 };
-const slow: IntervalEvidence = { sent: 10, lost: 0, refused: 0, meanRttNs: 41e6 };
-const lossy: IntervalEvidence = { sent: 10, lost: 2, refused: 0, meanRttNs: 20e6 };
-const silence = (sent: number): IntervalEvidence => ({ sent, lost: sent, refused: 0, meanRttNs: undefined });
-const nothing: IntervalEvidence = { sent: 0, lost: 0, refused: 0, meanRttNs: undefined };
-const refused: IntervalEvidence = { sent: 2, lost: 0, refused: 2, meanRttNs: 1e6 };
+type Interval = Omit<IntervalEvidence, 'startMs'>;
 
-function after(intervals: readonly IntervalEvidence[], denied = false): Verdict {
+const OBJECTIVE: Objective = { rttNs: 40e6, lossRatio: 0.1 };
+const NONE = { unresolved: 0, not_sent: 0, misrouted: 0 };
+const base: Interval = {
+  sent: 10,
+  lost: 0,
+  refused: 0,
+  failed: 0,
+  meanRttNs: 20e6,
+  unmeasured: NONE,
+  notSentCause: undefined,
+  hasUplink: false,
+};
+const good = base;
+const slow: Interval = { ...base, meanRttNs: 41e6 };
+const lossy: Interval = { ...base, lost: 2 };
+const silence = (sent: number): Interval => ({ ...base, sent, lost: sent, meanRttNs: undefined });
+const nothing: Interval = { ...base, sent: 0, meanRttNs: undefined };
+const refused: Interval = { ...base, sent: 2, refused: 2, meanRttNs: 1e6 };
+const unresolved: Interval = { ...nothing, unmeasured: { ...NONE, unresolved: 10 } };
+const unsent: Interval = { ...nothing, unmeasured: { ...NONE, not_sent: 10 }, notSentCause: 'link_down' };
+const failing: Interval = { ...base, failed: 3 };
+
+/** Interval `i` begins at `i` seconds. */
+function historyOf(intervals: readonly Interval[]): PathHistory {
   const history = newHistory();
-  for (const interval of intervals) observeInterval(history, interval, OBJECTIVE);
-  return judge(history, denied);
+  intervals.forEach((interval, i) => observeInterval(history, { ...interval, startMs: i * 1_000 }, OBJECTIVE));
+  return history;
+}
+
+function after(intervals: readonly Interval[], denied = false): Verdict {
+  return judge(historyOf(intervals), denied);
+}
+
+/** Number of the interval in which the state that holds after the last one began. */
+function onset(intervals: readonly Interval[]): number {
+  const history = historyOf(intervals);
+  return onsetOf(history, judge(history, false), (intervals.length - 1) * 1_000) / 1_000;
 }
 
 describe('a path', () => {
@@ -39,7 +68,7 @@ describe('a path', () => {
   });
 
   test('meets an objective that it just reaches', () => {
-    const onTheLine: IntervalEvidence = { sent: 10, lost: 1, refused: 0, meanRttNs: 40e6 };
+    const onTheLine: Interval = { ...base, lost: 1, meanRttNs: 40e6 };
     expect(after([onTheLine, onTheLine, onTheLine]).state).toBe('ok');
   });
 
@@ -60,6 +89,49 @@ describe('a path', () => {
 
   test('is up again with the first answer', () => {
     expect(after([good, good, good, silence(10), silence(10), good]).state).toBe('ok');
+  });
+
+  test('that was down is not degraded by it when it answers again', () => {
+    // The first interval after the heal has lost its first half.
+    const healed: Interval = { ...base, lost: 5 };
+    expect(after([good, lossy, silence(10), silence(10), silence(10), healed]).state).toBe('ok');
+    expect(after([good, silence(10), silence(10), lossy, lossy, lossy])).toMatchObject({ state: 'degraded' });
+  });
+
+  test('that cannot be measured for three intervals has no data, whatever it was, and says why', () => {
+    expect(after([good, unresolved, unresolved]).state).toBe('ok');
+    const gone = [good, unresolved, nothing, unresolved, unresolved];
+    expect(after(gone)).toEqual({ state: 'no_data', reason: 'unresolved' });
+    expect(after([...gone, unresolved, unresolved])).toEqual({ state: 'no_data', reason: 'unresolved' });
+    expect(after([...gone, good]).state).toBe('ok');
+    expect(after([unresolved, unresolved, unresolved])).toEqual({ state: 'no_data', reason: 'unresolved' });
+    const misrouted: Interval = { ...nothing, unmeasured: { ...NONE, misrouted: 5, unresolved: 4 } };
+    expect(after([misrouted, misrouted, misrouted])).toEqual({ state: 'no_data', reason: 'misrouted' });
+  });
+
+  test('over an uplink that has no carrier or address is down', () => {
+    const named: Interval = { ...unsent, hasUplink: true };
+    expect(after([good, unsent, unsent, unsent])).toEqual({ state: 'no_data', reason: 'not_sent' });
+    expect(after([good, named, named, named])).toEqual({ state: 'down', reason: 'uplink_down' });
+    expect(after([named, named, named])).toEqual({ state: 'down', reason: 'uplink_down' });
+    const capped: Interval = { ...named, notSentCause: 'cap' };
+    expect(after([capped, capped, capped])).toEqual({ state: 'no_data', reason: 'not_sent' });
+  });
+
+  test('whose service fails is degraded: over a fifth of its answers, in three of five intervals', () => {
+    expect(after([failing, failing]).state).toBe('ok');
+    expect(after([failing, failing, failing])).toEqual({ state: 'degraded', reason: 'service_fails' });
+    const fifth: Interval = { ...base, failed: 2 };
+    expect(after([fifth, fifth, fifth]).state).toBe('ok');
+  });
+
+  test('is in its state since the first interval that brought it there', () => {
+    expect(onset([good, silence(10), silence(10), silence(10)])).toBe(1);
+    expect(onset([good, good, lossy, good, lossy, lossy])).toBe(2);
+    expect(onset([good, unresolved, unresolved, unresolved, unresolved])).toBe(1);
+    expect(onset([good, silence(10), silence(10), good])).toBe(3);
+    // Of two faults the second has its own.
+    expect(onset([lossy, good, good, good, good, good, lossy, lossy, lossy])).toBe(6);
   });
 
   test('that never had an answer is no_data, never down', () => {

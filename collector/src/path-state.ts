@@ -1,9 +1,10 @@
 /**
  * What one path is: ok, degraded, down or no_data, and why. Pure rules over the intervals a live probe reported.
  *
- * Only intervals in which something was sent are evidence; a test that sends once a minute is judged by the minutes in
- * which it sent.
+ * Only intervals in which something was sent, or was to be sent and could not be, are evidence; a test that sends once a minute is
+ * judged by the minutes in which it sent.
  */
+import type { NotSentCause } from '@wanscope/shared';
 
 export const STATES = ['ok', 'degraded', 'down', 'no_data'] as const;
 export type State = (typeof STATES)[number];
@@ -19,8 +20,20 @@ export const REASONS = [
   'not_measured',
   'policy_violation',
   'denied_as_expected',
+  'unresolved',
+  'not_sent',
+  'misrouted',
+  'uplink_down',
+  'service_fails',
 ] as const;
 export type Reason = (typeof REASONS)[number];
+
+/** Why nothing could be sent: outcomes that are neither an answer nor loss. */
+export const UNMEASURED_CAUSES = ['unresolved', 'not_sent', 'misrouted'] as const satisfies readonly Reason[];
+export type UnmeasuredCause = (typeof UNMEASURED_CAUSES)[number];
+
+/** What says that an uplink has no carrier, no address or no way out. */
+const UPLINK_DOWN_CAUSES: readonly NotSentCause[] = ['link_down', 'no_address', 'no_route'];
 
 export interface Verdict {
   readonly state: State;
@@ -35,20 +48,33 @@ export interface Objective {
 
 /** One reported interval of a path. */
 export interface IntervalEvidence {
+  readonly startMs: number;
   readonly sent: number;
   readonly lost: number;
   /** Answers that are a refusal: proof of reachability, yet what a `denied` pair should give. */
   readonly refused: number;
+  /** Answers that say that the service does not work. */
+  readonly failed: number;
   /** Mean RTT; undefined without an answer. */
   readonly meanRttNs: number | undefined;
+  /** Probes that were to be sent and were not, by cause. */
+  readonly unmeasured: Readonly<Record<UnmeasuredCause, number>>;
+  /** Why most of those that were not sent were not; undefined where that is not known. */
+  readonly notSentCause: NotSentCause | undefined;
+  /** The path leaves by an uplink that has a name. */
+  readonly hasUplink: boolean;
 }
 
 /** What has to be remembered of a path's past. Bit 0 of the masks is the latest interval. */
 export interface PathHistory {
   rttBreaches: number;
   lossBreaches: number;
-  /** Consecutive intervals with probes and without any answer. */
+  serviceBreaches: number;
+  /** Start of the first interval with a breach since there was a window without one. */
+  breachSinceMs: number;
+  /** Consecutive intervals with probes and without any answer, and the start of the first. */
   unansweredIntervals: number;
+  unansweredSinceMs: number;
   /** Probes lost in a row, counted in whole unanswered intervals: a lower bound. */
   lostInARow: number;
   everAnswered: boolean;
@@ -56,12 +82,19 @@ export interface PathHistory {
   violated: boolean;
   /** An interval with probes was seen. */
   measured: boolean;
+  /** Consecutive intervals in which probes were to be sent and none was; the start of the first, and why in the latest. */
+  unmeasuredIntervals: number;
+  unmeasuredSinceMs: number;
+  unmeasuredReason: UnmeasuredCause | 'uplink_down';
 }
 
 export const WINDOW_INTERVALS = 5;
 export const BREACHES_TO_DEGRADE = 3;
 export const UNANSWERED_INTERVALS_TO_DOWN = 2;
 export const LOST_IN_A_ROW_TO_DOWN = 3;
+export const UNMEASURED_INTERVALS = 3;
+/** Of a service's answers. The alert WanServiceFails has the same. */
+export const SERVICE_FAILURES_RATIO = 0.2;
 
 const WINDOW_MASK = (1 << WINDOW_INTERVALS) - 1;
 
@@ -69,39 +102,81 @@ export function newHistory(): PathHistory {
   return {
     rttBreaches: 0,
     lossBreaches: 0,
+    serviceBreaches: 0,
+    breachSinceMs: Number.NaN,
     unansweredIntervals: 0,
+    unansweredSinceMs: Number.NaN,
     lostInARow: 0,
     everAnswered: false,
     violated: false,
     measured: false,
+    unmeasuredIntervals: 0,
+    unmeasuredSinceMs: Number.NaN,
+    unmeasuredReason: 'not_sent',
   };
 }
 
-/** Takes one interval into the history; an interval without probes changes nothing. */
+/** Takes one interval into the history; one in which nothing was to be sent changes nothing. */
 export function observeInterval(history: PathHistory, evidence: IntervalEvidence, objective: Objective): void {
-  if (evidence.sent === 0) return;
-  const answered = evidence.sent - evidence.lost;
+  const { sent, lost, startMs } = evidence;
+  if (sent === 0) {
+    observeUnmeasured(history, evidence);
+    return;
+  }
+  history.unmeasuredIntervals = 0;
+  const answered = sent - lost;
+  // What was down is judged from its first answer on: that it was down has been said.
+  if (answered > 0 && isDown(history)) history.rttBreaches = history.lossBreaches = history.serviceBreaches = 0;
   const rttBreach =
     objective.rttNs !== undefined && evidence.meanRttNs !== undefined && evidence.meanRttNs > objective.rttNs;
-  const lossBreach = objective.lossRatio !== undefined && evidence.lost / evidence.sent > objective.lossRatio;
+  const lossBreach = objective.lossRatio !== undefined && lost / sent > objective.lossRatio;
+  const serviceBreach = answered > 0 && evidence.failed / answered > SERVICE_FAILURES_RATIO;
   history.measured = true;
-  history.rttBreaches = ((history.rttBreaches << 1) | (rttBreach ? 1 : 0)) & WINDOW_MASK;
-  history.lossBreaches = ((history.lossBreaches << 1) | (lossBreach ? 1 : 0)) & WINDOW_MASK;
+  history.rttBreaches = shiftIn(history.rttBreaches, rttBreach);
+  history.lossBreaches = shiftIn(history.lossBreaches, lossBreach);
+  history.serviceBreaches = shiftIn(history.serviceBreaches, serviceBreach);
+  if (breachesOf(history) === 1) history.breachSinceMs = startMs;
   history.violated = answered > evidence.refused;
   if (answered > 0) {
     history.everAnswered = true;
     history.unansweredIntervals = 0;
     history.lostInARow = 0;
   } else {
+    if (history.unansweredIntervals === 0) history.unansweredSinceMs = startMs;
     history.unansweredIntervals += 1;
-    history.lostInARow += evidence.lost;
+    history.lostInARow += lost;
   }
+}
+
+function observeUnmeasured(history: PathHistory, evidence: IntervalEvidence): void {
+  const { unmeasured, notSentCause, hasUplink, startMs } = evidence;
+  const cause = UNMEASURED_CAUSES.reduce((a, b) => (unmeasured[b] > unmeasured[a] ? b : a));
+  if (unmeasured[cause] === 0) return;
+  if (history.unmeasuredIntervals === 0) history.unmeasuredSinceMs = startMs;
+  history.unmeasuredIntervals += 1;
+  const isUplinkDown =
+    cause === 'not_sent' && hasUplink && notSentCause !== undefined && UPLINK_DOWN_CAUSES.includes(notSentCause);
+  history.unmeasuredReason = isUplinkDown ? 'uplink_down' : cause;
+}
+
+/** Bit 0 is the latest interval. */
+function shiftIn(mask: number, breach: boolean): number {
+  return ((mask << 1) | (breach ? 1 : 0)) & WINDOW_MASK;
+}
+
+function breachesOf({ rttBreaches, lossBreaches, serviceBreaches }: PathHistory): number {
+  return rttBreaches | lossBreaches | serviceBreaches;
+}
+
+function isDown({ unansweredIntervals, lostInARow }: PathHistory): boolean {
+  return unansweredIntervals >= UNANSWERED_INTERVALS_TO_DOWN && lostInARow >= LOST_IN_A_ROW_TO_DOWN;
 }
 
 const VERDICTS = {
   ok: { state: 'ok', reason: 'within_objectives' },
   rtt: { state: 'degraded', reason: 'rtt_objective' },
   loss: { state: 'degraded', reason: 'loss_objective' },
+  service: { state: 'degraded', reason: 'service_fails' },
   down: { state: 'down', reason: 'no_answer' },
   neverAnswered: { state: 'no_data', reason: 'never_answered' },
   notMeasured: { state: 'no_data', reason: 'not_measured' },
@@ -118,17 +193,32 @@ export const NOT_MEASURED: Verdict = VERDICTS.notMeasured;
  * A path that never answered is `no_data`, not `down`: it may be a wrong address, and nobody is to be woken for it.
  */
 export function judge(history: PathHistory, denied: boolean): Verdict {
+  if (history.unmeasuredIntervals >= UNMEASURED_INTERVALS) {
+    const reason = history.unmeasuredReason;
+    return { state: reason === 'uplink_down' ? 'down' : 'no_data', reason };
+  }
   if (!history.measured) return VERDICTS.notMeasured;
   if (denied) return history.violated ? VERDICTS.violation : VERDICTS.denied;
   if (!history.everAnswered) return VERDICTS.neverAnswered;
-  if (history.unansweredIntervals >= UNANSWERED_INTERVALS_TO_DOWN && history.lostInARow >= LOST_IN_A_ROW_TO_DOWN) {
-    return VERDICTS.down;
-  }
-  const breaches = bitCount(history.rttBreaches | history.lossBreaches);
-  if (breaches >= BREACHES_TO_DEGRADE) {
-    return bitCount(history.lossBreaches) >= bitCount(history.rttBreaches) ? VERDICTS.loss : VERDICTS.rtt;
-  }
-  return VERDICTS.ok;
+  if (isDown(history)) return VERDICTS.down;
+  if (bitCount(breachesOf(history)) < BREACHES_TO_DEGRADE) return VERDICTS.ok;
+  const [service, loss, rtt] = [history.serviceBreaches, history.lossBreaches, history.rttBreaches].map(bitCount) as [
+    number,
+    number,
+    number,
+  ];
+  if (service >= loss && service >= rtt) return VERDICTS.service;
+  return loss >= rtt ? VERDICTS.loss : VERDICTS.rtt;
+}
+
+/** Start of the first interval that made the verdict what it is; `startMs`, of the latest one, where no earlier one did. */
+export function onsetOf(history: PathHistory, { state, reason }: Verdict, startMs: number): number {
+  let onsetMs = startMs;
+  if (history.unmeasuredIntervals >= UNMEASURED_INTERVALS) onsetMs = history.unmeasuredSinceMs;
+  else if (state === 'down') onsetMs = history.unansweredSinceMs;
+  else if (state === 'degraded' && reason !== 'policy_violation') onsetMs = history.breachSinceMs;
+  // A snapshot of an earlier release does not have it.
+  return Number.isNaN(onsetMs) ? startMs : onsetMs;
 }
 
 function bitCount(mask: number): number {

@@ -775,6 +775,7 @@ export class PolicyIndex {
     const policy = {
       objective: { rttNs: objective?.rttNs, lossRatio: objective?.lossRatio },
       denied: expect === 'denied',
+      isService: this.#config.targets.get(dstSite)?.port !== undefined,
       outboundOnly: expect === 'outbound_only',
       voice: this.#config.tests.get(test)?.voice,
     };

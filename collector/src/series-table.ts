@@ -115,7 +115,22 @@ export const GAUGE = {
   mtuBlackHole: COUNTER.end + 49,
   /** Paths whose reflector tells: the class of the latest interval's last probe as it arrived there. */
   farSeenDscp: COUNTER.end + 50,
-  end: COUNTER.end + 51,
+  /** More of `PathHistory`; the reason is an index in REASONS. */
+  serviceBreaches: COUNTER.end + 51,
+  breachSinceMs: COUNTER.end + 52,
+  unansweredSinceMs: COUNTER.end + 53,
+  unmeasuredIntervals: COUNTER.end + 54,
+  unmeasuredSinceMs: COUNTER.end + 55,
+  unmeasuredReason: COUNTER.end + 56,
+  /** End of the latest interval in which something was sent or was to be sent. */
+  attemptEndMs: COUNTER.end + 57,
+  /** Index in NOT_SENT_CAUSES: why most of what the latest interval could not send was not sent. */
+  notSentCause: COUNTER.end + 58,
+  /** Paths: a refusal is a failure of the service. */
+  isService: COUNTER.end + 59,
+  /** Rollups: how many members cannot be measured, in the order of UNMEASURED_CAUSES. */
+  unmeasuredMembers: COUNTER.end + 60,
+  end: COUNTER.end + 63,
 } as const;
 
 export const STRIDE = GAUGE.end;
@@ -150,6 +165,12 @@ const GAUGES_WITHOUT_VALUE = [
   GAUGE.routeHops,
   GAUGE.mtuBytes,
   GAUGE.mtuBlackHole,
+  GAUGE.breachSinceMs,
+  GAUGE.unansweredSinceMs,
+  GAUGE.unmeasuredSinceMs,
+  GAUGE.unmeasuredReason,
+  GAUGE.attemptEndMs,
+  GAUGE.notSentCause,
 ] as const;
 
 /** A row of a series that has counted nothing. */

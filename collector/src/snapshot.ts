@@ -14,7 +14,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parseShape, PATH_FIELDS } from '@wanscope/shared';
 import { z } from 'zod';
 import type { SavedConsent } from './consent.ts';
-import { COLUMN_NAMES, INDEXED_COLUMNS } from './columns.ts';
+import { COLUMN_NAMES, INDEXED_COLUMNS, REBUILT_COLUMNS } from './columns.ts';
 import type { SavedIntake } from './ingest.ts';
 import type { SavedPlan } from './plan-book.ts';
 import type { SavedBackfill } from './backfill-book.ts';
@@ -212,7 +212,7 @@ export function exportSnapshot(
     for (let at = 0; at < size; at += 1) {
       const value = rows[at * STRIDE + from]!;
       if (to === undefined) {
-        if (!Object.is(value, empty[from])) leftOut.add(name);
+        if (!Object.is(value, empty[from]) && !REBUILT_COLUMNS.has(name)) leftOut.add(name);
         continue;
       }
       const position = Number.isNaN(value) ? value : (positions?.[value] ?? value);

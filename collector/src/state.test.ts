@@ -225,6 +225,30 @@ describe('one record', () => {
     ]);
   });
 
+  test('settles the direction of no more losses than live counters have', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    const losing = (
+      lost: number,
+      oneWayLost: PathRecord['oneWayLost'],
+      answered: readonly number[] = [],
+    ): PathRecord => ({
+      ...recordOf(0, answered),
+      sent: lost + answered.length,
+      lost,
+      ...(oneWayLost && { oneWayLost }),
+    });
+    apply(slot, losing(10, { forward: 0, reverse: 0, unknown: 0 }), 0);
+    // 30 lost in intervals that come late; the next live one settles those and its own, 43 in all.
+    apply(slot, losing(30, { forward: 0, reverse: 0, unknown: 0 }), 1, 'backfilled');
+    apply(slot, losing(3, { forward: 33, reverse: 0, unknown: 10 }, [10e6]), 4);
+    const columns = [COUNTER.lost, COUNTER.lostForward, COUNTER.lostReverse, COUNTER.lostUnknown];
+    // 13 of 43, in the same proportion: 33 * 13 / 43 = 9.98 is 9 there, the rest is unknown.
+    expect(row(state.paths, slot, columns)).toEqual([13, 9, 0, 4]);
+    expect(row(state.sites, 0, columns)).toEqual([13, 9, 0, 4]);
+    apply(slot, losing(2, { forward: 1, reverse: 1, unknown: 0 }, [10e6]), 5);
+    expect(row(state.paths, slot, columns)).toEqual([15, 10, 1, 4]);
+  });
+
   test('of back-fill touches its own counter alone', () => {
     const slot = state.acquirePath(partsOf(), START_MS);
     apply(slot, sampleRecord(), 0, 'backfilled');
@@ -293,4 +317,77 @@ test('a freed slot is used again, from zero', () => {
   expect(state.paths.get(again, COUNTER.sent)).toBe(0);
   expect(state.paths.find(pathKey(partsOf()))).toBeUndefined();
   expect(state.paths.part(again, 'dst')).toBe('q9');
+});
+
+describe('a path that cannot be measured', () => {
+  const unresolved: PathRecord = { ...recordOf(0, []), outcomes: { unresolved: 10 } };
+  const unsent: PathRecord = { ...recordOf(0, []), notSent: 10, notSentCauses: { link_down: 8, cap: 2 } };
+
+  test('has no data since the first such interval, is counted by cause, and its state does not come and go', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    apply(slot, recordOf(0, [10e6]), 0);
+    for (let interval = 1; interval < 10; interval += 1) {
+      apply(slot, unresolved, interval);
+      const isGone = interval >= 3;
+      expect(state.stateOf(slot)).toEqual(
+        isGone ? { state: 'no_data', reason: 'unresolved' } : { state: 'ok', reason: 'within_objectives' },
+      );
+      if (isGone) expect(state.paths.get(slot, GAUGE.sinceMs)).toBe(START_MS + 10_000);
+      expect(state.sites.get(0, GAUGE.unmeasuredMembers)).toBe(Number(isGone));
+    }
+    apply(slot, recordOf(0, [10e6]), 10);
+    expect(state.stateOf(slot).state).toBe('ok');
+    expect(state.sites.get(0, GAUGE.unmeasuredMembers)).toBe(0);
+  });
+
+  test('that is not measured is not taken for measured by an interval in which nothing was to be sent', () => {
+    const slot = state.acquirePath(partsOf(), START_MS);
+    apply(slot, recordOf(0, [10e6]), 0);
+    state.setNotMeasured(slot, START_MS + 10_000);
+    apply(slot, recordOf(0, []), 9);
+    expect(state.stateOf(slot)).toEqual({ state: 'no_data', reason: 'not_measured' });
+    expect(state.paths.get(slot, GAUGE.sinceMs)).toBe(START_MS + 10_000);
+  });
+
+  test('over a named uplink without carrier is down, and says why', () => {
+    const slot = state.acquirePath(partsOf({ srcUplink: 'isp-a' }), START_MS);
+    apply(slot, recordOf(0, [10e6]), 0);
+    for (const interval of [1, 2, 3]) apply(slot, unsent, interval);
+    expect(pathView(state, slot, START_MS)).toMatchObject({
+      state: 'down',
+      reason: 'uplink_down',
+      notSentCause: 'link_down',
+      since: new Date(START_MS + 10_000).toISOString(),
+    });
+  });
+});
+
+describe('a service that answers and does not work', () => {
+  const states = (parts: Partial<PathParts>, outcomes: PathRecord['outcomes']): string => {
+    const slot = state.acquirePath(partsOf(parts), START_MS);
+    for (const interval of [0, 1, 2])
+      apply(slot, { ...recordOf(0, [1e6, 1e6]), ...(outcomes && { outcomes }) }, interval);
+    return state.stateOf(slot).state;
+  };
+
+  test.each(['refused', 'reset', 'bad_response', 'bad_status', 'tls_failed', 'response_timeout'] as const)(
+    'an HTTP test that ends %s is degraded',
+    (outcome) => {
+      expect(states({ test: 'web', protocol: 'http' }, { [outcome]: 2 })).toBe('degraded');
+      expect(states({ test: 'web', protocol: 'http', dst: 'well' }, {})).toBe('ok');
+    },
+  );
+
+  test('a refusal is an answer of the network for TCP, and a failure of a target with a port of its own', () => {
+    expect(states({ test: 'tcp', protocol: 'tcp' }, { refused: 2 })).toBe('ok');
+    state.setPolicy((_src, dst) => ({
+      objective: { rttNs: undefined, lossRatio: undefined },
+      denied: false,
+      isService: dst === 'shop',
+      voice: undefined,
+    }));
+    const target = { test: 'tcp', protocol: 'tcp', dstKind: 'external', dstSite: 'external' } as const;
+    expect(states({ ...target, dst: 'shop' }, { refused: 2 })).toBe('degraded');
+    expect(states({ ...target, dst: 'host' }, { refused: 2 })).toBe('ok');
+  });
 });

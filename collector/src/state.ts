@@ -10,12 +10,14 @@ import {
   CLASSIC_LAST_INDEX,
   HTTP_PHASES,
   meanOpinionScore,
+  NOT_SENT_CAUSES,
   NS_PER_MS,
   OUTCOMES,
   pathKey,
   TLS_FAILURES,
   transmissionRating,
   type Buckets,
+  type NotSentCause,
   type Outcome,
   type PathParts,
   type PathRecord,
@@ -26,12 +28,17 @@ import {
   newHistory,
   NOT_MEASURED,
   observeInterval,
+  onsetOf,
   REASONS,
   SOURCE_SILENT,
   STATES,
+  UNMEASURED_CAUSES,
+  UNMEASURED_INTERVALS,
   type Objective,
+  type PathHistory,
   type Reason,
   type State,
+  type UnmeasuredCause,
   type Verdict,
 } from './path-state.ts';
 import { BackfillBook } from './backfill-book.ts';
@@ -44,6 +51,8 @@ import { COUNTER, GAUGE, SeriesTable, TextPool, type SeriesParts } from './serie
 export interface PairPolicy {
   readonly objective: Objective;
   readonly denied: boolean;
+  /** A target with a port of its own: a refusal says that its service does not run. */
+  readonly isService?: boolean | undefined;
   /** The test is a call. */
   readonly voice: VoiceConfig | undefined;
 }
@@ -57,6 +66,7 @@ export type RecordStanding = 'live' | 'counted' | 'backfilled';
 
 const NO_DATA = STATES.indexOf('no_data');
 const NEVER_ANSWERED = REASONS.indexOf('never_answered');
+const SOURCE_SILENT_REASON = REASONS.indexOf('source_silent');
 const NOT_MEASURED_REASON = REASONS.indexOf('not_measured');
 const ANSWERED_BUT: readonly Outcome[] = [
   'refused',
@@ -71,6 +81,13 @@ const ANSWERED_BUT: readonly Outcome[] = [
   'proxy_failed',
   'bad_response',
 ];
+/** Answers that say that the service does not work, by protocol. */
+const SERVICE_FAILURES: Readonly<Record<string, readonly Outcome[]>> = {
+  http: ['refused', 'reset', 'tls_failed', 'bad_status', 'bad_response', 'response_timeout', 'proxy_failed'],
+  dns: ['nxdomain', 'servfail', 'dns_refused', 'dns_error'],
+};
+const REFUSED: readonly Outcome[] = ['refused', 'reset'];
+const NO_FAILURES: readonly Outcome[] = [];
 const LOST_BUT: readonly Outcome[] = ['unreachable', 'retransmitted'];
 const ANSWERED = OUTCOMES.indexOf('answered');
 const LOST = OUTCOMES.indexOf('lost');
@@ -110,13 +127,10 @@ export class MeasurementState {
 
   /** Forgets a path, and each rollup of which it was the last. */
   releasePath(slot: number): void {
-    const state = this.paths.get(slot, GAUGE.state);
-    const unverified = this.paths.get(slot, GAUGE.reason) === NEVER_ANSWERED;
+    this.#tally(slot, -1);
     for (const [table, column] of this.#rollups()) {
       const rollup = this.paths.get(slot, column);
       addTo(table, rollup, GAUGE.members, -1);
-      addTo(table, rollup, GAUGE.membersByState + state, -1);
-      if (unverified) addTo(table, rollup, GAUGE.unverifiedMembers, -1);
       if (table.get(rollup, GAUGE.members) === 0) table.release(rollup);
     }
     this.recentDelays.release(slot);
@@ -127,20 +141,21 @@ export class MeasurementState {
   }
 
   /** Adds one record to its path and rollups and, when it is live, judges the path anew. */
-  apply(slot: number, record: PathRecord, startMs: number, endMs: number, standing: RecordStanding): void {
+  apply(slot: number, reported: PathRecord, startMs: number, endMs: number, standing: RecordStanding): void {
     const { paths, hosts, sites } = this;
     const page = paths.pageOf(slot);
     const base = paths.baseOf(slot);
     const host = page[base + GAUGE.hostSlot]!;
     const site = page[base + GAUGE.siteSlot]!;
     // What is said once and holds is taken from late reports, too.
-    if (record.route !== undefined) this.routes.take(slot, record.route, endMs);
+    if (reported.route !== undefined) this.routes.take(slot, reported.route, endMs);
     if (standing === 'backfilled') {
-      page[base + COUNTER.backfilled]! += record.sent;
-      addTo(hosts, host, COUNTER.backfilled, record.sent);
-      addTo(sites, site, COUNTER.backfilled, record.sent);
+      page[base + COUNTER.backfilled]! += reported.sent;
+      addTo(hosts, host, COUNTER.backfilled, reported.sent);
+      addTo(sites, site, COUNTER.backfilled, reported.sent);
       return;
     }
+    const record = withinLosses(page, base, reported);
     addRecord(page, base, record);
     addRecord(hosts.pageOf(host), hosts.baseOf(host), record);
     addRecord(sites.pageOf(site), sites.baseOf(site), record);
@@ -155,17 +170,17 @@ export class MeasurementState {
       const voice = { jitterBufferNs, concealment: sites.get(site, GAUGE.concealment) === 1 };
       page[base + GAUGE.mos] = mosOf(record, voice) ?? Number.NaN;
     }
-    this.#observe(slot, record, site, endMs);
+    this.#observe(slot, record, site, startMs, endMs);
   }
 
-  /** The source reports nothing any more: what its paths are is unknown. */
-  setSourceSilent(slot: number, nowMs: number): void {
-    this.#setVerdict(slot, SOURCE_SILENT, nowMs);
+  /** The source has reported nothing since then: what its paths are is unknown. */
+  setSourceSilent(slot: number, sinceMs: number): void {
+    this.#setVerdict(slot, SOURCE_SILENT, sinceMs);
   }
 
-  /** The source is there and sends nothing on this path. */
-  setNotMeasured(slot: number, nowMs: number): void {
-    this.#setVerdict(slot, NOT_MEASURED, nowMs);
+  /** The source is there and has sent nothing on this path since then. */
+  setNotMeasured(slot: number, sinceMs: number): void {
+    this.#setVerdict(slot, NOT_MEASURED, sinceMs);
   }
 
   stateOf(slot: number): Verdict {
@@ -195,18 +210,12 @@ export class MeasurementState {
     this.#link(slot, parts, 0);
     const hostSlot = this.paths.get(slot, GAUGE.hostSlot);
     const siteSlot = this.paths.get(slot, GAUGE.siteSlot);
+    this.#tally(slot, -1);
     this.paths.restoreRow(slot, row);
-    const state = this.paths.get(slot, GAUGE.state);
-    const unverified = this.paths.get(slot, GAUGE.reason) === NEVER_ANSWERED;
     this.paths.set(slot, GAUGE.hostSlot, hostSlot);
     this.paths.set(slot, GAUGE.siteSlot, siteSlot);
     this.#writeTargetPolicy(slot);
-    for (const [table, column] of this.#rollups()) {
-      const rollup = this.paths.get(slot, column);
-      addTo(table, rollup, GAUGE.membersByState + NO_DATA, -1);
-      addTo(table, rollup, GAUGE.membersByState + state, 1);
-      if (unverified) addTo(table, rollup, GAUGE.unverifiedMembers, 1);
-    }
+    this.#tally(slot, 1);
     return slot;
   }
 
@@ -237,12 +246,12 @@ export class MeasurementState {
       [this.sites, siteSlot],
     ] as const) {
       addTo(table, rollup, GAUGE.members, 1);
-      addTo(table, rollup, GAUGE.membersByState + NO_DATA, 1);
     }
+    this.#tally(slot, 1);
     return slot;
   }
 
-  #observe(slot: number, record: PathRecord, site: number, endMs: number): void {
+  #observe(slot: number, record: PathRecord, site: number, startMs: number, endMs: number): void {
     const { paths } = this;
     // Targets share the site `external`, and have objectives of their own.
     const [ruled, rule] = this.#isTarget(slot) ? [paths, slot] : [this.sites, site];
@@ -257,13 +266,31 @@ export class MeasurementState {
     history.everAnswered = page[base + GAUGE.everAnswered] === 1;
     history.violated = page[base + GAUGE.violated] === 1;
     history.measured = page[base + GAUGE.measured] === 1;
+    history.serviceBreaches = page[base + GAUGE.serviceBreaches]!;
+    history.breachSinceMs = page[base + GAUGE.breachSinceMs]!;
+    history.unansweredSinceMs = page[base + GAUGE.unansweredSinceMs]!;
+    history.unmeasuredIntervals = page[base + GAUGE.unmeasuredIntervals]!;
+    history.unmeasuredSinceMs = page[base + GAUGE.unmeasuredSinceMs]!;
+    history.unmeasuredReason = (REASONS[page[base + GAUGE.unmeasuredReason]!] ??
+      'not_sent') as PathHistory['unmeasuredReason'];
+    const notSentCause = mostly(record.notSentCauses);
+    const unmeasured = {
+      unresolved: record.outcomes?.unresolved ?? 0,
+      not_sent: record.notSent,
+      misrouted: record.outcomes?.misrouted ?? 0,
+    };
     observeInterval(
       history,
       {
+        startMs,
         sent: record.sent,
         lost: record.lost,
         refused: record.outcomes?.refused ?? 0,
+        failed: this.#failuresIn(slot, record),
         meanRttNs: record.rtt === undefined ? undefined : record.rtt.sumNs / record.rtt.count,
+        unmeasured,
+        notSentCause,
+        hasUplink: this.paths.part(slot, 'srcUplink') !== '',
       },
       {
         rttNs: ruled.gauge(rule, GAUGE.objectiveRttNs),
@@ -277,31 +304,61 @@ export class MeasurementState {
     page[base + GAUGE.everAnswered] = history.everAnswered ? 1 : 0;
     page[base + GAUGE.violated] = history.violated ? 1 : 0;
     page[base + GAUGE.measured] = history.measured ? 1 : 0;
+    page[base + GAUGE.serviceBreaches] = history.serviceBreaches;
+    page[base + GAUGE.breachSinceMs] = history.breachSinceMs;
+    page[base + GAUGE.unansweredSinceMs] = history.unansweredSinceMs;
+    page[base + GAUGE.unmeasuredIntervals] = history.unmeasuredIntervals;
+    page[base + GAUGE.unmeasuredSinceMs] = history.unmeasuredSinceMs;
+    page[base + GAUGE.unmeasuredReason] =
+      history.unmeasuredIntervals === 0 ? Number.NaN : REASONS.indexOf(history.unmeasuredReason);
+    page[base + GAUGE.notSentCause] = notSentCause === undefined ? Number.NaN : NOT_SENT_CAUSES.indexOf(notSentCause);
+    const isUnmeasured = record.sent === 0 && UNMEASURED_CAUSES.some((cause) => unmeasured[cause] > 0);
+    if (record.sent > 0 || isUnmeasured) page[base + GAUGE.attemptEndMs] = endMs;
     if (record.sent > 0) {
       page[base + GAUGE.sentEndMs] = endMs;
       if (record.lost < record.sent) page[base + GAUGE.answerEndMs] = endMs;
-      this.#setVerdict(slot, judge(history, isDenied), endMs);
-    } else if (page[base + GAUGE.state] === NO_DATA) {
-      // The source is back, or the path is new: what is known of it stands until it is measured again.
-      this.#setVerdict(slot, judge(history, isDenied), endMs);
     }
+    const verdict = judge(history, isDenied);
+    const isJudged =
+      record.sent > 0 ||
+      (isUnmeasured && history.unmeasuredIntervals >= UNMEASURED_INTERVALS) ||
+      // The source is back: what is known of the path stands until it is measured again, or is overdue.
+      page[base + GAUGE.reason] === SOURCE_SILENT_REASON;
+    if (isJudged) this.#setVerdict(slot, verdict, onsetOf(history, verdict, startMs));
   }
 
-  #setVerdict(slot: number, verdict: Verdict, nowMs: number): void {
+  /** Answers in a record that say that the service does not work. */
+  #failuresIn(slot: number, { outcomes }: PathRecord): number {
+    if (outcomes === undefined) return 0;
+    const protocol = this.paths.part(slot, 'protocol');
+    const isService = protocol === 'tcp' && this.paths.get(slot, GAUGE.isService) === 1;
+    const failures = isService ? REFUSED : (SERVICE_FAILURES[protocol] ?? NO_FAILURES);
+    return failures.reduce((sum, outcome) => sum + (outcomes[outcome] ?? 0), 0);
+  }
+
+  #setVerdict(slot: number, verdict: Verdict, sinceMs: number): void {
     const state = STATES.indexOf(verdict.state);
     const reason = REASONS.indexOf(verdict.reason);
     const before = this.paths.get(slot, GAUGE.state);
     const reasonBefore = this.paths.get(slot, GAUGE.reason);
     if (state === before && reason === reasonBefore) return;
+    this.#tally(slot, -1);
     this.paths.set(slot, GAUGE.state, state);
     this.paths.set(slot, GAUGE.reason, reason);
-    if (state !== before) this.paths.set(slot, GAUGE.sinceMs, nowMs);
-    const unverifiedBy = (reason === NEVER_ANSWERED ? 1 : 0) - (reasonBefore === NEVER_ANSWERED ? 1 : 0);
+    if (state !== before) this.paths.set(slot, GAUGE.sinceMs, sinceMs);
+    this.#tally(slot, 1);
+  }
+
+  /** Counts a path, as it is, among the members of its rollups, or no longer. */
+  #tally(slot: number, by: 1 | -1): void {
+    const state = this.paths.get(slot, GAUGE.state);
+    const reason = this.paths.get(slot, GAUGE.reason);
+    const cause = UNMEASURED_CAUSES.indexOf(REASONS[reason] as UnmeasuredCause);
     for (const [table, column] of this.#rollups()) {
       const rollup = this.paths.get(slot, column);
-      addTo(table, rollup, GAUGE.membersByState + before, -1);
-      addTo(table, rollup, GAUGE.membersByState + state, 1);
-      addTo(table, rollup, GAUGE.unverifiedMembers, unverifiedBy);
+      addTo(table, rollup, GAUGE.membersByState + state, by);
+      if (reason === NEVER_ANSWERED) addTo(table, rollup, GAUGE.unverifiedMembers, by);
+      if (cause >= 0) addTo(table, rollup, GAUGE.unmeasuredMembers + cause, by);
     }
   }
 
@@ -312,7 +369,8 @@ export class MeasurementState {
   #writeTargetPolicy(slot: number): void {
     if (!this.#isTarget(slot)) return;
     const part = (field: 'srcSite' | 'dst' | 'test'): string => this.paths.part(slot, field);
-    const { objective, denied } = this.#policy(part('srcSite'), part('dst'), part('test'));
+    const { objective, denied, isService } = this.#policy(part('srcSite'), part('dst'), part('test'));
+    this.paths.set(slot, GAUGE.isService, isService === true ? 1 : 0);
     this.paths.set(slot, GAUGE.objectiveRttNs, objective.rttNs ?? Number.NaN);
     this.paths.set(slot, GAUGE.objectiveLossRatio, objective.lossRatio ?? Number.NaN);
     this.paths.set(slot, GAUGE.denied, denied ? 1 : 0);
@@ -374,12 +432,42 @@ export function mosOf(record: PathRecord, voice: VoiceConfig): number | undefine
   );
 }
 
+/** The cause that most are of; undefined without any. */
+function mostly(causes: PathRecord['notSentCauses']): NotSentCause | undefined {
+  let most: NotSentCause | undefined;
+  for (const cause of NOT_SENT_CAUSES) {
+    const count = causes?.[cause] ?? 0;
+    if (count > 0 && (most === undefined || count > (causes?.[most] ?? 0))) most = cause;
+  }
+  return most;
+}
+
 function addCounters(table: SeriesTable, slot: number, row: Float64Array): void {
   for (let column = 0; column < COUNTER.end; column += 1) addTo(table, slot, column, row[column]!);
 }
 
 function addTo(table: SeriesTable, slot: number, column: number, amount: number): void {
   table.pageOf(slot)[table.baseOf(slot) + column]! += amount;
+}
+
+/**
+ * A record whose directions are of no more losses than the path has in its live counters: a live interval may settle losses of late
+ * ones, which live counters do not have.
+ */
+function withinLosses(page: Float64Array, base: number, record: PathRecord): PathRecord {
+  const { oneWayLost } = record;
+  if (oneWayLost === undefined) return record;
+  const { forward, reverse, unknown } = oneWayLost;
+  const settled =
+    page[base + COUNTER.lostForward]! + page[base + COUNTER.lostReverse]! + page[base + COUNTER.lostUnknown]!;
+  const room = Math.max(0, page[base + COUNTER.lost]! + record.lost - settled);
+  const all = forward + reverse + unknown;
+  if (all <= room) return record;
+  const kept = {
+    forward: Math.floor((forward * room) / all),
+    reverse: Math.floor((reverse * room) / all),
+  };
+  return { ...record, oneWayLost: { ...kept, unknown: room - kept.forward - kept.reverse } };
 }
 
 function addRecord(page: Float64Array, base: number, record: PathRecord): void {

@@ -13,7 +13,7 @@
  *   family: string, state: State, reason: string, since: string,
  *   interval: { sent: number, lost: number, lossRatio: number | null, minRttSeconds: number | null,
  *     meanRttSeconds: number | null, maxRttSeconds: number | null } | null,
- *   recentRtt: { quantileSeconds: { p50: number, p99: number } } | null, mos: number | null, tlsFailure: string | null,
+ *   recentRtt: { quantileSeconds: { p50: number, p99: number } } | null, mos: number | null, tlsFailure: string | null, notSentCause: string | null,
  *   routeHops: number | null, mtuBytes: number | null, mtuBlackHole: boolean | null,
  *   oneWayDelay: { changeSeconds: { forward: number, reverse: number } } | null }} Path
  * @typedef {{ address: string, name: string | null, as: number | null }} Router
@@ -280,7 +280,7 @@ function drawPaths(paths, pair) {
       routeButton(path),
       mtuText(path),
       path.mos === null ? '' : path.mos.toFixed(1),
-      `${reasonText(path.reason)}${path.tlsFailure === null ? '' : `, TLS: ${reasonText(path.tlsFailure)}`}, ${sinceText(path.since)}`,
+      `${reasonText(path.reason)}${path.notSentCause === null ? '' : ` (${reasonText(path.notSentCause)})`}${path.tlsFailure === null ? '' : `, TLS: ${reasonText(path.tlsFailure)}`}, ${sinceText(path.since)}`,
     ];
     return element(
       'tr',

@@ -1,5 +1,5 @@
 /** Paths as the API shows them. */
-import { OUTCOMES, TLS_FAILURES } from '@wanscope/shared';
+import { NOT_SENT_CAUSES, OUTCOMES, TLS_FAILURES } from '@wanscope/shared';
 import { STATES } from '../path-state.ts';
 import { COUNTER, GAUGE, type SeriesParts } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
@@ -87,6 +87,8 @@ export interface PathView extends SeriesParts {
   readonly flows: readonly FlowView[] | null;
   /** Larger packets vanish without a word. */
   readonly mtuBlackHole: boolean | null;
+  /** Why most of what the latest interval could not send was not sent; null where it could send all, or the probe does not say. */
+  readonly notSentCause: string | null;
   /** When the server's certificate ends. */
   readonly tlsExpiry: string | null;
   /** Why the latest handshake failed; null when it went well. */
@@ -127,6 +129,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     if (count > 0) outcomes[outcome] = count;
   });
   const tlsExpiryS = paths.gauge(slot, GAUGE.tlsExpiryS);
+  const notSentCause = paths.gauge(slot, GAUGE.notSentCause);
   const blackHole = paths.gauge(slot, GAUGE.mtuBlackHole);
   const tlsFailure = paths.gauge(slot, GAUGE.tlsFailure);
   return {
@@ -150,6 +153,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     flows: flowViews(state, slot),
     mtuBytes: paths.gauge(slot, GAUGE.mtuBytes) ?? null,
     mtuBlackHole: blackHole === undefined ? null : blackHole === 1,
+    notSentCause: notSentCause === undefined ? null : NOT_SENT_CAUSES[notSentCause]!,
     tlsExpiry: tlsExpiryS === undefined ? null : new Date(tlsExpiryS * 1_000).toISOString(),
     tlsFailure: tlsFailure === undefined ? null : TLS_FAILURES[tlsFailure]!,
   };

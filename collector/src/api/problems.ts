@@ -1,10 +1,13 @@
 /** What needs a person: sites, probes and paths that are not as they should be, each since when, and what left of late. */
-import { formatIdentity } from '@wanscope/shared';
+import { formatIdentity, NOT_SENT_CAUSES } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
+import { REASONS, UNMEASURED_CAUSES, type UnmeasuredCause } from '../path-state.ts';
+import { GAUGE } from '../series-table.ts';
+import type { MeasurementState } from '../state.ts';
 
 export interface Problem {
-  readonly kind: 'site_unreachable' | 'probe_silent';
-  /** `branch-3`, `branch-3/r1`. */
+  readonly kind: 'site_unreachable' | 'probe_silent' | 'uplink_down' | 'paths_unmeasured';
+  /** `branch-3`, `branch-3/r1`, `branch-3/isp-b`, `branch-3 → hq`. */
   readonly subject: string;
   readonly text: string;
   readonly since: string;
@@ -26,7 +29,7 @@ export function problemsOf(collector: Collector): {
   readonly truncated: boolean;
   readonly departures: readonly DepartureView[];
 } {
-  const problems = fleetProblems(collector);
+  const problems = [...fleetProblems(collector), ...pathProblems(collector.state)];
   return {
     problems: problems.slice(0, MAX_PROBLEMS),
     truncated: problems.length > MAX_PROBLEMS,
@@ -56,6 +59,57 @@ function fleetProblems(collector: Collector): Problem[] {
     return { kind: 'site_unreachable', subject: site, text, since: iso(sinceMs) };
   });
   return [...unreachable, ...probes];
+}
+
+const UNMEASURED_TEXT: Readonly<Record<UnmeasuredCause, string>> = {
+  unresolved: 'the name does not resolve',
+  not_sent: 'nothing can be sent',
+  misrouted: 'there is a way by another interface only',
+};
+const UPLINK_DOWN = REASONS.indexOf('uplink_down');
+
+/** Uplinks without carrier, address or route, and pairs with paths that cannot be measured: one line for each pair, test and cause. */
+function pathProblems({ paths, sites }: MeasurementState): Problem[] {
+  let count = 0;
+  sites.forEach((slot) => {
+    for (let i = 0; i < UNMEASURED_CAUSES.length; i += 1) count += sites.get(slot, GAUGE.unmeasuredMembers + i);
+  });
+  const lines = new Map<
+    string,
+    { kind: Problem['kind']; subject: string; text: string; sinceMs: number; paths: number }
+  >();
+  paths.forEach((slot) => {
+    const reason = paths.get(slot, GAUGE.reason);
+    const isUplink = reason === UPLINK_DOWN;
+    if (!isUplink && count === 0) return;
+    const cause = UNMEASURED_CAUSES.find((each) => each === REASONS[reason]);
+    if (!isUplink && cause === undefined) return;
+    const { srcSite, srcUplink, dstSite, dst, dstKind, test } = paths.partsOf(slot);
+    const at = paths.gauge(slot, GAUGE.notSentCause);
+    const why = at === undefined ? '' : ` (${NOT_SENT_CAUSES[at]!.replaceAll('_', ' ')})`;
+    const to = dstKind === 'external' ? dst : dstSite;
+    const line = isUplink
+      ? { kind: 'uplink_down' as const, subject: `${srcSite}/${srcUplink}`, text: `is down${why}` }
+      : {
+          kind: 'paths_unmeasured' as const,
+          subject: `${srcSite} → ${to}`,
+          text: `${test} is not measured: ${UNMEASURED_TEXT[cause!]}${why}`,
+        };
+    const key = `${line.kind} ${line.subject} ${line.text}`;
+    const sinceMs = paths.get(slot, GAUGE.sinceMs);
+    const known = lines.get(key);
+    lines.set(key, {
+      ...line,
+      paths: (known?.paths ?? 0) + 1,
+      sinceMs: Math.min(sinceMs, known?.sinceMs ?? sinceMs),
+    });
+  });
+  return [...lines.values()].map(({ kind, subject, text, sinceMs, paths: count }) => ({
+    kind,
+    subject,
+    text: count === 1 ? text : `${text}, ${count} paths`,
+    since: iso(sinceMs),
+  }));
 }
 
 function iso(ms: number): string {

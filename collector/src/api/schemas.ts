@@ -187,6 +187,7 @@ export const path = object({
   flows,
   mtuBytes: optional(integer),
   mtuBlackHole: optional(flag),
+  notSentCause: optional(text),
   tlsExpiry: optional(time),
   tlsFailure: optional(text),
 });

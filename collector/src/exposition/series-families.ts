@@ -1,6 +1,6 @@
 /** The families that paths and site pairs share: read from a SeriesTable, labels cached by slot. */
 import { HTTP_PHASES, OUTCOMES, type Outcome, type Protocol } from '@wanscope/shared';
-import { STATES } from '../path-state.ts';
+import { STATES, UNMEASURED_CAUSES } from '../path-state.ts';
 import { COUNTER, GAUGE, type SeriesParts, type SeriesTable } from '../series-table.ts';
 import { rollupState } from '../state.ts';
 import type { FlowTotals } from '../flow-book.ts';
@@ -319,6 +319,22 @@ const SERIES_FAMILIES: readonly SeriesFamily[] = [
     levels: ['site'],
     series: one,
     write: ({ sink, name, labels, table, slot }) => sink.sample(name, labels, table.get(slot, GAUGE.unverifiedMembers)),
+  },
+  {
+    suffix: 'unmeasured_paths',
+    type: 'gauge',
+    unit: '1',
+    help: 'Paths of the pair of sites that cannot be measured, by cause: their name does not resolve, nothing can be sent, or only by another interface. Only where there are any.',
+    source: 'docs/glossary.md',
+    extraLabels: ['cause'],
+    levels: ['site'],
+    series: () => UNMEASURED_CAUSES.length,
+    write: ({ sink, name, labels, table, slot }) => {
+      UNMEASURED_CAUSES.forEach((cause, i) => {
+        const count = table.get(slot, GAUGE.unmeasuredMembers + i);
+        if (count > 0) sink.sample(name, `${labels},cause="${cause}"`, count);
+      });
+    },
   },
   {
     suffix: 'paths',
