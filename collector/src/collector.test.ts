@@ -20,7 +20,7 @@ import {
 } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
 import { FakeClock, mutate, pathOf, Random, recordOf, reportOf } from '@wanscope/shared/testing';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { problemsOf } from './api/problems.ts';
 import { Collector } from './collector.ts';
 import { silentLogger } from './log.ts';
@@ -899,4 +899,25 @@ meshes: [{ shape: full, tests: [icmp] }]
     expect([...counts]).toEqual([1, 2, 20]);
     expect(collector.rollout).toEqual({ state: 'idle', share: 1, reason: '' });
   });
+});
+
+test('a job that throws on a timer is logged once and counted, and everything else goes on', async () => {
+  say(helloOf('a/p'));
+  const before = collector.health().timerFailures;
+  // What no check let through: a time zone that is none.
+  const site = {
+    ...CONFIG.sites.get('a')!,
+    timezone: 'Nowhere/None',
+    maintenance: [{ cron: '0 2 * * *', durationNs: 3_600e9 }],
+  };
+  collector.reload({ ...CONFIG, sites: new Map([...CONFIG.sites, ['a', site]]) });
+  vi.spyOn(collector.ingest, 'sweep').mockImplementation(() => {
+    throw new Error('a bug');
+  });
+  clock.advance(60_000);
+  await settle(2_000);
+  expect(collector.health().timerFailures - before).toBeGreaterThan(30);
+  expect(await collector.exposition.registry.metrics()).toMatch(/^wanscope_collector_timer_failures_total [1-9]/m);
+  // Presence is a job of the same timer.
+  expect(collector.registry.probe(A)?.presence).toBe('silent');
 });

@@ -71,6 +71,7 @@ const PLAN_TAKEN_MS = 5_000;
 const REMOTE_WRITE_DIRECTORY = 'remote-write';
 /** Who acts, in the audit, where nobody asked for it. */
 const OWN_NAME = 'collector';
+const MAX_FAILURES_TOLD = 256;
 
 export interface CollectorOptions {
   readonly config: OperatorConfig;
@@ -146,6 +147,9 @@ export class Collector {
   #streamsLost = 0;
   /** Consents are to be taken from what was answered before this collector asked for any. */
   #seedsConsents = false;
+  /** What a timer's work threw: how often, and the causes that were logged. */
+  #timerFailures = 0;
+  readonly #failuresTold = new Set<string>();
   #plannedRevision = -1;
   #reachable: ReadonlyMap<string, boolean> = new Map();
   /** Sites that were unreachable when last looked at, before a restart too. */
@@ -328,6 +332,7 @@ export class Collector {
       unreadMessages: this.#unread,
       acknowledgingStreams: this.#acknowledging.length + this.#acknowledgingLeaves.size,
       streamsLost: this.#streamsLost,
+      timerFailures: this.#timerFailures,
       configReloadSuccessful: this.#reload.successful,
       configReloadedAtMs: this.#reload.atMs,
       snapshot: this.#keeper.health,
@@ -365,7 +370,7 @@ export class Collector {
       configuration: digestOf(this.#config),
       paused: this.pauses.all.map(({ scope }) => formatScope(scope)),
     });
-    this.#refreshMaintenance();
+    this.#attempt('maintenance', () => this.#refreshMaintenance());
     this.#bus.start(this.#handlers());
     this.cluster?.start();
     this.#scheduleTick();
@@ -407,7 +412,7 @@ export class Collector {
     this.state.setPolicy((src, dst, test) => policies.of(src, dst, test));
     this.#reload = { successful: true, atMs: this.#options.clock.wallMs(), problems: [] };
     this.#maintenanceAtMs = Number.NEGATIVE_INFINITY;
-    this.#refreshMaintenance();
+    this.#attempt('maintenance', () => this.#refreshMaintenance());
     void this.remoteWrite.reconfigured();
     this.#planAnew('configuration file');
   }
@@ -666,35 +671,51 @@ export class Collector {
   #scheduleTick(): void {
     if (this.#stopped) return;
     this.#cancelTick = this.#options.clock.after(TICK_MS, () => {
-      try {
-        this.#tick();
-      } catch (error) {
-        this.#logger.error({ error: error instanceof Error ? error.stack : String(error) }, 'a tick failed');
-      }
+      this.#tick();
       this.#scheduleTick();
     });
   }
 
+  /** Does what is due. What fails in it is no reason not to do the rest, nor to end: it is counted, and logged once per cause. */
+  #attempt(job: string, run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      this.#timerFailures += 1;
+      const cause = `${job}: ${error instanceof Error ? error.message : String(error)}`;
+      if (this.#failuresTold.has(cause) || this.#failuresTold.size >= MAX_FAILURES_TOLD) return;
+      this.#failuresTold.add(cause);
+      this.#logger.error(
+        { job, error: error instanceof Error ? error.stack : String(error) },
+        'a regular job failed; the collector goes on, and only counts further failures of this cause',
+      );
+    }
+  }
+
   #tick(): void {
     const nowMs = this.#options.clock.wallMs();
-    this.#refreshMaintenance();
+    this.#attempt('maintenance', () => this.#refreshMaintenance());
     if (this.isReady) {
-      for (const pause of this.pauses.expire(nowMs)) {
-        if (this.isLeader) this.cluster?.tellResumed(pause.scope, OWN_NAME);
-        this.#resumed(pause, OWN_NAME);
-      }
-      this.#followTransitions(nowMs);
-      this.ingest.sweep(nowMs);
-      this.#markUnmeasured(nowMs);
-      this.#forgetIntakes(nowMs);
-      this.#surveySites();
-      this.#judgeRollout();
-      this.#keepSettled();
-      this.#takeConsents(nowMs);
-      if (this.isLeader) this.plans.renew(nowMs, this.#config.planExpiryMs);
-      this.#plan();
+      this.#attempt('pauses', () => {
+        for (const pause of this.pauses.expire(nowMs)) {
+          if (this.isLeader) this.cluster?.tellResumed(pause.scope, OWN_NAME);
+          this.#resumed(pause, OWN_NAME);
+        }
+      });
+      this.#attempt('presence', () => this.#followTransitions(nowMs));
+      this.#attempt('sweep', () => this.ingest.sweep(nowMs));
+      this.#attempt('unmeasured', () => this.#markUnmeasured(nowMs));
+      this.#attempt('intakes', () => this.#forgetIntakes(nowMs));
+      this.#attempt('reachability', () => this.#surveySites());
+      this.#attempt('rollout', () => this.#judgeRollout());
+      this.#attempt('settled configuration', () => this.#keepSettled());
+      this.#attempt('consents', () => this.#takeConsents(nowMs));
+      this.#attempt('plans', () => {
+        if (this.isLeader) this.plans.renew(nowMs, this.#config.planExpiryMs);
+        this.#plan();
+      });
     }
-    this.#keeper.tick();
+    this.#attempt('snapshot', () => this.#keeper.tick());
   }
 
   #surveySites(): void {
@@ -832,7 +853,7 @@ export class Collector {
     if (this.#cancelPlan !== undefined || this.#stopped) return;
     this.#cancelPlan = this.#options.clock.after(PLAN_DELAY_MS, () => {
       this.#cancelPlan = undefined;
-      if (this.isReady) this.#plan();
+      if (this.isReady) this.#attempt('plans', () => this.#plan());
     });
   }
 

@@ -245,8 +245,11 @@ export async function run(flags: Flags, asked: Asked, { version, revision }: Bui
       useKeys(settings);
       logger.info({ file: flags.config }, 'configuration taken');
     } catch (error) {
-      if (!(error instanceof InvalidConfiguration)) throw error;
-      collector.reloadFailed(error.problems);
+      const problems =
+        error instanceof InvalidConfiguration
+          ? error.problems
+          : [`${flags.config}: could not be taken: ${error instanceof Error ? error.message : String(error)}`];
+      collector.reloadFailed(problems);
     }
   };
   // One after the other, so that what was written last is taken last.

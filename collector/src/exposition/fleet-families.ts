@@ -33,6 +33,8 @@ export interface CollectorHealth {
   readonly acknowledgingStreams: number;
   /** How often the report stream was another one. */
   readonly streamsLost: number;
+  /** Regular jobs that failed. */
+  readonly timerFailures: number;
   /** In the report stream behind the latest that was read. */
   readonly unreadMessages: number;
   readonly configReloadSuccessful: boolean;
@@ -762,6 +764,11 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       'streams_lost_total',
       'How often the report stream was deleted, wiped or put back.',
       () => view.health().streamsLost,
+    ),
+    count(
+      'timer_failures_total',
+      'Regular jobs of the collector that failed; the log has the first of each cause.',
+      () => view.health().timerFailures,
     ),
     now(
       'acknowledging_streams',

@@ -37,6 +37,7 @@ import type {
   TestConfig,
   UplinkConfig,
 } from './schema.ts';
+import { parseCron } from './cron.ts';
 import { ACKNOWLEDGEMENTS, CONSENT_MODES, ROLES, STAMP_MODES } from './schema.ts';
 import { TARGET_TEMPLATES, TEMPLATE_NAMES, TEMPLATE_QUESTION, type TargetTemplate } from './templates.ts';
 import { parseYamlFile, type Problem } from './yaml-file.ts';
@@ -63,6 +64,8 @@ const DEFAULT_TIMEOUT_NS: Readonly<Record<Protocol, number>> = {
   http: 5 * NS_PER_S,
   dns: 2 * NS_PER_S,
 };
+
+const MAX_LEAVE_AFTER_MS = 365 * 86_400_000;
 
 const NAME_RULE = 'must be 1 to 63 of a-z, 0-9, - and _';
 
@@ -104,10 +107,23 @@ const timezone = text(
   (value) => (IANAZone.isValidZone(value) ? value : undefined),
   'must be an IANA time zone such as Europe/Berlin',
 );
-const cron = text(
-  (value) => (value.trim().split(/\s+/).length === 5 ? value.trim() : undefined),
-  'must be a cron expression of five fields such as "0 2 * * SUN"',
-);
+const cron = z
+  .string({ error: 'must be a cron expression of five fields such as "0 2 * * SUN"' })
+  .transform((value, context) => {
+    const parsed = parseCron(value);
+    if ('problem' in parsed) {
+      context.addIssue({
+        code: 'custom',
+        message: `${JSON.stringify(value)}: must be a cron expression of five fields such as "0 2 * * SUN": ${parsed.problem}`,
+      });
+      return z.NEVER;
+    }
+    return value.trim();
+  });
+const windowLength = text((value) => {
+  const ns = parseDurationNs(value);
+  return ns !== undefined && ns >= 60 * NS_PER_S && ns <= 31 * 86_400 * NS_PER_S ? ns : undefined;
+}, 'must be a duration from 1m to 31d such as 2h');
 const className = text(
   (value) => (value in DSCP_BY_CLASS ? value : undefined),
   `must be one of ${Object.keys(DSCP_BY_CLASS).join(', ')}`,
@@ -175,8 +191,10 @@ const siteSchema = strict({
   maintenance: z
     .array(
       strict({
-        cron: cron.describe('Start: five cron fields, local time of the site.'),
-        for: duration.describe('Length.'),
+        cron: cron.describe(
+          'Start: five cron fields, local time of the site. One that the clock skips is when it jumps; of one that comes twice the first counts.',
+        ),
+        for: windowLength.describe('Length: 1m to 31d. Elapsed time, whatever the clock does meanwhile.'),
       }),
     )
     .default([])
@@ -847,6 +865,9 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
   config.rollout.rings.forEach((ring, at, rings) => {
     if (at > 0 && ring <= rings[at - 1]!) add(['rollout', 'rings', at], 'must be more than the ring before it');
   });
+  if (config.leaveAfterMs < 3 * config.intervalMs || config.leaveAfterMs > MAX_LEAVE_AFTER_MS) {
+    add(['leaveAfter'], 'must be from 3 intervals to 365d: a probe is silent after 3 intervals');
+  }
   if (config.planExpiryMs < 72 * 3_600_000) add(['planExpiry'], "must be 72h or more, the age of a probe's spool");
   for (const site of config.sites.keys()) {
     if (!isToken(site)) add(['sites', site], NAME_RULE);
