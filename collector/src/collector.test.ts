@@ -901,6 +901,50 @@ meshes: [{ shape: full, tests: [icmp] }]
   });
 });
 
+describe('a clock that is off', () => {
+  const dictionary = dictionaryFor(A, [B]);
+  const offsetReports = (offsetMs: number, count: number): void => {
+    for (let i = 0; i < count; i += 1) {
+      clock.advance(10_000);
+      // As it is published, 5 s after its interval ended.
+      const intervalStartMs = clock.wallMs() - 15_000 + offsetMs;
+      report(A, dictionary, [recordOf(0, [10e6])], { intervalStartMs });
+    }
+    clock.advance(1_000);
+  };
+  const offset = async (): Promise<string | undefined> =>
+    /^wan_probe_clock_offset_seconds\{site="a",probe="p"\} (.*)$/m.exec(
+      await collector.exposition.registry.metrics(),
+    )?.[1];
+
+  beforeEach(() => {
+    say(helloOf('a/p'));
+    announce(A, dictionary);
+  });
+
+  test.each([
+    [-300_000, '-305', 'has a clock 305 s behind: its reports count as late, and its paths have no data'],
+    [3_600_000, '3595', 'has a clock 3595 s ahead: its intervals have the wrong time'],
+  ])('by %i ms is told by three reports, on metrics and API, until it is set', async (offsetMs, shown, text) => {
+    offsetReports(offsetMs, 2);
+    expect([await offset(), problemsOf(collector).problems]).toEqual(['0', []]);
+    offsetReports(offsetMs, 1);
+    expect(await offset()).toBe(shown);
+    expect(problemsOf(collector).problems).toMatchObject([{ kind: 'clock_off', subject: 'a/p', text }]);
+    offsetReports(0, 1);
+    expect([await offset(), problemsOf(collector).problems]).toEqual(['0', []]);
+  });
+
+  test('is not what a backlog looks like', async () => {
+    offsetReports(0, 3);
+    report(A, dictionary, [], { seq: 10 });
+    for (const seq of [4, 5, 6, 7, 8]) {
+      report(A, dictionary, [], { intervalStartMs: clock.wallMs() - 600_000 + seq * 10_000, seq });
+    }
+    expect(await offset()).toBe('0');
+  });
+});
+
 test('a job that throws on a timer is logged once and counted, and everything else goes on', async () => {
   say(helloOf('a/p'));
   const before = collector.health().timerFailures;

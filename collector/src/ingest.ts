@@ -54,6 +54,11 @@ const MAX_GIVEN_UP_ONCE = 10_000;
 const ASK_AGAIN_MS = 10_000;
 const NO_PATHS_HASH = dictionaryOf([]).hash;
 
+/** Reports in a row that have to agree on it before a clock is taken for wrong: one alone may have waited. */
+const CLOCK_SAMPLES = 3;
+/** A report leaves within the interval after its own, and after the longest timeout, which is no longer. */
+const REPORT_WAITS_INTERVALS = 2;
+
 /** One message of a report subject, as the bus hands it over. */
 export interface ReportMessage {
   readonly identity: Identity;
@@ -116,6 +121,10 @@ export interface Intake {
   /** End of the newest live interval. */
   lastIntervalEndMs: number | undefined;
   clockAheadMs: number;
+  /** Ends of the intervals of the newest reports less when the broker took them, latest last; what it waits for comes off. */
+  readonly clockSamplesMs: number[];
+  /** Since when the clock is known to be off. */
+  clockOffSinceMs: number | undefined;
   /** Octets by `uplink|purpose`, over all boots. */
   readonly usedBytes: Map<string, number>;
   /** Reports counted, over all boots, and how many of them are on disk. */
@@ -545,6 +554,8 @@ export class Ingest implements JournalReader {
     boot.sequences.closedGaps = 0;
     this.#addUsage(intake, boot, report);
     this.counters.lagSeconds = Math.max(0, (countedAtMs - storedAtMs) / 1_000);
+    if (report.seq === boot.sequences.highest && this.#replayedAtMs === undefined)
+      sampleClock(intake, report, storedAtMs);
     if (!late) intake.clockAheadMs = future ? aheadMs : 0;
     const standing: RecordStanding = late ? 'backfilled' : future ? 'counted' : 'live';
     if (standing === 'live' && startMs >= intake.currentStartMs) {
@@ -824,6 +835,8 @@ export class Ingest implements JournalReader {
       self: {},
       lastIntervalEndMs: undefined,
       clockAheadMs: 0,
+      clockSamplesMs: [],
+      clockOffSinceMs: undefined,
       usedBytes: new Map(),
       counted: 0,
       committed: 0,
@@ -892,4 +905,24 @@ export class Ingest implements JournalReader {
 
 function newBoot(changedAt: number): Boot {
   return { sequences: new SequenceSet(), refused: new Map(), floor: 1, changedAt, usageSeq: 0, usage: new Map() };
+}
+
+/** Only the newest report of a boot tells the time: older ones are a backlog. */
+function sampleClock(intake: Intake, { intervalStartMs, intervalMs }: Report, storedAtMs: number): void {
+  const samples = intake.clockSamplesMs;
+  const aheadMs = intervalStartMs + intervalMs - storedAtMs;
+  const waitMs = REPORT_WAITS_INTERVALS * intervalMs + FUTURE_AFTER_MS;
+  samples.push(aheadMs > FUTURE_AFTER_MS || aheadMs < -waitMs ? aheadMs : 0);
+  if (samples.length > CLOCK_SAMPLES) samples.shift();
+  const isOff = clockOffsetMs(intake) !== 0;
+  intake.clockOffSinceMs = isOff ? (intake.clockOffSinceMs ?? storedAtMs) : undefined;
+}
+
+/**
+ * How far the clock of a probe is ahead (behind: negative), as its latest reports agree; 0 where it is right to within two intervals
+ * behind or two seconds ahead. What a report waited before it was sent, two intervals at most, is in it.
+ */
+export function clockOffsetMs({ clockSamplesMs: samples }: Pick<Intake, 'clockSamplesMs'>): number {
+  if (samples.length < CLOCK_SAMPLES) return 0;
+  return samples.reduce((a, b) => (Math.abs(b) < Math.abs(a) ? b : a));
 }

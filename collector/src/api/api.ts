@@ -11,6 +11,7 @@ import type { Registry } from '../registry.ts';
 import { COUNTER } from '../series-table.ts';
 import type { CountersReset } from '../snapshot.ts';
 import { pathView, type PathFilter, pathPage } from './paths.ts';
+import { clockOffsetMs } from '../ingest.ts';
 import { meshOf } from './mesh.ts';
 import { problemsOf } from './problems.ts';
 import { registerControls } from './controls.ts';
@@ -144,6 +145,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
         runsPlanVersion: hello?.planVersion ?? null,
         icmp: hello?.icmp ?? [],
         endpoints: hello?.endpoints ?? [],
+        clockOffsetSeconds: intake === undefined ? null : clockOffsetMs(intake) / 1_000,
         paths: intake?.slots.size ?? 0,
       };
     }),

@@ -1,12 +1,13 @@
 /** What needs a person: sites, probes and paths that are not as they should be, each since when, and what left of late. */
 import { formatIdentity, NOT_SENT_CAUSES } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
+import { clockOffsetMs, LATE_AFTER_MS } from '../ingest.ts';
 import { REASONS, UNMEASURED_CAUSES, type UnmeasuredCause } from '../path-state.ts';
 import { GAUGE } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
 
 export interface Problem {
-  readonly kind: 'site_unreachable' | 'probe_silent' | 'uplink_down' | 'paths_unmeasured';
+  readonly kind: 'site_unreachable' | 'probe_silent' | 'clock_off' | 'uplink_down' | 'paths_unmeasured';
   /** `branch-3`, `branch-3/r1`, `branch-3/isp-b`, `branch-3 → hq`. */
   readonly subject: string;
   readonly text: string;
@@ -29,7 +30,7 @@ export function problemsOf(collector: Collector): {
   readonly truncated: boolean;
   readonly departures: readonly DepartureView[];
 } {
-  const problems = [...fleetProblems(collector), ...pathProblems(collector.state)];
+  const problems = [...fleetProblems(collector), ...clockProblems(collector), ...pathProblems(collector.state)];
   return {
     problems: problems.slice(0, MAX_PROBLEMS),
     truncated: problems.length > MAX_PROBLEMS,
@@ -59,6 +60,22 @@ function fleetProblems(collector: Collector): Problem[] {
     return { kind: 'site_unreachable', subject: site, text, since: iso(sinceMs) };
   });
   return [...unreachable, ...probes];
+}
+
+/** Live probes whose clock is off: what they measure counts as late or not at all. */
+function clockProblems({ registry, ingest }: Collector): Problem[] {
+  return registry.probes().flatMap(({ identity, presence, configured }) => {
+    const intake = presence === 'live' && configured ? ingest.intakeOf(identity) : undefined;
+    if (intake?.clockOffSinceMs === undefined) return [];
+    const offsetMs = clockOffsetMs(intake);
+    const size = `${Math.round(Math.abs(offsetMs) / 1_000)} s`;
+    const effect =
+      offsetMs < -LATE_AFTER_MS
+        ? 'its reports count as late, and its paths have no data'
+        : 'its intervals have the wrong time';
+    const text = `has a clock ${size} ${offsetMs > 0 ? 'ahead' : 'behind'}: ${effect}`;
+    return [{ kind: 'clock_off', subject: formatIdentity(identity), text, since: iso(intake.clockOffSinceMs) }];
+  });
 }
 
 const UNMEASURED_TEXT: Readonly<Record<UnmeasuredCause, string>> = {

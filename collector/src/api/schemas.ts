@@ -94,6 +94,7 @@ export const probes = object({
       runsPlanVersion: optional(integer),
       icmp: list(text),
       endpoints: list(anything),
+      clockOffsetSeconds: optional(number),
       paths: integer,
     }),
   ),

@@ -5,7 +5,7 @@ import type { AuditLog } from '../audit.ts';
 import type { ClusterStatus } from '../cluster/cluster.ts';
 import type { Gate } from '../gate.ts';
 import type { Leaves } from '../leaves.ts';
-import type { Ingest, Intake } from '../ingest.ts';
+import { clockOffsetMs, type Ingest, type Intake } from '../ingest.ts';
 import type { KeeperHealth } from '../keeper.ts';
 import type { CountersReset } from '../snapshot.ts';
 import type { PauseBook } from '../pauses.ts';
@@ -339,6 +339,15 @@ function probeFamilies(view: MetricView): PlainFamily[] {
         return endMs === undefined ? undefined : endMs / 1_000;
       },
       'timestamp',
+    ),
+    perProbe(
+      'wan_probe_clock_offset_seconds',
+      'How far the clock of the probe is ahead, or behind (negative), by three reports in a row; 0 while it is less than 2 s ahead and two intervals behind. Up to two intervals of it are what reports wait.',
+      (probe) => {
+        const intake = view.ingest.intakeOf(probe.identity);
+        return intake === undefined ? undefined : clockOffsetMs(intake) / 1_000;
+      },
+      'seconds',
     ),
     perProbe(
       'wan_probe_clock_ahead_seconds',
