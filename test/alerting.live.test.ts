@@ -28,6 +28,62 @@ test('the rules pass their unit tests', async () => {
   expect(stdout).toContain('SUCCESS');
 });
 
+describe.each([
+  ['an interval of 5 minutes', 'interval: 5m', '1/s', 300],
+  ['an interval of 100 seconds', 'interval: 100s', '1/s', 100],
+  ['one probe in 150 seconds', 'interval: 10s', '1/150s', 150],
+])('with %s, the rules that wan-collector writes', (_what, setting, rate, stepS) => {
+  test('hold a steady loss of a fifth without a break, and take a well collector for no stale one', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'wanscope-rules-'));
+    try {
+      const config = join(directory, 'wanscope.yaml');
+      writeFileSync(config, `${setting}\ntests:\n  t: { protocol: icmp, rate: ${rate} }\n`);
+      const program = fromRoot('collector/dist/main.js');
+      const { stdout } = await run(process.execPath, [program, 'rules', '--config', config]);
+      writeFileSync(join(directory, 'rules.yaml'), stdout);
+      writeFileSync(join(directory, 'test.yaml'), stringify(steadyLoss(stepS)));
+      await run('promtool', ['check', 'rules', join(directory, 'rules.yaml')]);
+      const tested = await run('promtool', ['test', 'rules', join(directory, 'test.yaml')]);
+      expect(tested.stdout).toContain('SUCCESS');
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
+  });
+});
+
+/** Scraped every 10 s for 4 hours; counters grow once in `stepS`, by 20 probes of which 4 are lost, and a report comes as often. */
+function steadyLoss(stepS: number): object {
+  const samples = Array.from({ length: 4 * 360 }, (_unused, i) => i * 10);
+  const steps = (size: number): string => samples.map((atS) => size * Math.floor(atS / stepS)).join(' ');
+  const labels = 'network="default",src_site="a",dst_site="b",test="t",class="BE",family="ipv4"';
+  const evaluations = Array.from({ length: 180 }, (_unused, i) => 3_600 + i * 60);
+  return {
+    rule_files: ['rules.yaml'],
+    evaluation_interval: '10s',
+    tests: [
+      {
+        interval: '10s',
+        input_series: [
+          { series: `wan_site_probes_sent_total{${labels}}`, values: steps(20) },
+          { series: `wan_site_probes_lost_total{${labels}}`, values: steps(4) },
+          { series: 'wan_objective_loss_ratio{src_site="a",dst_site="b",test="t"}', values: '0.01x1440' },
+          { series: 'up{job="wanscope"}', values: '1x1440' },
+          // Stamps are seconds since the epoch, at which promtool begins; a report waits for its turn.
+          {
+            series: 'wanscope_collector_last_report_timestamp_seconds',
+            values: samples.map((atS) => stepS * Math.floor(atS / stepS)).join(' '),
+          },
+        ],
+        promql_expr_test: evaluations.map((atS) => ({
+          expr: 'sum by (alertname) (ALERTS{alertstate="firing"})',
+          eval_time: `${atS}s`,
+          exp_samples: [{ labels: '{alertname="WanPathLoss"}', value: 1 }],
+        })),
+      },
+    ],
+  };
+}
+
 interface Rule {
   readonly alert?: string;
   readonly labels?: Record<string, string>;
@@ -43,7 +99,7 @@ test('every alert has a severity, a summary, a description and a runbook that ex
     expect(labels?.['severity'], alert).toMatch(/^(warning|critical)$/);
     expect(annotations?.['summary'], alert).toBeTruthy();
     expect(annotations?.['description'], alert).toBeTruthy();
-    expect(runbooks, alert).toContain(annotations?.['runbook']);
+    expect(runbooks, alert).toContain(annotations?.['runbook_url']);
   }
 });
 

@@ -22,8 +22,19 @@ interface Export {
   readonly out?: string;
 }
 
-function parseFlags(): { readonly flags: Flags; readonly stateExport: Export | undefined } {
+interface Rules {
+  readonly runbooks?: string;
+}
+
+interface Asking {
+  readonly flags: Flags;
+  readonly stateExport: Export | undefined;
+  readonly rules: Rules | undefined;
+}
+
+function parseFlags(): Asking {
   let stateExport: Export | undefined;
+  let rules: Rules | undefined;
   const partition = variable(process.env, 'WAN_PARTITION');
   const command = new Command('wan-collector')
     .description('Collects what wan-probes measure, plans what they send, and exposes it to Prometheus.')
@@ -93,9 +104,16 @@ function parseFlags(): { readonly flags: Flags; readonly stateExport: Export | u
     .action((asked: Export) => {
       stateExport = asked;
     });
+  command
+    .command('rules')
+    .description('write the alert rules for Prometheus, with windows that fit the configuration, to standard output')
+    .option('--runbooks <url>', 'where the runbooks are: what runbook_url begins with (default: docs/runbooks)')
+    .action((asked: Rules) => {
+      rules = asked;
+    });
   const flags = command.parse().opts<Flags>();
   const isGiven = flags['web.listenAddress'].length > 0;
-  return { flags: isGiven ? flags : { ...flags, 'web.listenAddress': [DEFAULT_LISTEN] }, stateExport };
+  return { flags: isGiven ? flags : { ...flags, 'web.listenAddress': [DEFAULT_LISTEN] }, stateExport, rules };
 }
 
 function anotherAddress(value: string, before: readonly string[]): readonly string[] {
@@ -176,8 +194,9 @@ function hearSignals(): Asked {
 async function main(): Promise<number> {
   let flags: Flags;
   let stateExport: Export | undefined;
+  let rules: Rules | undefined;
   try {
-    ({ flags, stateExport } = parseFlags());
+    ({ flags, stateExport, rules } = parseFlags());
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode;
     throw error;
@@ -187,6 +206,7 @@ async function main(): Promise<number> {
     return 1;
   }
   if (stateExport !== undefined) return exportState(flags['state.dir'], stateExport);
+  if (rules !== undefined) return (await import('./service.ts')).printRules(flags.config, rules.runbooks);
   if (flags.healthcheck) return healthcheck(flags);
   if (flags.checkConfig) return (await import('./service.ts')).checkConfig(flags.config);
   const asked = hearSignals();

@@ -7,6 +7,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { pino } from 'pino';
 import { decodeRoster, InvalidConfiguration, InvalidKey, systemClock } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
+import { alertRules } from './alert-rules.ts';
 import { NatsBus, type Membership } from './bus.ts';
 import { Collector } from './collector.ts';
 import { parseConfig, parseInThread, readConfigText } from './config-file.ts';
@@ -113,6 +114,18 @@ export function checkConfig(file: string): number {
   try {
     const config = parseConfig(readConfigText(file), file);
     process.stdout.write(`${file} is good.\n\n${formatPredictedLoad(predictLoad(config))}`);
+    return 0;
+  } catch (error) {
+    if (!(error instanceof InvalidConfiguration)) throw error;
+    process.stderr.write(`${error.problems.join('\n')}\n`);
+    return 1;
+  }
+}
+
+/** Writes the alert rules that fit a configuration. Returns the exit code. */
+export function printRules(file: string, runbooks?: string): number {
+  try {
+    process.stdout.write(alertRules(parseConfig(readConfigText(file), file), runbooks?.replace(/\/+$/, '')));
     return 0;
   } catch (error) {
     if (!(error instanceof InvalidConfiguration)) throw error;

@@ -1,0 +1,41 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { alertRules } from './alert-rules.ts';
+import { configOf } from './testing/fleet.ts';
+
+const SHIPPED = new URL('../../deploy/compose/prometheus/rules/wanscope.rules.yaml', import.meta.url);
+
+describe('alert rules', () => {
+  test('that are shipped are those of the defaults: wan-collector rules --config FILE, with a file of `tests: {}`', () => {
+    expect(readFileSync(SHIPPED, 'utf8')).toBe(alertRules(configOf('tests: {}')));
+  });
+
+  test('have the windows of the interval', () => {
+    const rules = alertRules(configOf('interval: 5m\ntests: {}'));
+    // Three intervals and scrapes: 930 s. Reports are there after two: 630 s.
+    expect(rules).toContain('rate(wan_site_probes_lost_total[930s])');
+    expect(rules).toContain('last_report_timestamp_seconds > 630)');
+    expect(rules).not.toContain('[2m]');
+  });
+
+  test('have a window of their own for tests that are slower than it', () => {
+    const rules = alertRules(
+      configOf(`
+tests:
+  icmp: { protocol: icmp }
+  tcp: { protocol: tcp, rate: 1/10s }
+  web: { protocol: http, rate: 1/180s }
+  api: { protocol: http, rate: 1/180s }
+`),
+    );
+    // 3 * (180 s + 10 s) = 570 s.
+    expect(rules).toContain('rate(wan_site_probes_lost_total{test=~"api|web"}[570s])');
+    expect(rules).toContain('rate(wan_site_probes_lost_total{test!~"api|web"}[2m])');
+  });
+
+  test('point to runbooks where the operator has them', () => {
+    const rules = alertRules(configOf('tests: {}'), 'https://wiki.example/wan');
+    expect(rules).toContain('runbook_url: https://wiki.example/wan/path-loss.md');
+    expect(rules).not.toContain('docs/runbooks/');
+  });
+});
