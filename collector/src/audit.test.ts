@@ -1,9 +1,11 @@
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { AuditLog, readAudit } from './audit.ts';
+import { AuditLog, readAudit, type AuditProblem } from './audit.ts';
+import { silentLogger } from './log.ts';
 
 const silent = pino({ level: 'silent' });
 
@@ -90,6 +92,95 @@ describe('the audit', () => {
       old: null,
       new: { sha256: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
     });
+  });
+
+  it('moves a full file on, keeps four of them, and the chain goes on over files and starts', () => {
+    let audit = new AuditLog(file, () => 0, silent, 2_000);
+    for (let i = 0; i < 200; i += 1) {
+      if (i % 7 === 0) {
+        audit.close();
+        audit = new AuditLog(file, () => 0, silent, 2_000);
+        expect(audit.problem).toBeUndefined();
+      }
+      audit.add('a', 'plan', String(i), undefined, undefined);
+    }
+    audit.close();
+    // Two were there before.
+    expect(audit.count).toBe(202);
+    const names = readdirSync(folder).sort();
+    expect(names).toEqual(['audit.jsonl', ...[1, 2, 3, 4].map((n) => `audit.jsonl.${n}`), 'audit.jsonl.head']);
+    for (const name of names) expect(statSync(join(folder, name)).size).toBeLessThan(2_000 + 300);
+    let last = readAudit(readFileSync(`${file}.4`, 'utf8')).lastHash;
+    for (const name of ['.3', '.2', '.1', '']) {
+      const read = readAudit(readFileSync(`${file}${name}`, 'utf8'), last);
+      expect(read.problem).toBeUndefined();
+      last = read.lastHash;
+    }
+  });
+
+  it('reads a file far over its bound piece by piece, and moves it on whole', () => {
+    const { lastHash } = readAudit(readFileSync(file, 'utf8'));
+    let [previous, text] = [lastHash, ''];
+    for (let i = 0; i < 12_000; i += 1) {
+      const line = JSON.stringify({ action: 'throughput', what: `${i} é`, previous });
+      previous = createHash('sha256').update(line).digest('hex');
+      text += `${line}\n`;
+    }
+    appendFileSync(file, text);
+    // As an earlier release left it: without a head.
+    rmSync(`${file}.head`);
+    const size = statSync(file).size;
+    expect(size).toBeGreaterThan(1_200_000);
+    const audit = new AuditLog(file, () => 0, silent, 10_000);
+    expect([audit.problem, audit.count, audit.recent.length]).toEqual([undefined, 12_002, 1_000]);
+    audit.add('bob', 'pause', 'fleet', undefined, {});
+    audit.close();
+    expect(statSync(`${file}.1`).size).toBe(size);
+    expect(readAudit(readFileSync(file, 'utf8'), previous).problem).toBeUndefined();
+  });
+
+  it('notices that its end was cut off, whole lines or all of it, and says how much', () => {
+    const said: string[] = [];
+    const logger = { ...silentLogger, error: (fields: object) => void said.push(JSON.stringify(fields)) };
+    const reopen = (): AuditProblem | undefined => {
+      const audit = new AuditLog(file, () => 0, logger);
+      audit.close();
+      return audit.problem;
+    };
+    expect(reopen()).toBeUndefined();
+    const text = readFileSync(file, 'utf8');
+    truncateSync(file, text.indexOf('\n') + 1);
+    expect(reopen()).toBe('cut');
+    expect(said[0]).toContain('1 entries are missing at its end');
+    // It goes on from what is there.
+    expect(reopen()).toBeUndefined();
+    truncateSync(file, 0);
+    expect(reopen()).toBe('cut');
+    writeFileSync(`${file}.head`, 'x');
+    expect(reopen()).toBe('head');
+  });
+
+  it('takes no power cut for a cut end: between a line and its head, or in the change of files', () => {
+    const before = readFileSync(`${file}.head`);
+    const audit = open();
+    audit.add('bob', 'pause', 'fleet', undefined, {});
+    audit.close();
+    writeFileSync(`${file}.head`, before);
+    const again = new AuditLog(file, () => 0, silent, 1);
+    expect([again.problem, again.count]).toEqual([undefined, 3]);
+    const full = readFileSync(`${file}.head`);
+    again.add('bob', 'resume', 'fleet', {}, undefined);
+    again.close();
+    writeFileSync(`${file}.head`, full);
+    const last = open();
+    expect([last.problem, last.count]).toEqual([undefined, 4]);
+    last.close();
+    // The line itself was not written.
+    writeFileSync(`${file}.head`, full);
+    truncateSync(file, 0);
+    const empty = open();
+    expect([empty.problem, empty.count]).toEqual([undefined, 3]);
+    empty.close();
   });
 
   it('keeps the latest 1,000 at hand', () => {

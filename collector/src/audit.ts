@@ -1,17 +1,23 @@
 /**
  * Who did what, when: configuration, pauses, maintenance windows, throughput runs and the plans that followed. One line of JSON each, only ever
  * appended, on disk before the action is answered. Each line carries the hash of the one before: what is changed or taken out of
- * the middle shows.
+ * the middle shows. How many lines there are and the hash of the last are kept in a file beside it, so that a cut end shows too; both
+ * are also in each log line of an entry, for a reader outside this machine.
+ *
+ * A full file becomes `<name>.1`, the one before `<name>.2`, and so on; the chain goes on over files.
  */
 import { createHash } from 'node:crypto';
 import {
   closeSync,
+  existsSync,
   fdatasyncSync,
   fstatSync,
   ftruncateSync,
   mkdirSync,
   openSync,
   readFileSync,
+  readSync,
+  renameSync,
   writeSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
@@ -51,32 +57,77 @@ interface StoredEntry extends AuditEntry {
 
 const RECENT = 1_000;
 const MAX_LINE_BYTES = 16_384;
+const MAX_FILE_BYTES = 16 * 1_024 * 1_024;
+/** Full files that are kept. */
+const MAX_OLD_FILES = 4;
+const CHUNK_BYTES = 1_024 * 1_024;
+/** Replaced in place, so that it takes one write; padded to this length. */
+const HEAD_BYTES = 256;
+
+export const AUDIT_PROBLEMS = ['chain', 'cut', 'head'] as const;
+export type AuditProblem = (typeof AUDIT_PROBLEMS)[number];
+
+export interface AuditFile {
+  /** The last entries, at most 1,000. */
+  readonly entries: readonly AuditEntry[];
+  /** The first break of the chain, if there is one. */
+  readonly problem: string | undefined;
+  /** How many bytes whole lines have. */
+  readonly goodBytes: number;
+  readonly lines: number;
+  /** What the next line has to carry. */
+  readonly lastHash: string;
+}
+
+interface Head {
+  /** Lines in files before the present one. */
+  readonly before: number;
+  /** Lines in all. */
+  readonly count: number;
+  /** Of the last line. */
+  readonly hash: string;
+}
 
 export class AuditLog {
   readonly #logger: Logger;
   readonly #wallMs: () => number;
+  readonly #file: string | undefined;
+  readonly #maxFileBytes: number;
   readonly #recent: AuditEntry[] = [];
   #descriptor: number | undefined;
+  #headDescriptor: number | undefined;
+  #bytes = 0;
   #previous = hashOf('');
+  #before = 0;
+  #count = 0;
   #failures = 0;
+  #problem: AuditProblem | undefined;
 
   /**
    * @param file undefined: entries are logged and live in memory only.
    * @throws Error when the file cannot be read or opened.
    */
-  constructor(file: string | undefined, wallMs: () => number, logger: Logger) {
+  constructor(file: string | undefined, wallMs: () => number, logger: Logger, maxFileBytes = MAX_FILE_BYTES) {
     this.#logger = logger;
     this.#wallMs = wallMs;
+    this.#file = file;
+    this.#maxFileBytes = maxFileBytes;
     if (file === undefined) return;
     mkdirSync(dirname(file), { recursive: true });
     this.#descriptor = openSync(file, 'a+', 0o600);
-    const text = readFileSync(file, 'utf8');
-    const { entries, problem, goodBytes, lastHash } = readAudit(text);
-    if (problem !== undefined) logger.error({ file, problem }, 'the audit file was changed by somebody else');
-    // A line that a power cut tore was answered to nobody.
+    this.#headDescriptor = openSync(headFileOf(file), existsSync(headFileOf(file)) ? 'r+' : 'w+', 0o600);
+    const old = `${file}.1`;
+    const audit = readDescriptor(this.#descriptor, existsSync(old) ? lastHashOf(old) : hashOf(''));
+    const { entries, goodBytes, lastHash, lines } = audit;
+    if (audit.problem !== undefined) this.#report('chain', `${audit.problem}: the file was changed from outside`);
+    this.#checkHead(audit);
+    // A line that a power cut tore was never answered.
     if (goodBytes < fstatSync(this.#descriptor).size) ftruncateSync(this.#descriptor, goodBytes);
-    this.#recent.push(...entries.slice(-RECENT));
+    this.#bytes = goodBytes;
+    this.#recent.push(...entries);
     this.#previous = lastHash;
+    this.#count = this.#before + lines;
+    this.#writeHead();
   }
 
   /** Most recent last, at most 1,000. */
@@ -84,9 +135,19 @@ export class AuditLog {
     return this.#recent;
   }
 
+  /** Entries ever written, those of files that are gone too: it never falls, unless the end was cut. */
+  get count(): number {
+    return this.#count;
+  }
+
   /** Entries that could not be written. */
   get failures(): number {
     return this.#failures;
+  }
+
+  /** Why the file that was found at the start is not the one that was left; undefined when it is. */
+  get problem(): AuditProblem | undefined {
+    return this.#problem;
   }
 
   /** On disk when it returns; a failure is counted and logged with the entry. */
@@ -95,13 +156,19 @@ export class AuditLog {
     const entry: AuditEntry = { at, who, action, what, old: old ?? null, new: now ?? null };
     this.#recent.push(entry);
     if (this.#recent.length > RECENT) this.#recent.shift();
-    this.#logger.info({ audit: entry }, 'audit');
-    if (this.#descriptor === undefined) return;
+    if (this.#descriptor === undefined) {
+      this.#logger.info({ audit: entry }, 'audit');
+      return;
+    }
     const line = lineOf(entry, this.#previous);
     try {
-      writeSync(this.#descriptor, `${line}\n`);
+      this.#rotateWhenFull();
+      this.#bytes += writeSync(this.#descriptor, `${line}\n`);
       fdatasyncSync(this.#descriptor);
       this.#previous = hashOf(line);
+      this.#count += 1;
+      this.#writeHead();
+      this.#logger.info({ audit: entry, entries: this.#count, hash: this.#previous }, 'audit');
     } catch (error) {
       this.#failures += 1;
       this.#logger.error({ audit: entry, error: String(error) }, 'an audit entry could not be written');
@@ -109,39 +176,150 @@ export class AuditLog {
   }
 
   close(): void {
-    if (this.#descriptor !== undefined) closeSync(this.#descriptor);
-    this.#descriptor = undefined;
+    for (const descriptor of [this.#descriptor, this.#headDescriptor]) {
+      if (descriptor !== undefined) closeSync(descriptor);
+    }
+    this.#descriptor = this.#headDescriptor = undefined;
+  }
+
+  /** Before a line, so that the present file always has the last one. */
+  #rotateWhenFull(): void {
+    const file = this.#file!;
+    if (this.#bytes < this.#maxFileBytes) return;
+    for (let n = MAX_OLD_FILES - 1; n >= 1; n -= 1) {
+      if (existsSync(`${file}.${n}`)) renameSync(`${file}.${n}`, `${file}.${n + 1}`);
+    }
+    renameSync(file, `${file}.1`);
+    const before = this.#descriptor!;
+    this.#descriptor = openSync(file, 'a+', 0o600);
+    closeSync(before);
+    this.#bytes = 0;
+    this.#before = this.#count;
+    const folder = openSync(dirname(file), 'r');
+    try {
+      fdatasyncSync(folder);
+    } finally {
+      closeSync(folder);
+    }
+  }
+
+  #writeHead(): void {
+    const head: Head = { before: this.#before, count: this.#count, hash: this.#previous };
+    writeSync(this.#headDescriptor!, `${JSON.stringify(head).padEnd(HEAD_BYTES - 1)}\n`, 0);
+    fdatasyncSync(this.#headDescriptor!);
+  }
+
+  /** The head may be one line behind: a power cut between the two writes. It is never ahead of an end that was not cut. */
+  #checkHead({ lines, lastHash, lastPrevious }: AuditFile & { readonly lastPrevious: string }): void {
+    const text = readFileSync(this.#headDescriptor!, 'utf8');
+    // An earlier release kept none.
+    if (text === '') return;
+    const head = parseHead(text);
+    if (head === undefined) {
+      this.#report('head', `${headFileOf(this.#file!)} cannot be read: whether the end was cut cannot be told`);
+      return;
+    }
+    // A cut between the change of files and the head: all that the head counts is in `<name>.1`.
+    const isRotated = lines <= 1 && head.hash === (lines === 1 ? lastPrevious : lastHash);
+    this.#before = isRotated ? head.count : head.before;
+    const count = this.#before + lines;
+    const isSame = count === head.count && head.hash === lastHash;
+    const isOneBehind = count === head.count + 1 && head.hash === lastPrevious;
+    if (isSame || isOneBehind) return;
+    const missing = head.count - count;
+    const what = missing > 0 ? `${missing} entries are missing at its end` : 'its end is not the one that was written';
+    this.#report('cut', `${what}: the file was changed from outside`);
+  }
+
+  #report(kind: AuditProblem, problem: string): void {
+    this.#problem ??= kind;
+    this.#logger.error({ file: this.#file, problem }, 'audit: the file is not as it was left');
+  }
+}
+
+function headFileOf(file: string): string {
+  return `${file}.head`;
+}
+
+function parseHead(text: string): Head | undefined {
+  try {
+    const { before, count, hash } = JSON.parse(text) as Partial<Record<keyof Head, unknown>>;
+    const isHead = Number.isSafeInteger(before) && Number.isSafeInteger(count) && typeof hash === 'string';
+    return isHead ? ({ before, count, hash } as Head) : undefined;
+  } catch {
+    return undefined;
   }
 }
 
 /**
  * Reads an audit file and checks its chain.
  *
- * @returns the entries, the first problem if there is one, and how many octets whole lines have.
+ * @param text the file, or its parts in order: a file of any size is read piece by piece.
+ * @param first what its first line has to carry: of the last line of the file before it.
  */
-export function readAudit(text: string): {
-  readonly entries: readonly AuditEntry[];
-  readonly problem: string | undefined;
-  readonly goodBytes: number;
-  /** What the next line has to carry. */
-  readonly lastHash: string;
-} {
-  const end = text.lastIndexOf('\n') + 1;
-  const lines = end === 0 ? [] : text.slice(0, end - 1).split('\n');
-  const entries: AuditEntry[] = [];
+export function readAudit(
+  text: string | Iterable<Buffer>,
+  first: string = hashOf(''),
+): AuditFile & { readonly lastPrevious: string } {
+  let [previous, lastPrevious, lines, goodBytes] = [first, first, 0, 0];
   let problem: string | undefined;
-  let previous = hashOf('');
-  lines.forEach((line, index) => {
-    const stored = parseLine(line);
-    if (stored === undefined) problem ??= `line ${index + 1} is no entry`;
-    else {
-      if (stored.previous !== previous) problem ??= `line ${index + 1} does not follow the line before it`;
-      const { previous: _previous, ...entry } = stored;
-      entries.push(entry);
+  const last: string[] = [];
+  let rest = Buffer.alloc(0);
+  for (const chunk of typeof text === 'string' ? [Buffer.from(text)] : text) {
+    const all = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+    let from = 0;
+    for (let end = all.indexOf(0x0a); end !== -1; end = all.indexOf(0x0a, from)) {
+      const line = all.toString('utf8', from, end);
+      lines += 1;
+      const carried = parseLine(line)?.previous;
+      if (carried === undefined) problem ??= `line ${lines} is no entry`;
+      else if (carried !== previous) problem ??= `line ${lines} does not follow the line before it`;
+      lastPrevious = previous;
+      previous = hashOf(line);
+      last.push(line);
+      if (last.length >= 2 * RECENT) last.splice(0, last.length - RECENT);
+      goodBytes += end + 1 - from;
+      from = end + 1;
     }
-    previous = hashOf(line);
+    rest = Buffer.from(all.subarray(from));
+  }
+  const entries = last.slice(-RECENT).flatMap((line) => {
+    const stored = parseLine(line);
+    if (stored === undefined) return [];
+    const { previous: _previous, ...entry } = stored;
+    return [entry];
   });
-  return { entries, problem, goodBytes: Buffer.byteLength(text.slice(0, end)), lastHash: previous };
+  return { entries, problem, goodBytes, lines, lastHash: previous, lastPrevious };
+}
+
+function* chunksOf(descriptor: number): Generator<Buffer> {
+  let position = 0;
+  for (;;) {
+    const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
+    const length = readSync(descriptor, chunk, 0, CHUNK_BYTES, position);
+    if (length === 0) return;
+    position += length;
+    yield chunk.subarray(0, length);
+  }
+}
+
+function readDescriptor(descriptor: number, first: string): ReturnType<typeof readAudit> {
+  return readAudit(chunksOf(descriptor), first);
+}
+
+/** Of the last whole line of a file. Lines are bounded, so the end of the file has one. */
+function lastHashOf(file: string): string {
+  const descriptor = openSync(file, 'r');
+  try {
+    const { size } = fstatSync(descriptor);
+    const length = Math.min(size, 8 * MAX_LINE_BYTES);
+    const end = Buffer.alloc(length);
+    readSync(descriptor, end, 0, length, size - length);
+    const lines = end.toString('utf8').split('\n');
+    return hashOf(lines.at(-2) ?? '');
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 function lineOf(entry: AuditEntry, previous: string): string {

@@ -1,13 +1,15 @@
 /** The web side: metrics, health, API and the page. One application behind any number of listeners. */
 import { createReadStream } from 'node:fs';
 import { stat, unlink } from 'node:fs/promises';
-import type { Server } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
+import { connect } from 'node:net';
 import { extname, join, normalize, sep } from 'node:path';
 import { Readable } from 'node:stream';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { fail } from './api/answers.ts';
 import { registerApi } from './api/api.ts';
 import type { Collector } from './collector.ts';
+import { clientOf, CONNECTION_LIMITS, Connections, STALLED_MS } from './connections.ts';
 import type { ListenAddress } from './listen-address.ts';
 import type { WebGuard } from './web-guard.ts';
 
@@ -51,7 +53,6 @@ const SECURITY_HEADERS: Readonly<Record<string, string>> = {
 };
 const HSTS = 'max-age=31536000';
 const HEALTH = ['/-/healthy', '/-/ready'];
-const MAX_CONNECTIONS = 1_024;
 /** Of what is asked for; a few hundred octets are needed. */
 const MAX_BODY_BYTES = 16 * 1_024;
 
@@ -74,7 +75,7 @@ export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
   app.addHook('onRequest', async (request, reply) => {
     // Who starts and watches the program needs no password.
     if (HEALTH.includes(pathOf(request.url))) return;
-    const verdict = await guard.admit(request.headers.authorization);
+    const verdict = await guard.admit(request.headers.authorization, clientOf(request.socket.remoteAddress ?? ''));
     if (verdict.ok) {
       request.user = verdict.user;
       return;
@@ -114,11 +115,20 @@ export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
 }
 
 /** Opens one listener. A socket file that nobody answers on is replaced. */
-export async function listen(app: FastifyInstance, address: ListenAddress, guard: WebGuard): Promise<Server> {
-  const server = guard.createServer((request, response) => app.routing(request, response));
-  server.keepAliveTimeout = 75_000;
-  server.maxConnections = MAX_CONNECTIONS;
-  if ('path' in address) await removeStaleSocket(address.path);
+export async function listen(
+  app: FastifyInstance,
+  address: ListenAddress,
+  guard: WebGuard,
+  telemetryPath: string,
+): Promise<Server> {
+  const isReserved = ({ url = '' }: IncomingMessage): boolean => [...HEALTH, telemetryPath].includes(pathOf(url));
+  const connections = new Connections(CONNECTION_LIMITS, isReserved, (cause) => guard.count(cause));
+  const server = guard.createServer((request, response) => {
+    if (connections.admits(request, response)) app.routing(request, response);
+  });
+  server.setTimeout(STALLED_MS);
+  connections.watch(server);
+  if ('path' in address) await removeDeadSocket(address.path);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen('path' in address ? { path: address.path } : { port: address.port, host: address.host }, () => {
@@ -170,9 +180,18 @@ async function isFile(path: string): Promise<boolean> {
   );
 }
 
-async function removeStaleSocket(path: string): Promise<void> {
+/** One that a process serves stays, so that listening fails with EADDRINUSE. */
+async function removeDeadSocket(path: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
-  if (found?.isSocket() === true) await unlink(path);
+  if (found?.isSocket() !== true) return;
+  const cause = await new Promise<string | undefined>((resolve) => {
+    const socket = connect({ path }, () => {
+      socket.destroy();
+      resolve(undefined);
+    });
+    socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code));
+  });
+  if (cause === 'ECONNREFUSED') await unlink(path);
 }
 
 function notFoundPage(telemetryPath: string): string {

@@ -224,8 +224,8 @@ export async function run(flags: Flags, asked: Asked, { version, revision }: Bui
   const web = await createWeb({ ...common, guard, serves: isApart ? 'page' : 'everything' });
   const metrics = await createWeb({ ...common, guard: metricsGuard, serves: 'metrics' });
   const servers = await Promise.all([
-    ...listenAddresses(flags['web.listenAddress']).map((address) => listen(web, address, guard)),
-    ...metricsAddresses.map((address) => listen(metrics, address, metricsGuard)),
+    ...listenAddresses(flags['web.listenAddress']).map((address) => listen(web, address, guard, common.telemetryPath)),
+    ...metricsAddresses.map((address) => listen(metrics, address, metricsGuard, common.telemetryPath)),
   ]);
   const watchGuards = setInterval(
     () => new Set([guard, metricsGuard]).forEach((each) => void each.refresh()),

@@ -108,7 +108,9 @@ describe('a throughput run', () => {
     [SECTION, { ...RUN, fromUplink: 'isp-c' }, KEY, 'not_possible'],
   ])('with %s and %j is %4$s, and no probe hears of it', async (section, request, key, cause) => {
     const bench = benchOf(section);
-    expect(await bench.desk.run(request, key)).toMatchObject({ ok: false, cause });
+    const outcome = await bench.desk.run(request, key);
+    expect(outcome).toMatchObject({ ok: false, cause });
+    expect('asked' in outcome).toBe(false);
     expect(bench.asked).toEqual([]);
     expect(bench.desk.runs.get(cause as 'busy')).toBe(1);
   });
@@ -155,7 +157,12 @@ describe('a throughput run', () => {
   test('tells which end refused, or said nothing', async () => {
     const bench = benchOf(SECTION);
     bench.answer = () => undefined;
-    expect(await bench.desk.run(RUN, KEY)).toEqual({ ok: false, cause: 'no_answer', message: 'no answer of b/q' });
+    expect(await bench.desk.run(RUN, KEY)).toEqual({
+      ok: false,
+      cause: 'no_answer',
+      message: 'no answer of b/q',
+      asked: true,
+    });
     bench.answer = ({ run }) =>
       run.role === 'sink'
         ? { status: 'ready', port: 1 }
@@ -164,6 +171,7 @@ describe('a throughput run', () => {
       ok: false,
       cause: 'refused',
       message: 'a/p: no answer of 192.0.2.3 port 1',
+      asked: true,
     });
     expect(bench.desk.results).toEqual([]);
   });

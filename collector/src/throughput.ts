@@ -85,7 +85,13 @@ export type ThroughputFailure = (typeof THROUGHPUT_FAILURES)[number];
 
 export type ThroughputOutcome =
   | { readonly ok: true; readonly result: ThroughputResult }
-  | { readonly ok: false; readonly cause: ThroughputFailure; readonly message: string };
+  | {
+      readonly ok: false;
+      readonly cause: ThroughputFailure;
+      readonly message: string;
+      /** True when a probe was asked: the quota bounds how many there are of these. */
+      readonly asked?: true;
+    };
 
 export interface ThroughputDeskOptions {
   readonly config: () => ThroughputConfig | undefined;
@@ -139,7 +145,9 @@ export class ThroughputDesk {
     if (outcome.ok) {
       const { bitsPerSecond, deliveredBytes, lossRatio } = outcome.result;
       this.#options.logger.info({ from, to, protocol, bitsPerSecond, deliveredBytes, lossRatio }, 'throughput run');
-    } else this.#options.logger.warn({ from, to, protocol, cause: outcome.cause }, 'no throughput run');
+    } else if (outcome.asked) {
+      this.#options.logger.warn({ from, to, protocol, cause: outcome.cause }, 'no throughput run');
+    } else this.#options.logger.debug({ from, to, protocol, cause: outcome.cause }, 'throughput run refused');
     return outcome;
   }
 
@@ -174,7 +182,8 @@ export class ThroughputDesk {
     this.#busy.add(request.from);
     this.#busy.add(request.to);
     try {
-      return await this.#measure(request, { from, to }, ends, { seconds, bytes, bitsPerSecond });
+      const outcome = await this.#measure(request, { from, to }, ends, { seconds, bytes, bitsPerSecond });
+      return outcome.ok ? outcome : { ...outcome, asked: true };
     } finally {
       end();
       this.#busy.delete(request.from);

@@ -2,9 +2,10 @@
 import bcrypt from 'bcrypt';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import type { AddressInfo } from 'node:net';
+import { connect as connectTcp, type AddressInfo } from 'node:net';
 import { get, type IncomingHttpHeaders } from 'node:http';
 import { request, type RequestOptions } from 'node:https';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
@@ -242,8 +243,40 @@ describe('a guarded listener', () => {
     expect(await guard.admit(basic('alice:correct horse'))).toEqual({ ok: true, user: 'alice' });
     const verdicts = await Promise.all(guesses);
     expect(verdicts.every(({ ok }) => !ok)).toBe(true);
-    expect(guard.refusals.get('busy')).toBe(84);
-    expect(guard.refusals.get('wrong_password')).toBe(16);
+    // 32 wait, and the first is under way.
+    expect(guard.refusals.get('busy')).toBe(67);
+    expect(guard.refusals.get('wrong_password')).toBe(33);
+  });
+
+  it('lets the right password in while 24 clients guess, from other addresses or from the same one', async () => {
+    for (const own of ['192.0.2.200', '192.0.2.1']) {
+      const { guard } = await open(`basic_auth_users: { alice: ${hash} }`);
+      let isOver = false;
+      let guessed = 0;
+      const guessers = Array.from({ length: 24 }, async (_, n) => {
+        const from = own === '192.0.2.1' ? own : `192.0.2.${n}`;
+        while (!isOver) if (!(await guard.admit(basic(`alice:guess ${guessed++}`), from)).ok) await nextTurn();
+      });
+      await until('guesses', () => Promise.resolve(guessed > 100));
+      expect(await guard.admit(basic('alice:correct horse'), own)).toEqual({ ok: true, user: 'alice' });
+      isOver = true;
+      await Promise.all(guessers);
+    }
+  });
+
+  it('keeps checked passwords over a change of the file that leaves them as they were', async () => {
+    const { guard } = await open(`basic_auth_users: { alice: ${hash} }`);
+    await guard.admit(basic('alice:correct horse'));
+    write(`basic_auth_users: { alice: ${hash}, bob: ${hash} }\n`);
+    await guard.refresh();
+    // Whoever was in needs no turn: the queue is full of guesses.
+    const guesses = Array.from({ length: 100 }, (_, i) => guard.admit(basic(`alice:guess ${i}`)));
+    let checked = 0;
+    for (const guess of guesses) void guess.then(({ ok }) => (checked += Number(!ok)));
+    expect(await guard.admit(basic('alice:correct horse'))).toEqual({ ok: true, user: 'alice' });
+    // Refused at once: those for whom there was no room.
+    expect(checked).toBeLessThanOrEqual(67);
+    await Promise.all(guesses);
   });
 
   it.each([
@@ -367,6 +400,32 @@ describe('a guarded listener', () => {
       const lines = readFileSync(join(at('state'), 'audit.jsonl'), 'utf8');
       expect(lines).toContain('"who":"olga","action":"pause","what":"site/hq"');
       expect(lines).not.toContain('"who":"alice"');
+    });
+
+    it('notes a flood of refused throughput runs once, and keeps the entries of before', async () => {
+      const lines = (): string[] => readFileSync(join(at('state'), 'audit.jsonl'), 'utf8').trim().split('\n');
+      const before = lines().length;
+      const body = '{"from":"hq/a","to":"hq/b","protocol":"udp"}';
+      const post = (): Promise<Answer> => page('/api/v1/throughput', 'alice:correct horse', { method: 'POST', body });
+      for (let n = 0; n < 30; n += 1) {
+        const answers = await Promise.all(Array.from({ length: 10 }, post));
+        expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([403]));
+      }
+      expect(lines()).toHaveLength(before + 1);
+      expect(lines().at(-1)).toContain('"action":"throughput","what":"refused"');
+    });
+
+    it('answers while 1,200 idle connections of eight clients are open', async () => {
+      const sockets = Array.from({ length: 1_200 }, (_, n) =>
+        connectTcp({ host: '127.0.0.1', port: n % 2 === 0 ? web : metrics, localAddress: `127.0.0.${100 + (n % 8)}` }),
+      );
+      for (const socket of sockets) socket.on('error', () => undefined);
+      await Promise.all(
+        sockets.map((socket) => new Promise((resolve) => socket.once('connect', resolve).once('close', resolve))),
+      );
+      expect((await page('/api/v1/status', 'alice:correct horse')).status).toBe(200);
+      expect((await metric('/-/healthy')).status).toBe(200);
+      for (const socket of sockets) socket.destroy();
     });
 
     it.each([

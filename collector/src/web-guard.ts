@@ -11,15 +11,21 @@ import { isIP } from 'node:net';
 import { createSecureContext, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { InvalidConfiguration } from '@wanscope/shared';
 import { parseInThread, readConfigText } from './config-file.ts';
+import { CONNECTION_REFUSALS, CONNECTION_TIMEOUTS, TLS_HANDSHAKE_MS } from './connections.ts';
+import { FairQueue } from './fair-queue.ts';
 import type { Logger } from './log.ts';
 import { OPEN, parseWebConfig, type TlsConfig, type WebConfig } from './web-config.ts';
 
 /** Passwords checked, most recent last. Each costs as much as its hash asks for, which is the point of it. */
 const KEPT_CHECKS = 100;
-/** Checks that wait for another; more are sent away, so that guessing does not keep the disk's threads busy. */
-const MAX_WAITING = 16;
 
-export const WEB_REFUSALS = ['no_credentials', 'wrong_password', 'busy', 'client_certificate'] as const;
+export const WEB_REFUSALS = [
+  'no_credentials',
+  'wrong_password',
+  'busy',
+  'client_certificate',
+  ...CONNECTION_REFUSALS,
+] as const;
 export type WebRefusal = (typeof WEB_REFUSALS)[number];
 
 export type Verdict =
@@ -34,8 +40,7 @@ export class WebGuard {
   #config: WebConfig;
   #stamp: string;
   #refreshing: Promise<void> | undefined;
-  #turn: Promise<unknown> = Promise.resolve();
-  #waiting = 0;
+  readonly #checks = new FairQueue();
 
   /**
    * @param file undefined: everybody may connect, in clear.
@@ -71,9 +76,10 @@ export class WebGuard {
 
   createServer(listener: RequestListener): Server | TlsServer {
     const { tls } = this.#config;
-    if (tls === undefined) return createServer(listener);
-    const asks = tls.clientAuth !== 'NoClientCert';
-    const server = createTlsServer({ ...secretsOf(tls), requestCert: asks, rejectUnauthorized: false }, listener);
+    if (tls === undefined) return createServer(CONNECTION_TIMEOUTS, listener);
+    const asks = { requestCert: tls.clientAuth !== 'NoClientCert', rejectUnauthorized: false };
+    const timeouts = { ...CONNECTION_TIMEOUTS, handshakeTimeout: TLS_HANDSHAKE_MS };
+    const server = createTlsServer({ ...secretsOf(tls), ...asks, ...timeouts }, listener);
     server.on('secureConnection', (socket: TLSSocket) => {
       const now = this.#config.tls ?? tls;
       if (isWelcome(socket, now)) return;
@@ -85,8 +91,12 @@ export class WebGuard {
     return server;
   }
 
-  /** Whether a request with this `Authorization` may go on, and whose it is. */
-  async admit(authorization: string | undefined): Promise<Verdict> {
+  /**
+   * Whether a request with this `Authorization` may go on, and whose it is.
+   *
+   * @param client where it comes from: clients take turns.
+   */
+  async admit(authorization: string | undefined, client = ''): Promise<Verdict> {
     if (!this.asksForPassword) return { ok: true, user: undefined };
     const given = credentialsOf(authorization);
     if (given === undefined) return this.#refuse('no_credentials');
@@ -98,12 +108,12 @@ export class WebGuard {
       .digest();
     const passed = hash === undefined ? undefined : this.#passed.get(user);
     if (passed !== undefined && timingSafeEqual(passed, digest)) return { ok: true, user };
-    if (this.#waiting >= MAX_WAITING) return this.#refuse('busy');
-    this.#waiting += 1;
-    // One at a time. A name that nobody has takes as long as one that somebody has.
-    const checked = this.#turn.then(() => bcrypt.compare(password, hash ?? [...users.values()][0]!));
-    this.#turn = checked.catch(() => undefined).finally(() => (this.#waiting -= 1));
-    if (!(await checked) || hash === undefined) return this.#refuse('wrong_password');
+    // One at a time. A name that does not exist takes as long as one that does.
+    const checked = this.#checks.add(client, user, () => bcrypt.compare(password, hash ?? [...users.values()][0]!));
+    if (checked === undefined) return this.#refuse('busy');
+    const isRight = await checked;
+    // The file may have changed meanwhile.
+    if (!isRight || hash === undefined || this.#config.users.get(user) !== hash) return this.#refuse('wrong_password');
     this.#passed.delete(user);
     this.#passed.set(user, digest);
     if (this.#passed.size > KEPT_CHECKS) this.#passed.delete(this.#passed.keys().next().value!);
@@ -149,12 +159,18 @@ export class WebGuard {
       const secrets = secretsOf(next.tls);
       for (const server of this.#servers) server.setSecureContext(secrets);
     }
+    const changed = [...this.#passed.keys()].filter((user) => next.users.get(user) !== this.#config.users.get(user));
+    for (const user of changed) this.#passed.delete(user);
     this.#config = next;
-    this.#passed.clear();
+  }
+
+  /** Counts what was refused before it came here. */
+  count(cause: WebRefusal): void {
+    this.#refusals.set(cause, this.#refusals.get(cause)! + 1);
   }
 
   #refuse(cause: WebRefusal): Verdict {
-    this.#refusals.set(cause, this.#refusals.get(cause)! + 1);
+    this.count(cause);
     return { ok: false, cause };
   }
 }

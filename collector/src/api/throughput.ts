@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { FAMILIES, formatIdentity, THROUGHPUT_CAP, THROUGHPUT_PROTOCOLS } from '@wanscope/shared';
 import type { ThroughputFailure, ThroughputRequest, ThroughputResult } from '../throughput.ts';
 import type { Collector } from '../collector.ts';
+import { RefusalTally } from '../refusal-tally.ts';
 import { fail } from './answers.ts';
 import { hasRole, nameOf } from './controls.ts';
 import * as schemas from './schemas.ts';
@@ -21,6 +22,7 @@ const STATUS: Readonly<Record<ThroughputFailure, number>> = {
 
 export function registerThroughput(app: FastifyInstance, collector: Collector): void {
   const desk = collector.throughput;
+  const refusals = new RefusalTally();
   app.get(
     '/api/v1/throughput',
     {
@@ -65,7 +67,12 @@ export function registerThroughput(app: FastifyInstance, collector: Collector): 
       const outcome = await desk.run(request.body, isOperator ? { user } : key);
       const who = isOperator || key === undefined ? nameOf(request) : 'throughput key';
       const { from, to } = request.body;
-      collector.audit.add(who, 'throughput', `${from} > ${to}`, request.body, outcome.ok ? 'done' : outcome.cause);
+      if (outcome.ok || outcome.asked) {
+        collector.audit.add(who, 'throughput', `${from} > ${to}`, request.body, outcome.ok ? 'done' : outcome.cause);
+      } else {
+        const summary = refusals.add(who, outcome.cause, Date.now());
+        if (summary !== undefined) collector.audit.add(who, 'throughput', 'refused', undefined, summary);
+      }
       if (outcome.ok) return shown(outcome.result);
       return fail(reply, STATUS[outcome.cause], outcome.cause, outcome.message);
     },

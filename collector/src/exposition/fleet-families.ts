@@ -1,7 +1,7 @@
 /** Families about sites, uplinks, tests, probes and the collector itself. */
 import { parseIdentity, REJECT_CAUSES } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
-import type { AuditLog } from '../audit.ts';
+import { AUDIT_PROBLEMS, type AuditLog } from '../audit.ts';
 import type { ClusterStatus } from '../cluster/cluster.ts';
 import type { Gate } from '../gate.ts';
 import type { Leaves } from '../leaves.ts';
@@ -79,7 +79,7 @@ export interface MetricView {
   readonly silentSinceMs: (probe: ProbeEntry) => number | undefined;
   readonly maintenance: () => ReadonlyMap<string, boolean>;
   readonly pauses: Pick<PauseBook, 'all' | 'covers' | 'isDurable'>;
-  readonly audit: Pick<AuditLog, 'failures'>;
+  readonly audit: Pick<AuditLog, 'count' | 'failures' | 'problem'>;
   readonly rollout: () => RolloutStatus;
   readonly folded: () => { readonly series: number; readonly paths: number };
   readonly health: () => CollectorHealth;
@@ -910,6 +910,20 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       },
     ),
     now('pauses_durable', '1', '0 while a restart would forget what is paused.', () => Number(view.pauses.isDurable)),
+    count(
+      'audit_entries_total',
+      'Entries of the audit, those of earlier starts too. It falls only when the end of the file was cut off.',
+      () => view.audit.count,
+    ),
+    gauge(
+      `${own}audit_changed`,
+      '1',
+      '1 when the audit file was not as it was left at the last start: a broken chain, a cut end, or no way to tell.',
+      ['problem'],
+      (put) => {
+        for (const problem of AUDIT_PROBLEMS) put({ problem }, Number(view.audit.problem === problem));
+      },
+    ),
     count('audit_failures_total', 'Audit entries that could not be written.', () => view.audit.failures),
     count('commits_total', 'Commits sent to probes.', () => view.health().commitsSent),
     count('snapshot_failures_total', 'Snapshots that could not be written.', () => view.health().snapshot.failures),

@@ -1,0 +1,57 @@
+/**
+ * Jobs that run one at a time, fairly: addresses take turns, and the names that are tried from one address take turns. One client that
+ * asks without end delays others by one job each, and fills its own queue only.
+ */
+const MAX_OF_ONE = 32;
+const MAX_WAITING = 512;
+
+interface Waiting {
+  readonly run: () => Promise<void>;
+}
+
+export class FairQueue {
+  /** By address, then by name; the one whose turn is next comes first. */
+  readonly #queues = new Map<string, Map<string, Waiting[]>>();
+  #waiting = 0;
+  #isRunning = false;
+
+  /** @returns undefined when too much waits already, there or in all. */
+  add<T>(address: string, name: string, job: () => Promise<T>): Promise<T> | undefined {
+    const names = this.#queues.get(address) ?? new Map<string, Waiting[]>();
+    const queue = names.get(name) ?? [];
+    if (queue.length >= MAX_OF_ONE || sizeOf(names) >= 2 * MAX_OF_ONE || this.#waiting >= MAX_WAITING) return undefined;
+    return new Promise<T>((resolve, reject) => {
+      queue.push({ run: () => job().then(resolve, reject) });
+      names.set(name, queue);
+      this.#queues.set(address, names);
+      this.#waiting += 1;
+      if (!this.#isRunning) void this.#work();
+    });
+  }
+
+  async #work(): Promise<void> {
+    this.#isRunning = true;
+    for (let next = this.#take(); next !== undefined; next = this.#take()) await next.run();
+    this.#isRunning = false;
+  }
+
+  #take(): Waiting | undefined {
+    const turn = this.#queues.entries().next().value;
+    if (turn === undefined) return undefined;
+    const [address, names] = turn;
+    const [name, queue] = names.entries().next().value!;
+    const next = queue.shift();
+    this.#waiting -= 1;
+    names.delete(name);
+    if (queue.length > 0) names.set(name, queue);
+    this.#queues.delete(address);
+    if (names.size > 0) this.#queues.set(address, names);
+    return next;
+  }
+}
+
+function sizeOf(names: ReadonlyMap<string, readonly Waiting[]>): number {
+  let size = 0;
+  for (const queue of names.values()) size += queue.length;
+  return size;
+}
