@@ -29,3 +29,19 @@ test('a wide one is not slowed down, and one too thin is called so', () => {
   );
   expect(predictLoad(configured('{}')).bounded).toEqual([]);
 });
+
+test('a wide one whose far ends are thin is not said to be as wanted', () => {
+  const load = predictLoad(
+    configOf(`
+sites: { hq: {}, a: {} }
+uplinks: { hq/fibre: { rate: 1Gbit/s }, a/dsl: { rate: 64kbit/s } }
+tests: { icmp: { protocol: icmp, rate: 1/s, family: ipv4, routes: off } }
+meshes: [{ shape: full, tests: [icmp] }]
+`),
+  );
+  const fibre = load.bounded.find(({ uplink }) => uplink === 'fibre')!;
+  const share = (fibre.planned.up + fibre.planned.down) / (fibre.wanted.up + fibre.wanted.down);
+  expect(fibre.slowedBy).toBe(1);
+  expect(share).toBeLessThan(0.9);
+  expect(formatPredictedLoad(load)).toContain(`but ${(share * 100).toFixed(0)} % of what is wanted is planned`);
+});

@@ -93,7 +93,10 @@ export function formatPredictedLoad(load: PredictedLoad): string {
     const verdict = !fits
       ? 'even with every test at its floor that is too much'
       : slowedBy === 1
-        ? 'nothing is slowed down'
+        ? plannedShare(uplink) > ALMOST_ALL
+          ? 'nothing is slowed down'
+          : `its own rate slows nothing down, but ${percent(plannedShare(uplink))} of what is wanted is planned: ` +
+            'uplinks at the other ends of its paths, or the cap of a probe, slow tests down'
         : `its tests are slowed down by ${slowedBy.toFixed(2)}`;
     return (
       `Uplink ${keyOf(uplink)} may carry ${limits.join(', ')} kbit/s for measuring, answers and reports included. Wanted ` +
@@ -110,6 +113,19 @@ export function formatPredictedLoad(load: PredictedLoad): string {
     ),
   ];
   return `${[header, ...rows].map((cells) => line(cells).trimEnd()).join('\n')}\n\n${notes.join('\n')}\n`;
+}
+
+/** What rounding leaves of all. */
+const ALMOST_ALL = 0.995;
+
+/** Of what is wanted in both directions. */
+function plannedShare({ wanted, planned }: UplinkPlan): number {
+  const all = wanted.up + wanted.down;
+  return all === 0 ? 1 : (planned.up + planned.down) / all;
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(0)} %`;
 }
 
 function keyOf({ site, uplink }: UplinkPlan): string {
