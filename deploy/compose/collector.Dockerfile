@@ -5,7 +5,11 @@
 # Nothing here needs BuildKit. The final image is distroless/cc with the Node binary of the build stage, stripped: it
 # has no shell and no package manager, and it is smaller than a Node base image.
 
-FROM node:24-bookworm AS dependencies
+# Both can be pinned by digest: --build-arg BUILD_IMAGE=node:24-bookworm@sha256:...
+ARG BUILD_IMAGE=node:24-bookworm
+ARG RUN_IMAGE=gcr.io/distroless/cc-debian12
+
+FROM ${BUILD_IMAGE} AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 COPY shared/package.json shared/
@@ -19,7 +23,7 @@ RUN find node_modules -type f \( -name '*.md' -o -name '*.map' -o -name '*.ts' -
  && find node_modules -name '*.test.*' -delete \
  && strip -o /tmp/node /usr/local/bin/node
 
-FROM node:24-bookworm AS build
+FROM ${BUILD_IMAGE} AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 COPY shared/package.json shared/
@@ -38,7 +42,7 @@ RUN node_modules/.bin/tsc -b collector \
  && find /out/app -type f \( -name '*.map' -o -name '*.ts' -o -name '*.tsbuildinfo' -o -name .tsbuildinfo \) -delete \
  && mkdir -p /out/state/wan-collector
 
-FROM gcr.io/distroless/cc-debian12
+FROM ${RUN_IMAGE}
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="wanscope collector" \

@@ -6,7 +6,11 @@
 # has no shell and no package manager, it is smaller than a Node base image, and the Node that runs the native module
 # is the one that it was built for.
 
-FROM node:24-bookworm AS dependencies
+# Both can be pinned by digest: --build-arg BUILD_IMAGE=node:24-bookworm@sha256:...
+ARG BUILD_IMAGE=node:24-bookworm
+ARG RUN_IMAGE=gcr.io/distroless/cc-debian12
+
+FROM ${BUILD_IMAGE} AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 COPY shared/package.json shared/
@@ -23,7 +27,7 @@ RUN mkdir -p /out/app/node_modules/raw-socket/build/Release \
  && strip probe/native/build/engine.node \
  && strip -o /tmp/node /usr/local/bin/node
 
-FROM node:24-bookworm AS build
+FROM ${BUILD_IMAGE} AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 COPY shared/package.json shared/
@@ -41,7 +45,7 @@ RUN node_modules/.bin/tsc -b probe \
  && mkdir -p /out/app/probe /out/state/wan-probe \
  && cp -r probe/package.json probe/bundle /out/app/probe/
 
-FROM gcr.io/distroless/cc-debian12
+FROM ${RUN_IMAGE}
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="wanscope probe" \

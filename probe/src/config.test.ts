@@ -108,6 +108,22 @@ describe('settings', () => {
     ]);
   });
 
+  it('take site and name from an enrolment in a file, which alone is enough with an address', () => {
+    const read = (path: string): string => {
+      if (path !== '/run/creds') throw new Error('ENOENT');
+      return `${ENROLMENT}\n`;
+    };
+    const env = { WAN_NATS_URL: 'tls://broker', WAN_CREDS: '/run/creds' };
+    expect(readSettings(env, {}, 'edge', read)).toMatchObject({
+      kind: 'run',
+      settings: { identity: BERLIN, credentials: '/run/creds' },
+    });
+    const problems = [
+      'WAN_CREDS: /run/none cannot be read: ENOENT; allowed: a file that this user may read, or its content',
+    ];
+    expect(readSettings({ ...GOOD, WAN_CREDS: '/run/none' }, {}, 'edge', read)).toEqual({ kind: 'problems', problems });
+  });
+
   it('have credentials as a text or in a file', () => {
     const files: Record<string, string> = { '/run/line': `${ENROLMENT}\n`, '/run/token': 'secret\n' };
     const of = (setting: string) => credentialsOf(setting, (path) => files[path]!);

@@ -2,6 +2,7 @@
  * Settings: environment variables, each with a flag of the same name that wins over it. Pure: text in, settings or the
  * list of everything wrong with it out.
  */
+import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import {
   decodeClaim,
@@ -258,6 +259,7 @@ export function readSettings(
   env: Readonly<Record<string, string | undefined>>,
   flags: Flags,
   hostName: string,
+  readFile: (path: string) => string = (path) => readFileSync(path, 'utf8'),
 ): Invocation {
   const camel = (flag: string): string => flag.replace(/-([a-z])/g, (_match, letter: string) => letter.toUpperCase());
   const valueOf = (name: SettingName): string => {
@@ -278,8 +280,10 @@ export function readSettings(
     return { kind: 'healthcheck', ...listen };
   }
   const credentials = valueOf('WAN_CREDS');
-  const claim = isClaim(credentials) ? read.claim(credentials) : undefined;
-  const enrolment = isEnrolment(credentials) ? read.enrolment(credentials) : claim;
+  // A file says who this is as well as the text does.
+  const given = read.credentials(credentials, readFile);
+  const claim = isClaim(given) ? read.claim(given) : undefined;
+  const enrolment = isEnrolment(given) ? read.enrolment(given) : claim;
   const settings: Settings = {
     natsUrls: read.urls(valueOf('WAN_NATS_URL') || (claim?.servers?.join(',') ?? '')),
     natsBind: read.bind(valueOf('WAN_NATS_BIND')),
@@ -322,6 +326,18 @@ class Reader {
 
   problem(name: SettingName, wrong: string, allowed: string): void {
     this.problems.push(`${name}: ${wrong}; allowed: ${allowed}`);
+  }
+
+  /** The text, or the content of the file that it names. */
+  credentials(setting: string, readFile: (path: string) => string): string {
+    if (!setting.startsWith('/') && !setting.startsWith('./')) return setting;
+    try {
+      return readFile(setting);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.problem('WAN_CREDS', `${setting} cannot be read: ${why}`, 'a file that this user may read, or its content');
+      return '';
+    }
   }
 
   urls(text: string): string[] {

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import {
+  formatDurationNs,
   formatNs,
   leastStampBytes,
   parseBitRate,
@@ -59,4 +60,15 @@ test('a STAMP packet of RFC 8762 has room for the extensions of RFC 8972 that it
   expect(leastStampBytes(false, 'EF', true)).toBe(44 + 8 + 16);
   expect(leastStampBytes(true, 'BE', true)).toBe(112 + 16 + 20);
   expect(leastStampBytes(true, 'EF', true)).toBe(112 + 8 + 16 + 20);
+});
+
+test.each([
+  [7 * 86_400e9, '7d'],
+  [36 * 3_600e9, '36h'],
+  [90e9, '90s'],
+  [1.5e6, '1500us'],
+  [0, '0d'],
+])('%s ns are written %s, and read so again', (ns, text) => {
+  expect(formatDurationNs(ns)).toBe(text);
+  expect(parseDurationNs(text)).toBe(ns);
 });

@@ -27,6 +27,14 @@ export function parseDurationNs(text: string): number | undefined {
   return Math.round(Number(match[1]) * DURATION_UNIT_NS[match[2]!]!);
 }
 
+/** The shortest text that `parseDurationNs` reads as this many nanoseconds: "7d", "90s", "1500us". */
+export function formatDurationNs(ns: number): string {
+  const [unit, length] = (Object.entries(DURATION_UNIT_NS) as [string, number][])
+    .sort(([, a], [, b]) => b - a)
+    .find(([, each]) => ns % each === 0) ?? ['us', NS_PER_MS / 1_000];
+  return `${ns / length}${unit}`;
+}
+
 /** "50/s", "1/10s", "2/m" to the nanoseconds between two events; undefined when it is not a rate above zero. */
 export function parseRateIntervalNs(text: string): number | undefined {
   const match = /^(\d+(?:\.\d+)?)\/(\d+(?:\.\d+)?)?(ms|s|m|h)$/.exec(text);

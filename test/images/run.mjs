@@ -191,7 +191,8 @@ async function findComposes() {
 /** Every distinct image that a Dockerfile starts from or a service runs, but for those built here and Grafana's. */
 function baseImages(config) {
   const from = Object.values(dockerfiles).flatMap((file) =>
-    [...readFileSync(join(root, file), 'utf8').matchAll(/^FROM (\S+)/gm)].map(([, image]) => image),
+    // As an argument of the build, whose default counts here.
+    [...readFileSync(join(root, file), 'utf8').matchAll(/^ARG \w+_IMAGE=(\S+)/gm)].map(([, image]) => image),
   );
   const isOurs = (image) => Object.keys(dockerfiles).some((name) => image.startsWith(`wanscope/${name}:`));
   const services = Object.entries(config.services).filter(

@@ -1,12 +1,14 @@
 /** wan-admin as a stack starts it: again and again, several at a time, with variables that are empty. */
+import bcrypt from 'bcrypt';
 import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { decodeRoster } from '@wanscope/shared';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { parseWebConfig } from '../web-config.ts';
 import { FILES, parseFleet, type Fleet } from './fleet.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/admin/main.js', import.meta.url));
@@ -59,6 +61,40 @@ describe('wan-admin ensure', { timeout: 180_000 }, () => {
     const { probes } = decodeRoster(read(FILES.roster), FILES.roster);
     expect(probes.map(({ site }) => site).sort()).toEqual(names);
     for (const name of names) expect(existsSync(join(directory, `probes/${name}.edge`))).toBe(true);
+  });
+
+  test('the passwords of the pages are made once, for their owners only', async () => {
+    const grafana = join(directory, 'grafana/admin.password');
+    const args = ['--page-user', 'admin', '--grafana-password', grafana];
+    await ensure(...args);
+    const before = [read(FILES.pagePassword), read(FILES.pageUsers), readFileSync(grafana, 'utf8')];
+    const web = parseWebConfig(before[1]!, 'web.yaml');
+    expect(await bcrypt.compare(before[0]!.trim(), web.users.get('admin')!)).toBe(true);
+    expect(new Set(before.map((text) => text.trim())).size).toBe(3);
+    for (const file of [FILES.pagePassword, FILES.pageUsers, FILES.grafanaPassword, 'grafana/admin.password']) {
+      expect(statSync(join(directory, file)).mode & 0o777, file).toBe(0o600);
+    }
+    await ensure(...args);
+    expect([read(FILES.pagePassword), read(FILES.pageUsers), readFileSync(grafana, 'utf8')]).toEqual(before);
+    const env = { ...process.env, WAN_ADMIN_DIR: directory };
+    expect((await run(process.execPath, [PROGRAM, 'password', 'page'], { env })).stdout).toBe(before[0]);
+  });
+
+  test('a list of claims is one file that its owner alone reads, or a folder of them', async () => {
+    await ensure();
+    const [csv, list, folder] = ['routers.csv', 'claims.csv', 'claims'].map((name) => join(directory, name));
+    writeFileSync(csv!, 'site,probe\nhq,a\nhq,b\n');
+    const enroll = (out: string): Promise<{ stdout: string }> => {
+      const env = { ...process.env, WAN_ADMIN_DIR: directory, WAN_NATS_URL: '' };
+      return run(process.execPath, [PROGRAM, 'enroll', '--csv', csv!, '--out', out], { env });
+    };
+    expect((await enroll(list!)).stdout).toBe('');
+    expect(readFileSync(list!, 'utf8')).toMatch(
+      /^site,probe,expires,claim\nhq,a,[^,]+,wan-claim-\S+\nhq,b,[^,]+,wan-claim-\S+\n$/,
+    );
+    expect(statSync(list!).mode & 0o777).toBe(0o600);
+    await enroll(folder!);
+    expect(readFileSync(join(folder!, 'hq.a'), 'utf8')).toMatch(/^wan-claim-\S+\n$/);
   });
 
   test('its variables are as not set when they are empty', async () => {

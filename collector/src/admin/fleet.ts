@@ -404,6 +404,9 @@ function newRoutePassword(): string {
 export const FILES = {
   fleet: 'admin/fleet.json',
   audit: 'admin/audit.jsonl',
+  pagePassword: 'admin/page.password',
+  grafanaPassword: 'admin/grafana.password',
+  pageUsers: 'collector/web.yaml',
   systemCreds: 'admin/system.creds',
   brokerConfig: 'broker/accounts.conf',
   brokerRoutes: 'broker/routes.conf',

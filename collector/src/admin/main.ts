@@ -2,9 +2,10 @@
 /** wan-admin as a program: flags, environment, exit codes. Who belongs to the fleet, and what each of them is given. */
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
-import { join, resolve } from 'node:path';
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { dirname, join, resolve } from 'node:path';
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import {
+  formatDurationNs,
   formatIdentity,
   InvalidConfiguration,
   parseDurationNs,
@@ -18,6 +19,7 @@ import { AuditLog, type AuditAction } from '../audit.ts';
 import { replaceFile } from '../durable-file.ts';
 import { variable } from '../environment.ts';
 import { silentLogger } from '../log.ts';
+import { ensurePageUser, ensurePassword } from './page-passwords.ts';
 import { hearClaims, pushAccounts } from './broker.ts';
 import { brokerCertificate, newCertificates } from './certificate.ts';
 import { ClaimDesk } from './claim-desk.ts';
@@ -194,7 +196,15 @@ function program(): Command {
     .action(async (flags: Shared & FleetFlags & { readonly force: boolean }) => init(flags));
   addFleet('ensure', 'make what is missing of a fleet, and leave alone what is there: for the start of a stack')
     .option('--probe <site/probe...>', 'write the line of this probe to probes/SITE.PROBE')
-    .action(async (flags: Shared & FleetFlags & { readonly probe?: readonly string[] }) => ensure(flags));
+    .option('--page-user <name>', 'make a password for the page and collector/web.yaml for its --web.config.file')
+    .option('--grafana-password <file>', "make a password for Grafana's admin, and write it to this file for uid 472")
+    .action(async (flags: Shared & FleetFlags & EnsureFlags) => ensure(flags));
+  add(command, 'password', 'print a password that `ensure` made')
+    .addArgument(new Argument('<of>', 'what it opens').choices(['page', 'grafana']))
+    .action((of: 'page' | 'grafana', flags: Shared) => {
+      const file = of === 'page' ? FILES.pagePassword : FILES.grafanaPassword;
+      process.stdout.write(new Folder(flags.dir, flags.owner).read(file));
+    });
 
   const probe = command.command('probe').description('probes of the fleet');
   add(probe, 'add', 'enrol a probe; prints the line for its WAN_CREDS, once')
@@ -221,9 +231,16 @@ function program(): Command {
     'claims for the probes of a list: what each is given to make its own keys and be enrolled, once',
   )
     .requiredOption('--csv <file>', 'columns site,probe and, where claims end at different times, expires (7d, a time)')
-    .option('--expires <duration>', 'for how long a claim is good', durationMs, DEFAULT_CLAIM_MS)
+    .addOption(
+      new Option('--expires <duration>', 'for how long a claim is good')
+        .argParser(durationMs)
+        .default(DEFAULT_CLAIM_MS, formatDurationNs(DEFAULT_CLAIM_MS * NS_PER_MS)),
+    )
     .option('--url <list>', 'the broker as the probes reach it, part of each claim (default: --nats-url)')
-    .option('--out <directory>', 'write each claim to SITE.PROBE in it (default: print them all as CSV)')
+    .option(
+      '--out <path>',
+      'write them there, mode 0600: a name that ends in .csv is one file, another is a folder of SITE.PROBE (default: print them as CSV)',
+    )
     .action(async (flags: Shared & EnrollFlags) => enroll(flags));
   add(command, 'serve-claims', 'answer the claims of devices, until it is stopped')
     .option('--once', 'end when no claim is open any more', false)
@@ -358,7 +375,16 @@ async function make(folder: Folder, flags: FleetFlags): Promise<void> {
   });
 }
 
-async function ensure(flags: Shared & FleetFlags & { readonly probe?: readonly string[] }): Promise<void> {
+interface EnsureFlags {
+  readonly probe?: readonly string[];
+  readonly pageUser?: string;
+  readonly grafanaPassword?: string;
+}
+
+/** As the image of Grafana runs. */
+const GRAFANA = { uid: 472, gid: 0 };
+
+async function ensure(flags: Shared & FleetFlags & EnsureFlags): Promise<void> {
   const folder = new Folder(flags.dir, flags.owner);
   if (folder.has(FILES.fleet)) {
     await folder.alone(async () => {
@@ -374,6 +400,16 @@ async function ensure(flags: Shared & FleetFlags & { readonly probe?: readonly s
     const file = `probes/${identity.site}.${identity.probe}`;
     // Without its file whatever it was given is lost.
     if (!folder.has(file)) folder.write(file, `${await enrolAnew(flags, identity, true)}\n`);
+  }
+  const { pageUser, grafanaPassword } = flags;
+  if (pageUser !== undefined) await ensurePageUser(folder, pageUser);
+  if (grafanaPassword !== undefined && !existsSync(grafanaPassword)) {
+    mkdirSync(dirname(grafanaPassword), { recursive: true, mode: 0o711 });
+    replaceFile(
+      grafanaPassword,
+      ensurePassword(folder, FILES.grafanaPassword),
+      process.getuid?.() === 0 ? GRAFANA : undefined,
+    );
   }
 }
 
@@ -450,9 +486,15 @@ async function enroll(flags: Shared & EnrollFlags): Promise<void> {
     say(`${site}/${probe} is enrolled: its key is revoked when this claim is made`);
   }
   if (servers.length === 0) say('No address was named (--url): the probes need WAN_NATS_URL besides their claim.');
+  const lines = handedOut.map((one) => `${one.site},${one.probe},${timeText(one.expiresAtMs)},${one.text}\n`);
+  const list = `site,probe,expires,claim\n${lines.join('')}`;
   if (flags.out === undefined) {
-    const lines = handedOut.map((one) => `${one.site},${one.probe},${timeText(one.expiresAtMs)},${one.text}\n`);
-    process.stdout.write(`site,probe,expires,claim\n${lines.join('')}`);
+    process.stdout.write(list);
+    return;
+  }
+  if (flags.out.endsWith('.csv')) {
+    replaceFile(flags.out, list);
+    say(`${handedOut.length} claims in ${flags.out}`);
     return;
   }
   mkdirSync(flags.out, { recursive: true, mode: 0o700 });
