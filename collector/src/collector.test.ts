@@ -549,7 +549,8 @@ describe('the snapshot', () => {
   });
 
   test('restores everything: the exposition is the same but for the times of the collector itself', async () => {
-    const ownTimes = /^(# .*|wanscope_collector_(snapshot|ingest|start|last|state|config|messages_total).*)\n/gm;
+    const ownTimes =
+      /^(# .*|wanscope_collector_(snapshot|ingest|start|last|state|config|messages_total|audit_entries).*)\n/gm;
     clock.advance(1_000);
     const before = (await collector.exposition.registry.metrics()).replace(ownTimes, '');
     await collector.stop();

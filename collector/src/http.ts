@@ -4,12 +4,14 @@ import { stat, unlink } from 'node:fs/promises';
 import type { IncomingMessage, Server } from 'node:http';
 import { connect } from 'node:net';
 import { extname, join, normalize, sep } from 'node:path';
-import { Readable } from 'node:stream';
+import { pipeline, Readable } from 'node:stream';
+import { createGzip } from 'node:zlib';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { fail } from './api/answers.ts';
 import { registerApi } from './api/api.ts';
 import type { Collector } from './collector.ts';
 import { clientOf, CONNECTION_LIMITS, Connections, STALLED_MS } from './connections.ts';
+import type { IsOwnHost } from './host-names.ts';
 import type { ListenAddress } from './listen-address.ts';
 import type { WebGuard } from './web-guard.ts';
 
@@ -19,6 +21,8 @@ export interface WebOptions {
   /** Folders that may hold the page; the first that exists is served. */
   readonly uiFolders: readonly string[];
   readonly guard: WebGuard;
+  /** Which hosts a request may name where listeners know no clients. */
+  readonly isOwnHost: IsOwnHost;
   /** `metrics` and `page`: where the two have listeners of their own. Health is on both. */
   readonly serves: 'everything' | 'metrics' | 'page';
 }
@@ -53,6 +57,8 @@ const SECURITY_HEADERS: Readonly<Record<string, string>> = {
 };
 const HSTS = 'max-age=31536000';
 const HEALTH = ['/-/healthy', '/-/ready'];
+/** Names of labels repeat so much that more effort gains little. */
+const GZIP_LEVEL = 1;
 /** Of what is asked for; a few hundred octets are needed. */
 const MAX_BODY_BYTES = 16 * 1_024;
 
@@ -75,6 +81,14 @@ export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
   app.addHook('onRequest', async (request, reply) => {
     // Who starts and watches the program needs no password.
     if (HEALTH.includes(pathOf(request.url))) return;
+    // Over TLS the certificate has told the name.
+    const isOpenToPages = !guard.knowsClients && !guard.isEncrypted && request.socket.remoteAddress !== undefined;
+    const { host } = request.headers;
+    if (isOpenToPages && !options.isOwnHost(host)) {
+      guard.count('host');
+      const message = `${host} is not a name of this collector; for one that is, start it with --web.host`;
+      return fail(reply, 421, 'unknown_host', message);
+    }
     const verdict = await guard.admit(request.headers.authorization, clientOf(request.socket.remoteAddress ?? ''));
     if (verdict.ok) {
       request.user = verdict.user;
@@ -91,10 +105,16 @@ export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
     collector.isReady ? reply.type('text/plain').send('ready\n') : notReady(reply),
   );
   if (serves !== 'page') {
-    app.get(telemetryPath, { schema: { hide: true } }, (_request, reply) => {
+    app.get(telemetryPath, { schema: { hide: true } }, (request, reply) => {
       if (!collector.isReady) return notReady(reply);
       const { registry } = collector.exposition;
-      return reply.type(registry.contentType).send(Readable.from(registry.stream(), { objectMode: false }));
+      const text = Readable.from(registry.stream(), { objectMode: false });
+      reply.type(registry.contentType).header('vary', 'accept-encoding');
+      if (!acceptsGzip(request.headers['accept-encoding'])) return reply.send(text);
+      const zipped = createGzip({ level: GZIP_LEVEL });
+      // A client that leaves ends both.
+      pipeline(text, zipped, () => undefined);
+      return reply.header('content-encoding', 'gzip').send(zipped);
     });
   }
   if (serves !== 'metrics') await registerApi(app, collector);
@@ -143,6 +163,17 @@ export async function closeServer(server: Server): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeAllConnections();
   await closed;
+}
+
+/** RFC 9110 section 12.5.3: gzip, or anything, with a weight that is not 0. */
+function acceptsGzip(header: string | readonly string[] | undefined): boolean {
+  const weights = new Map<string, number>();
+  for (const part of String(header ?? '').split(',')) {
+    const [coding = '', ...parameters] = part.split(';').map((text) => text.trim().toLowerCase());
+    const weight = parameters.find((text) => text.startsWith('q='))?.slice(2);
+    weights.set(coding, weight === undefined ? 1 : Number(weight));
+  }
+  return (weights.get('gzip') ?? weights.get('x-gzip') ?? weights.get('*') ?? 0) > 0;
 }
 
 function pathOf(url: string): string {

@@ -7,10 +7,9 @@ import { request } from 'node:http';
 import { request as tlsRequest } from 'node:https';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { variable } from './environment.ts';
-import { parseListenAddress } from './listen-address.ts';
+import { DEFAULT_LISTEN, parseListenAddress } from './listen-address.ts';
 import type { Asked, Flags } from './service.ts';
 
-const DEFAULT_LISTEN = ':9479';
 const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
 
 const packageFile = new URL('../package.json', import.meta.url);
@@ -42,8 +41,14 @@ function parseFlags(): Asking {
     .option('--config <file>', 'operator configuration (YAML)', 'wanscope.yaml')
     .option(
       '--web.listen-address <address>',
-      `host:port, :port or unix:/path; may be repeated (default "${DEFAULT_LISTEN}")`,
+      'host:port, :port or unix:/path; may be repeated (default "127.0.0.1:9479", with users or client certificates ":9479")',
       anotherAddress,
+      [] as readonly string[],
+    )
+    .option(
+      '--web.host <name>',
+      'a name by which the page is reached; may be repeated. Addresses, localhost and names without a dot need none',
+      anotherName,
       [] as readonly string[],
     )
     .option('--web.telemetry-path <path>', 'path of the metrics', '/metrics')
@@ -112,8 +117,14 @@ function parseFlags(): Asking {
       rules = asked;
     });
   const flags = command.parse().opts<Flags>();
-  const isGiven = flags['web.listenAddress'].length > 0;
-  return { flags: isGiven ? flags : { ...flags, 'web.listenAddress': [DEFAULT_LISTEN] }, stateExport, rules };
+  return { flags, stateExport, rules };
+}
+
+function anotherName(value: string, before: readonly string[]): readonly string[] {
+  if (!/^[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*$/.test(value)) {
+    throw new InvalidArgumentError('It must be a host name, without a port.');
+  }
+  return [...before, value];
 }
 
 function anotherAddress(value: string, before: readonly string[]): readonly string[] {
@@ -154,7 +165,7 @@ function isHealthy(text: string, ask: typeof request): Promise<boolean | undefin
 
 /** With a web configuration it tries both ways: the file may say what the collector has not taken, and takes time to read. */
 async function healthcheck(flags: Flags): Promise<number> {
-  const address = flags['web.listenAddress'][0]!;
+  const address = flags['web.listenAddress'][0] ?? DEFAULT_LISTEN;
   const encrypted = flags['web.config.file'] === undefined ? undefined : await isHealthy(address, tlsRequest);
   return (encrypted ?? (await isHealthy(address, request))) === true ? 0 : 1;
 }

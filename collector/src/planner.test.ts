@@ -12,7 +12,7 @@ import {
   type Plan,
   type PlannedSession,
 } from '@wanscope/shared';
-import type { OperatorConfig } from '@wanscope/shared/config';
+import { parseOperatorConfig, type OperatorConfig } from '@wanscope/shared/config';
 import { describe, expect, test } from 'vitest';
 import { withoutSecrets } from './api/api.ts';
 import type { PausedPlaces } from './pauses.ts';
@@ -278,6 +278,36 @@ targets:
     expect(shown).not.toContain('user');
     expect(shown).toContain('http://192.0.2.3:3128');
     expect(shown).toContain('http://[2001:db8::3]:8080');
+  });
+});
+
+describe('what a target is authenticated with', () => {
+  const config = parseOperatorConfig(
+    `${sitesOf(['a', 'b'])}
+tests: { web: { protocol: http }, icmp: { protocol: icmp } }
+targets:
+  shop: { url: 'https://shop.example/cart?token=hidden', host: shop.example, auth: { file: f }, tests: [web, icmp] }
+`,
+    'test.yaml',
+    () => 'user:password',
+  );
+  const plan = plansOf(config, [helloOf('a/p')]).get('a/p')!;
+
+  test('reaches the probe for the URL, and nothing else', () => {
+    const found = new Set(
+      sessionsOf(plan).map(({ path, target }) => `${path.protocol} ${target.authorization ?? '-'}`),
+    );
+    // base64 of "user:password"
+    expect(found).toEqual(new Set(['http Basic dXNlcjpwYXNzd29yZA==', 'icmp -']));
+    expect(decodePlan(encodePlan(plan), plan)).toEqual(plan);
+  });
+
+  test('is never shown, nor the query of its URL', () => {
+    const shown = JSON.stringify(withoutSecrets(plan));
+    expect(shown).not.toContain('dXNlcjpwYXNzd29yZA');
+    expect(shown).not.toContain('Basic');
+    expect(shown).not.toContain('hidden');
+    expect(shown).toContain('https://shop.example/cart?***');
   });
 });
 

@@ -730,7 +730,14 @@ function targetDestination(target: TargetConfig, side: 'url' | 'host'): PlanDest
     uplink: '',
   };
   if (side === 'url') {
-    return { ...common, url: target.url!, ports: {}, ...(target.proxy === undefined ? {} : { proxy: target.proxy }) };
+    const { url, proxy, authorization } = target;
+    return {
+      ...common,
+      url: url!,
+      ports: {},
+      ...(proxy === undefined ? {} : { proxy }),
+      ...(authorization === undefined ? {} : { authorization }),
+    };
   }
   const { port, question, stampKey } = target;
   const ports =

@@ -1,11 +1,12 @@
 /** A collector that runs: what it consists of, and what it reads again while it does. */
 import { existsSync, readFileSync, watch } from 'node:fs';
+import { hostname } from 'node:os';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import { pino } from 'pino';
-import { decodeRoster, InvalidConfiguration, InvalidKey, systemClock } from '@wanscope/shared';
+import { decodeRoster, escapeLogLine, InvalidConfiguration, InvalidKey, systemClock } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
 import { alertRules } from './alert-rules.ts';
 import { NatsBus, type Membership } from './bus.ts';
@@ -13,7 +14,14 @@ import { Collector } from './collector.ts';
 import { parseConfig, parseInThread, readConfigText } from './config-file.ts';
 import { Gate, type GateSettings } from './gate.ts';
 import { closeServer, createWeb, listen } from './http.ts';
-import { parseListenAddress, type ListenAddress } from './listen-address.ts';
+import { ownHosts } from './host-names.ts';
+import {
+  DEFAULT_LISTEN,
+  DEFAULT_LISTEN_GUARDED,
+  isOpenToNetwork,
+  parseListenAddress,
+  type ListenAddress,
+} from './listen-address.ts';
 import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
 import { rosterChanges } from './roster-changes.ts';
 import { SettledConfig } from './settled-config.ts';
@@ -22,6 +30,7 @@ import { WebGuard } from './web-guard.ts';
 export interface Flags {
   readonly config: string;
   readonly 'web.listenAddress': readonly string[];
+  readonly 'web.host': readonly string[];
   readonly 'web.telemetryPath': string;
   readonly 'web.config.file'?: string;
   readonly 'metrics.listenAddress': readonly string[];
@@ -105,6 +114,34 @@ function identityFile(flags: Flags, name: string): string | undefined {
   return file !== undefined && existsSync(file) ? file : undefined;
 }
 
+const OPEN_WARNING =
+  'the page is open to everybody who reaches this address: give it users in --web.config.file (docs/web.md)';
+
+function webListenOf(flags: Flags, guard: Pick<WebGuard, 'knowsClients'>): readonly string[] {
+  const given = flags['web.listenAddress'];
+  return given.length > 0 ? given : [guard.knowsClients ? DEFAULT_LISTEN_GUARDED : DEFAULT_LISTEN];
+}
+
+/**
+ * Where clients are not known, everybody is `*`. What reaches a Unix socket is known by the rights of its folder.
+ *
+ * @throws InvalidConfiguration
+ */
+export function checkAccess(
+  { access }: Pick<OperatorConfig, 'access'>,
+  flags: Pick<Flags, 'config' | 'web.listenAddress'>,
+  guard: Pick<WebGuard, 'knowsClients'>,
+): void {
+  const role = access.get('*') ?? 'viewer';
+  if (role === 'viewer' || guard.knowsClients) return;
+  const given = flags['web.listenAddress'];
+  if (given.length > 0 && given.every((address) => address.startsWith('unix:'))) return;
+  throw new InvalidConfiguration([
+    `${flags.config}: access: '*' is ${role}, but the listeners have no users: whoever reaches them could pause the fleet; ` +
+      'name users in --web.config.file and give them the role',
+  ]);
+}
+
 function listenAddresses(texts: readonly string[]): ListenAddress[] {
   return texts.flatMap((text) => parseListenAddress(text) ?? []);
 }
@@ -152,7 +189,11 @@ function watchFiles(directory: string, files: readonly string[], changed: () => 
 
 /** Until it is asked to stop. Returns the exit code. */
 export async function run(flags: Flags, asked: Asked, { version, revision }: Build): Promise<number> {
-  const logger = pino({ level: flags['log.level'], base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  const out = pino.destination(1);
+  const logger = pino(
+    { level: flags['log.level'], base: null, timestamp: pino.stdTimeFunctions.isoTime },
+    { write: (line: string) => void out.write(escapeLogLine(line)) },
+  );
   const stateDir = flags['state.dir'];
   const settled = new SettledConfig(stateDir, logger, (text) => parseConfig(text, flags.config));
   let config: OperatorConfig;
@@ -172,6 +213,7 @@ export async function run(flags: Flags, asked: Asked, { version, revision }: Bui
     guard = new WebGuard(flags['web.config.file'], logger);
     const ofMetrics = flags['metrics.config.file'];
     metricsGuard = ofMetrics === undefined ? guard : new WebGuard(ofMetrics, logger);
+    checkAccess(config, flags, guard);
   } catch (error) {
     if (!(error instanceof InvalidConfiguration)) throw error;
     for (const problem of error.problems) logger.fatal(problem);
@@ -215,16 +257,21 @@ export async function run(flags: Flags, asked: Asked, { version, revision }: Bui
   });
   const ui = fileURLToPath(new URL('../ui', import.meta.url));
   const metricsAddresses = listenAddresses(flags['metrics.listenAddress']);
+  const webAddresses = listenAddresses(webListenOf(flags, guard));
+  if (!guard.knowsClients && webAddresses.some(isOpenToNetwork)) {
+    logger.warn({ addresses: flags['web.listenAddress'] }, OPEN_WARNING);
+  }
   const common = {
     collector,
     telemetryPath: flags['web.telemetryPath'],
+    isOwnHost: ownHosts([hostname(), ...flags['web.host']]),
     uiFolders: [`${ui}/dist`, ui].filter((folder) => existsSync(folder)),
   };
   const isApart = metricsAddresses.length > 0;
   const web = await createWeb({ ...common, guard, serves: isApart ? 'page' : 'everything' });
   const metrics = await createWeb({ ...common, guard: metricsGuard, serves: 'metrics' });
   const servers = await Promise.all([
-    ...listenAddresses(flags['web.listenAddress']).map((address) => listen(web, address, guard, common.telemetryPath)),
+    ...webAddresses.map((address) => listen(web, address, guard, common.telemetryPath)),
     ...metricsAddresses.map((address) => listen(metrics, address, metricsGuard, common.telemetryPath)),
   ]);
   const watchGuards = setInterval(
@@ -251,6 +298,7 @@ export async function run(flags: Flags, asked: Asked, { version, revision }: Bui
       const config = await parseInThread('operator', text, flags.config);
       settled.isFrom(config, text);
       const settings = readGate(flags, config);
+      checkAccess(config, flags, guard);
       if (!isDeepStrictEqual(membershipOf(flags, config), membership)) {
         throw new InvalidConfiguration([`${flags.config}: cluster: cannot change while the collector runs`]);
       }

@@ -2,7 +2,7 @@
  * Who may open a connection to a listener, and how: the web configuration file that Prometheus and its exporters share
  * (https://prometheus.io/docs/prometheus/latest/configuration/https/), with its names and meanings.
  *
- * It is stricter in this: TLS 1.2 is the oldest version. Answers are HTTP/1.1 whatever `http2` says.
+ * It is stricter in this: TLS 1.2 is the oldest version, and ciphers have forward secrecy and authenticate (no CBC, no RSA key exchange). Answers are HTTP/1.1 whatever `http2` says.
  */
 import { dirname, resolve } from 'node:path';
 import type { SecureVersion } from 'node:tls';
@@ -83,7 +83,7 @@ export interface TlsConfig {
   readonly minVersion: SecureVersion;
   readonly maxVersion: SecureVersion;
   /** As OpenSSL writes them. */
-  readonly ciphers: string | undefined;
+  readonly ciphers: string;
   readonly honorCipherOrder: boolean;
   readonly ecdhCurve: string | undefined;
 }
@@ -135,7 +135,8 @@ function tlsOf(given: z.output<typeof tlsSchema>, folder: string): TlsConfig {
     clientAllowedSans: given.client_allowed_sans,
     minVersion: VERSIONS[given.min_version],
     maxVersion: VERSIONS[given.max_version],
-    ciphers: ciphers && [...TLS13_CIPHERS, ...ciphers.map((name) => CIPHERS[name]!)].join(':'),
+    // What OpenSSL takes by itself includes CBC and RSA key exchange.
+    ciphers: [...TLS13_CIPHERS, ...(ciphers ?? namesOf(CIPHERS)).map((name) => CIPHERS[name]!)].join(':'),
     honorCipherOrder: given.prefer_server_cipher_suites,
     ecdhCurve: curves?.map((name) => CURVES[name]!).join(':'),
   };

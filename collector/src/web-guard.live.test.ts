@@ -173,6 +173,18 @@ describe('a guarded listener', () => {
     );
   });
 
+  it.each([
+    'ECDHE-ECDSA-AES128-SHA256',
+    'ECDHE-ECDSA-AES256-SHA',
+    'AES128-GCM-SHA256',
+    'AES256-SHA',
+    'DHE-RSA-AES128-SHA256',
+  ])('takes no %s: a CBC suite, or a key exchange without forward secrecy', async (ciphers) => {
+    const { port } = await open(tls());
+    expect(await ask(port, { maxVersion: 'TLSv1.2', ciphers: `${ciphers}:@SECLEVEL=0` })).toBe('refused');
+    expect(await ask(port, { maxVersion: 'TLSv1.2', ciphers: 'ECDHE-ECDSA-AES128-GCM-SHA256' })).toBe('in');
+  });
+
   const required = '  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n';
   it.each([
     ['any certificate', '  client_auth_type: RequireAnyClientCert\n', { none: 'refused', own: 'in', stranger: 'in' }],
@@ -403,7 +415,10 @@ describe('a guarded listener', () => {
     });
 
     it('notes a flood of refused throughput runs once, and keeps the entries of before', async () => {
-      const lines = (): string[] => readFileSync(join(at('state'), 'audit.jsonl'), 'utf8').trim().split('\n');
+      const lines = (): string[] =>
+        readFileSync(join(at('state'), 'audit.jsonl'), 'utf8')
+          .trim()
+          .split('\n');
       const before = lines().length;
       const body = '{"from":"hq/a","to":"hq/b","protocol":"udp"}';
       const post = (): Promise<Answer> => page('/api/v1/throughput', 'alice:correct horse', { method: 'POST', body });
@@ -461,6 +476,74 @@ describe('a guarded listener', () => {
         'referrer-policy': 'no-referrer',
       });
       expect((await metric('/-/healthy')).headers['strict-transport-security']).toBeUndefined();
+    });
+
+    describe('without users', () => {
+      let open: number;
+      let alone: Service;
+      const metricsOnly = at('open.yaml');
+      const askOpen = (path: string, host: string): Promise<number | undefined> =>
+        new Promise((resolve, reject) => {
+          get({ host: '127.0.0.1', port: open, path, agent: false, headers: { host } }, (response) => {
+            response.resume();
+            resolve(response.statusCode);
+          }).on('error', reject);
+        });
+
+      beforeAll(async () => {
+        open = await freePort();
+        writeFileSync(metricsOnly, 'sites: { hq: {} }\ntests: {}\n');
+        alone = new Service([
+          ...[process.execPath, MAIN, '--config', metricsOnly, '--state.dir', at('open-state')],
+          ...['--nats.url', 'nats://127.0.0.1:1', '--web.listen-address', `127.0.0.1:${open}`],
+          ...['--web.host', 'wan.example'],
+        ]);
+        alone.start();
+        await until('the page', async () => (await askOpen('/-/healthy', 'x')) === 200);
+      });
+      afterAll(async () => {
+        await alone.stop('SIGTERM');
+      });
+
+      it.each([
+        [`127.0.0.1:9479`, 200],
+        ['localhost', 200],
+        ['collector:9479', 200],
+        ['wan.example', 200],
+        ['rebound.evil.example', 421],
+      ])('answers a request for host %s with %i', async (host, status) => {
+        expect(await askOpen('/api/v1/status', host)).toBe(status);
+        // Whoever watches the program may call it anything.
+        expect(await askOpen('/-/healthy', host)).toBe(200);
+      });
+
+      it.each(['operator', 'admin'])('is not started where everybody is %s', (role) => {
+        const config = at('everybody.yaml');
+        writeFileSync(config, `sites: { hq: {} }\ntests: {}\naccess: { '*': ${role} }\n`);
+        const start = [
+          MAIN,
+          '--config',
+          config,
+          '--state.dir',
+          at('open-state'),
+          '--web.listen-address',
+          '127.0.0.1:1',
+        ];
+        const { status, stdout } = spawnSync(process.execPath, start, { encoding: 'utf8' });
+        expect(status).toBe(1);
+        expect(stdout).toContain(`access: '*' is ${role}, but the listeners have no users`);
+      });
+
+      it('keeps the configuration when a new one makes everybody an operator', async () => {
+        writeFileSync(metricsOnly, "sites: { hq: {} }\ntests: {}\naccess: { '*': operator }\n");
+        await until('the refusal', () => Promise.resolve(alone.log.includes("access: '*' is operator")));
+        const pause = await fetch(`http://127.0.0.1:${open}/api/v1/pauses`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body: '{"scope":"fleet"}',
+        });
+        expect(pause.status).toBe(403);
+      });
     });
 
     it('is not started with a bad file, and names file, line and what is allowed', () => {

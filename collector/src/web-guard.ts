@@ -24,6 +24,7 @@ export const WEB_REFUSALS = [
   'wrong_password',
   'busy',
   'client_certificate',
+  'host',
   ...CONNECTION_REFUSALS,
 ] as const;
 export type WebRefusal = (typeof WEB_REFUSALS)[number];
@@ -67,6 +68,11 @@ export class WebGuard {
   /** True when requests must name a user. */
   get asksForPassword(): boolean {
     return this.#config.users.size > 0;
+  }
+
+  /** True when every request is of somebody known: by a password or a verified certificate. */
+  get knowsClients(): boolean {
+    return this.asksForPassword || this.#config.tls?.clientAuth === 'RequireAndVerifyClientCert';
   }
 
   /** Connections and requests refused since the start. */
@@ -155,6 +161,11 @@ export class WebGuard {
         `${this.#file}: TLS and client_auth_type cannot change while listeners are open: restart the collector`,
       ]);
     }
+    if (next.users.size === 0 && this.asksForPassword) {
+      throw new InvalidConfiguration([
+        `${this.#file}: basic_auth_users cannot become empty while listeners are open: restart the collector`,
+      ]);
+    }
     if (next.tls !== undefined) {
       const secrets = secretsOf(next.tls);
       for (const server of this.#servers) server.setSecureContext(secrets);
@@ -199,7 +210,7 @@ function secretsOf(tls: TlsConfig): SecureContextOptions {
     minVersion,
     maxVersion,
     honorCipherOrder,
-    ...(ciphers === undefined ? {} : { ciphers }),
+    ciphers,
     ...(ecdhCurve === undefined ? {} : { ecdhCurve }),
   };
   try {

@@ -5,6 +5,7 @@
  */
 import { get } from 'node:http';
 import { hostname } from 'node:os';
+import { escapeLogLine } from '@wanscope/shared';
 import type { ProbeEdges, RunningProbe } from './compose.ts';
 import { readSettings, type Settings } from './config.ts';
 import { readBuiltAtMs, readVersion } from './files.ts';
@@ -26,7 +27,7 @@ async function run(settings: Settings, version: string): Promise<void> {
   const destination = pino.destination({ fd: 2, sync: true });
   const log = pino(
     { level: settings.logLevel, base: { site: settings.identity.site, probe: settings.identity.probe } },
-    destination,
+    { write: (line: string) => void destination.write(escapeLogLine(line)) },
   );
   const edges: ProbeEdges = {
     log,

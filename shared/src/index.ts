@@ -5,6 +5,7 @@ export * from './claim.ts';
 export * from './clock.ts';
 export * from './commit.ts';
 export * from './crc32c.ts';
+export { escapeLogLine } from './log-line.ts';
 export * from './dns.ts';
 export * from './enrolment.ts';
 export * from './errors.ts';

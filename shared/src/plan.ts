@@ -39,6 +39,9 @@ const proxyUrl = z.url({ protocol: /^http$/ }).check(z.maxLength(512));
 /** SECRET: the key of STAMP's authenticated mode, in hexadecimal digits. Never shown, never logged. */
 const stampKey = z.string().check(z.regex(/^(?:[0-9a-f]{2}){16,64}$/, 'must be a key of 16 to 64 octets'));
 
+/** SECRET: value of the header `Authorization`. Never shown, never logged. */
+const authorization = z.string().check(z.regex(/^(?:Basic|Bearer) [\x21-\x7e]{1,4096}$/, 'must be Basic or Bearer'));
+
 /** X25519, in base64url. */
 export const agreementKeySchema = z.string().check(z.refine(isPublicKey, 'must be a public key'));
 
@@ -98,6 +101,8 @@ const planDestinationSchema = z.object({
   }),
   /** How its URL is reached. */
   proxy: z.optional(proxyUrl),
+  /** What its URL is asked with. */
+  authorization: z.optional(authorization),
   /** What DNS tests ask here. */
   question: z.optional(questionSchema),
   /** STAMP is authenticated with this key. */
@@ -179,6 +184,8 @@ export interface PlannedSession {
     readonly port: number | undefined;
     /** HTTP: the proxy that fetches `url`. */
     readonly proxy?: string;
+    /** HTTP, SECRET: what `url` is asked with. */
+    readonly authorization?: string;
     /** DNS: what to ask. */
     readonly question?: DnsQuestion;
     /** UDP, SECRET: the key of the authenticated mode. */
@@ -256,6 +263,7 @@ export function sessionsOf(plan: Plan): PlannedSession[] {
         port: targetPort,
         ...(question && { question }),
         ...(proxy && { proxy }),
+        ...(destination.authorization && destination.url && { authorization: destination.authorization }),
         ...(key && { stampKey: key }),
         ...(agreed && { agreementKey: agreed }),
         ...(destination.ask && { ask: { ...destination.ports, agreementKey: destination.agreementKey } }),

@@ -79,7 +79,7 @@ describe('a cluster of three brokers and three collectors', { timeout: TEST_MS }
     const sites = [HUB, ...Array.from({ length: SITES }, (_, i) => siteOf(i))];
     expect(shown).toEqual(new Map(sites.map((site) => [site, partitionOf(site, 3)])));
     expect(new Set(shown.values()).size).toBe(3);
-    const told = (await (await fetch(`${world.urlOf(0)}/api/v1/cluster`)).json()) as {
+    const told = (await (await fetch(`${world.urlOf(0)}/api/v1/cluster`, { headers: world.headers })).json()) as {
       leader: number;
       sites: { site: string; partition: number }[];
     };
@@ -96,13 +96,15 @@ describe('a cluster of three brokers and three collectors', { timeout: TEST_MS }
     const url = `${world.urlOf(asked)}/api/v1/pauses`;
     const posted = await fetch(url, {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers: { ...world.headers, 'content-type': 'application/json' },
       body: JSON.stringify({ scope: 'fleet', reason: 'test' }),
     });
     expect(posted.status).toBe(200);
     await until('every probe to be told', hasNewPlans, PATIENCE_MS);
     for (const partition of world.collectors.keys()) {
-      const { pauses } = (await (await fetch(`${world.urlOf(partition)}/api/v1/pauses`)).json()) as {
+      const { pauses } = (await (
+        await fetch(`${world.urlOf(partition)}/api/v1/pauses`, { headers: world.headers })
+      ).json()) as {
         pauses: { scope: string }[];
       };
       expect(pauses.map(({ scope }) => scope)).toEqual(['fleet']);
@@ -111,7 +113,10 @@ describe('a cluster of three brokers and three collectors', { timeout: TEST_MS }
     await world.restartCollector(asked, 'SIGKILL');
     await world.restartCollector(leader, 'SIGTERM');
     before.splice(0, before.length, ...world.fleet.probes.map(({ planVersion }) => planVersion));
-    const resumed = await fetch(`${world.urlOf((leader + 2) % 3)}/api/v1/pauses/fleet`, { method: 'DELETE' });
+    const resumed = await fetch(`${world.urlOf((leader + 2) % 3)}/api/v1/pauses/fleet`, {
+      method: 'DELETE',
+      headers: world.headers,
+    });
     expect(resumed.status).toBe(200);
     await until('every probe to be told that it is over', hasNewPlans, PATIENCE_MS);
   });

@@ -71,10 +71,16 @@ commitEvery: ${commitEveryS}s
 sites: { ${names.map((name) => `${name}: {}`).join(', ')} }
 tests: { icmp: { protocol: icmp, family: ipv4, timeout: ${Math.min(900, intervalMs / 2)}ms } }
 meshes: [{ shape: hub-spoke, hubs: [${HUB}], tests: [icmp] }]
-access: { '*': operator }
+access: { tester: operator }
 rollout: { rings: [] }
 cluster: { partitions: ${partitions}, replicas: ${brokers < 3 ? 1 : 3} }
 `,
+    );
+    const web = join(this.directory, 'web.yaml');
+    // Of "correct horse".
+    writeFileSync(
+      web,
+      "basic_auth_users: { tester: '$2b$04$CUAkZ9K1g20KUzCGtjg2j.vcZEGGsQrbVXHCOWjpq/4jKBrZVKQie' }\n",
     );
     for (let partition = 0; partition < partitions; partition += 1) {
       const port = await freePort();
@@ -85,6 +91,7 @@ cluster: { partitions: ${partitions}, replicas: ${brokers < 3 ? 1 : 3} }
           COLLECTOR,
           `--config=${config}`,
           `--web.listen-address=127.0.0.1:${port}`,
+          `--web.config.file=${web}`,
           `--nats.url=${this.brokers.urls.join(',')}`,
           `--state.dir=${join(this.directory, `collector-${partition}`)}`,
           `--cluster.partition=${partition}`,
@@ -114,6 +121,7 @@ cluster: { partitions: ${partitions}, replicas: ${brokers < 3 ? 1 : 3} }
   async metricsOf(partition: number): Promise<string | undefined> {
     try {
       const response = await fetch(`http://127.0.0.1:${this.#ports[partition]}/metrics`, {
+        headers: this.headers,
         signal: AbortSignal.timeout(5_000),
       });
       return response.status === 200 ? await response.text() : undefined;
@@ -121,6 +129,9 @@ cluster: { partitions: ${partitions}, replicas: ${brokers < 3 ? 1 : 3} }
       return undefined;
     }
   }
+
+  /** Who asks: an operator. */
+  readonly headers = { authorization: `Basic ${Buffer.from('tester:correct horse').toString('base64')}` };
 
   urlOf(partition: number): string {
     return `http://127.0.0.1:${this.#ports[partition]}`;

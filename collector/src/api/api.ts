@@ -1,4 +1,5 @@
 /** The JSON API, version 1: read only but for pauses and throughput runs, bounded, described by OpenAPI at /api/v1/openapi.json. */
+import { shownUrl } from '../shown-url.ts';
 import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifySchema } from 'fastify';
 import { formatIdentity, isToken, partitionOf, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
@@ -303,12 +304,21 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
 interface Secretive {
   readonly proxy?: string | undefined;
   readonly stampKey?: string | undefined;
+  readonly authorization?: string | undefined;
+  readonly url?: string | undefined;
 }
 
-/** A plan as it may be shown: proxies without user name and password, no keys. */
+/** A plan as it may be shown: proxies and URLs without user name and password, URLs without their query, no keys. */
 export function withoutSecrets(plan: Plan): Plan {
-  const shown = <T extends Secretive>({ stampKey: _stampKey, ...entry }: T): Omit<T, 'stampKey'> =>
-    entry.proxy === undefined ? entry : { ...entry, proxy: new URL(entry.proxy).origin };
+  const shown = <T extends Secretive>({
+    stampKey: _stampKey,
+    authorization: _authorization,
+    ...entry
+  }: T): Omit<T, 'stampKey' | 'authorization'> => ({
+    ...entry,
+    ...(entry.proxy === undefined ? {} : { proxy: new URL(entry.proxy).origin }),
+    ...(entry.url === undefined ? {} : { url: shownUrl(entry.url) }),
+  });
   return { ...plan, tests: plan.tests.map(shown), destinations: plan.destinations.map(shown) };
 }
 

@@ -86,6 +86,7 @@ interface Resource {
   readonly port: number;
   readonly path: string;
   readonly proxy: ProxyServer | undefined;
+  readonly authorization: string | undefined;
 }
 
 interface ProxyServer {
@@ -106,7 +107,7 @@ function proxyOf(url: string): ProxyServer {
 }
 
 function resourceOf(request: ChannelRequest): Resource | undefined {
-  const { url, address, host, port, proxy } = request.planned.target;
+  const { url, address, host, port, proxy, authorization } = request.planned.target;
   if (url !== undefined) {
     const parsed = new URL(url);
     const secure = parsed.protocol === 'https:';
@@ -117,12 +118,13 @@ function resourceOf(request: ChannelRequest): Resource | undefined {
       port: parsed.port === '' ? (secure ? 443 : 80) : Number(parsed.port),
       path: parsed.pathname + parsed.search,
       proxy: proxy === undefined ? undefined : proxyOf(proxy),
+      authorization,
     };
   }
   const name = host ?? address;
   if (name === undefined || port === undefined) return undefined;
   const hostHeader = `${isIP(name) === 6 ? `[${name}]` : name}:${port}`;
-  return { secure: false, host: name, hostHeader, port, path: '/', proxy: undefined };
+  return { secure: false, host: name, hostHeader, port, path: '/', proxy: undefined, authorization: undefined };
 }
 
 class HttpChannel implements ProbeChannel {
@@ -406,10 +408,15 @@ class HttpChannel implements ProbeChannel {
 
   /** A request that is sent when it is ended; to the proxy, to the address, or over a tunnel. */
   #begin(resource: Resource, address: string, tunnel: Socket | undefined): ClientRequest {
-    const { secure, proxy, path, hostHeader } = resource;
+    const { secure, proxy, path, hostHeader, authorization } = resource;
     const common = {
       method: 'GET',
-      headers: { host: hostHeader, 'user-agent': 'wan-probe', accept: '*/*' },
+      headers: {
+        host: hostHeader,
+        'user-agent': 'wan-probe',
+        accept: '*/*',
+        ...(authorization === undefined ? {} : { authorization }),
+      },
       maxHeaderSize: MAX_HEADER_BYTES,
       ...this.#localAddress(),
     };

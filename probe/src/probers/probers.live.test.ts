@@ -535,10 +535,12 @@ describe('a connect that fails', () => {
   });
 
   it('does not follow a redirect and reads a bounded body', async () => {
+    const authorized: string[] = [];
     let requests = 0;
     const port = await listen(
       createHttpServer((request, response) => {
         requests += 1;
+        if (request.headers.authorization !== undefined) authorized.push(request.headers.authorization);
         if (request.url === '/') response.writeHead(302, { location: '/elsewhere' }).end();
         else {
           response.on('error', () => undefined);
@@ -547,8 +549,10 @@ describe('a connect that fails', () => {
       }),
     );
     const prober = httpProber(connects());
-    expect((await probeOnce(prober, { url: `http://127.0.0.1:${port}/` })).outcome).toBe('answered');
+    const authorization = 'Bearer abc';
+    expect((await probeOnce(prober, { url: `http://127.0.0.1:${port}/`, authorization })).outcome).toBe('answered');
     expect(requests).toBe(1);
+    expect(authorized).toEqual([authorization]);
     // This response never ends; 64 KiB of it are enough.
     expect((await probeOnce(prober, { url: `http://127.0.0.1:${port}/endless` })).outcome).toBe('answered');
   });

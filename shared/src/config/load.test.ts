@@ -79,6 +79,22 @@ describe('a good configuration', () => {
     });
   });
 
+  test('takes what a target is authenticated with from files, and repeats none of it', () => {
+    const read = (path: string): string => (path === 'token' ? 'abc.def\n' : 'user:pass word\n');
+    const authorizationOf = (auth: string): string | undefined =>
+      parseOperatorConfig(
+        `{ tests: { web: { protocol: http } }, targets: { t: { url: "https://x/", tests: [web], auth: ${auth} } } }`,
+        'x',
+        read,
+      ).targets.get('t')!.authorization;
+    expect(authorizationOf('{ type: bearer, file: token }')).toBe('Bearer abc.def');
+    // base64 of "user:pass word"
+    expect(authorizationOf('{ file: user }')).toBe('Basic dXNlcjpwYXNzIHdvcmQ=');
+    expect(() => authorizationOf('{ type: bearer, file: user }')).toThrow('must name a file that holds a token');
+    expect(() => authorizationOf('{ type: bearer, file: user }')).not.toThrow('pass');
+    expect(() => authorizationOf('{ type: digest, file: user }')).toThrow('must be basic or bearer');
+  });
+
   test('takes who it is to a remote write receiver from files', () => {
     const read = (path: string): string => (path === 'token' ? 'abc\n' : 'user:pass word\n');
     const written = (key: string, file: string): unknown =>

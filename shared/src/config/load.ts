@@ -146,6 +146,15 @@ const stampKey = z.union(
 /** Never repeated in an error: it may hold a password. */
 const proxy = z.string({ error: PROXY_RULE }).refine(isProxyUrl, PROXY_RULE);
 
+/** An address without a user name or a password in it. Never repeated in an error: it may have them. */
+function httpUrl(instead: string): z.ZodType<string, string> {
+  return z
+    .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
+    .refine((url) => !/^https?:\/\/[^/?#]*@/i.test(url), {
+      error: `must not contain a user name or password: use ${instead}`,
+    });
+}
+
 /** An object without unknown keys; the error names the allowed ones. */
 function strict<Shape extends z.ZodRawShape>(shape: Shape): z.ZodObject<Shape, z.core.$strict> {
   return z.strictObject(shape, {
@@ -300,6 +309,14 @@ const meshSchema = strict({
   tests: z.array(name).min(1).describe('Names of tests.'),
 });
 
+const authSchema = strict({
+  type: z
+    .enum(['basic', 'bearer'], { error: 'must be basic or bearer' })
+    .default('basic')
+    .describe('`basic`: the file holds `user:password`. `bearer`: it holds a token.'),
+  file: z.string().min(1).describe('File that holds it, relative to this one.'),
+});
+
 const targetSchema = strict({
   template: z
     .enum(TEMPLATE_NAMES, { error: `must be one of ${TEMPLATE_NAMES.join(', ')}` })
@@ -311,10 +328,8 @@ const targetSchema = strict({
     .describe('`external`: no probe. `responder`: a router that speaks STAMP.'),
   site: name.optional().describe('Site of a responder.'),
   network: name.default('default').describe('Address space it is measured from.'),
-  url: z
-    .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
-    .optional()
-    .describe('For HTTP tests.'),
+  url: httpUrl('auth, which takes a file').optional().describe('For HTTP tests. Its query is not shown.'),
+  auth: authSchema.optional().describe('What its HTTP tests authenticate with. It is in no answer, log or metric.'),
   host: z
     .string()
     .regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'must be a host name or an IP address')
@@ -423,9 +438,9 @@ const headerValue = z
   .regex(/^[\x20-\x7e]{0,4096}$/, 'must be printable ASCII of one line');
 
 const remoteWriteSchema = strict({
-  url: z
-    .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
-    .describe('Where to write: remote write 1.0, such as http://prometheus:9090/api/v1/write.'),
+  url: httpUrl('basicAuthFile').describe(
+    'Where to write: remote write 1.0, such as http://prometheus:9090/api/v1/write.',
+  ),
   headers: z.record(headerName, headerValue).default({}).describe('Sent with each request.'),
   basicAuthFile: z.string().min(1).optional().describe('File that holds `user:password`, relative to this one.'),
   bearerTokenFile: z.string().min(1).optional().describe('File that holds a bearer token, relative to this one.'),
@@ -695,6 +710,7 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
         host: target.host ?? template?.host,
         port: target.port,
         proxy: target.proxy,
+        authorization: authorizationOf(['targets', targetName, 'auth'], target.auth, keys),
         question: questionOf(target),
         stampKey: keys.of(['targets', targetName, 'stampKey'], target.stampKey),
         tests: target.tests ?? (template === undefined ? [] : [template.test.name]),
@@ -741,26 +757,33 @@ function build(parsed: Parsed, keys: SecretKeys): OperatorConfig {
   };
 }
 
+const BASIC_LINE = [/^[^:\s][^:]{0,255}:.{1,512}$/, 'must name a file that holds user:password'] as const;
+const BEARER_LINE = [/^[\x21-\x7e]{1,2048}$/, 'must name a file that holds a token'] as const;
+
+function basicAuthorization(userAndPassword: string): string {
+  return `Basic ${Buffer.from(userAndPassword).toString('base64')}`;
+}
+
+function authorizationOf(path: Problem['path'], auth: ParsedTarget['auth'], keys: SecretKeys): string | undefined {
+  if (auth === undefined) return undefined;
+  switch (auth.type) {
+    case 'basic': {
+      const line = keys.line(path, auth.file, ...BASIC_LINE);
+      return line && basicAuthorization(line);
+    }
+    case 'bearer': {
+      const line = keys.line(path, auth.file, ...BEARER_LINE);
+      return line && `Bearer ${line}`;
+    }
+  }
+}
+
 function remoteWriteOf(parsed: ParsedRemoteWrite, keys: SecretKeys): RemoteWriteConfig {
   const path = 'remoteWrite';
-  const basic = keys.line(
-    [path, 'basicAuthFile'],
-    parsed.basicAuthFile,
-    /^[^:\s][^:]*:.+$/,
-    'must name a file that holds user:password',
-  );
-  const bearer = keys.line(
-    [path, 'bearerTokenFile'],
-    parsed.bearerTokenFile,
-    /^[\x21-\x7e]+$/,
-    'must name a file that holds a token',
-  );
+  const basic = keys.line([path, 'basicAuthFile'], parsed.basicAuthFile, ...BASIC_LINE);
+  const bearer = keys.line([path, 'bearerTokenFile'], parsed.bearerTokenFile, ...BEARER_LINE);
   const authorization =
-    bearer !== undefined
-      ? `Bearer ${bearer}`
-      : basic !== undefined
-        ? `Basic ${Buffer.from(basic).toString('base64')}`
-        : undefined;
+    bearer !== undefined ? `Bearer ${bearer}` : basic !== undefined ? basicAuthorization(basic) : undefined;
   return {
     url: parsed.url,
     headers: { ...parsed.headers, ...(authorization === undefined ? {} : { authorization }) },
@@ -972,6 +995,7 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
       }
     }
     if (target.proxy !== undefined && target.url === undefined) add([...path, 'proxy'], 'goes with a url');
+    if (parsed.targets[key]!.auth !== undefined && target.url === undefined) add([...path, 'auth'], 'goes with a url');
     for (const testName of target.tests) {
       if (target.proxy !== undefined && config.tests.get(testName)?.keepAlive === true) {
         add([...path, 'proxy'], `test ${testName} keeps connections, which does not go through a proxy`);

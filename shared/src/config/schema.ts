@@ -114,6 +114,8 @@ export interface TargetConfig {
   readonly port: number | undefined;
   /** URL of the proxy for `url`; undefined: what the test says. */
   readonly proxy: string | undefined;
+  /** SECRET: the `Authorization` of requests for `url`. */
+  readonly authorization: string | undefined;
   /** What DNS tests ask it; undefined: what the test says. */
   readonly question: DnsQuestion | undefined;
   /** Responders, SECRET: its key of STAMP's authenticated mode in hexadecimal digits. */
