@@ -60,6 +60,8 @@ export default tseslint.config(
         document: 'readonly',
         fetch: 'readonly',
         setInterval: 'readonly',
+        HTMLElement: 'readonly',
+        CSS: 'readonly',
         URLSearchParams: 'readonly',
       },
     },

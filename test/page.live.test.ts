@@ -115,6 +115,85 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
     expect(await page.textContent('#chain-text')).toBe('Nothing is wrong with this path.');
   });
 
+  test('keeps the focus of the keyboard over a refresh', async () => {
+    const button = page.getByTitle(/^hq → branch/);
+    await button.focus();
+    const key = await button.getAttribute('data-key');
+    const before = await page.textContent('#summary');
+    await page.waitForFunction((text) => document.querySelector('#summary')?.textContent !== text, before, {
+      timeout: PATIENCE_MS,
+    });
+    expect(await page.evaluate(() => (document.activeElement as HTMLElement | null)?.dataset['key'])).toBe(key);
+  });
+
+  describe('over a fleet that is made up', () => {
+    const CELL = { protocol: 'icmp', reason: 'loss', since: '2026-01-05T12:00:00.000Z', paths: 1, sent: 5, lost: 5 };
+    const END = { srcSite: 'hq', src: 'a', dstSite: 'external', test: 'icmp', class: 'BE', family: 'ipv4' };
+    const MANY = 1_500;
+    const pathOf = (n: number): object => ({
+      ...{ ...END, key: n.toString(16).padStart(32, '0'), dst: 'mail', srcUplink: `isp-${n % 2}`, dstUplink: '' },
+      ...{ state: 'down', reason: 'loss', since: CELL.since, interval: null, recentRtt: null, mos: null },
+      ...{ tlsFailure: null, routeHops: null, mtuBytes: null, mtuBlackHole: null, oneWayDelay: null },
+    });
+    const asked: string[] = [];
+    let made: Page;
+
+    beforeAll(async () => {
+      made = await browser.newPage();
+      const cells = ['mail', 'files'].map((name) => ({
+        ...{ ...CELL, src: 'hq', dst: `external/${name}`, state: 'down', lossRatio: 1, meanRttSeconds: null },
+      }));
+      const answers: Record<string, (query: URLSearchParams) => object> = {
+        mesh: () => ({ nodes: ['hq', 'external/mail', 'external/files'], cells, truncated: true }),
+        problems: () => ({ problems: [{ ...cells[0], lossRatio: 0.9999 }, cells[0]], total: 5 }),
+        status: () => ({ paths: MANY, ready: true }),
+        probes: () => ({ probes: [] }),
+        pauses: () => ({ pauses: [] }),
+        paths: (query) => {
+          const from = Number(query.get('cursor') ?? 0);
+          const end = Math.min(from + Number(query.get('limit')), MANY);
+          const paths = Array.from({ length: end - from }, (_, n) => pathOf(from + n));
+          return { paths, next: end < MANY ? String(end) : null };
+        },
+      };
+      await made.route('**/api/v1/**', async (route) => {
+        const url = new URL(route.request().url());
+        const name = url.pathname.split('/')[3]!;
+        asked.push(`${name}${url.search}`);
+        const isChain = url.pathname.endsWith('/chain');
+        await route.fulfill({
+          json: isChain ? { place: 'none', text: '', links: [] } : answers[name]!(url.searchParams),
+        });
+      });
+      await made.goto(`http://127.0.0.1:${door.port}/`);
+      await made.waitForSelector('#mesh button');
+    });
+    afterAll(() => made.close());
+
+    test('asks for the mesh once a refresh', () => {
+      expect(asked.filter((url) => url.startsWith('mesh'))).toHaveLength(
+        asked.filter((url) => url === 'status').length,
+      );
+    });
+
+    test('says how much is lost, and that there is more than is listed', async () => {
+      const problems = await made.locator('#problems li').allTextContents();
+      expect(problems[0]).toContain('> 99.9 % lost');
+      expect(problems[1]).toContain('100 % lost');
+      expect(problems[2]).toBe('and 3 more pairs, less grave');
+    });
+
+    test('lists every path of one external target, and tells uplinks apart', async () => {
+      await made.getByTitle(/^hq → external\/mail/).click();
+      await made.waitForFunction((n) => document.querySelectorAll('#paths tbody tr').length === n, MANY);
+      const query = asked.find((url) => url.startsWith('paths?'));
+      expect(query).toBe('paths?limit=1000&src_site=hq&dst_site=external&dst=mail');
+      const first = made.locator('#paths tbody tr');
+      expect(await first.nth(0).locator('td').first().textContent()).toBe('hq/a (isp-0) → external/mail');
+      expect(await first.nth(1).locator('td').first().textContent()).toBe('hq/a (isp-1) → external/mail');
+    });
+  });
+
   test('names the pair, the protocol and the time when something goes down', async () => {
     await mesh.probes.get('branch/a')!.stop('SIGKILL');
     await page.waitForSelector('#problems li.down', { timeout: PATIENCE_MS });

@@ -6,10 +6,12 @@
  * @typedef {{ src: string, dst: string, protocol: string, state: State, reason: string, since: string, paths: number,
  *   sent: number, lost: number, lossRatio: number | null, meanRttSeconds: number | null }} Cell
  * @typedef {{ nodes: string[], cells: Cell[], truncated: boolean }} Mesh
+ * @typedef {{ problems: Cell[], total: number }} Problems
  * @typedef {{ scope: string, since: string, until: string | null, who: string, reason: string }} Pause
  * @typedef {{ kind: string, subject: string, text: string, since: string }} Problem
  * @typedef {{ place: string, text: string, links: { site: string, segment: string, path: Path }[] }} Chain
- * @typedef {{ key: string, srcSite: string, src: string, dstSite: string, dst: string, test: string, class: string,
+ * @typedef {{ key: string, srcSite: string, src: string, srcUplink: string, dstSite: string, dst: string,
+ *   dstUplink: string, test: string, class: string,
  *   family: string, state: State, reason: string, since: string,
  *   interval: { sent: number, lost: number, lossRatio: number | null, minRttSeconds: number | null,
  *     meanRttSeconds: number | null, maxRttSeconds: number | null } | null,
@@ -23,6 +25,9 @@
  */
 
 const REFRESH_MS = 5_000;
+/** Rows of the table of paths, and how many are asked for at once. */
+const MAX_PATHS = 2_000;
+const PAGE = 1_000;
 const ALL = 'all';
 /** Gravest last. */
 const GRAVITY = /** @type {const} */ (['no_data', 'ok', 'degraded', 'down']);
@@ -50,6 +55,21 @@ function element(name, attributes = {}, ...children) {
   return node;
 }
 
+/**
+ * Replaces what a part of the page holds. What had the focus of the keyboard has it again, by its `data-key`.
+ * @param {string} id @param {Node[]} children
+ */
+function replace(id, ...children) {
+  const place = byId(id);
+  const { activeElement } = document;
+  const key =
+    activeElement instanceof HTMLElement && place.contains(activeElement) ? activeElement.dataset['key'] : undefined;
+  place.replaceChildren(...children);
+  if (key === undefined) return;
+  const again = place.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  if (again instanceof HTMLElement) again.focus({ preventScroll: true });
+}
+
 /** @param {number | null | undefined} seconds */
 function rttText(seconds) {
   if (seconds === null || seconds === undefined) return '–';
@@ -60,7 +80,12 @@ function rttText(seconds) {
 /** @param {number | null | undefined} ratio */
 function lossText(ratio) {
   if (ratio === null || ratio === undefined) return 'no data';
-  return ratio === 0 ? '0 %' : `${(ratio * 100).toPrecision(2)} %`;
+  const percent = ratio * 100;
+  if (ratio === 0 || ratio >= 1) return `${ratio === 0 ? 0 : 100} %`;
+  // Neither none nor all, whatever it rounds to.
+  if (percent < 0.001) return '< 0.001 %';
+  if (percent >= 99.95) return '> 99.9 %';
+  return percent >= 10 ? `${percent.toFixed(percent >= 99 ? 1 : 0)} %` : `${percent.toPrecision(2)} %`;
 }
 
 /** @param {string} since */
@@ -121,6 +146,7 @@ function drawMesh(mesh) {
         const cell = merged(cells);
         const button = element('button', {
           type: 'button',
+          'data-key': `${src} ${dst}`,
           title: `${src} → ${dst}: ${STATE_TEXT[cell.state]}, ${reasonText(cell.reason)}`,
         });
         button.append(rttText(cell.meanRttSeconds), element('small', {}, lossText(cell.lossRatio)));
@@ -133,15 +159,12 @@ function drawMesh(mesh) {
       }),
     ),
   );
-  byId('mesh').replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
+  replace('mesh', element('thead', {}, head), element('tbody', {}, ...rows));
 }
 
-/** @param {Mesh} mesh @param {Pause[]} pauses @param {Problem[]} problems */
-function drawProblems(mesh, pauses, problems) {
-  const bad = mesh.cells
-    .filter((cell) => cell.state === 'degraded' || cell.state === 'down')
-    .sort((a, b) => GRAVITY.indexOf(b.state) - GRAVITY.indexOf(a.state) || a.since.localeCompare(b.since));
-  const lines = bad.map((cell) =>
+/** @param {Problems} bad @param {Pause[]} pauses @param {Problem[]} known */
+function drawProblems({ problems, total }, pauses, known) {
+  const lines = problems.map((cell) =>
     element(
       'li',
       { class: cell.state },
@@ -151,11 +174,10 @@ function drawProblems(mesh, pauses, problems) {
     ),
   );
   const nothing = element('li', { class: 'quiet' }, 'Nothing: every path that has data is within its objectives.');
-  const list = byId('problems');
-  const paused = pauses.map(pauseLine);
-  const known = problems.map(problemLine);
-  const all = [...known, ...lines];
-  list.replaceChildren(...paused, ...(all.length > 0 ? all : [nothing]));
+  const left = total - problems.length;
+  const more = left > 0 ? [element('li', { class: 'quiet' }, `and ${left} more pairs, less grave`)] : [];
+  const all = [...known.map(problemLine), ...lines, ...more];
+  replace('problems', ...pauses.map(pauseLine), ...(all.length > 0 ? all : [nothing]));
 }
 
 /** @param {Problem} problem */
@@ -182,13 +204,20 @@ function changeText(seconds) {
   return `${seconds < 0 ? '−' : '+'}${(Math.abs(seconds) * 1_000).toFixed(1)} ms`;
 }
 
+/** With the uplinks, where there are any: paths of one pair differ in them. @param {Path} path */
+function pathText({ srcSite, src, srcUplink, dstSite, dst, dstUplink }) {
+  const over = (/** @type {string} */ uplink) => (uplink === '' ? '' : ` (${uplink})`);
+  return `${srcSite}/${src}${over(srcUplink)} → ${dstSite}/${dst}${over(dstUplink)}`;
+}
+
 /** Opens the route of a path, where it is followed. @param {Path} path @returns {Node | string} */
 function routeButton(path) {
   if (path.routeHops === null) return '';
-  const button = element('button', { type: 'button', title: `Route of ${path.test}, ${path.family}` });
+  const title = `Route of ${path.test}, ${path.family}`;
+  const button = element('button', { type: 'button', title, 'data-key': path.key });
   button.append(`${path.routeHops} hop${path.routeHops === 1 ? '' : 's'}`);
   button.addEventListener('click', () => {
-    chosen.route = { key: path.key, title: `${path.srcSite}/${path.src} → ${path.dstSite}/${path.dst}, ${path.test}` };
+    chosen.route = { key: path.key, title: `${pathText(path)}, ${path.test}` };
     void refresh();
   });
   return button;
@@ -234,13 +263,13 @@ async function drawRoute() {
   const ending = ENDING_TEXT[current.ending];
   byId('route-text').textContent =
     `${sinceText(current.since)}, ${changes} change${changes === 1 ? '' : 's'}. ${ending}`.trim();
-  byId('route-hops').replaceChildren(...current.hops.map(hopLine));
+  replace('route-hops', ...current.hops.map(hopLine));
   const before = previous?.hops.map((hop) => hop.routers.map(({ address }) => address).join('/') || '*').join(' → ');
   byId('route-before').textContent = before === undefined ? '' : `Before: ${before}`;
 }
 
-/** @param {Path[]} paths @param {{ src: string, dst: string }} pair */
-function drawPaths(paths, pair) {
+/** @param {Path[]} paths @param {boolean} isCut @param {{ src: string, dst: string }} pair */
+function drawPaths(paths, isCut, pair) {
   const columns = [
     'path',
     'test',
@@ -264,7 +293,7 @@ function drawPaths(paths, pair) {
   const rows = paths.map((path) => {
     const interval = path.interval;
     const cells = [
-      `${path.srcSite}/${path.src} → ${path.dstSite}/${path.dst}`,
+      pathText(path),
       path.test,
       path.class,
       path.family,
@@ -290,8 +319,9 @@ function drawPaths(paths, pair) {
       ),
     );
   });
-  byId('paths-title').textContent = `Paths ${pair.src} → ${pair.dst}`;
-  byId('paths').replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
+  const title = `Paths ${pair.src} → ${pair.dst}`;
+  byId('paths-title').textContent = isCut ? `${title}: the first ${paths.length}` : title;
+  replace('paths', element('thead', {}, head), element('tbody', {}, ...rows));
   byId('paths-section').hidden = false;
 }
 
@@ -313,7 +343,8 @@ async function drawChain(paths) {
       ` ${STATE_TEXT[path.state]}, ${lossText(path.interval?.lossRatio)}, ${rttText(path.interval?.meanRttSeconds)}`,
     );
   byId('chain-text').textContent = chain.text;
-  byId('chain-links').replaceChildren(
+  replace(
+    'chain-links',
     ...chain.links.map(({ site, segment, path }) => link(path, `${site} ${segment.replaceAll('-', ' ')}`)),
     link(gravest, `${gravest.dstSite}/${gravest.dst} (${gravest.test}, ${gravest.family})`),
   );
@@ -322,7 +353,7 @@ async function drawChain(paths) {
 /** @param {string} id @param {readonly string[]} values @param {string} current @param {(value: string) => void} take */
 function fillSelect(id, values, current, take) {
   const select = /** @type {HTMLSelectElement} */ (byId(id));
-  if (select.options.length !== values.length) {
+  if ([...select.options].map((option) => option.value).join() !== values.join()) {
     select.replaceChildren(...values.map((value) => element('option', { value }, value)));
     select.value = current;
   }
@@ -332,12 +363,39 @@ function fillSelect(id, values, current, take) {
   };
 }
 
+/**
+ * All paths of a cell, page by page, up to a bound. A node is a site, `site/host`, or `external/target` also between sites.
+ * @param {{ src: string, dst: string }} pair @returns {Promise<{ paths: Path[], isCut: boolean }>}
+ */
+async function loadPaths({ src, dst }) {
+  const query = new URLSearchParams({ limit: String(PAGE) });
+  for (const [end, node] of /** @type {const} */ ([
+    ['src', src],
+    ['dst', dst],
+  ])) {
+    const slash = node.indexOf('/');
+    query.set(`${end}_site`, slash === -1 ? node : node.slice(0, slash));
+    if (slash !== -1) query.set(end, node.slice(slash + 1));
+  }
+  if (chosen.protocol !== ALL) query.set('protocol', chosen.protocol);
+  /** @type {Path[]} */
+  const all = [];
+  for (;;) {
+    /** @type {{ paths: Path[], next: string | null }} */
+    const { paths, next } = await load(`paths?${query}`);
+    all.push(...paths);
+    if (next === null) return { paths: all.slice(0, MAX_PATHS), isCut: all.length > MAX_PATHS };
+    if (all.length >= MAX_PATHS) return { paths: all.slice(0, MAX_PATHS), isCut: true };
+    query.set('cursor', next);
+  }
+}
+
 async function refresh() {
   try {
-    /** @type {[Mesh, Mesh, { paths: number, ready: boolean }, { probes: { presence: string }[] }, { pauses: Pause[] }, { problems: Problem[] }]} */
-    const [mesh, sites, status, fleet, { pauses }, { problems }] = await Promise.all([
+    /** @type {[Mesh, Problems, { paths: number, ready: boolean }, { probes: { presence: string }[] }, { pauses: Pause[] }, { problems: Problem[] }]} */
+    const [mesh, pairs, status, fleet, { pauses }, { problems }] = await Promise.all([
       load(`mesh?by=${chosen.by}`),
-      load('mesh?by=site'),
+      load('problem-pairs'),
       load('status'),
       load('probes'),
       load('pauses'),
@@ -347,7 +405,7 @@ async function refresh() {
     byId('summary').textContent =
       `${live} of ${fleet.probes.length} probes live, ${status.paths} paths, updated ${new Date().toLocaleTimeString()}` +
       (mesh.truncated ? '; the mesh is too large to show whole' : '');
-    const protocols = [...new Set(sites.cells.map((cell) => cell.protocol))].sort();
+    const protocols = [...new Set(mesh.cells.map((cell) => cell.protocol))].sort();
     fillSelect('by', ['site', 'host'], chosen.by, (value) => {
       chosen.by = value;
       chosen.pair = undefined;
@@ -355,21 +413,16 @@ async function refresh() {
       byId('paths-section').hidden = true;
     });
     fillSelect('protocol', [ALL, ...protocols], chosen.protocol, (value) => (chosen.protocol = value));
-    drawProblems(sites, pauses, problems);
+    drawProblems(pairs, pauses, problems);
     drawMesh(mesh);
     if (chosen.pair !== undefined) {
-      const { src, dst } = chosen.pair;
-      const [srcSite, dstSite] = [src.split('/')[0], dst.split('/')[0]];
-      const query = new URLSearchParams({ src_site: String(srcSite), dst_site: String(dstSite) });
-      /** @type {{ paths: Path[] }} */
-      const { paths } = await load(`paths?${query}`);
-      const shown =
-        chosen.by === 'site'
-          ? paths
-          : paths.filter((path) => `${path.srcSite}/${path.src}` === src && `${path.dstSite}/${path.dst}` === dst);
-      drawPaths(shown, chosen.pair);
+      const { pair } = chosen;
+      const { paths, isCut } = await loadPaths(pair);
+      // Another one was chosen meanwhile, which has a refresh of its own.
+      if (chosen.pair !== pair) return;
+      drawPaths(paths, isCut, pair);
       await drawRoute();
-      await drawChain(shown);
+      await drawChain(paths);
     }
   } catch (error) {
     byId('summary').textContent = `The collector does not answer: ${String(error)}`;

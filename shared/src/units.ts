@@ -29,9 +29,9 @@ export function parseDurationNs(text: string): number | undefined {
 
 /** The shortest text that `parseDurationNs` reads as this many nanoseconds: "7d", "90s", "1500us". */
 export function formatDurationNs(ns: number): string {
-  const [unit, length] = (Object.entries(DURATION_UNIT_NS) as [string, number][])
-    .sort(([, a], [, b]) => b - a)
-    .find(([, each]) => ns % each === 0) ?? ['us', NS_PER_MS / 1_000];
+  const [unit, length] = Object.entries(DURATION_UNIT_NS)
+    .sort(([, one], [, other]) => other - one)
+    .find(([, each]) => ns % each === 0) ?? ['us', NS_PER_US];
   return `${ns / length}${unit}`;
 }
 

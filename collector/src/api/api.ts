@@ -13,7 +13,7 @@ import { COUNTER } from '../series-table.ts';
 import type { CountersReset } from '../snapshot.ts';
 import { pathView, type PathFilter, pathPage } from './paths.ts';
 import { clockOffsetMs } from '../ingest.ts';
-import { meshOf } from './mesh.ts';
+import { meshOf, problemPairsOf } from './mesh.ts';
 import { problemsOf } from './problems.ts';
 import { registerControls } from './controls.ts';
 import { routesView } from './route-view.ts';
@@ -165,7 +165,9 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
           additionalProperties: false,
           properties: {
             src_site: { type: 'string' },
+            src: { type: 'string' },
             dst_site: { type: 'string' },
+            dst: { type: 'string' },
             protocol: { type: 'string', enum: PROTOCOLS },
             state: { type: 'string', enum: STATES },
             limit: { type: 'integer', minimum: 1, maximum: MAX_PAGE, default: DEFAULT_PAGE },
@@ -279,6 +281,17 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       },
     },
     (request) => meshOf(state, request.query.by ?? 'site'),
+  );
+
+  app.get(
+    '/api/v1/problem-pairs',
+    {
+      schema: describeRoute(
+        'Cells of the matrix between sites that are down or degraded, the gravest first; `total` counts those left out, too.',
+        schemas.problems,
+      ),
+    },
+    () => problemPairsOf(state),
   );
 
   app.get<{ Params: Identity }>(

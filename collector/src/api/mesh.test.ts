@@ -1,8 +1,10 @@
 import type { PathParts } from '@wanscope/shared';
 import { pathOf, recordOf } from '@wanscope/shared/testing';
-import { beforeEach, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { STATES } from '../path-state.ts';
+import { GAUGE } from '../series-table.ts';
 import { MeasurementState } from '../state.ts';
-import { meshOf } from './mesh.ts';
+import { meshOf, problemPairsOf } from './mesh.ts';
 
 const START_MS = Date.UTC(2026, 0, 5, 12);
 const MS = 1e6;
@@ -67,5 +69,52 @@ test('has no ratio and no delay where nothing was sent', () => {
     lossRatio: null,
     meanRttSeconds: null,
     totals: { sent: 0, lost: 0, meanRttSeconds: null },
+  });
+});
+
+describe('problems', () => {
+  test('are found beyond what the matrix has room for, the gravest and oldest first', () => {
+    for (let n = 0; n < 51_000; n += 1) {
+      const slot = state.acquirePath(pathOf({ srcSite: `s${n}`, dstSite: `d${n}` }), START_MS);
+      state.paths.set(slot, GAUGE.state, STATES.indexOf('ok'));
+    }
+    const far = [
+      ['late', 'down', 2],
+      ['early', 'down', 1],
+      ['slow', 'degraded', 0],
+    ] as const;
+    for (const [name, pathState, since] of far) {
+      const slot = state.acquirePath(pathOf({ srcSite: name, dstSite: 'far' }), START_MS);
+      state.paths.set(slot, GAUGE.state, STATES.indexOf(pathState));
+      state.paths.set(slot, GAUGE.sinceMs, START_MS + since);
+    }
+    const mesh = meshOf(state, 'site');
+    expect(mesh.truncated).toBe(true);
+    expect(mesh.cells.some((cell) => cell.state !== 'ok')).toBe(false);
+    const { problems, total } = problemPairsOf(state);
+    expect(problems.map(({ src, state: cellState }) => `${src} ${cellState}`)).toEqual([
+      'early down',
+      'late down',
+      'slow degraded',
+    ]);
+    expect(total).toBe(3);
+  });
+
+  test('are at most 1,000, and counted beyond', () => {
+    for (let n = 0; n < 1_200; n += 1) {
+      const slot = state.acquirePath(pathOf({ srcSite: `s${n}`, dstSite: 'far' }), START_MS);
+      state.paths.set(slot, GAUGE.state, STATES.indexOf(n < 1_190 ? 'degraded' : 'down'));
+    }
+    const { problems, total } = problemPairsOf(state);
+    expect([problems.length, total]).toEqual([1_000, 1_200]);
+    expect(problems.filter((cell) => cell.state === 'down')).toHaveLength(10);
+  });
+
+  test('have the state of the whole cell: one good path of two that are down makes it degraded', () => {
+    for (const src of ['a', 'b', 'c']) {
+      const slot = state.acquirePath(pathOf({ src }), START_MS);
+      state.paths.set(slot, GAUGE.state, STATES.indexOf(src === 'a' ? 'ok' : 'down'));
+    }
+    expect(problemPairsOf(state).problems).toMatchObject([{ state: 'degraded', paths: 3 }]);
   });
 });

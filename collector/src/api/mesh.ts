@@ -83,6 +83,38 @@ export function meshOf(
   return { by, nodes: [...nodes].sort(), cells: [...sums.values()].map((sum) => cellOf(state, sum)), truncated };
 }
 
+/** Problems that are shown, and cells that are counted for their total. */
+const MAX_PROBLEMS = 1_000;
+const MAX_COUNTED = 100_000;
+
+/** The cells between sites in which a path is down or degraded: those that the mesh has no room for, too. */
+export function problemPairsOf(state: MeasurementState): { problems: MeshCell[]; total: number } {
+  const { paths } = state;
+  const bad = new Map<string, number>();
+  paths.forEach((slot) => {
+    const pathState = paths.get(slot, GAUGE.state);
+    if (pathState !== DOWN && pathState !== DEGRADED) return;
+    const { key } = cellName(paths.partsOf(slot), 'site');
+    const before = bad.get(key);
+    if (before === undefined ? bad.size < MAX_COUNTED : pathState > before) bad.set(key, pathState);
+  });
+  if (bad.size === 0) return { problems: [], total: 0 };
+  const gravest = [...bad].sort(([, a], [, b]) => b - a).slice(0, MAX_PROBLEMS);
+  const sums = new Map<string, Sum | undefined>(gravest.map(([key]) => [key, undefined]));
+  paths.forEach((slot) => {
+    const parts = paths.partsOf(slot);
+    const { src, dst, key } = cellName(parts, 'site');
+    if (!sums.has(key)) return;
+    const sum = sums.get(key) ?? newSum(src, dst, parts.protocol, slot);
+    sums.set(key, sum);
+    addPath(state, sum, slot);
+  });
+  const problems = [...sums.values()].filter((sum) => sum !== undefined).map((sum) => cellOf(state, sum));
+  const gravity = (cell: MeshCell): number => STATES.indexOf(cell.state);
+  problems.sort((a, b) => gravity(b) - gravity(a) || a.since.localeCompare(b.since));
+  return { problems, total: bad.size };
+}
+
 /** The cell that a path or a pair of hosts belongs to. External targets are told apart even between sites. */
 function cellName(parts: SeriesParts, by: 'site' | 'host'): { src: string; dst: string; key: string } {
   const src = by === 'site' ? parts.srcSite : `${parts.srcSite}/${parts.src}`;

@@ -6,7 +6,9 @@ import type { MeasurementState } from '../state.ts';
 
 export interface PathFilter {
   readonly src_site?: string;
+  readonly src?: string;
   readonly dst_site?: string;
+  readonly dst?: string;
   readonly protocol?: string;
   readonly state?: string;
 }
@@ -113,6 +115,8 @@ export function pathPage(
   for (; slot < lastRow && views.length < limit; slot += 1) {
     if (paths.keyOf(slot) === undefined) continue;
     if (filter.src_site !== undefined && paths.part(slot, 'srcSite') !== filter.src_site) continue;
+    if (filter.src !== undefined && paths.part(slot, 'src') !== filter.src) continue;
+    if (filter.dst !== undefined && paths.part(slot, 'dst') !== filter.dst) continue;
     if (filter.dst_site !== undefined && paths.part(slot, 'dstSite') !== filter.dst_site) continue;
     if (filter.protocol !== undefined && paths.part(slot, 'protocol') !== filter.protocol) continue;
     if (filter.state !== undefined && STATES[paths.get(slot, GAUGE.state)] !== filter.state) continue;

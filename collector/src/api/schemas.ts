@@ -240,27 +240,29 @@ export const backfill = object({
 
 export const paths = object({ paths: list(path), next: optional(text) });
 
+const meshCell = object({
+  src: text,
+  dst: text,
+  protocol: text,
+  state: text,
+  reason: text,
+  since: time,
+  paths: integer,
+  sent: integer,
+  lost: integer,
+  lossRatio: optional(number),
+  meanRttSeconds: optional(number),
+  medianRttSeconds: optional(number),
+  totals: object({ sent: integer, lost: integer, meanRttSeconds: optional(number) }),
+});
+
+export const problems = object({ problems: list(meshCell), total: integer });
+
 export const mesh = object({
   by: text,
   nodes: list(text),
   truncated: flag,
-  cells: list(
-    object({
-      src: text,
-      dst: text,
-      protocol: text,
-      state: text,
-      reason: text,
-      since: time,
-      paths: integer,
-      sent: integer,
-      lost: integer,
-      lossRatio: optional(number),
-      meanRttSeconds: optional(number),
-      medianRttSeconds: optional(number),
-      totals: object({ sent: integer, lost: integer, meanRttSeconds: optional(number) }),
-    }),
-  ),
+  cells: list(meshCell),
 });
 
 export const plan = object({ stretch: number, omittedSessions: integer, uplinks: list(anything), plan: anything });
