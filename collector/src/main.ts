@@ -89,6 +89,7 @@ function parseFlags(): Asking {
     )
     .option('--log.level <level>', LEVELS.join(', '), variable(process.env, 'WAN_LOG_LEVEL') ?? 'info')
     .option('--check-config', 'validate the configuration, print the load it plans, and exit', false)
+    .option('--strict', 'with --check-config: warnings are errors', false)
     .option(
       '--healthcheck',
       'ask a running collector (at the first listen address) whether it is healthy, and exit',
@@ -219,7 +220,7 @@ async function main(): Promise<number> {
   if (stateExport !== undefined) return exportState(flags['state.dir'], stateExport);
   if (rules !== undefined) return (await import('./service.ts')).printRules(flags.config, rules.runbooks);
   if (flags.healthcheck) return healthcheck(flags);
-  if (flags.checkConfig) return (await import('./service.ts')).checkConfig(flags.config);
+  if (flags.checkConfig) return (await import('./service.ts')).checkConfig(flags.config, flags.strict);
   const asked = hearSignals();
   const { run } = await import('./service.ts');
   return run(flags, asked, { version, revision: variable(process.env, 'WAN_REVISION') ?? 'unknown' });

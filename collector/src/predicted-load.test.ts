@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
+import { formatPredictedLoad, predictLoad, warningsOf } from './predicted-load.ts';
 import { configOf } from './testing/fleet.ts';
 
 const configured = (uplink: string) =>
@@ -44,4 +44,47 @@ meshes: [{ shape: full, tests: [icmp] }]
   expect(fibre.slowedBy).toBe(1);
   expect(share).toBeLessThan(0.9);
   expect(formatPredictedLoad(load)).toContain(`but ${(share * 100).toFixed(0)} % of what is wanted is planned`);
+});
+
+const warningsFor = (yaml: string): string[] => {
+  const config = configOf(yaml);
+  return warningsOf(config, predictLoad(config));
+};
+
+test('a usual configuration has no warnings', () => {
+  expect(
+    warningsFor(`
+sites: { a: { segments: { lan-gateway: 192.0.2.1 } }, b: {} }
+tests: { icmp: { protocol: icmp } }
+meshes: [{ shape: full, tests: [icmp] }]
+targets: { m365: { template: microsoft-365 } }
+`),
+  ).toEqual([]);
+});
+
+test('warnings name what is over a limit, and tests that nothing uses', () => {
+  const warnings = warningsFor(`
+sites: { a: {}, b: {} }
+uplinks: { a/dsl: { rate: 1kbit/s } }
+tests: { icmp: { protocol: icmp, rate: 1000/s, size: 8000, timeout: 1ms }, idle: { protocol: tcp } }
+meshes: [{ shape: full, tests: [icmp] }]
+exposition: { pathSeriesBudget: 10 }
+`);
+  expect(
+    warningsFor(`
+sites: { a: {}, b: {} }
+tests: { icmp: { protocol: icmp, rate: 1000/s, size: 8000, timeout: 1ms } }
+meshes: [{ shape: full, tests: [icmp] }]
+`),
+  ).toEqual(
+    ['a', 'b'].map(
+      (site) =>
+        expect.stringMatching(new RegExp(`^site ${site}: wants [\\d.]+ times what a probe may send$`)) as string,
+    ),
+  );
+  expect(warnings).toEqual([
+    expect.stringMatching(/^\d+ series: beyond exposition.pathSeriesBudget \(10\)/) as string,
+    'uplink a/dsl: carries less than its tests take at their slowest',
+    'tests.idle: no mesh, target or segment uses it',
+  ]);
 });

@@ -24,6 +24,9 @@ export interface PredictedLoad {
   readonly byTarget: ReadonlyMap<string, Load>;
   /** Sites whose send intervals had to be stretched to stay under the probe's cap, and by how much. */
   readonly stretched: ReadonlyMap<string, number>;
+  readonly paths: number;
+  /** Sites whose probe cannot be given all its sessions in one plan, and how many are left out. */
+  readonly omitted: ReadonlyMap<string, number>;
   /** Uplinks whose rate or month bounds what is sent over them. */
   readonly bounded: readonly UplinkPlan[];
 }
@@ -40,12 +43,16 @@ export function predictLoad(config: OperatorConfig): PredictedLoad {
     byUplink: new Map([...config.uplinks.keys()].map((uplink) => [uplink, none()])),
     byTarget: new Map([...config.targets.keys()].map((target) => [target, none()])),
     stretched: new Map<string, number>(),
+    omitted: new Map<string, number>(),
+    paths: 0,
     bounded: [
       ...new Map([...plans.values()].flatMap(({ uplinks }) => uplinks.map((one) => [keyOf(one), one]))).values(),
     ],
   };
   const full = config.exposition.pathFamilies === 'full';
-  for (const { body, stretch } of plans.values()) {
+  for (const { body, stretch, omittedSessions } of plans.values()) {
+    load.paths += body.sessions.length;
+    if (omittedSessions > 0) load.omitted.set(body.site, omittedSessions);
     if (stretch > 1) load.stretched.set(body.site, stretch);
     for (const [testIndex, sourceIndex, destinationIndex, family] of body.sessions) {
       const test = body.tests[testIndex]!;
@@ -68,6 +75,44 @@ export function predictLoad(config: OperatorConfig): PredictedLoad {
     }
   }
   return load;
+}
+
+/** Paths that one collector has room for. */
+const MAX_PATHS_A_COLLECTOR = 1_000_000;
+/** Series that one Prometheus of usual size takes from one target. */
+const MANY_SERIES = 5_000_000;
+
+/** What is allowed and hardly meant: more than can be measured or shown, and tests that nothing uses. */
+export function warningsOf(config: OperatorConfig, load: PredictedLoad): string[] {
+  const warnings: string[] = [];
+  const perCollector = load.paths / (config.cluster?.partitions ?? 1);
+  if (perCollector > MAX_PATHS_A_COLLECTOR) {
+    warnings.push(
+      `${load.paths} paths are more than the ${MAX_PATHS_A_COLLECTOR} that a collector has room for: fewer peers, or a hub-spoke mesh`,
+    );
+  }
+  const { pathSeriesBudget } = config.exposition;
+  if (load.total.series > MANY_SERIES || load.total.series > pathSeriesBudget) {
+    warnings.push(
+      `${load.total.series} series: beyond exposition.pathSeriesBudget (${pathSeriesBudget}) single paths are shown in rollups only`,
+    );
+  }
+  for (const [site, stretch] of load.stretched) {
+    warnings.push(`site ${site}: wants ${stretch.toFixed(2)} times what a probe may send`);
+  }
+  for (const [site, omitted] of load.omitted) {
+    warnings.push(`site ${site}: ${omitted} sessions have no room in the plan of its probe and are left out`);
+  }
+  for (const uplink of load.bounded) {
+    if (!uplink.fits) warnings.push(`uplink ${keyOf(uplink)}: carries less than its tests take at their slowest`);
+  }
+  const used = new Set([...config.meshes, ...config.targets.values()].flatMap(({ tests }) => tests));
+  const segments = [...config.sites.values()].flatMap(({ segments: one }) => Object.keys(one?.addresses ?? {}));
+  for (const segment of segments) used.add(segment);
+  for (const name of config.tests.keys()) {
+    if (!used.has('*') && !used.has(name)) warnings.push(`tests.${name}: no mesh, target or segment uses it`);
+  }
+  return warnings;
 }
 
 /** The load as a table that a person reads in a terminal. */

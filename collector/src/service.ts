@@ -22,7 +22,7 @@ import {
   parseListenAddress,
   type ListenAddress,
 } from './listen-address.ts';
-import { formatPredictedLoad, predictLoad } from './predicted-load.ts';
+import { formatPredictedLoad, predictLoad, warningsOf } from './predicted-load.ts';
 import { rosterChanges } from './roster-changes.ts';
 import { SettledConfig } from './settled-config.ts';
 import { WebGuard } from './web-guard.ts';
@@ -43,6 +43,7 @@ export interface Flags {
   readonly 'cluster.partition'?: number;
   readonly 'log.level': string;
   readonly checkConfig: boolean;
+  readonly strict: boolean;
   readonly healthcheck: boolean;
 }
 
@@ -147,11 +148,16 @@ function listenAddresses(texts: readonly string[]): ListenAddress[] {
 }
 
 /** Says whether a configuration is good, and what it plans. Returns the exit code. */
-export function checkConfig(file: string): number {
+/** @param isStrict warnings are errors. @returns the exit code. */
+export function checkConfig(file: string, isStrict: boolean): number {
   try {
     const config = parseConfig(readConfigText(file), file);
-    process.stdout.write(`${file} is good.\n\n${formatPredictedLoad(predictLoad(config))}`);
-    return 0;
+    const load = predictLoad(config);
+    const warnings = warningsOf(config, load);
+    const verdict = warnings.length === 0 ? 'is good' : 'can be loaded, with warnings';
+    process.stdout.write(`${file} ${verdict}.\n\n${formatPredictedLoad(load)}`);
+    process.stderr.write(warnings.map((warning) => `${file}: warning: ${warning}\n`).join(''));
+    return isStrict && warnings.length > 0 ? 1 : 0;
   } catch (error) {
     if (!(error instanceof InvalidConfiguration)) throw error;
     process.stderr.write(`${error.problems.join('\n')}\n`);

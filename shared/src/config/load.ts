@@ -6,6 +6,7 @@
 import { isIP } from 'node:net';
 import { IANAZone } from 'luxon';
 import { z } from 'zod';
+import { InvalidConfiguration } from '../errors.ts';
 import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion, type DnsType } from '../dns.ts';
 import { EXTERNAL_SITE, FAMILIES, PROTOCOLS, SEGMENTS, type Family, type Protocol } from '../path.ts';
 import { parsePrefix } from '../ip.ts';
@@ -38,6 +39,7 @@ import type {
   UplinkConfig,
 } from './schema.ts';
 import { parseCron } from './cron.ts';
+import { didYouMean } from './nearest.ts';
 import { ACKNOWLEDGEMENTS, CONSENT_MODES, ROLES, STAMP_MODES } from './schema.ts';
 import { TARGET_TEMPLATES, TEMPLATE_NAMES, TEMPLATE_QUESTION, type TargetTemplate } from './templates.ts';
 import { parseYamlFile, type Problem } from './yaml-file.ts';
@@ -160,7 +162,8 @@ function strict<Shape extends z.ZodRawShape>(shape: Shape): z.ZodObject<Shape, z
   return z.strictObject(shape, {
     error: (issue) =>
       issue.code === 'unrecognized_keys'
-        ? `unknown key ${issue.keys.map((key) => JSON.stringify(key)).join(', ')}; allowed: ${Object.keys(shape).join(', ')}`
+        ? `unknown key ${issue.keys.map((key) => JSON.stringify(key)).join(', ')};` +
+          `${issue.keys.map((key) => didYouMean(key, Object.keys(shape))).join('')} allowed: ${Object.keys(shape).join(', ')}`
         : undefined,
   });
 }
@@ -587,6 +590,11 @@ export function parseOperatorConfig(
   fileName: string,
   readSecret: ReadSecret = noSecrets,
 ): OperatorConfig {
+  if (text.split('\n').every((line) => /^\s*(?:#.*|---|\.\.\.)?\s*$/.test(line))) {
+    throw new InvalidConfiguration([
+      `${fileName}:1: (file): nothing is configured in it: it needs tests, and sites and meshes or targets to run them between`,
+    ]);
+  }
   const { data, refuse } = parseYamlFile(text, fileName, configSchema);
   const keys = new SecretKeys(readSecret);
   const config = build(data, keys);
@@ -874,12 +882,17 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
   const checkTests = (path: Problem['path'], tests: readonly string[]): void =>
     tests.forEach((test, i) => {
       if (test !== '*' && !config.tests.has(test))
-        add([...path, i], `no test ${JSON.stringify(test)}; tests: ${testNames}`);
+        add(
+          [...path, i],
+          `no test ${JSON.stringify(test)};${didYouMean(test, config.tests.keys())} tests: ${testNames}`,
+        );
     });
   const checkSite = (path: Problem['path'], site: string): void => {
     if (site === '*' || config.autoSites || config.sites.has(site)) return;
     if (config.targets.has(site)) return;
-    add(path, `no site ${JSON.stringify(site)}; sites: ${[...config.sites.keys()].join(', ') || 'none are defined'}`);
+    const meant = didYouMean(site, config.sites.keys());
+    const known = [...config.sites.keys()].join(', ') || 'none are defined';
+    add(path, `no site ${JSON.stringify(site)};${meant} sites: ${known}`);
   };
 
   if (config.intervalMs < 1_000 || config.intervalMs > 300_000) add(['interval'], 'must be from 1s to 5m');
@@ -1032,7 +1045,8 @@ function crossCheck(parsed: Parsed, config: OperatorConfig): Problem[] {
       checkSite([...path, 'from'], rule.from);
       checkSite([...path, 'to'], rule.to);
       if (rule.test !== '*' && !config.tests.has(rule.test)) {
-        add([...path, 'test'], `no test ${JSON.stringify(rule.test)}; tests: ${testNames}`);
+        const meant = didYouMean(rule.test, config.tests.keys());
+        add([...path, 'test'], `no test ${JSON.stringify(rule.test)};${meant} tests: ${testNames}`);
       }
     });
   }

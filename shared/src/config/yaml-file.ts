@@ -48,7 +48,7 @@ export function parseYamlFile<Schema extends z.ZodType>(
 ): YamlFile<z.output<Schema>> {
   const lines = new LineCounter();
   const document = documentOf(text, lines, fileName);
-  const errors = document.errors.length > 0 ? document.errors : badKeys(document);
+  const errors = document.errors.length > 0 ? document.errors : badKeys(document, lines);
   if (errors.length > 0) {
     throw new InvalidConfiguration(
       errors.slice(0, MAX_PROBLEMS).map(({ pos, message }) => {
@@ -89,17 +89,25 @@ function documentOf(text: string, lines: LineCounter, fileName: string): Documen
  * Keys that are lists or maps, which take twice as long with each level to become text; and keys that are there twice. The reader's own
  * way compares each key of a map with all others: ten seconds for a file of 64 KiB.
  */
-function badKeys(document: Document): { readonly pos: readonly [number]; readonly message: string }[] {
+function badKeys(
+  document: Document,
+  lines: LineCounter,
+): { readonly pos: readonly [number]; readonly message: string }[] {
   const found: { pos: [number]; message: string }[] = [];
   visit(document, {
     Map: (_key, { items }) => {
-      const seen = new Set<unknown>();
+      const seen = new Map<unknown, number>();
       for (const { key } of items) {
         const pos: [number] = [isNode(key) ? (key.range?.[0] ?? 0) : 0];
         if (isCollection(key)) found.push({ pos, message: 'a key is a text, no list and no map' });
         if (!isScalar(key)) continue;
-        if (seen.has(key.value)) found.push({ pos, message: 'Map keys must be unique' });
-        seen.add(key.value);
+        const before = seen.get(key.value);
+        const { line } = lines.linePos(pos[0]);
+        if (before === undefined) seen.set(key.value, line);
+        else {
+          const name = JSON.stringify(String(key.value)).slice(0, 100);
+          found.push({ pos, message: `key ${name} is there twice: first in line ${before}` });
+        }
       }
     },
   });
