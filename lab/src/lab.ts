@@ -13,7 +13,7 @@ import { READY_FILE } from './equipment/files.ts';
 import { makeManagement, managementAddresses } from './management.ts';
 import { ip, isAlive, Namespaces } from './namespaces.ts';
 import type { BranchNetwork, LabNode } from './network.ts';
-import { pathTruth, type PathEnd, type PathTruth } from './path-truth.ts';
+import { pathTruth, truthBetween, type PathEnd, type PathTruth } from './path-truth.ts';
 import { makeRouter, makeUplinkRules, moveRouter, wanNamespace } from './routers.ts';
 import {
   containerAddresses,
@@ -332,7 +332,13 @@ export class Lab implements BranchNetwork {
 
   /** What became of everything one address sent to another, by protocol, family and flow, and which links it took. */
   async pathTruth(from: LabNode, to: LabNode): Promise<PathTruth[]> {
-    return pathTruth(this.topology.links, await this.truth(), this.#pathEnd(from), this.#pathEnd(to));
+    const [start, end] = [this.#pathEnd(from), this.#pathEnd(to)];
+    // Link by link: after hours the flows of all links are more than one answer holds.
+    const truth = new Map<string, LinkTruth>();
+    for (const { name } of this.topology.links) {
+      truth.set(name, truthBetween(await this.emulator.linkTruth(name, { flows: true }), start, end));
+    }
+    return pathTruth(this.topology.links, truth, start, end);
   }
 
   /** Leaves a lab that goes on. */

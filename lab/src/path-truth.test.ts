@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { DROP_CAUSES, type DirectionTruth, type DropCause, type FlowTruth, type LinkTruth } from './emulator.ts';
-import { pathTruth } from './path-truth.ts';
+import { pathTruth, truthBetween } from './path-truth.ts';
 import { parallelTopology } from './topology.ts';
 
 const { links } = parallelTopology(2, 0);
@@ -77,4 +77,14 @@ test('a flow that was rerouted has two ways', () => {
 test('the way back is another path', () => {
   const truth = truthWith({ 'site-1--core-west': [udp(1, 4)] });
   expect(pathTruth(links, truth, { router: 'site-2', addresses: B }, { router: 'site-1', addresses: A })).toEqual([]);
+});
+
+test('of a link only what passes between the two ends is kept, so that hours of other flows take no room', () => {
+  const other = { ...udp(3, 7), dst: '198.18.9.1' };
+  const kept = truthBetween(
+    { a2b: { ...quiet, flows: [udp(1, 10), other] }, b2a: { ...quiet, flows: [other] } },
+    { router: 'site-1', addresses: A },
+    { router: 'site-2', addresses: B },
+  );
+  expect([kept.a2b.flows, kept.b2a.flows]).toEqual([[udp(1, 10)], []]);
 });

@@ -1,5 +1,5 @@
 /** What became of the packets from one address to another, put together from the truth of all links. Pure. */
-import type { FlowTruth, LinkTruth } from './emulator.ts';
+import type { DirectionTruth, FlowTruth, LinkTruth } from './emulator.ts';
 import type { Addresses } from './routing.ts';
 import type { TopologyLink } from './topology.ts';
 
@@ -47,6 +47,20 @@ interface Sighting {
   readonly flow: FlowTruth;
 }
 
+/** What of the truth of a link is of packets from one end to the other. */
+export function truthBetween({ a2b, b2a }: LinkTruth, from: PathEnd, to: PathEnd): LinkTruth {
+  const between = (direction: DirectionTruth): DirectionTruth => ({
+    ...direction,
+    flows: (direction.flows ?? []).filter((flow) => isBetween(flow, from, to)),
+  });
+  return { a2b: between(a2b), b2a: between(b2a) };
+}
+
+function isBetween({ family, src, dst }: FlowTruth, from: PathEnd, to: PathEnd): boolean {
+  const [own, far] = family === 4 ? [from.addresses.ipv4, to.addresses.ipv4] : [from.addresses.ipv6, to.addresses.ipv6];
+  return src === own && dst === far;
+}
+
 /** @param truth with flows. */
 export function pathTruth(
   links: readonly TopologyLink[],
@@ -63,9 +77,7 @@ export function pathTruth(
     ];
     for (const end of ends) {
       for (const flow of end.direction.flows ?? []) {
-        const [src, dst] =
-          flow.family === 4 ? [from.addresses.ipv4, to.addresses.ipv4] : [from.addresses.ipv6, to.addresses.ipv6];
-        if (flow.src !== src || flow.dst !== dst) continue;
+        if (!isBetween(flow, from, to)) continue;
         const key = [flow.ipProtocol, flow.family, flow.srcPort, flow.dstPort, flow.dscp, flow.icmpType].join(' ');
         const sightings = flows.get(key) ?? [];
         flows.set(key, sightings);
