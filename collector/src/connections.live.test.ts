@@ -2,7 +2,13 @@
 import { createServer, get, type Server } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
-import { clientOf, CONNECTION_TIMEOUTS, Connections, type ConnectionLimits, type ConnectionRefusal } from './connections.ts';
+import {
+  clientOf,
+  CONNECTION_TIMEOUTS,
+  Connections,
+  type ConnectionLimits,
+  type ConnectionRefusal,
+} from './connections.ts';
 import { until } from './testing/live.ts';
 
 const closing: (() => void)[] = [];

@@ -143,5 +143,7 @@ export function clientOf(address: string): string {
 
 /** A socket within TLS has the addresses of the one that carries it. */
 function keyOf(socket: Socket): string | Socket {
-  return socket.remotePort === undefined ? socket : `${socket.remoteAddress} ${socket.remotePort} ${socket.localAddress}`;
+  return socket.remotePort === undefined
+    ? socket
+    : `${socket.remoteAddress} ${socket.remotePort} ${socket.localAddress}`;
 }
