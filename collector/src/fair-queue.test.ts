@@ -12,7 +12,7 @@ describe('the fair queue', () => {
         return Promise.resolve();
       }),
     );
-    await Promise.all(all);
+    await Promise.all(all.filter((job) => job !== undefined));
     return ran;
   }
 

@@ -288,7 +288,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
     {
       schema: describeRoute(
         'Cells of the matrix between sites that are down or degraded, the gravest first; `total` counts those left out, too.',
-        schemas.problems,
+        schemas.problemPairs,
       ),
     },
     () => problemPairsOf(state),

@@ -256,7 +256,7 @@ const meshCell = object({
   totals: object({ sent: integer, lost: integer, meanRttSeconds: optional(number) }),
 });
 
-export const problems = object({ problems: list(meshCell), total: integer });
+export const problemPairs = object({ problems: list(meshCell), total: integer });
 
 export const mesh = object({
   by: text,
