@@ -91,8 +91,14 @@ export class Connections {
     const others = this.#byAddress.get(address) ?? new Set();
     // All clients of a Unix socket, such as a proxy, are one address.
     const limit = address === '' ? this.#limits.total : this.#limits.ofOneAddress;
-    if (others.size >= limit && !this.#closeIdle(others)) { this.#refuse(socket, 'address_limit'); return; }
-    if (this.#total >= this.#limits.total && !this.#closeIdleOfAny()) { this.#refuse(socket, 'listener_limit'); return; }
+    if (others.size >= limit && !this.#closeIdle(others)) {
+      this.#refuse(socket, 'address_limit');
+      return;
+    }
+    if (this.#total >= this.#limits.total && !this.#closeIdleOfAny()) {
+      this.#refuse(socket, 'listener_limit');
+      return;
+    }
     const connection: Connection = { socket, address, active: 0 };
     const key = keyOf(socket);
     others.add(connection);
