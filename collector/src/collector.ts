@@ -818,8 +818,10 @@ export class Collector {
     for (const [key, intake] of this.ingest.intakes) {
       const { identity } = intake;
       if (intake.slots.size > 0) continue;
-      if (this.registry.probe(identity) !== undefined && !this.registry.hasLeft(identity)) continue;
-      if (nowMs - (intake.lastIntervalEndMs ?? 0) > FORGET_INTAKE_AFTER_MS) this.ingest.intakes.delete(key);
+      const isThere = this.registry.probe(identity) !== undefined && !this.registry.hasLeft(identity);
+      // One that has said its dictionary only has a report to come.
+      if (isThere || intake.lastIntervalEndMs === undefined) continue;
+      if (nowMs - intake.lastIntervalEndMs > FORGET_INTAKE_AFTER_MS) this.ingest.intakes.delete(key);
     }
   }
 
