@@ -145,7 +145,8 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
       }));
       const answers: Record<string, (query: URLSearchParams) => object> = {
         mesh: () => ({ nodes: ['hq', 'external/mail', 'external/files'], cells, truncated: true }),
-        problems: () => ({ problems: [{ ...cells[0], lossRatio: 0.9999 }, cells[0]], total: 5 }),
+        'problem-pairs': () => ({ problems: [{ ...cells[0], lossRatio: 0.9999 }, cells[0]], total: 5 }),
+        problems: () => ({ problems: [], departures: [] }),
         status: () => ({ paths: MANY, ready: true }),
         probes: () => ({ probes: [] }),
         pauses: () => ({ pauses: [] }),

@@ -8,13 +8,24 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { connect, type NatsConnection } from 'nats';
-import { dictionaryOf, encodeDictionary, encodeReport, subjectOf } from '@wanscope/shared';
+import {
+  decodePlan,
+  dictionaryOf,
+  dictionaryOfPlan,
+  encodeDictionary,
+  encodeHello,
+  encodeReport,
+  parseIdentity,
+  PLAN_STREAM,
+  subjectOf,
+} from '@wanscope/shared';
 import { pathOf, recordOf, reportOf } from '@wanscope/shared/testing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { COLUMN_NAMES } from './columns.ts';
 import { EXPORT_LAYOUTS } from './snapshot-layouts.ts';
 import { decodeSnapshot } from './snapshot.ts';
 import { MeasurementState } from './state.ts';
+import { helloOf } from './testing/fleet.ts';
 import { freePort, samplesOf, Service, sumOf, until } from './testing/live.ts';
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
@@ -76,8 +87,25 @@ const sent = async (): Promise<number> => sumOf(await samples(), 'wan_path_probe
 const status = async (): Promise<{
   readonly state: { readonly unreadable: string[]; readonly countersReset: unknown };
 }> => (await (await get('/api/v1/status')).json()) as never;
+/** Only paths that a plan names are counted: the probe and its peer say hello, and a plan comes of it. */
+async function planned(): Promise<void> {
+  if (produced > 0) return;
+  for (const name of ['a/p', 'b/p']) {
+    connection.publish(
+      subjectOf('hello', parseIdentity(name)!),
+      encodeHello(helloOf(name, { startedAtMs: Date.now() })),
+    );
+  }
+  await connection.flush();
+  await until('a plan', async () => {
+    const { streams } = await connection.jetstreamManager();
+    const { data } = await streams.getMessage(PLAN_STREAM, { last_by_subj: subjectOf('plan', PROBE) });
+    return dictionaryOfPlan(decodePlan(data, PROBE)).hash === DICTIONARY.hash;
+  });
+}
 /** So many reports of five answered probes each, of the seconds that just ended. */
 async function publish(count: number): Promise<void> {
+  await planned();
   connection.publish(subjectOf('report', PROBE), encodeDictionary(DICTIONARY));
   for (let i = 0; i < count; i += 1) {
     const seq = (produced += 1);

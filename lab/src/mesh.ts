@@ -68,6 +68,8 @@ export class Mesh {
   readonly centre: LabNode | undefined;
   readonly natsUrl: string;
   readonly collectorSocket: string;
+  /** Where metrics have a listener of their own. */
+  #metricsSocket: string | undefined;
   readonly configFile: string;
   readonly #directory: string;
   readonly #network: BranchNetwork | undefined;
@@ -97,7 +99,14 @@ export class Mesh {
       '--port',
       String(brokerPort),
     ]);
-    const listenOnTcp = this.centre === undefined ? [] : ['--web.listen-address', `:${COLLECTOR_PORT}`];
+    // Where everybody is an operator the collector serves page and API on its Unix socket only.
+    const isOpenToAll = /^access: \{ '\*': (?:operator|admin) \}$/m.test(options.config);
+    const tcpListener = isOpenToAll ? '--metrics.listen-address' : '--web.listen-address';
+    const listenOnTcp = this.centre === undefined ? [] : [tcpListener, `:${COLLECTOR_PORT}`];
+    if (isOpenToAll && this.centre !== undefined) {
+      this.#metricsSocket = join(options.directory, 'metrics.sock');
+      listenOnTcp.push(tcpListener, `unix:${this.#metricsSocket}`);
+    }
     this.collector = this.#service('collector', this.centre, [
       ...(options.collectorCommand ?? ([process.execPath, program('collector/dist/main.js')] as const)),
       '--config',
@@ -136,7 +145,8 @@ export class Mesh {
   }
 
   ask(path: string, question?: HttpQuestion): Promise<HttpAnswer> {
-    return askOverSocket(this.collectorSocket, path, question);
+    const isMetrics = path.split('?', 1)[0] === '/metrics';
+    return askOverSocket((isMetrics ? this.#metricsSocket : undefined) ?? this.collectorSocket, path, question);
   }
 
   /** Samples of these families; none while the collector is not ready. */
