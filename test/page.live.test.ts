@@ -133,7 +133,14 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
     const pathOf = (n: number): object => ({
       ...{ ...END, key: n.toString(16).padStart(32, '0'), dst: 'mail', srcUplink: `isp-${n % 2}`, dstUplink: '' },
       ...{ state: 'down', reason: 'loss', since: CELL.since, interval: null, recentRtt: null, mos: null },
-      ...{ tlsFailure: null, routeHops: null, mtuBytes: null, mtuBlackHole: null, oneWayDelay: null },
+      ...{
+        notSentCause: null,
+        tlsFailure: null,
+        routeHops: null,
+        mtuBytes: null,
+        mtuBlackHole: null,
+        oneWayDelay: null,
+      },
     });
     const asked: string[] = [];
     let made: Page;
