@@ -446,7 +446,8 @@ export class Agent {
       }
       this.#tracer?.sayAgain();
       if (ask.want === 'hello') this.#sayHello();
-      else this.#publisher.announceAgain();
+      // A collector that asks for a hello may have lost more. The dictionary is a mark behind everything that was sent.
+      this.#publisher.announceAgain();
     } catch (error) {
       this.#reject('ask', error);
     }

@@ -74,7 +74,7 @@ export class SimulatedProbe {
     this.#bus.subscribe(subjectOf('commit', identity), (bytes) => this.#spool.commit(decodeCommit(bytes, identity)));
     this.#bus.subscribe(subjectOf('ask', identity), (bytes) => {
       if (decodeAsk(bytes, identity).want === 'hello') this.#sayHello();
-      else this.#publisher.announceAgain();
+      this.#publisher.announceAgain();
     });
     this.#bus.onStatus((connected) => {
       if (connected) this.#sayHello();
