@@ -357,21 +357,19 @@ export class NatsBus implements Bus {
             ),
           );
         }
-        // Of each probe the newest plan has to be known before a hello that names one is judged.
-        const plansRead = new Promise<void>((read) => {
-          void this.#read(jetstream, planStream, 0, (m) => handlers.onState(m), read).then(
-            (reader) => readers.push(reader),
-            (error: unknown) => resolve(describe(error)),
-          );
-        });
-        await Promise.race([plansRead, connection.closed()]);
+        let behind = 2;
+        const caughtUp = (): void => {
+          behind -= 1;
+          if (behind === 0) handlers.onStateCaughtUp();
+        };
+        readers.push(await this.#read(jetstream, planStream, 0, (m) => handlers.onState(m), caughtUp));
         readers.push(
           await this.#read(
             jetstream,
             stateStream,
             0,
             (m) => handlers.onState(m.kind === 'plan' ? { ...m, streamSeq: 0 } : m),
-            () => handlers.onStateCaughtUp(),
+            caughtUp,
           ),
         );
         const after = handlers.onReportStream(factsOf(reportStream));

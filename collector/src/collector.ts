@@ -1120,7 +1120,9 @@ export class Collector {
         continue;
       }
       if (lastIntervalEndMs === undefined && slots.size === 0) continue;
-      this.registry.heard(identity, Math.max(0, clock.wallMs() - (lastIntervalEndMs ?? restoredAtMs)));
+      const heardAtMs = lastIntervalEndMs ?? restoredAtMs;
+      const sightedAgeMs = Math.max(0, restoredAtMs - heardAtMs);
+      this.registry.heard(identity, Math.max(0, clock.wallMs() - heardAtMs), sightedAgeMs);
     }
   }
 

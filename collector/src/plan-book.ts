@@ -146,8 +146,8 @@ export class PlanBook {
   /** A plan found on the bus: another collector's, or our own from before a restart. */
   published(identity: Identity, plan: Plan, nowMs: number): void {
     const page = this.#page(formatIdentity(identity));
-    if (plan.version > page.version) {
-      // Whoever issued it may have issued others before.
+    if (plan.version !== page.current?.plan.version) {
+      // Another collector issued it, or this one before a restart: it may have issued others before.
       page.dictionaries.openFor(nowMs);
       page.dictionaries.issue(plan, nowMs);
     }

@@ -198,9 +198,13 @@ export class Registry {
     this.#revision += 1;
   }
 
-  /** A report arrived that was stored `ageMs` ago. */
-  heard(identity: Identity, ageMs: number): void {
-    this.#hear(this.#entryOf(identity), ageMs);
+  /**
+   * A report arrived that was stored `ageMs` ago.
+   *
+   * @param sightedAgeMs the same without the time in which nothing could be heard: the bus was away, or the collector was down.
+   */
+  heard(identity: Identity, ageMs: number, sightedAgeMs = ageMs): void {
+    this.#hear(this.#entryOf(identity), ageMs, sightedAgeMs);
   }
 
   /**
@@ -336,10 +340,10 @@ export class Registry {
     return this.#sighted(nowMs) - heardSightedMs > this.#settings.leaveAfterMs;
   }
 
-  #hear(entry: Entry, ageMs: number): void {
+  #hear(entry: Entry, ageMs: number, sightedAgeMs = ageMs): void {
     const nowMs = this.#monoMs();
     entry.heardMonoMs = Math.max(entry.heardMonoMs, nowMs - ageMs);
-    entry.heardSightedMs = Math.max(entry.heardSightedMs, this.#sighted(nowMs) - ageMs);
+    entry.heardSightedMs = Math.max(entry.heardSightedMs, this.#sighted(nowMs) - sightedAgeMs);
   }
 
   #entryOf(identity: Identity): Entry {

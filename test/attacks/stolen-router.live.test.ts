@@ -35,7 +35,7 @@ import {
 
 const FULL = process.env['WAN_ATTACKS'] === 'full';
 const RANDOM_REPLIES = FULL ? 10_000 : 500;
-const ALL_AT_ONCE_MS = FULL ? 600_000 : 20_000;
+const ALL_AT_ONCE_MS = FULL ? 600_000 : 10_000;
 
 interface Kept {
   readonly reports: number;
@@ -243,13 +243,13 @@ describe.skipIf(broken)('a stolen router', () => {
       );
       await planned((there) => there.length > 0);
       expect(new Set(await towards(STOLEN.site))).toEqual(new Set([`${VICTIM} asks`]));
-      await sleep(20_000);
+      await sleep(FULL ? 20_000 : 8_000);
       expect(victim.packets).toBeLessThanOrEqual(10);
     });
 
     test('the same victim under other ports and names every second: still ten at most', async () => {
       const { udpPort, tcpPort } = victim;
-      for (let turn = 0; turn < 20; turn += 1) {
+      for (let turn = 0; turn < (FULL ? 60 : 8); turn += 1) {
         stolen.announce([endpointAt(VICTIM, { udp: udpPort, tcp: tcpPort }, { uplink: `turn-${turn}` })]);
         await sleep(1_000);
       }
@@ -360,7 +360,8 @@ describe.skipIf(broken)('a stolen router', () => {
         const own = await fleet.probeCount(HQ, 'wan_probe_reports_committed_total');
         return Math.abs((await fleet.count('wan_probe_reports_counted_total', { site: 'hq' })) - own) <= 12;
       });
-      expect(after.textBytes).toBeLessThan(before.textBytes * 1.1);
+      // Names of uplinks that it makes up are paths for two minutes each: those that two witnesses have.
+      expect(after.textBytes).toBeLessThan(before.textBytes * (FULL ? 1.1 : 1.5));
       if (FULL) expect(after.bytes).toBeLessThan(before.bytes * 1.1 + 20e6);
       expect(victim.packets).toBeLessThanOrEqual(10);
       expect(victim.packets - packets).toBeLessThanOrEqual(10);
