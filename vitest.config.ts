@@ -10,26 +10,42 @@ const wholePrograms = [
   'probe/src/probers/probers.live.test.ts',
 ];
 
-/** Half a minute and more each: begun first, so that nothing else waits for them at the end. */
+/** Half a minute and more each: begun first, so that nothing else waits for them at the end; those that compute beside those that wait. */
 const SLOWEST = [
   'late-data',
-  'routes',
-  'claims',
-  'leaf',
   'cluster',
-  'end-to-end',
+  'stolen-router',
+  'claims',
   'lab',
-  'pause',
-  'emulator',
-  'ways-out',
-  'identity',
   'faults',
+  'leaf',
+  'end-to-end',
+  'spool',
+  'routes',
+  'emulator',
+  'pause',
+  'identity',
+  'alerting',
+  'ways-out',
   'delivery',
+  'direction',
+  'state-files',
   'commit',
   'flows',
   'flood',
-  'spool',
+  'collector',
+  'ensure',
+  'page',
 ];
+
+/** The packages are what their sources say, without a build. */
+const sources = {
+  alias: [
+    { find: /^@wanscope\/shared\/(config|testing)$/, replacement: source('shared/src/$1/index.ts') },
+    { find: /^@wanscope\/collector\/testing$/, replacement: source('collector/src/testing/index.ts') },
+    { find: /^@wanscope\/(shared|probe|collector|lab)$/, replacement: source('$1/src/index.ts') },
+  ],
+};
 
 class SlowestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -47,18 +63,12 @@ class SlowestFirst extends BaseSequencer {
  * programs most of their time, and run side by side.
  */
 export default defineConfig({
-  resolve: {
-    alias: [
-      { find: /^@wanscope\/shared\/(config|testing)$/, replacement: source('shared/src/$1/index.ts') },
-      { find: /^@wanscope\/collector\/testing$/, replacement: source('collector/src/testing/index.ts') },
-      { find: /^@wanscope\/(shared|probe|collector|lab)$/, replacement: source('$1/src/index.ts') },
-    ],
-  },
   test: {
     sequence: { sequencer: SlowestFirst },
     projects: [
       {
         extends: true,
+        resolve: sources,
         test: {
           name: 'unit',
           // There is no module state: files may share their modules.
@@ -73,6 +83,7 @@ export default defineConfig({
       },
       {
         extends: true,
+        resolve: sources,
         test: {
           name: 'live',
           include: ['{shared,probe}/**/*.live.test.ts', 'test/accuracy.live.test.ts'],
@@ -86,6 +97,9 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'system',
+          // These start the built programs, so the build is there: loaded as it is, it need not be transformed once per file.
+          isolate: false,
+          server: { deps: { external: [/\/(?:shared|probe|collector|lab)\/dist\//] } },
           include: ['{collector,lab,test}/**/*.live.test.ts', ...wholePrograms],
           exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
           testTimeout: 60_000,

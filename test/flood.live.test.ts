@@ -15,6 +15,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 const MEGABYTE = 1e6;
 /** What a peer without a key may ask a second, and at once. */
 const BUCKET = { perSecond: 4_000, burst: 2_000 };
+const ONE_SOURCE = { packets: 20_000, perSecond: 8_000, sources: 1 };
 
 describe.skipIf(namespacesUnavailable() !== undefined)('a reflector that is flooded', () => {
   const directory = makeRunDirectory();
@@ -64,13 +65,21 @@ describe.skipIf(namespacesUnavailable() !== undefined)('a reflector that is floo
     return { seconds, flooded: sent, more };
   }
 
+  /** What the bucket of one source lets through in so many seconds, at most. */
+  const passedBy = (seconds: number): number => BUCKET.burst + BUCKET.perSecond * (seconds + 0.5);
+
   test('answers one source within its bucket, and sends less than it got', async () => {
-    const { seconds, more } = await underFlood({ packets: 20_000, perSecond: 8_000, sources: 1 });
+    let { seconds, flooded, more } = await underFlood(ONE_SOURCE);
+    // On a busy machine the generator may be slower than the bucket fills.
+    for (let again = 0; again < 4 && flooded < passedBy(seconds) + 1_000; again += 1) {
+      ({ seconds, flooded, more } = await underFlood(ONE_SOURCE));
+    }
     const ofOthers = more.sent;
-    expect(more.reflected).toBeLessThanOrEqual(BUCKET.burst + BUCKET.perSecond * (seconds + 0.5) + ofOthers + 40);
+    expect(more.reflected).toBeLessThanOrEqual(passedBy(seconds) + ofOthers + 40);
+    expect(more.dropped + more.overflow).toBeGreaterThanOrEqual(flooded - passedBy(seconds));
     expect(more.dropped).toBeGreaterThan(0);
     expect(more.octetsOut).toBeLessThan(more.octetsIn);
-  }, 60_000);
+  }, 120_000);
 
   test('accounts for each request of a hundred thousand senders: answered, dropped, or lost by the kernel, and grows by little', async () => {
     const { flooded, more } = await underFlood({ packets: 100_000, perSecond: 100_000 });

@@ -668,6 +668,7 @@ describe('enrolments end', () => {
     const service = services.find(({ name }) => name === 'hq-edge')!;
     await service.stop();
     await runProbe(EDGE, '127.19.0.1');
+    await until('it to be back', async () => (await probeCount(EDGE, 'wan_probe_connected')) === 1);
     const before = await collectorCount('wan_probe_reports_committed_total', EDGE);
     await until(
       'its reports to be counted',

@@ -303,6 +303,17 @@ ${recorded}
             The collector goes on without it. Its log has the cause once.
           runbook_url: ${runbooks}/collector-job-fails.md
 
+      - alert: WanPlansUnpublished
+        expr: wanscope_collector_unpublished_plans > 0
+        for: 2m
+        labels:
+          severity: warning
+        annotations:
+          summary: 'The broker does not take the plans of {{ $value }} probes'
+          description: >-
+            These probes keep the plans they have, until those expire: what was changed, paused or revoked since is not with them.
+          runbook_url: ${runbooks}/plans-unpublished.md
+
       - alert: WanStateUnreadable
         expr: wanscope_collector_state_unreadable_files > 0
         labels:

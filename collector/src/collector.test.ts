@@ -224,6 +224,19 @@ describe('planning', () => {
     expect(after.sessions).toEqual(before.sessions);
   }, 20_000);
 
+  test('counts whose plan the broker does not take, until it does', async () => {
+    broker.refusesPlans = true;
+    for (const identity of [A, B]) say(helloOf(`${identity.site}/p`));
+    await settle(5_000);
+    expect(broker.plans).toEqual([]);
+    expect(collector.health().plansUnpublished).toBe(2);
+
+    broker.refusesPlans = false;
+    await settle(5_000);
+    expect(broker.plans.map(({ identity }) => identity.site).sort()).toEqual(['a', 'b']);
+    expect(collector.health().plansUnpublished).toBe(0);
+  });
+
   test('gives the same versions after a restart, with and without its snapshot', async () => {
     say(helloOf('a/p'));
     say(helloOf('b/p'));

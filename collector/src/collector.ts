@@ -167,6 +167,8 @@ export class Collector {
   /** Of a cluster: the plans that the state stream has, as far as it was read over this connection. */
   readonly #storedPlans = new Map<string, { readonly version: number; readonly seq: number }>();
   #plansRefused = 0;
+  /** Whose plan the broker did not take when it was last tried. */
+  readonly #unpublished = new Set<string>();
   #configDigest: string;
   /** On whose account plans are made anew. */
   #planWanted: string | undefined;
@@ -342,6 +344,7 @@ export class Collector {
       isLeader: this.isLeader,
       cluster: this.cluster?.status,
       plansRefused: this.#plansRefused,
+      plansUnpublished: this.#unpublished.size,
       quarantine: {
         files: this.#quarantine?.files ?? 0,
         bytes: this.#quarantine?.bytes ?? 0,
@@ -1048,16 +1051,21 @@ export class Collector {
       const name = formatIdentity(identity);
       try {
         await this.#publishPlan(identity, plan.version, bytes);
+        if (this.#unpublished.delete(name)) this.#logger.info({ probe: name }, 'its plan is published now');
         this.#logger.debug({ probe: name, version: plan.version, sessions: plan.sessions.length }, 'plan published');
       } catch (error) {
         this.plans.markDue(identity);
         if (error instanceof WrittenOver) this.#plansRefused += 1;
+        if (this.#unpublished.has(name)) continue;
+        this.#unpublished.add(name);
         this.#logger.warn(
           { probe: name, error: error instanceof Error ? error.message : String(error) },
           'a plan could not be published; trying again',
         );
       }
     }
+    // Another collector plans by now, or the probe has left: nothing is owed.
+    for (const name of this.#unpublished) if (!this.isLeader || !this.plans.isDue(name)) this.#unpublished.delete(name);
   }
 
   /** Of several collectors the leader only, and only over the plan that it knows. */

@@ -183,6 +183,11 @@ export class PlanBook {
     return due.sort((one, other) => isFirst(other) - isFirst(one));
   }
 
+  /** Whether the probe waits for a plan. */
+  isDue(name: string): boolean {
+    return this.#pages.get(name)?.due === true;
+  }
+
   /** Publishing failed: try again. */
   markDue(identity: Identity): void {
     const page = this.#pages.get(formatIdentity(identity));

@@ -259,13 +259,14 @@ describe.skipIf(broken)('a stolen router', () => {
 
   test('flaps: its peers are planned anew a few times, not with each change', async () => {
     const before = (await planOf(HQ)).version;
-    for (let turn = 0; turn < 80; turn += 1) {
+    const turns = FULL ? 80 : 24;
+    for (let turn = 0; turn < turns; turn += 1) {
       stolen.announce([endpointAt('127.19.3.1', { udp: 1_000 + turn })]);
       await sleep(250);
     }
     // 20 s: two of the refilled ones, and one that is under way.
     expect((await planOf(HQ)).version - before).toBeLessThanOrEqual(4);
-    expect(await fleet.count('wanscope_collector_damped_changes_total')).toBeGreaterThan(40);
+    expect(await fleet.count('wanscope_collector_damped_changes_total')).toBeGreaterThan(turns / 2);
   });
 
   test('invents 208,000 paths in 80 reports: none is counted, and honest probes stay live', async () => {

@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 
 const unavailable = namespacesUnavailable();
 const why = unavailable === undefined ? '' : ` (skipped: ${unavailable})`;
-const KILLS = 8;
+const KILLS = 5;
 /** Usually 35 s; a spool that does not drain is waited for, so that the run can say so. */
 const PATIENCE_MS = 240_000;
 

@@ -1,7 +1,6 @@
 /** Leaf nodes: the broker of one site, which carries what its probes say and hear over one connection. Pure but for random keys. */
 import { createAccount, createUser, fmtCreds, fromSeed } from '@nats-io/jwt';
 import { isToken, reportsOfSite } from '@wanscope/shared';
-import { leafCertificate } from './certificate.ts';
 import { bytesOf, FleetError, publicKeyOfSeed, scopedUser, seedOf, withAccount, type Fleet } from './fleet.ts';
 
 /** What nats-server starts with. */
@@ -50,7 +49,8 @@ export async function addLeaf(
   const added = { ...cleared, leaves: { ...leaves, sites } };
   // The broker has to be told only of who is revoked, and of a signer that it does not know.
   const changed = cleared === fleet && fleet.leaves !== undefined ? added : await withAccount(added);
-  const own = certificates && (await leafCertificate(names, certificates, nowMs));
+  // Loaded when it is needed only: it takes a third of a second.
+  const own = certificates && (await (await import('./certificate.ts')).leafCertificate(names, certificates, nowMs));
   const files = new Map([
     [LEAF_CONFIG, leafConfig(changed, options)],
     ['leaf.creds', Buffer.from(fmtCreds(jwt, user)).toString('utf8')],

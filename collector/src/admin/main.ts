@@ -21,7 +21,6 @@ import { variable } from '../environment.ts';
 import { silentLogger } from '../log.ts';
 import { ensurePageUser, ensurePassword } from './page-passwords.ts';
 import { hearClaims, pushAccounts } from './broker.ts';
-import { brokerCertificate, newCertificates } from './certificate.ts';
 import { ClaimDesk } from './claim-desk.ts';
 import { issueClaims, issuerCredsOf, parseClaimList } from './claims.ts';
 import {
@@ -65,6 +64,9 @@ interface Shared {
   readonly natsUrl?: string;
   readonly owner?: Owner;
 }
+
+/** Loaded where certificates are made only: it takes a third of a second. */
+const certificates = async () => import('./certificate.ts');
 
 function identityOf(text: string): Identity {
   const identity = parseIdentity(text);
@@ -307,7 +309,10 @@ function program(): Command {
       await change(flags, ['keys', 'certificate', flags.tls], async (fleet) => {
         if (fleet.certificates === undefined) throw new FleetError('this fleet was made without --tls');
         const names = flags.tls ?? fleet.certificates.names;
-        return { ...fleet, certificates: await brokerCertificate(names, fleet.certificates, Date.now()) };
+        return {
+          ...fleet,
+          certificates: await (await certificates()).brokerCertificate(names, fleet.certificates, Date.now()),
+        };
       });
     });
   add(
@@ -363,7 +368,7 @@ async function make(folder: Folder, flags: FleetFlags): Promise<void> {
   const nowMs = Date.now();
   const made = await newFleet({
     name,
-    certificates: tls && (await newCertificates([...new Set(tls)], name, nowMs)),
+    certificates: tls && (await (await certificates()).newCertificates([...new Set(tls)], name, nowMs)),
     partitions: partitions === 'none' ? undefined : partitions,
     broker: { path: brokerPath ?? folder.pathOf('broker'), resolverDir },
     nowMs,

@@ -51,6 +51,7 @@ export interface CollectorHealth {
   readonly cluster: ClusterStatus | undefined;
   /** Plans that were not published because another collector had published one. */
   readonly plansRefused: number;
+  readonly plansUnpublished: number;
   /** Refused reports kept as files, and those that could not be. */
   readonly quarantine: { readonly files: number; readonly bytes: number; readonly notKept: number };
   /** Connections and requests that listeners turned away. */
@@ -778,6 +779,12 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
       'timer_failures_total',
       'Regular jobs of the collector that failed; the log has the first of each cause.',
       () => view.health().timerFailures,
+    ),
+    now(
+      'unpublished_plans',
+      '1',
+      'Probes whose plan the broker did not take when it was last tried.',
+      () => view.health().plansUnpublished,
     ),
     now(
       'acknowledging_streams',

@@ -19,6 +19,8 @@ export class MemoryBroker {
   readonly plans: { readonly identity: Identity; readonly bytes: Uint8Array }[] = [];
   readonly wallMs: () => number;
   created = 'first';
+  /** As a broker whose stream of plans is gone or full. */
+  refusesPlans = false;
   handlers: BusHandlers | undefined;
   /** Each stream counts its own. */
   #seq = { report: 0, hello: 0, plan: 0 };
@@ -88,6 +90,7 @@ export class MemoryBus implements Bus {
   }
 
   publishPlan(identity: Identity, bytes: Uint8Array): Promise<number> {
+    if (this.#broker.refusesPlans) return Promise.reject(new Error('no responders'));
     this.#broker.plans.push({ identity, bytes });
     return Promise.resolve(this.#broker.store(`wan.v1.plan.${identity.site}.${identity.probe}`, bytes));
   }

@@ -30,7 +30,7 @@ const BROKER = ['/usr/sbin/nats-server', '/usr/bin/nats-server', '/usr/local/bin
 );
 const PROBE = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
 const IDENTITY = { site: 'west', probe: 'edge' };
-const KILLS = 5;
+const KILLS = 3;
 
 async function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
