@@ -533,6 +533,22 @@ meshes:
     expect(await collector.exposition.registry.metrics()).not.toMatch(/(src_|dst_)?site="b"[^}]*probe|_site="b"/);
   });
 
+  test('a path that its source no longer names and that never had an answer goes after three intervals', () => {
+    const unanswered = { ...pathTo(A, B), dstUplink: 'x' };
+    const both = dictionaryOf([unanswered, pathTo(A, C)]);
+    const next = dictionaryFor(A, [C]);
+    announce(A, both);
+    report(A, both, [lostRecord(0), recordOf(1, [10e6])]);
+    clock.advance(10_000);
+    announce(A, next);
+    report(A, next, [recordOf(0, [10e6])]);
+    clock.advance(20_000);
+    expect(collector.state.findPath(unanswered)).toBeDefined();
+    clock.advance(12_000);
+    expect(collector.state.findPath(unanswered)).toBeUndefined();
+    expect(collector.state.findPath(pathTo(A, B))).toBeDefined();
+  });
+
   test('a path that its source no longer names goes after two minutes', () => {
     const next = dictionaryFor(A, [C]);
     announce(A, next);

@@ -36,6 +36,8 @@ export const LATE_AFTER_MS = 60_000;
 export const FUTURE_AFTER_MS = 2_000;
 /** A path that its source's dictionary no longer names goes after this long. */
 export const PATH_ABSENT_MS = 120_000;
+/** One that never had an answer goes sooner: names of uplinks that a probe makes up are such paths, a new one with each plan. */
+const UNANSWERED_ABSENT_INTERVALS = 3;
 
 const MAX_PARKED_REPORTS = 4_096;
 /** Of one probe, so that none takes the room of all. */
@@ -375,9 +377,12 @@ export class Ingest implements JournalReader {
     const { state } = this.#options;
     for (const intake of this.intakes.values()) {
       if (intake.absent.size === 0) continue;
-      const gone = [...intake.absent].filter(
-        (slot) => nowMs - state.paths.get(slot, GAUGE.absentSinceMs) >= PATH_ABSENT_MS,
-      );
+      const { currentStartMs, lastIntervalEndMs = Infinity } = intake;
+      const unansweredMs = Math.min(PATH_ABSENT_MS, UNANSWERED_ABSENT_INTERVALS * (lastIntervalEndMs - currentStartMs));
+      const gone = [...intake.absent].filter((slot) => {
+        const mayStayMs = state.paths.get(slot, GAUGE.everAnswered) === 1 ? PATH_ABSENT_MS : unansweredMs;
+        return nowMs - state.paths.get(slot, GAUGE.absentSinceMs) >= mayStayMs;
+      });
       if (gone.length > 0) this.releasePaths(intake, gone);
     }
   }
