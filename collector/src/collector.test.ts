@@ -326,6 +326,14 @@ describe('counting', () => {
     expect(sent(A, C)).toBe(1);
   });
 
+  test('asks again for a dictionary that a parked report waits for, also if no other report comes', () => {
+    report(A, dictionaryFor(A, [B]), [recordOf(0, [10e6])]);
+    const asked = (): number => broker.asked.filter((each) => each === 'dictionary a/p').length;
+    expect(asked()).toBe(1);
+    clock.advance(25_000);
+    expect(asked()).toBe(3);
+  });
+
   test('gives up on a dictionary that never comes, and counts the report as refused', () => {
     report(A, dictionaryFor(A, [C]), [recordOf(0, [10e6])]);
     clock.advance(610_000);

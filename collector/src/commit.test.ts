@@ -399,6 +399,21 @@ describe('a stream that was lost', () => {
   });
 });
 
+test('a commit follows a mark that was read after what is missing was named, also if no report comes', async () => {
+  broker.store(subjectOf('report', A), octets(1), { mark: { bootId: BOOT, number: 1 } });
+  broker.store(subjectOf('report', A), octets(3), { mark: { bootId: BOOT, number: 3 } });
+  await pass(11_000);
+  expect(lastCommit()).toMatchObject({ missing: [[2, 2]] });
+  const commits = broker.commits.length;
+  // Of a dictionary, say.
+  collector.ingest.markRead(A, { bootId: BOOT, number: 4 });
+  await pass(11_000);
+  expect(broker.commits.length).toBe(commits + 1);
+  expect(broker.commits.at(-1)).toMatchObject({ lastRead: { bootId: BOOT, number: 4 } });
+  await pass(11_000);
+  expect(broker.commits.length).toBe(commits + 1);
+});
+
 test('a commit names the send mark that was read last', async () => {
   report(1);
   await pass(11_000);

@@ -270,6 +270,8 @@ export class Ingest implements JournalReader {
     const { lastRead } = intake;
     if (lastRead?.bootId === mark.bootId && lastRead.number >= mark.number) return;
     intake.lastRead = mark;
+    // What the latest commit called missing may have been sent before this: the probe is told, also if nothing else comes.
+    if (intake.missing > 0) intake.changes += 1;
   }
 
   /** Another plan of this probe is known: a dictionary that was refused before may be one of it. */
@@ -374,6 +376,8 @@ export class Ingest implements JournalReader {
       this.#rejectParked(parked, 'its dictionary never came');
       this.#giveUp(parked);
     }
+    // The probe may not have been there when it was asked.
+    for (const { message, hash } of this.#parked.values()) this.#ask(message.identity, 'dictionary', hash);
     const { state } = this.#options;
     for (const intake of this.intakes.values()) {
       if (intake.absent.size === 0) continue;
