@@ -350,7 +350,11 @@ export async function openClaimDesk({ claim, ...route }: ClaimDeskOptions): Prom
     },
     tell: async (bytes) => {
       connection.publish(subject, bytes);
-      await connection.flush();
+      // A flush that is under way when the connection ends may never settle.
+      const ended = connection.closed().then((cause) => {
+        throw new BusError('the connection to the broker ended', { cause });
+      });
+      await Promise.race([connection.flush(), ended]);
     },
     close: async () => {
       await connection.close().catch(() => undefined);

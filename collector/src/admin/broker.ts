@@ -123,7 +123,8 @@ export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: H
             .finally(() => (waiting -= 1));
         },
       });
-      await connection.flush();
+      // A flush that is under way when the connection ends may never settle.
+      await Promise.race([connection.flush(), connection.closed()]);
       say(`hearing claims at ${connection.getServer()}`);
       told = '';
       await connection.closed();
