@@ -102,8 +102,9 @@ export default defineConfig({
           server: { deps: { external: [/\/(?:shared|probe|collector|lab)\/dist\//] } },
           include: ['{collector,lab,test}/**/*.live.test.ts', ...wholePrograms],
           exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
-          testTimeout: 60_000,
-          hookTimeout: 120_000,
+          // Waiting follows the pace of the machine and says what it waited for: these are for what hangs.
+          testTimeout: 180_000,
+          hookTimeout: 240_000,
           maxWorkers: 4,
         },
       },

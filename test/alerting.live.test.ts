@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { Patience } from '@wanscope/shared/testing';
 import { afterEach, describe, expect, test } from 'vitest';
 import { parse, stringify } from 'yaml';
 
@@ -158,14 +159,14 @@ describe('Alertmanager with the shipped configuration', () => {
       await exited;
     });
     const url = `http://127.0.0.1:${port}`;
-    const deadline = Date.now() + 15_000;
+    const patience = new Patience(15_000);
     for (;;) {
       const ready = await fetch(`${url}/-/ready`).then(
         (response) => response.ok,
         () => false,
       );
       if (ready) return { url, pages };
-      if (Date.now() > deadline) throw new Error('Alertmanager is not ready after 15 s');
+      if (patience.isOver) throw new Error('Alertmanager is not ready after 15 s');
       await sleep(100);
     }
   }

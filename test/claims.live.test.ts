@@ -176,13 +176,13 @@ include "accounts.conf"
     admin('push', '--nats-url', url);
     return Promise.resolve(true);
   });
-}, 90_000);
+}, 240_000);
 
 afterAll(async () => {
   for (const connection of open) await connection.close().catch(() => undefined);
   await stop();
   rmSync(directory, { recursive: true, force: true });
-}, 60_000);
+}, 240_000);
 
 describe('a device with a claim and nothing else', () => {
   let lines: string[];

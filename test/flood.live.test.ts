@@ -29,12 +29,12 @@ describe.skipIf(namespacesUnavailable() !== undefined)('a reflector that is floo
     // The load generator's first packets are not to wait for a neighbour.
     await range.flood({ packets: 1, perSecond: 1_000 });
     await settled();
-  }, 60_000);
+  }, 240_000);
 
   afterAll(async () => {
     for (const cleanUp of cleanUps) await cleanUp();
     rmSync(directory, { recursive: true, force: true });
-  }, 60_000);
+  }, 240_000);
 
   /** Counts of the probe that have caught up with those of the kernel. */
   async function settled(): Promise<FloodedCounts> {
@@ -79,7 +79,7 @@ describe.skipIf(namespacesUnavailable() !== undefined)('a reflector that is floo
     expect(more.dropped + more.overflow).toBeGreaterThanOrEqual(flooded - passedBy(seconds));
     expect(more.dropped).toBeGreaterThan(0);
     expect(more.octetsOut).toBeLessThan(more.octetsIn);
-  }, 120_000);
+  }, 240_000);
 
   test('accounts for each request of a hundred thousand senders: answered, dropped, or lost by the kernel, and grows by little', async () => {
     const { flooded, more } = await underFlood({ packets: 100_000, perSecond: 100_000 });
@@ -90,7 +90,7 @@ describe.skipIf(namespacesUnavailable() !== undefined)('a reflector that is floo
     expect(more.overflow).toBe(more.kernelOverflow);
     expect(more.octetsOut).toBeLessThanOrEqual(more.octetsIn);
     expect(more.residentBytes).toBeLessThan(48 * MEGABYTE);
-  }, 60_000);
+  }, 240_000);
 
   test('answers its peer again as soon as it is over', async () => {
     await range.flood({ packets: 50_000, perSecond: 100_000 });
@@ -99,7 +99,7 @@ describe.skipIf(namespacesUnavailable() !== undefined)('a reflector that is floo
     const after = await settled();
     expect(after.sent).toBeGreaterThan(before.sent);
     expect(after.lost).toBe(before.lost);
-  }, 60_000);
+  }, 240_000);
 
   test('does not answer another reflector, so that no two can be set on each other', async () => {
     const source = range.addressOf(BYSTANDER);
@@ -112,5 +112,5 @@ describe.skipIf(namespacesUnavailable() !== undefined)('a reflector that is floo
     expect(more.dropped).toBe(flooded);
     expect(after.dropped).toBe(before.dropped);
     expect(range.addressOf(FLOODED)).not.toBe(source);
-  }, 60_000);
+  }, 240_000);
 });

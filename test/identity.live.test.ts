@@ -172,13 +172,13 @@ include "accounts.conf"
   ]);
   await runProbe(EDGE, '127.19.0.1');
   await runProbe(BRANCH, '127.19.0.2');
-}, 60_000);
+}, 240_000);
 
 afterAll(async () => {
   for (const connection of open) await connection.close().catch(() => undefined);
   await stop();
   rmSync(directory, { recursive: true, force: true });
-}, 60_000);
+}, 240_000);
 
 describe('a fleet that wan-admin made', () => {
   test('measures: probes and collector have all the rights they need, over TLS', async () => {

@@ -32,7 +32,7 @@ describe.skipIf(unavailable !== undefined)(`a pause${why}`, () => {
     mesh = new Mesh({ directory, probes, config: CONFIG, network: lab });
     await mesh.start();
     await allRun();
-  }, 180_000);
+  }, 240_000);
   afterAll(async () => {
     await mesh.stop();
     rmSync(directory, { recursive: true, force: true });
@@ -125,7 +125,7 @@ describe.skipIf(unavailable !== undefined)(`a pause${why}`, () => {
     expect((await resume('site/site-7')).status).toBe(404);
     const large = { scope: 'fleet', reason: 'r'.repeat(16_384) };
     expect((await mesh.ask('/api/v1/pauses', { method: 'POST', body: large })).status).toBe(413);
-  }, 120_000);
+  }, 240_000);
 
   test('by a signal works without a broker', async () => {
     await allRun();
@@ -150,7 +150,7 @@ describe.skipIf(unavailable !== undefined)(`a pause${why}`, () => {
     const before = await requests();
     await mesh.until('it to go on', async () => (await requests()) > before, 30_000);
     mesh.broker.start();
-  }, 120_000);
+  }, 240_000);
 
   test('is in the audit, with who and why', async () => {
     const { entries } = JSON.parse((await mesh.get('/api/v1/audit')).body) as {

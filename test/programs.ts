@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Patience } from '@wanscope/shared/testing';
 import { parseSamples, Service } from '@wanscope/lab';
 
 export async function freePort(): Promise<number> {
@@ -70,7 +71,7 @@ export function programsIn(directory: string, patienceMs: number): Programs {
       return service;
     },
     until: async (what, holds, forMs = patienceMs) => {
-      const deadline = Date.now() + forMs;
+      const patience = new Patience(forMs);
       let last = '';
       for (;;) {
         try {
@@ -78,7 +79,7 @@ export function programsIn(directory: string, patienceMs: number): Programs {
         } catch (error) {
           last = ` (${String(error)})`;
         }
-        if (Date.now() > deadline) {
+        if (patience.isOver) {
           const logs = services.map((service) => `\n--- ${service.name}\n${clipped(service.logTail(15))}`).join('');
           throw new Error(`waited ${forMs} ms for ${what}${last}${logs}`);
         }

@@ -5,6 +5,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Patience } from '@wanscope/shared/testing';
 import { COLLECTOR_PORT, getOverSocket, Service, type Mesh } from '@wanscope/lab';
 import { freePort } from './programs.ts';
 
@@ -82,9 +83,9 @@ scrape_configs:
       return { status: response.status, body: await response.text() };
     };
     const prometheus = new Prometheus(get, { service, writeUrl: `${url}/api/v1/write` });
-    const deadline = Date.now() + START_PATIENCE_MS;
+    const patience = new Patience(START_PATIENCE_MS);
     while (!(await prometheus.isReady().catch(() => false))) {
-      if (Date.now() > deadline) {
+      if (patience.isOver) {
         await service.stop();
         throw new Error(`Prometheus is not ready:\n${service.logTail(20)}`);
       }

@@ -14,7 +14,7 @@ import { MemoryBroker, MemoryBus } from '@wanscope/collector/testing';
 import { makeRunDirectory } from '@wanscope/lab';
 import { dictionaryOf, encodeDictionary, encodeReport, subjectOf, systemClock } from '@wanscope/shared';
 import { parseOperatorConfig } from '@wanscope/shared/config';
-import { pathOf, recordOf, reportOf } from '@wanscope/shared/testing';
+import { Patience, pathOf, recordOf, reportOf } from '@wanscope/shared/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Prometheus } from './prometheus.ts';
 
@@ -138,9 +138,9 @@ remoteWrite: { url: "${prometheus.writeUrl}", live: true, labels: { job: wanscop
       const sent = (): Promise<number | undefined> =>
         prometheus.scalar('wan_path_probes_sent_total{job="wanscope", src_site="a", dst_site="b"}');
       const until = async (what: string, holds: () => Promise<boolean>): Promise<void> => {
-        const deadline = Date.now() + 20_000;
+        const patience = new Patience(20_000);
         while (!(await holds())) {
-          if (Date.now() > deadline) throw new Error(`waited for ${what}`);
+          if (patience.isOver) throw new Error(`waited for ${what}`);
           await sleep(200);
         }
       };

@@ -270,7 +270,7 @@ describe.skipIf(unavailable !== undefined)(`routes equal the truth${why}`, () =>
       },
       60_000,
     );
-  }, 150_000);
+  }, 240_000);
 
   test('a black hole for large packets is found, to the octet', async () => {
     const sized = async (): Promise<Path[]> => (await allPaths()).filter(({ protocol }) => protocol !== 'tcp');

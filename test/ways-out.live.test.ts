@@ -142,12 +142,12 @@ include "accounts.conf"
     ...['--web.listen-address', `unix:${join(directory, 'collector.sock')}`],
   ]);
   await until('the broker', () => services[0]!.logTail(50).includes('Server is ready'));
-}, 90_000);
+}, 240_000);
 
 afterAll(async () => {
   await stop();
   rmSync(directory, { recursive: true, force: true });
-}, 60_000);
+}, 240_000);
 
 describe('a probe whose branch lets out', () => {
   const proxy = new Proxy();

@@ -557,6 +557,28 @@ meshes:
     expect(collector.state.findPath(pathTo(A, B))).toBeDefined();
   });
 
+  test('of paths between two probes that are named no longer, so many are kept and no more, the newest', () => {
+    const named = (uplink: string): PathParts => ({ ...pathTo(A, B), dstUplink: uplink });
+    for (let turn = 0; turn < 5; turn += 1) {
+      const dictionary = dictionaryOf(Array.from({ length: 40 }, (_unused, at) => named(`u${turn}-${at}`)));
+      announce(A, dictionary);
+      report(
+        A,
+        dictionary,
+        dictionary.paths.map((_path, at) => recordOf(at, [10e6])),
+      );
+      clock.advance(10_000);
+    }
+    const kept = [0, 1, 2, 3, 4].map(
+      (turn) =>
+        Array.from({ length: 40 }, (_unused, at) => collector.state.findPath(named(`u${turn}-${at}`))).filter(
+          (slot) => slot !== undefined,
+        ).length,
+    );
+
+    expect(kept).toEqual([8, 40, 40, 40, 40]);
+  });
+
   test('a path that its source no longer names goes after two minutes', () => {
     const next = dictionaryFor(A, [C]);
     announce(A, next);

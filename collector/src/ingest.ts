@@ -38,6 +38,8 @@ export const FUTURE_AFTER_MS = 2_000;
 export const PATH_ABSENT_MS = 120_000;
 /** One that never had an answer goes sooner: names of uplinks that a probe makes up are such paths, a new one with each plan. */
 const UNANSWERED_ABSENT_INTERVALS = 3;
+/** Of those from one probe to another: more are names that one of them makes up, and the oldest go at once. */
+const MAX_ABSENT_OF_PAIR = 128;
 
 const MAX_PARKED_REPORTS = 4_096;
 /** Of one probe, so that none takes the room of all. */
@@ -383,10 +385,17 @@ export class Ingest implements JournalReader {
       if (intake.absent.size === 0) continue;
       const { currentStartMs, lastIntervalEndMs = Infinity } = intake;
       const unansweredMs = Math.min(PATH_ABSENT_MS, UNANSWERED_ABSENT_INTERVALS * (lastIntervalEndMs - currentStartMs));
-      const gone = [...intake.absent].filter((slot) => {
-        const mayStayMs = state.paths.get(slot, GAUGE.everAnswered) === 1 ? PATH_ABSENT_MS : unansweredMs;
-        return nowMs - state.paths.get(slot, GAUGE.absentSinceMs) >= mayStayMs;
-      });
+      const absentSinceMs = (slot: number): number => state.paths.get(slot, GAUGE.absentSinceMs);
+      const ofPair = new Map<string, number>();
+      const gone = [...intake.absent]
+        .sort((one, other) => absentSinceMs(other) - absentSinceMs(one))
+        .filter((slot) => {
+          const { dstSite, dst } = state.paths.partsOf(slot);
+          const newer = ofPair.get(`${dstSite}/${dst}`) ?? 0;
+          ofPair.set(`${dstSite}/${dst}`, newer + 1);
+          const mayStayMs = state.paths.get(slot, GAUGE.everAnswered) === 1 ? PATH_ABSENT_MS : unansweredMs;
+          return newer >= MAX_ABSENT_OF_PAIR || nowMs - absentSinceMs(slot) >= mayStayMs;
+        });
       if (gone.length > 0) this.releasePaths(intake, gone);
     }
   }

@@ -172,7 +172,7 @@ describe('a snapshot that cannot be read', () => {
     await until('15 probes', async () => (await sent()) === 15);
     expect((await status()).state.countersReset).toMatchObject({ readFrom: 'mark', uncounted: null });
     expect((await status()).state.unreadable).toHaveLength(2);
-  }, 60_000);
+  }, 240_000);
 });
 
 /** The position of the journal's last mark. */

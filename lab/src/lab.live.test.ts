@@ -471,7 +471,7 @@ links:
     } finally {
       await down();
     }
-  }, 90_000);
+  }, 240_000);
 
   test('one command removes what a killed lab left', async () => {
     await up('--topology', 'dual-homed', '--sites', '2', '--containers', '1', '--overlay', '--networks', '1', '--snmp');

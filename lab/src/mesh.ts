@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { formatIdentity, type Identity } from '@wanscope/shared';
+import { Patience } from '@wanscope/shared/testing';
 import { parseSamples, type Sample } from './exposition-text.ts';
 import { askOverSocket, type HttpAnswer, type HttpQuestion } from './http.ts';
 import type { BranchNetwork, LabNode } from './network.ts';
@@ -187,7 +188,7 @@ export class Mesh {
    * @throws with the log of every service that has ended, when it takes too long.
    */
   async until(what: string, condition: () => Promise<boolean>, patienceMs = START_PATIENCE_MS): Promise<void> {
-    const deadline = Date.now() + patienceMs;
+    const patience = new Patience(patienceMs);
     const attempt = async (): Promise<string | undefined> => {
       try {
         return (await condition()) ? undefined : '';
@@ -196,7 +197,7 @@ export class Mesh {
       }
     };
     let problem = await attempt();
-    while (problem !== undefined && Date.now() <= deadline) {
+    while (problem !== undefined && !patience.isOver) {
       await sleep(POLL_MS);
       problem = await attempt();
     }

@@ -89,6 +89,20 @@ describe('asking for consent', () => {
     expect(desk.isGiven(toAsk('icmp', 'v', { tcp: 8_620 }))).toBe(true);
   });
 
+  it("takes no probe's consent for that of another one that announces the same address", async () => {
+    const own = toAsk('udp', 'v');
+    const other = { ...own, path: { ...own.path, dst: 'other' } };
+    good = () => true;
+    desk.use([own, other]);
+    await pass(3);
+    expect([desk.isGiven(own), desk.isGiven(other)]).toEqual([true, true]);
+    good = () => false;
+    const third = { ...own, path: { ...own.path, dstSite: 'third' } };
+    desk.use([own, third]);
+    await pass(60);
+    expect([desk.isGiven(own), desk.isGiven(third)]).toEqual([true, false]);
+  });
+
   it('asks nothing while nothing may be sent, and nobody that need not be asked', async () => {
     const planned = plannedOf();
     desk.use([planned]);

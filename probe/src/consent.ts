@@ -190,6 +190,7 @@ function askedBy(protocol: Protocol, ask: NonNullable<PlannedSession['target']['
   }
 }
 
+/** Another probe's consent is not its own, at the same address neither: what answered that one need not know of it. */
 function keyOf({ path, target }: PlannedSession): string {
-  return `${path.dstNetwork} ${target.address ?? ''}`;
+  return `${path.dstSite}/${path.dst} ${path.dstNetwork} ${target.address ?? ''}`;
 }

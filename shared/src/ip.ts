@@ -53,8 +53,19 @@ export type AddressScope = 'unusable' | 'loopback' | 'local' | 'private' | 'glob
 const SCOPES: readonly (readonly [AddressScope, readonly string[]])[] = [
   ['unusable', ['0.0.0.0/8', '224.0.0.0/3', '::/128', 'ff00::/8']],
   ['loopback', ['127.0.0.0/8', '::1/128']],
-  // AWS and most others; Alibaba; Oracle; AWS over IPv6.
-  ['local', ['169.254.0.0/16', 'fe80::/10', '100.100.100.200/32', '192.0.0.192/32', 'fd00:ec2::254/128']],
+  // AWS and most others; Alibaba; Oracle; Azure; AWS and Google over IPv6.
+  [
+    'local',
+    [
+      '169.254.0.0/16',
+      'fe80::/10',
+      '100.100.100.200/32',
+      '192.0.0.192/32',
+      '168.63.129.16/32',
+      'fd00:ec2::254/128',
+      'fd20:ce::254/128',
+    ],
+  ],
   ['private', ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', 'fc00::/7']],
 ];
 const SCOPE_PREFIXES = SCOPES.flatMap(([scope, prefixes]) =>

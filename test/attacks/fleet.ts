@@ -302,7 +302,7 @@ export class Victim {
   #udp: Socket | undefined;
   #tcp: Server | undefined;
 
-  async start(): Promise<void> {
+  async start(address = VICTIM): Promise<void> {
     const udp = createSocket('udp4');
     const tcp = createServer((socket) => {
       this.connections += 1;
@@ -315,8 +315,8 @@ export class Victim {
       this.datagrams += 1;
       udp.send(packet, from.port, from.address);
     });
-    await new Promise<void>((resolve) => udp.bind(0, VICTIM, resolve));
-    await new Promise<void>((resolve) => tcp.listen(0, VICTIM, resolve));
+    await new Promise<void>((resolve) => udp.bind(0, address, resolve));
+    await new Promise<void>((resolve) => tcp.listen(0, address, resolve));
     this.udpPort = udp.address().port;
     this.tcpPort = (tcp.address() as { port: number }).port;
   }

@@ -117,12 +117,12 @@ describe.skipIf(broken)('a stolen router', () => {
       encodeReport(reportOf([], { bootId: stolen.bootId, intervalStartMs: Date.now() - 1_000, intervalMs: 1_000 })),
     );
     await fleet.until('it to be live', async () => (await fleet.count('wan_probe_live')) === 3);
-  }, 180_000);
+  }, 240_000);
 
   afterAll(async () => {
     await victim.stop();
     await fleet.stop();
-  }, 60_000);
+  }, 240_000);
 
   describe('names a reply subject of the JetStream API', () => {
     const bytes = encodeReport(reportOf([], { seq: 7, intervalStartMs: 0, intervalMs: 1_000 }));
@@ -255,6 +255,21 @@ describe.skipIf(broken)('a stolen router', () => {
       }
       expect(victim.packets).toBeLessThanOrEqual(10);
     });
+  });
+
+  test("announces the address of another site's probe, which has consented, with listeners of its own there: they get nothing", async () => {
+    const listeners = new Victim();
+    await listeners.start('127.19.2.1');
+    try {
+      const { udpPort, tcpPort } = listeners;
+      stolen.announce([endpointAt('127.19.2.1', { udp: udpPort, tcp: tcpPort, http: tcpPort })]);
+      await planned((there) => there.includes('127.19.2.1 asks'));
+      await sleep(FULL ? 60_000 : 10_000);
+      expect(await towards(STOLEN.site)).not.toContain('127.19.2.1');
+      expect(listeners.packets).toBeLessThanOrEqual(10);
+    } finally {
+      await listeners.stop();
+    }
   });
 
   test('flaps: its peers are planned anew a few times, not with each change', async () => {

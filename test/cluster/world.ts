@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { freePort, samplesOf, Service, until } from '@wanscope/collector/testing';
 import { formatIdentity, partitionOf } from '@wanscope/shared';
+import { Patience } from '@wanscope/shared/testing';
 import { BrokerCluster } from './brokers.ts';
 import { HUB, SimulatedFleet, siteOf } from './simulated-fleet.ts';
 
@@ -222,13 +223,13 @@ cluster: { partitions: ${partitions}, replicas: ${brokers < 3 ? 1 : 3} }
   /** Closes nothing more, and waits until everything closed has been counted, or the time is over. */
   async settled(patienceMs: number): Promise<Balance> {
     this.fleet.pause();
-    const deadline = Date.now() + patienceMs;
+    const patience = new Patience(patienceMs);
     for (;;) {
       const balance = await this.balance().catch(() => undefined);
       if (balance !== undefined) {
         const isOver = balance.missing === 0 && balance.sentMissing === 0 && balance.held === 0;
-        if (isOver || Date.now() > deadline) return balance;
-      } else if (Date.now() > deadline) throw new Error('a collector shows nothing');
+        if (isOver || patience.isOver) return balance;
+      } else if (patience.isOver) throw new Error('a collector shows nothing');
       await new Promise((resolve) => setTimeout(resolve, 500));
     }
   }

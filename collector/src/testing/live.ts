@@ -2,6 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Patience } from '@wanscope/shared/testing';
 
 /** A program that is started, stopped and started again. */
 export class Service {
@@ -40,9 +41,9 @@ export async function freePort(): Promise<number> {
 
 /** Polls to a deadline; what throws does not hold. */
 export async function until(what: string, holds: () => Promise<boolean>, patienceMs = 15_000): Promise<void> {
-  const deadline = Date.now() + patienceMs;
+  const patience = new Patience(patienceMs);
   while (!(await holds().catch(() => false))) {
-    if (Date.now() > deadline) throw new Error(`waited ${patienceMs} ms for ${what}`);
+    if (patience.isOver) throw new Error(`waited ${patienceMs} ms for ${what}`);
     await sleep(100);
   }
 }

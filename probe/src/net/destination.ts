@@ -41,9 +41,11 @@ const LOCAL = blockListOf([
   ['169.254.0.0', 16, 'ipv4'],
   ['100.100.100.200', 32, 'ipv4'],
   ['192.0.0.192', 32, 'ipv4'],
+  ['168.63.129.16', 32, 'ipv4'],
   ['::1', 128, 'ipv6'],
   ['fe80::', 10, 'ipv6'],
   ['fd00:ec2::254', 128, 'ipv6'],
+  ['fd20:ce::254', 128, 'ipv6'],
 ]);
 
 /** Whether an address, in any spelling, is one of these or within these prefixes; undefined where there are none. */
