@@ -24,6 +24,8 @@ interface TestWindow {
   /** What happened just now: the shortest in which a change shows. */
   readonly now: string;
   readonly slow: string;
+  /** The same of `slow`. */
+  readonly slowNow: string;
 }
 
 /** The rules as a file. @param runbooks URL (or folder) of the runbooks. */
@@ -181,6 +183,7 @@ ${recorded}
           (wan:site_service_failures:rate
             / (wan:site_service_failures:rate + (wan:site_service_answers:rate or wan:site_service_failures:rate * 0))
             > 0.2)
+            unless wan:site_service_failures:cleared
             unless on (src_site) wan:src_site_maintenance
             unless on (dst_site) wan:dst_site_maintenance
             unless on (src_site) wan:src_site_unreachable
@@ -431,6 +434,13 @@ const ratio = (of: string, window: string): string =>
 const meanRtt = (of: string, window: string): string =>
   `rate(wan_site_rtt_seconds_sum${of}[${window}]) / (rate(wan_site_rtt_seconds_count${of}[${window}]) > 0)`;
 
+const serviceFailures = (by: 'rate' | 'increase', and: string, window: string): string => `sum without (outcome) (
+  ${by}(wan_site_outcomes_total{outcome=~"${SERVICE_FAILURES}"${and}}[${window}])
+    or ${by}(wan_site_outcomes_total{protocol="http",outcome=~"refused|reset"${and}}[${window}])
+    or ${by}(wan_site_outcomes_total{protocol="tcp",dst_site="external",outcome=~"refused|reset"${and}}[${window}]))`;
+const serviceAnswers = (by: 'rate' | 'increase', and: string, window: string): string =>
+  `sum without (outcome) (${by}(wan_site_outcomes_total{outcome="answered"${and}}[${window}]))`;
+
 const RECORDS: readonly Recorded[] = [
   { record: 'wan:site_loss:ratio', expr: ({ window }, of) => ratio(of, window) },
   {
@@ -450,15 +460,19 @@ const RECORDS: readonly Recorded[] = [
   },
   {
     record: 'wan:site_service_failures:rate',
-    expr: ({ slow }, _of, and) => `sum without (outcome) (
-  rate(wan_site_outcomes_total{outcome=~"${SERVICE_FAILURES}"${and}}[${slow}])
-    or rate(wan_site_outcomes_total{protocol="http",outcome=~"refused|reset"${and}}[${slow}])
-    or rate(wan_site_outcomes_total{protocol="tcp",dst_site="external",outcome=~"refused|reset"${and}}[${slow}]))`,
+    expr: ({ slow }, _of, and) => serviceFailures('rate', and, slow),
   },
   {
     record: 'wan:site_service_answers:rate',
-    expr: ({ slow }, _of, and) =>
-      `sum without (outcome) (rate(wan_site_outcomes_total{outcome="answered"${and}}[${slow}]))`,
+    expr: ({ slow }, _of, and) => serviceAnswers('rate', and, slow),
+  },
+  {
+    record: 'wan:site_service_failures:cleared',
+    about: 'A service that works again, though the window still holds its failures: none now, where five would be.',
+    expr: ({ slowNow }, of, and) => `(${serviceFailures('increase', and, slowNow)} == 0 and
+  wan:site_service_failures:rate${of}
+    / (wan:site_service_failures:rate${of} + wan:site_service_answers:rate${of})
+    * ${serviceAnswers('increase', and, slowNow)} > 5)`,
   },
 ];
 
@@ -479,6 +493,7 @@ function testWindows({ tests, intervalMs }: OperatorConfig): TestWindow[] {
     window: durationOf(ms),
     now: durationOf(ms / STEPS_IN_WINDOW),
     slow: durationOf(Math.max(LEAST_SERVICE_WINDOW_MS, ms)),
+    slowNow: durationOf(Math.max(LEAST_SERVICE_WINDOW_MS, ms) / STEPS_IN_WINDOW),
   });
   return [
     windowOf(usualMs, slowTests.length === 0 ? '' : `test!~"${slowTests.join('|')}"`),
