@@ -219,7 +219,7 @@ describe('a collector that is slower than its input', () => {
       paths.forEach((slot) => (counted += paths.get(slot, COUNTER.sent) + paths.get(slot, COUNTER.backfilled)));
       expect(counted).toBe(REPORTS * PATHS * SENT_EACH);
       expect([slow.handled, collector.ingest.counters.deduplicated]).toEqual([all, 0]);
-      expect(collector.health().disconnections).toBe(0);
+      expect(broker.log).not.toMatch(/slow consumer/i);
       await collector.stop();
     },
     3 * PATIENCE_MS,

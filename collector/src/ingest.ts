@@ -38,6 +38,7 @@ export const FUTURE_AFTER_MS = 2_000;
 export const PATH_ABSENT_MS = 120_000;
 /** One that never had an answer goes sooner: names of uplinks that a probe makes up are such paths, a new one with each plan. */
 const UNANSWERED_ABSENT_INTERVALS = 3;
+const UNANSWERED_ABSENT_MS = 30_000;
 /** Of those from one probe to another: more are names that one of them makes up, and the oldest go at once. */
 const MAX_ABSENT_OF_PAIR = 128;
 
@@ -384,7 +385,10 @@ export class Ingest implements JournalReader {
     for (const intake of this.intakes.values()) {
       if (intake.absent.size === 0) continue;
       const { currentStartMs, lastIntervalEndMs = Infinity } = intake;
-      const unansweredMs = Math.min(PATH_ABSENT_MS, UNANSWERED_ABSENT_INTERVALS * (lastIntervalEndMs - currentStartMs));
+      const unansweredMs = Math.min(
+        PATH_ABSENT_MS,
+        Math.max(UNANSWERED_ABSENT_MS, UNANSWERED_ABSENT_INTERVALS * (lastIntervalEndMs - currentStartMs)),
+      );
       const absentSinceMs = (slot: number): number => state.paths.get(slot, GAUGE.absentSinceMs);
       const ofPair = new Map<string, number>();
       const gone = [...intake.absent]
