@@ -105,7 +105,7 @@ export default defineConfig({
           // Waiting follows the pace of the machine and says what it waited for: these are for what hangs.
           testTimeout: 180_000,
           hookTimeout: 240_000,
-          maxWorkers: 4,
+          maxWorkers: 3,
         },
       },
     ],
