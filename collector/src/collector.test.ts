@@ -224,6 +224,21 @@ describe('planning', () => {
     expect(after.sessions).toEqual(before.sessions);
   }, 20_000);
 
+  test('asks a probe again that sends no report after the broker lost its store, six times in all', async () => {
+    for (const identity of [A, B]) say(helloOf(`${identity.site}/p`));
+    await settle(5_000);
+    broker.asked.length = 0;
+    broker.restart(true);
+    const asked = (site: string): number => broker.asked.filter((each) => each === `hello ${site}/p`).length;
+    expect([asked('a'), asked('b')]).toEqual([1, 1]);
+    const dictionary = dictionaryFor(B, [A]);
+    announce(B, dictionary);
+    await settle(25_000);
+    expect([asked('a'), asked('b')]).toEqual([3, 1]);
+    await settle(120_000);
+    expect([asked('a'), asked('b')]).toEqual([6, 1]);
+  });
+
   test('counts whose plan the broker does not take, until it does', async () => {
     broker.refusesPlans = true;
     for (const identity of [A, B]) say(helloOf(`${identity.site}/p`));

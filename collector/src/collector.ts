@@ -59,6 +59,9 @@ import { MeasurementState } from './state.ts';
 import { ThroughputDesk } from './throughput.ts';
 import { WEB_REFUSALS, type WebGuard } from './web-guard.ts';
 
+/** A probe that was asked for its hello and sends nothing is asked again so soon, and so often. */
+const ASK_AGAIN_MS = 10_000;
+const ASKED_AT_MOST = 6;
 const TICK_MS = 1_000;
 const PLAN_DELAY_MS = 200;
 const MAINTENANCE_EVERY_MS = 10_000;
@@ -167,6 +170,8 @@ export class Collector {
   /** Of a cluster: the plans that the state stream has, as far as it was read over this connection. */
   readonly #storedPlans = new Map<string, { readonly version: number; readonly seq: number }>();
   #plansRefused = 0;
+  /** Probes that were asked for their hello when reading began, and have sent no report since. */
+  readonly #unheard = new Map<string, { readonly identity: Identity; readonly asked: number; readonly atMs: number }>();
   /** Whose plan the broker did not take when it was last tried. */
   readonly #unpublished = new Set<string>();
   #configDigest: string;
@@ -485,7 +490,9 @@ export class Collector {
         // The broker may have lost what it had: plans are said again, and probes asked who they are.
         this.plans.markAllDue((identity, version) => this.#storedPlans.get(identity)?.version === version);
         for (const { identity, presence } of this.registry.probes()) {
-          if (presence !== 'left' && this.owns(identity.site)) this.#ask(identity, 'hello');
+          if (presence === 'left' || !this.owns(identity.site)) continue;
+          this.#ask(identity, 'hello');
+          this.#unheard.set(formatIdentity(identity), { identity, asked: 1, atMs: this.#options.clock.wallMs() });
         }
         this.#planSoon();
       },
@@ -612,6 +619,7 @@ export class Collector {
       return;
     }
     const { identity } = message;
+    this.#unheard.delete(formatIdentity(identity));
     try {
       // Not settled: the partitions may have changed, and its owner waits for it.
       if (!this.owns(identity.site))
@@ -671,6 +679,19 @@ export class Collector {
     this.#bus.ask(identity, encodeAsk({ v: 1, ...identity, want }));
   }
 
+  /** Who was asked at the start of reading and has sent no report since may not have been connected yet, or not for this collector's broker. */
+  #askAgain(nowMs: number): void {
+    for (const [name, asked] of this.#unheard) {
+      if (nowMs - asked.atMs < ASK_AGAIN_MS) continue;
+      if (asked.asked >= ASKED_AT_MOST) {
+        this.#unheard.delete(name);
+        continue;
+      }
+      this.#ask(asked.identity, 'hello');
+      this.#unheard.set(name, { ...asked, asked: asked.asked + 1, atMs: nowMs });
+    }
+  }
+
   #scheduleTick(): void {
     if (this.#stopped) return;
     this.#cancelTick = this.#options.clock.after(TICK_MS, () => {
@@ -707,6 +728,7 @@ export class Collector {
       });
       this.#attempt('presence', () => this.#followTransitions(nowMs));
       this.#attempt('sweep', () => this.ingest.sweep(nowMs));
+      this.#attempt('hellos', () => this.#askAgain(nowMs));
       this.#attempt('unmeasured', () => this.#markUnmeasured(nowMs));
       this.#attempt('intakes', () => this.#forgetIntakes(nowMs));
       this.#attempt('reachability', () => this.#surveySites());
