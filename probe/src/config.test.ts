@@ -1,7 +1,7 @@
 import { encodeEnrolment, newSecret, signerOf } from '@wanscope/shared';
 import { describe, expect, it } from 'vitest';
 import { credentialsOf } from './compose.ts';
-import { readSettings, SETTINGS, type Invocation, type Settings } from './config.ts';
+import { readAs, readSettings, SETTINGS, type Invocation, type Settings } from './config.ts';
 import { readFlags, type CommandLine } from './flags.ts';
 
 const GOOD = { WAN_NATS_URL: 'nats://broker:4222', WAN_SITE: 'berlin' };
@@ -256,4 +256,40 @@ describe('a proxy', () => {
       });
     },
   );
+});
+
+it('root that may not read everything reads the file of the unprivileged user as that user', () => {
+  const eaccesUnless = (may: () => boolean) => (): string => {
+    if (!may()) throw Object.assign(new Error('EACCES'), { code: 'EACCES' });
+    return 'text';
+  };
+  let euid = 0;
+  const calls = { getuid: () => 0, seteuid: (uid: number) => void (euid = uid) };
+  expect(
+    readAs(
+      '/f',
+      65_534,
+      calls,
+      eaccesUnless(() => euid === 65_534),
+    ),
+  ).toBe('text');
+  expect(euid).toBe(0);
+  expect(() =>
+    readAs(
+      '/f',
+      65_534,
+      calls,
+      eaccesUnless(() => false),
+    ),
+  ).toThrow('EACCES');
+  expect(euid).toBe(0);
+  const other = { getuid: () => 1_000, seteuid: (uid: number) => void (euid = uid) };
+  expect(() =>
+    readAs(
+      '/f',
+      65_534,
+      other,
+      eaccesUnless(() => false),
+    ),
+  ).toThrow('EACCES');
 });

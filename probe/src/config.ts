@@ -259,7 +259,7 @@ export function readSettings(
   env: Readonly<Record<string, string | undefined>>,
   flags: Flags,
   hostName: string,
-  readFile: (path: string) => string = (path) => readFileSync(path, 'utf8'),
+  readFile: (path: string, user: { readonly uid: number }) => string = (path, { uid }) => readAs(path, uid, process),
 ): Invocation {
   const camel = (flag: string): string => flag.replace(/-([a-z])/g, (_match, letter: string) => letter.toUpperCase());
   const valueOf = (name: SettingName): string => {
@@ -281,7 +281,8 @@ export function readSettings(
   }
   const credentials = valueOf('WAN_CREDS');
   // A file says who this is as well as the text does.
-  const given = read.credentials(credentials, readFile);
+  const user = { uid: Number.parseInt(valueOf('WAN_USER'), 10) };
+  const given = read.credentials(credentials, (path) => readFile(path, user));
   const claim = isClaim(given) ? read.claim(given) : undefined;
   const enrolment = isEnrolment(given) ? read.enrolment(given) : claim;
   const settings: Settings = {
@@ -318,6 +319,37 @@ export function readSettings(
   };
   if (enrolment !== undefined) read.mustBe(settings.identity, enrolment);
   return read.problems.length > 0 ? { kind: 'problems', problems: read.problems } : { kind: 'run', settings };
+}
+
+/** What it takes to read as another user. */
+export interface UserCalls {
+  readonly getuid?: () => number;
+  readonly seteuid?: (uid: number) => void;
+}
+
+/**
+ * A file that is the unprivileged user's: root without the capability to read everything, as in a container, reads it as that user.
+ *
+ * @throws the system's error when neither may read it.
+ */
+export function readAs(
+  path: string,
+  uid: number,
+  calls: UserCalls,
+  readFile: (path: string) => string = (file) => readFileSync(file, 'utf8'),
+): string {
+  try {
+    return readFile(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EACCES' || calls.getuid?.() !== 0 || calls.seteuid === undefined)
+      throw error;
+  }
+  calls.seteuid(uid);
+  try {
+    return readFile(path);
+  } finally {
+    calls.seteuid(0);
+  }
 }
 
 /** Reads one value after the other and keeps every problem. What it returns for a bad value is never used. */
