@@ -97,8 +97,9 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'system',
-          // These start the built programs, so the build is there: loaded as it is, it need not be transformed once per file.
+          // There is no module state: files may share their modules.
           isolate: false,
+          // These start the built programs, so the build is there: it is loaded as it is, without another transformation.
           server: { deps: { external: [/\/(?:shared|probe|collector|lab)\/dist\//] } },
           include: ['{collector,lab,test}/**/*.live.test.ts', ...wholePrograms],
           exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],

@@ -273,7 +273,7 @@ export class Ingest implements JournalReader {
     const { lastRead } = intake;
     if (lastRead?.bootId === mark.bootId && lastRead.number >= mark.number) return;
     intake.lastRead = mark;
-    // What the latest commit called missing may have been sent before this: the probe is told, also if nothing else comes.
+    // The probe may have sent the missing reports before this mark. Another commit says so, even if no report follows.
     if (intake.missing > 0) intake.changes += 1;
   }
 

@@ -190,7 +190,7 @@ function askedBy(protocol: Protocol, ask: NonNullable<PlannedSession['target']['
   }
 }
 
-/** Another probe's consent is not its own, at the same address neither: what answered that one need not know of it. */
+/** The announced probe is part of the key: consent for one probe at an address says nothing about another probe there. */
 function keyOf({ path, target }: PlannedSession): string {
   return `${path.dstSite}/${path.dst} ${path.dstNetwork} ${target.address ?? ''}`;
 }

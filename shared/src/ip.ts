@@ -50,22 +50,19 @@ export function isInPrefix(address: Uint8Array, { octets, bits }: Prefix): boole
  */
 export type AddressScope = 'unusable' | 'loopback' | 'local' | 'private' | 'global';
 
+/** Metadata services outside the link-local prefixes: Alibaba, Oracle, Azure; AWS and Google over IPv6. */
+export const METADATA_ADDRESSES = [
+  '100.100.100.200',
+  '192.0.0.192',
+  '168.63.129.16',
+  'fd00:ec2::254',
+  'fd20:ce::254',
+] as const;
+
 const SCOPES: readonly (readonly [AddressScope, readonly string[]])[] = [
   ['unusable', ['0.0.0.0/8', '224.0.0.0/3', '::/128', 'ff00::/8']],
   ['loopback', ['127.0.0.0/8', '::1/128']],
-  // AWS and most others; Alibaba; Oracle; Azure; AWS and Google over IPv6.
-  [
-    'local',
-    [
-      '169.254.0.0/16',
-      'fe80::/10',
-      '100.100.100.200/32',
-      '192.0.0.192/32',
-      '168.63.129.16/32',
-      'fd00:ec2::254/128',
-      'fd20:ce::254/128',
-    ],
-  ],
+  ['local', ['169.254.0.0/16', 'fe80::/10', ...METADATA_ADDRESSES]],
   ['private', ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', 'fc00::/7']],
 ];
 const SCOPE_PREFIXES = SCOPES.flatMap(([scope, prefixes]) =>

@@ -5,7 +5,15 @@
  * A name is looked up once for all sessions that use it: one look-up under way, and its result is kept for a while.
  */
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net';
-import { NS_PER_MS, NS_PER_S, systemClock, type Clock, type Family, type PlannedSession } from '@wanscope/shared';
+import {
+  METADATA_ADDRESSES,
+  NS_PER_MS,
+  NS_PER_S,
+  systemClock,
+  type Clock,
+  type Family,
+  type PlannedSession,
+} from '@wanscope/shared';
 import type { Egress } from './egress.ts';
 
 /** The system's resolver tells no TTL. */
@@ -39,13 +47,11 @@ const NOT_UNICAST = blockListOf([
 const LOCAL = blockListOf([
   ['127.0.0.0', 8, 'ipv4'],
   ['169.254.0.0', 16, 'ipv4'],
-  ['100.100.100.200', 32, 'ipv4'],
-  ['192.0.0.192', 32, 'ipv4'],
-  ['168.63.129.16', 32, 'ipv4'],
   ['::1', 128, 'ipv6'],
   ['fe80::', 10, 'ipv6'],
-  ['fd00:ec2::254', 128, 'ipv6'],
-  ['fd20:ce::254', 128, 'ipv6'],
+  ...METADATA_ADDRESSES.map((address) =>
+    isIPv4(address) ? ([address, 32, 'ipv4'] as const) : ([address, 128, 'ipv6'] as const),
+  ),
 ]);
 
 /** Whether an address, in any spelling, is one of these or within these prefixes; undefined where there are none. */
