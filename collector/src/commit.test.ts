@@ -414,6 +414,35 @@ test('a commit follows a mark that was read after what is missing was named, als
   expect(broker.commits.length).toBe(commits + 1);
 });
 
+test('a commit follows a mark that was read while the commit before was written', async () => {
+  broker.store(subjectOf('report', A), octets(1), { mark: { bootId: BOOT, number: 1 } });
+  broker.store(subjectOf('report', A), octets(3), { mark: { bootId: BOOT, number: 3 } });
+  const before = broker.commits.length;
+  for (let s = 0; s < 12 && broker.commits.length === before; s += 1) {
+    clock.advance(1_000);
+    // What is being written was put together before it.
+    collector.ingest.markRead(A, { bootId: BOOT, number: 4 + s });
+    await written();
+  }
+  const { number } = collector.ingest.intakeOf(A)!.lastRead!;
+  expect(broker.commits.at(-1)).toMatchObject({ lastRead: { number: number - 1 } });
+  await pass(11_000);
+  expect(broker.commits.at(-1)).toMatchObject({ lastRead: { number } });
+});
+
+test('a copy of a report that was counted and committed brings its commit once more', async () => {
+  report(1);
+  await pass(11_000);
+  const commits = broker.commits.length;
+  await pass(11_000);
+  expect(broker.commits.length).toBe(commits);
+  report(1);
+  await pass(11_000);
+  expect(broker.commits.length).toBe(commits + 1);
+  expect(lastCommit()).toMatchObject({ upTo: 1 });
+  expect(sent()).toBe(2);
+});
+
 test('a commit names the send mark that was read last', async () => {
   report(1);
   await pass(11_000);

@@ -365,6 +365,8 @@ export class Ingest implements JournalReader {
         return commits.flatMap(([intake, changes, commit]) => {
           intake.told = changes;
           intake.missing = missingIn(commit);
+          // Read while this was written: the next commit names it.
+          if (intake.missing > 0 && (intake.lastRead ?? null) !== commit.lastRead) intake.changes += 1;
           return commit.boots.length === 0 ? [] : [commit];
         });
       },
@@ -545,6 +547,8 @@ export class Ingest implements JournalReader {
     const before = intake.boots.get(report.bootId);
     if (before?.sequences.has(report.seq) === true || before?.refused.has(report.seq) === true) {
       this.counters.deduplicated += 1;
+      // Its probe has not heard the commit that named it.
+      if (before !== undefined && this.#replayedAtMs === undefined) this.#changed(intake, before);
       return;
     }
     const known = this.#dictionaryFor(intake, report);

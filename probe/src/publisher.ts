@@ -24,6 +24,9 @@ const LAST_RETRY_MS = 5_000;
 const LIVE_INTERVALS = 3;
 /** What the backlog may send at once, of the rate of a second. */
 const DRAIN_BURST_S = 1;
+/** The report that was sent last is sent once more when no commit has named it for so long, and at least for three intervals. */
+const TAIL_MS = 20_000;
+const LAST_TAIL_MS = 600_000;
 
 export interface PublisherOptions {
   readonly bus: Bus;
@@ -52,6 +55,11 @@ export class Publisher {
   #drain: TokenBucket;
   #underWay = 0;
   #retryMs = FIRST_RETRY_MS;
+  /** When the report that was sent last is taken for lost, and how long after it was sent. */
+  #tailDueNs = Infinity;
+  #tailMs = TAIL_MS;
+  /** Number of the report that was sent once more. */
+  #tailSeq: number | undefined;
   #blocked = false;
   #stopped = false;
   #cancelTimer: (() => void) | undefined;
@@ -69,6 +77,8 @@ export class Publisher {
       this.#announced.clear();
       this.#blocked = false;
       this.#retryMs = FIRST_RETRY_MS;
+      this.#tailSeq = undefined;
+      this.#scheduleTail(undefined);
       this.pump();
     });
   }
@@ -115,6 +125,7 @@ export class Publisher {
     }
     const nowNs = clock.monoNs();
     const liveSinceNs = nowNs - LIVE_INTERVALS * this.#options.intervalMs() * NS_PER_MS;
+    if (nowNs >= this.#tailDueNs) this.#tailSeq = spool.sendTailAgain();
     while (this.#underWay < MAX_CONCURRENT) {
       // The bucket is of octets, and a report may be larger than it: what is over is paid back before the next.
       const report = spool.take(nowNs, liveSinceNs, !this.#drain.has(0, nowNs));
@@ -127,6 +138,7 @@ export class Publisher {
     const nextNs = Math.min(
       spool.nextDueNs(liveSinceNs) ?? Infinity,
       spool.hasBacklog(liveSinceNs) ? nowNs + this.#drain.nsUntil(0, nowNs) : Infinity,
+      spool.hasTail ? this.#tailDueNs : Infinity,
     );
     if (nextNs > nowNs && nextNs < Infinity) {
       this.#cancelTimer = clock.after(Math.ceil((nextNs - nowNs) / NS_PER_MS), () => this.pump());
@@ -183,6 +195,7 @@ export class Publisher {
       const mark = spool.nextMark();
       await bus.publish(this.#subject, bytes, mark);
       spool.sent(report, mark);
+      this.#scheduleTail(report.seq);
       this.#underWay -= 1;
       this.#retryMs = FIRST_RETRY_MS;
       this.#options.once.forget('publish');
@@ -193,6 +206,18 @@ export class Publisher {
       this.#underWay -= 1;
       this.#backOff(error);
     }
+  }
+
+  /**
+   * A tail loss probe (RFC 8985, section 7): what was lost is named by the commit for a later report, and nothing says that the last
+   * one was. While intervals go on there is always a later one.
+   */
+  #scheduleTail(sentSeq: number | undefined): void {
+    const { clock, intervalMs } = this.#options;
+    const isAgain = sentSeq !== undefined && sentSeq === this.#tailSeq;
+    const firstMs = Math.max(TAIL_MS, LIVE_INTERVALS * intervalMs());
+    this.#tailMs = isAgain ? Math.min(Math.max(LAST_TAIL_MS, firstMs), 2 * this.#tailMs) : firstMs;
+    this.#tailDueNs = clock.monoNs() + this.#tailMs * NS_PER_MS;
   }
 
   /** A report of an earlier start names a dictionary that only the spool has. */

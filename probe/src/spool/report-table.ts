@@ -97,6 +97,11 @@ export class ReportTable {
     return undefined;
   }
 
+  newest(): ReportRow | undefined {
+    for (let at = this.#count - 1; at >= 0; at -= 1) if ((this.#flags[at]! & GONE) === 0) return this.#row(at);
+    return undefined;
+  }
+
   *rows(): Generator<ReportRow> {
     for (let at = 0; at < this.#count; at += 1) if ((this.#flags[at]! & GONE) === 0) yield this.#row(at);
   }

@@ -395,6 +395,19 @@ export class Spool {
     return { bootId: this.#options.bootId, number: this.#sendNumber };
   }
 
+  /** True when the newest report was sent, and nothing says yet what came of it. */
+  get hasTail(): boolean {
+    return this.#canOffer && this.#tail() !== undefined;
+  }
+
+  /** Makes that report ready to be sent once more, and gives its number; undefined when there is none. */
+  sendTailAgain(): number | undefined {
+    const tail = this.#canOffer ? this.#tail() : undefined;
+    if (tail === undefined) return undefined;
+    this.#index.change(tail.bootId, tail.seq, { isWaiting: true });
+    return tail.seq;
+  }
+
   /** When the next live report falls due; undefined when none waits. */
   nextDueNs(liveSinceNs: number): number | undefined {
     return this.#canOffer ? this.#index.nextDueNs(liveSinceNs) : undefined;
@@ -519,6 +532,12 @@ export class Spool {
   }
 
   // --------------------------------------------------------------------------------------------------------- settling
+
+  #tail(): ReportRow | undefined {
+    const newest = this.#index.newest();
+    if (newest === undefined || newest.isWaiting || newest.isOnTheWay) return undefined;
+    return this.#ledger.standingOf(newest.bootId, newest.seq) === 'offered' ? newest : undefined;
+  }
 
   get #canOffer(): boolean {
     return this.#isConnected && (this.#mayOffer || this.inMemory);
