@@ -219,8 +219,11 @@ describe.skipIf(unavailable !== undefined)(`routes equal the truth${why}`, () =>
     };
     await mesh.until('a policed router to leave probes unanswered', async () => (await seldom()) > 0, 30_000);
     const routes = await allRoutes();
+    // A busy machine may lose one on its way; a router that leaves probes unanswered does so again and again.
+    const lossy = [...routes.keys()].filter(({ totals }) => totals.lost > 0);
+    expect(lossy.length, lossy.map(nameOf).join(', ')).toBeLessThanOrEqual(2);
     for (const [path, { changes, current }] of routes) {
-      expect(path.totals.lost, `${nameOf(path)}: lost of ${path.totals.sent}`).toBe(0);
+      expect(path.totals.lost, `${nameOf(path)}: lost of ${path.totals.sent}`).toBeLessThanOrEqual(1);
       expect(changes, `${nameOf(path)}: changes`).toBe(0);
       if (path.dstSite !== 'site-4' || path.srcSite === 'site-3') continue;
       const { routers, answers } = current.hops.at(-2)!;
