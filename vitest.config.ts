@@ -38,6 +38,24 @@ const SLOWEST = [
   'page',
 ];
 
+/** Tests of the emulated WAN over minutes of its time. */
+const scenarios = [
+  'lab/src/{lab,emulator}.live.test.ts',
+  'test/{alerting,direction,flood,flows,late-data,pause,routes,ways-out}.live.test.ts',
+];
+
+/** For tests that wait for whole programs most of their time. */
+const sideBySide = {
+  // There is no module state: files may share their modules.
+  isolate: false,
+  // These start the built programs, so the build is there: it is loaded as it is, without another transformation.
+  server: { deps: { external: [/\/(?:shared|probe|collector|lab)\/dist\//] } },
+  // Waiting follows the pace of the machine and says what it waited for: these are for what hangs.
+  testTimeout: 180_000,
+  hookTimeout: 240_000,
+  maxWorkers: 3,
+};
+
 /** The packages are what their sources say, without a build. */
 const sources = {
   alias: [
@@ -60,7 +78,7 @@ class SlowestFirst extends BaseSequencer {
 /**
  * Unit tests run on the sources. Live tests start the built programs and need privileges or real servers: those of the
  * project `live` hold the instrument against a truth and have the machine to themselves; those of `system` wait for whole
- * programs most of their time, and run side by side.
+ * programs most of their time, and run side by side; so do the `scenarios`, which take longer and are not part of `npm test`.
  */
 export default defineConfig({
   test: {
@@ -97,17 +115,14 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'system',
-          // There is no module state: files may share their modules.
-          isolate: false,
-          // These start the built programs, so the build is there: it is loaded as it is, without another transformation.
-          server: { deps: { external: [/\/(?:shared|probe|collector|lab)\/dist\//] } },
+          ...sideBySide,
           include: ['{collector,lab,test}/**/*.live.test.ts', ...wholePrograms],
-          exclude: ['test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
-          // Waiting follows the pace of the machine and says what it waited for: these are for what hangs.
-          testTimeout: 180_000,
-          hookTimeout: 240_000,
-          maxWorkers: 3,
+          exclude: [...scenarios, 'test/accuracy.live.test.ts', '**/dist/**', '**/node_modules/**'],
         },
+      },
+      {
+        extends: true,
+        test: { name: 'scenarios', ...sideBySide, include: scenarios },
       },
     ],
   },

@@ -1,7 +1,9 @@
 /**
  * `npm test`: sets up what is missing, then runs the suites and prints the totals of each.
  *
- *   node scripts/test.mjs [unit] [live] [system]
+ *   node scripts/test.mjs [unit] [live] [system] [scenarios]
+ *
+ * Without arguments the first three; `npm run test:scenarios` runs the last, which is what an emulated WAN does over minutes.
  *
  * What failed is named once more at the very end, with the first line of why, for whoever sees only the end.
  *

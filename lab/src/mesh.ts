@@ -16,7 +16,7 @@ import { Service } from './service.ts';
 const BROKER_PORT = 4_222;
 export const COLLECTOR_PORT = 9_479;
 const START_PATIENCE_MS = 20_000;
-const POLL_MS = 100;
+const POLL_MS = 250;
 /** On loopback every probe needs ports of its own, since IPv6 has a single loopback address. */
 const LOOPBACK_FIRST_PORT = 20_000;
 
@@ -42,7 +42,7 @@ export interface MeshOptions {
   readonly network: BranchNetwork | undefined;
   /** Probes are not told their addresses and find them out. */
   readonly detectAddresses?: boolean;
-  /** Argument vector of a probe; undefined: as it was compiled. */
+  /** Argument vector of a probe; undefined: as it is shipped. */
   readonly probeCommand?: readonly [string, ...string[]];
   /** The same for some probes, by identity, written `site/probe`. */
   readonly probeCommands?: ReadonlyMap<string, readonly [string, ...string[]]>;
@@ -228,7 +228,7 @@ export class Mesh {
     mkdirSync(stateDirectory, { recursive: true });
     const firstPort = LOOPBACK_FIRST_PORT + number * 3;
     const command = probeCommands?.get(formatIdentity(identity)) ?? probeCommand;
-    return this.#service(name, node, command ?? [process.execPath, program('probe/dist/main.js')], {
+    return this.#service(name, node, command ?? shippedProbe(), {
       WAN_NATS_URL: this.natsUrl,
       WAN_SITE: identity.site,
       WAN_PROBE: identity.probe,
