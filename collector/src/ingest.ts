@@ -548,7 +548,7 @@ export class Ingest implements JournalReader {
     if (before?.sequences.has(report.seq) === true || before?.refused.has(report.seq) === true) {
       this.counters.deduplicated += 1;
       // Its probe has not heard the commit that named it.
-      if (before !== undefined && this.#replayedAtMs === undefined) this.#changed(intake, before);
+      if (this.#replayedAtMs === undefined) this.#changed(intake, before);
       return;
     }
     const known = this.#dictionaryFor(intake, report);
