@@ -51,7 +51,7 @@ export function isInPrefix(address: Uint8Array, { octets, bits }: Prefix): boole
 export type AddressScope = 'unusable' | 'loopback' | 'local' | 'private' | 'global';
 
 /** Metadata services outside the link-local prefixes: Alibaba, Oracle, Azure; AWS and Google over IPv6. */
-export const METADATA_ADDRESSES = [
+const METADATA_ADDRESSES = [
   '100.100.100.200',
   '192.0.0.192',
   '168.63.129.16',

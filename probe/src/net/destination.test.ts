@@ -4,13 +4,20 @@ import { plannedOf } from '@wanscope/shared/testing';
 import { addressFilter, mayProbe, sameAddress, TargetResolver, type Lookup } from './destination.ts';
 
 describe('where a probe may go', () => {
-  it.each(['224.0.0.1', '239.1.1.1', '255.255.255.255', '0.0.0.0', 'ff02::1', '::', '::ffff:224.0.0.1', 'name'])(
-    'never to %s',
-    (address) => {
-      expect(mayProbe(address, false)).toBe(false);
-      expect(mayProbe(address, true)).toBe(false);
-    },
-  );
+  it.each([
+    '224.0.0.1',
+    '239.1.1.1',
+    '255.255.255.255',
+    '0.0.0.0',
+    'ff02::1',
+    '::',
+    '::ffff:224.0.0.1',
+    '240.0.0.1',
+    'name',
+  ])('never to %s', (address) => {
+    expect(mayProbe(address, false)).toBe(false);
+    expect(mayProbe(address, true)).toBe(false);
+  });
 
   it.each([
     ...['127.0.0.1', '127.1.2.3', '169.254.169.254', '100.100.100.200', '192.0.0.192'],
@@ -22,6 +29,9 @@ describe('where a probe may go', () => {
       '::ffff:a9fe:a9fe',
       '0:0:0:0:0:ffff:7f00:1',
       'fd00:ec2::254',
+      // A translator of RFC 6052 sends it to the IPv4 address inside.
+      '64:ff9b::7f00:1',
+      '64:ff9b::169.254.169.254',
     ],
   ])('to %s only where the router itself allows it', (address) => {
     expect(mayProbe(address, false)).toBe(false);

@@ -6,10 +6,11 @@
  */
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net';
 import {
-  METADATA_ADDRESSES,
+  addressScope,
   NS_PER_MS,
   NS_PER_S,
   systemClock,
+  type AddressScope,
   type Clock,
   type Family,
   type PlannedSession,
@@ -33,26 +34,6 @@ function blockListOf(subnets: readonly (readonly [string, number, 'ipv4' | 'ipv6
   for (const [address, prefix, family] of subnets) list.addSubnet(address, prefix, family);
   return list;
 }
-
-/** Never a unicast destination. */
-const NOT_UNICAST = blockListOf([
-  ['0.0.0.0', 8, 'ipv4'],
-  ['224.0.0.0', 4, 'ipv4'],
-  ['255.255.255.255', 32, 'ipv4'],
-  ['::', 128, 'ipv6'],
-  ['ff00::', 8, 'ipv6'],
-]);
-
-/** The machine itself, its link, and the metadata services that live there. */
-const LOCAL = blockListOf([
-  ['127.0.0.0', 8, 'ipv4'],
-  ['169.254.0.0', 16, 'ipv4'],
-  ['::1', 128, 'ipv6'],
-  ['fe80::', 10, 'ipv6'],
-  ...METADATA_ADDRESSES.map((address) =>
-    isIPv4(address) ? ([address, 32, 'ipv4'] as const) : ([address, 128, 'ipv6'] as const),
-  ),
-]);
 
 /** Whether an address, in any spelling, is one of these or within these prefixes; undefined where there are none. */
 export function addressFilter(prefixes: readonly string[]): ((address: string) => boolean) | undefined {
@@ -94,9 +75,12 @@ function inList(list: BlockList, address: string): boolean {
   return list.check(address.replace(/%.*$/, ''), 'ipv6');
 }
 
+const scopeOf = (address: string): AddressScope | undefined => addressScope(address.replace(/%.*$/, ''));
+
 /** True for an address of the machine itself or of its link, and for those of metadata services. */
 export function isLocal(address: string): boolean {
-  return inList(LOCAL, address);
+  const scope = scopeOf(address);
+  return scope === 'loopback' || scope === 'local';
 }
 
 /**
@@ -105,7 +89,8 @@ export function isLocal(address: string): boolean {
  * @param localToo true where it may be on this machine or its link; only the router's own settings say so, never a plan.
  */
 export function mayProbe(address: string, localToo: boolean): boolean {
-  if (isIP(address) === 0 || inList(NOT_UNICAST, address)) return false;
+  const scope = scopeOf(address);
+  if (scope === undefined || scope === 'unusable') return false;
   return localToo || !isLocal(address);
 }
 
