@@ -11,7 +11,7 @@ try {
   process.exit(1);
 }
 const lab = fileURLToPath(new URL('../lab/dist/main.js', import.meta.url));
-const child = spawn(process.execPath, [lab, ...(args[0] === '--help' ? [] : ['demo']), ...args], { stdio: 'inherit' });
+const child = spawn(process.execPath, [lab, 'demo', ...args], { stdio: 'inherit' });
 // A terminal sends Ctrl-C to the demo as well; a second one does no harm. This process waits for it to finish.
 for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP']))
   process.on(signal, () => child.kill(signal));

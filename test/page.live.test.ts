@@ -153,7 +153,7 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
       const answers: Record<string, (query: URLSearchParams) => object> = {
         mesh: () => ({ nodes: ['hq', 'external/mail', 'external/files'], cells, truncated: true }),
         'problem-pairs': () => ({ problems: [{ ...cells[0], lossRatio: 0.9999 }, cells[0]], total: 5 }),
-        problems: () => ({ problems: [], departures: [] }),
+        problems: () => ({ problems: [], departures: [], sitesWithoutProbe: ['branch-7', 'branch-9'] }),
         status: () => ({ paths: MANY, ready: true }),
         probes: () => ({ probes: [] }),
         pauses: () => ({ pauses: [] }),
@@ -189,6 +189,7 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
       expect(problems[0]).toContain('> 99.9 % lost');
       expect(problems[1]).toContain('100 % lost');
       expect(problems[2]).toBe('and 3 more pairs, less grave');
+      expect(problems[3]).toMatch(/^branch-7, branch-9: no probe has reported/);
     });
 
     test('lists every path of one external target, and tells uplinks apart', async () => {

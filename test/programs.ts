@@ -1,18 +1,11 @@
 /** Programs as they are shipped, run on loopback by a test that ends them, and what their metrics add up to. */
 import { readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Patience } from '@wanscope/shared/testing';
 import { parseSamples, Service } from '@wanscope/lab';
 
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
-}
+export { freePort } from '@wanscope/shared/testing';
 
 /** The sum of the samples of a family that have all the labels. */
 export function sumOf(body: string, family: string, labels: Readonly<Record<string, string>> = {}): number {

@@ -296,6 +296,17 @@ ${recorded}
             go.
           runbook_url: ${runbooks}/remote-write-behind.md
 
+      - alert: WanConfigurationRefused
+        expr: wanscope_collector_config_last_reload_successful == 0
+        for: 1m
+        labels:
+          severity: warning
+        annotations:
+          summary: 'The configuration of the collector {{ $labels.instance }} was refused'
+          description: >-
+            The previous one stays in use. With the file as it is the collector would not start.
+          runbook_url: ${runbooks}/configuration-refused.md
+
       - alert: WanCollectorJobFails
         expr: increase(wanscope_collector_timer_failures_total[10m]) > 0
         labels:

@@ -239,6 +239,13 @@ describe('planning', () => {
     expect([asked('a'), asked('b')]).toEqual([6, 1]);
   });
 
+  test('a site of the configuration without a probe is listed, until one says hello', () => {
+    expect(problemsOf(collector).sitesWithoutProbe).toEqual(['a', 'b', 'c']);
+    say(helloOf('a/p'));
+    clock.advance(1_000);
+    expect(problemsOf(collector).sitesWithoutProbe).toEqual(['b', 'c']);
+  });
+
   test('counts whose plan the broker does not take, until it does', async () => {
     broker.refusesPlans = true;
     for (const identity of [A, B]) say(helloOf(`${identity.site}/p`));
@@ -526,6 +533,22 @@ describe('presence', () => {
       expect(problemsOf(collector).departures).toEqual([]);
       expect(collector.registry.probe(B)?.presence).toBe('live');
     });
+  });
+
+  test('a refused configuration is a problem since it was refused first, until one is taken', () => {
+    say(helloOf('a/p'));
+    const atMs = clock.wallMs();
+    collector.reloadFailed(['wanscope.yaml:3: unknown key foo', 'wanscope.yaml:9: no such site']);
+    clock.advance(5_000);
+    collector.reloadFailed(['wanscope.yaml:3: unknown key foo', 'wanscope.yaml:9: no such site']);
+    expect(problemsOf(collector).problems).toContainEqual({
+      kind: 'configuration_refused',
+      subject: 'configuration',
+      text: 'was refused, the previous one stays in use: wanscope.yaml:3: unknown key foo (and 1 more)',
+      since: new Date(atMs).toISOString(),
+    });
+    collector.reload(CONFIG);
+    expect(problemsOf(collector).problems.filter(({ kind }) => kind === 'configuration_refused')).toEqual([]);
   });
 
   test('a silent probe of a site that sites.auto took leaves after leaveAfter, and stays listed', async () => {

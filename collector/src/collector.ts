@@ -161,7 +161,7 @@ export class Collector {
   #evidence: ReadonlyMap<string, EvidenceSummary> = new Map();
   #maintenance: ReadonlyMap<string, boolean> = new Map();
   #maintenanceAtMs = Number.NEGATIVE_INFINITY;
-  #reload: { successful: boolean; atMs: number; problems: readonly string[] };
+  #reload: { successful: boolean; atMs: number; problems: readonly string[]; refusedAtMs?: number };
   #commitsSent = 0;
   readonly #uplinksTold = new Map<string, string>();
   #publishing = false;
@@ -327,6 +327,11 @@ export class Collector {
     return this.#reload.problems;
   }
 
+  /** Since when the configuration file is not what runs; undefined when it is. */
+  get reloadRefusedAtMs(): number | undefined {
+    return this.#reload.refusedAtMs;
+  }
+
   health(): CollectorHealth {
     const { process, version, revision, guards = [] } = this.#options;
     return {
@@ -468,7 +473,8 @@ export class Collector {
 
   /** A new configuration was refused: the running one stays, and the world is told. */
   reloadFailed(problems: readonly string[]): void {
-    this.#reload = { ...this.#reload, successful: false, problems };
+    const refusedAtMs = this.#reload.refusedAtMs ?? this.#options.clock.wallMs();
+    this.#reload = { ...this.#reload, successful: false, problems, refusedAtMs };
     this.#logger.error({ problems }, 'the configuration was refused; the running one stays');
   }
 

@@ -162,8 +162,19 @@ function drawMesh(mesh) {
   replace('mesh', element('thead', {}, head), element('tbody', {}, ...rows));
 }
 
-/** @param {Problems} bad @param {Pause[]} pauses @param {Problem[]} known */
-function drawProblems({ problems, total }, pauses, known) {
+/** Sites that are named; of more, the number is. */
+const NAMED_SITES = 10;
+
+/** @param {string[]} sites of the configuration, from which no probe reports */
+function withoutProbeLine(sites) {
+  const more = sites.length - NAMED_SITES;
+  const names = sites.slice(0, NAMED_SITES).join(', ') + (more > 0 ? ` and ${more} more` : '');
+  const text = `: no probe has reported, or it left for good. Nothing is known of ${sites.length === 1 ? 'this site' : 'these sites'}.`;
+  return element('li', { class: 'no_data' }, element('strong', {}, names), text);
+}
+
+/** @param {Problems} bad @param {Pause[]} pauses @param {Problem[]} known @param {string[]} withoutProbe @param {number} paths */
+function drawProblems({ problems, total }, pauses, known, withoutProbe, paths) {
   const lines = problems.map((cell) =>
     element(
       'li',
@@ -173,11 +184,13 @@ function drawProblems({ problems, total }, pauses, known) {
         `${rttText(cell.meanRttSeconds)}, ${sinceText(cell.since)}`,
     ),
   );
-  const nothing = element('li', { class: 'quiet' }, 'Nothing: every path that has data is within its objectives.');
+  const well = paths === 0 ? 'No path is measured.' : 'Nothing: every path that has data is within its objectives.';
+  const nothing = element('li', { class: 'quiet' }, well);
   const left = total - problems.length;
   const more = left > 0 ? [element('li', { class: 'quiet' }, `and ${left} more pairs, less grave`)] : [];
   const all = [...known.map(problemLine), ...lines, ...more];
-  replace('problems', ...pauses.map(pauseLine), ...(all.length > 0 ? all : [nothing]));
+  const unknown = withoutProbe.length > 0 ? [withoutProbeLine(withoutProbe)] : [];
+  replace('problems', ...pauses.map(pauseLine), ...(all.length > 0 ? all : [nothing]), ...unknown);
 }
 
 /** @param {Problem} problem */
@@ -392,8 +405,8 @@ async function loadPaths({ src, dst }) {
 
 async function refresh() {
   try {
-    /** @type {[Mesh, Problems, { paths: number, ready: boolean }, { probes: { presence: string }[] }, { pauses: Pause[] }, { problems: Problem[] }]} */
-    const [mesh, pairs, status, fleet, { pauses }, { problems }] = await Promise.all([
+    /** @type {[Mesh, Problems, { paths: number, ready: boolean }, { probes: { presence: string }[] }, { pauses: Pause[] }, { problems: Problem[], sitesWithoutProbe: string[] }]} */
+    const [mesh, pairs, status, fleet, { pauses }, { problems, sitesWithoutProbe }] = await Promise.all([
       load(`mesh?by=${chosen.by}`),
       load('problem-pairs'),
       load('status'),
@@ -413,7 +426,7 @@ async function refresh() {
       byId('paths-section').hidden = true;
     });
     fillSelect('protocol', [ALL, ...protocols], chosen.protocol, (value) => (chosen.protocol = value));
-    drawProblems(pairs, pauses, problems);
+    drawProblems(pairs, pauses, problems, sitesWithoutProbe, status.paths);
     drawMesh(mesh);
     if (chosen.pair !== undefined) {
       const { pair } = chosen;

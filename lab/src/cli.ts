@@ -11,7 +11,7 @@ import { Lab, removeLab, type Direction } from './lab.ts';
 import { makeRunDirectory, removeAbandonedRuns } from './namespaces.ts';
 import type { PathTruth } from './path-truth.ts';
 import { loadScenario, play, scenarioNames } from './scenario.ts';
-import { runningLabs } from './state.ts';
+import { ownerOf, runningLabs } from './state.ts';
 import { linkWordsSchema, loadTopology } from './topology-file.ts';
 import { networkMembers } from './tunnels.ts';
 import {
@@ -204,6 +204,11 @@ async function up(options: UpOptions, say: Say): Promise<void> {
 
 async function down(say: Say): Promise<void> {
   for (const directory of runningLabs()) {
+    const owner = ownerOf(directory);
+    if (owner !== undefined) {
+      say(`The lab in ${directory} belongs to process ${owner} (a demo) and ends with it: left alone.`);
+      continue;
+    }
     await removeLab(directory);
     say(`Removed the lab in ${directory}.`);
   }
@@ -331,7 +336,7 @@ export function addLabCommands(cli: Command, say: Say, signal: AbortSignal, fini
     .action((options: UpOptions) => up(options, say));
   cli
     .command('down')
-    .description('remove every lab, also what a crash left')
+    .description('remove what `up` made, and what a crash left; a demo removes its own lab when it ends')
     .action(() => down(say));
   cli
     .command('status')

@@ -79,6 +79,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
         centre: `${HEADQUARTERS}/${NOC}`,
         snmpCommunity: SNMP_COMMUNITY,
         outOfBand: options.outOfBand,
+        byHand: true,
       })
     : undefined;
   const network = lab ?? (icmp ? new SwitchedNetwork(probes) : undefined);
@@ -93,6 +94,8 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     keepRoot: options.keepRoot,
     probeCommand: shippedProbe(),
   });
+  // Of two sites neither is a branch.
+  const example = probes.at(-1)!.site;
   let door: Awaited<ReturnType<typeof openDoor>> | undefined;
   try {
     const startedAt = Date.now();
@@ -108,7 +111,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
       options.say(`  API       http://127.0.0.1:${door.port}/api/v1/mesh`);
       options.say(`  Logs      ${join(directory, 'log')}`);
       if (icmp)
-        options.say('  Break     npm run demo -- break branch-1 --loss 20%   (heal branch-1, list, status, truth)');
+        options.say(`  Break     npm run demo -- break ${example} --loss 20%   (heal ${example}, list, status, truth)`);
       options.say('');
     }
     await watch(mesh, pairs, startedAt, options);

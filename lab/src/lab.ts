@@ -48,6 +48,8 @@ export interface LabOptions {
   readonly centre: string;
   /** Goes on after this process ends; the emulator's process is its owner then. */
   readonly detached?: boolean;
+  /** The commands of `wan-lab` act on it, as on a detached one; absent: only the process that made it does. */
+  readonly byHand?: boolean;
   /** An SNMP agent on every router, with this community. */
   readonly snmpCommunity?: string;
   /** Reports go over a network beside the WAN. */
@@ -135,6 +137,7 @@ export class Lab implements BranchNetwork {
       const state: LabState = {
         ownerPid: detached ? emulatorPid : process.pid,
         emulatorPid,
+        byHand: detached || options.byHand === true,
         topology,
         seed,
         centre,

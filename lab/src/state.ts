@@ -10,6 +10,8 @@ export interface LabState {
   /** Whose end makes the lab abandoned; names of namespaces and of the directory carry it. */
   readonly ownerPid: number;
   readonly emulatorPid: number;
+  /** Made for the commands of `wan-lab`: not one of a test. */
+  readonly byHand: boolean;
   readonly topology: Topology;
   readonly seed: number;
   readonly centre: string;
@@ -32,17 +34,24 @@ export interface LabState {
 export const SOCKET_FILE = 'emulator.sock';
 const STATE_FILE = 'lab.json';
 
-/** Directories of the labs that run on this machine, newest first. */
+/** Directories of the labs that run on this machine for the commands of `wan-lab`, newest first. */
 export function runningLabs(): string[] {
   return readdirSync(tmpdir())
     .filter((name) => name.startsWith('wanscope-'))
     .map((name) => join(tmpdir(), name))
     .flatMap((directory) => {
       const state = readState(directory);
-      return state !== undefined && isAlive(state.emulatorPid) ? [{ directory, pid: state.emulatorPid }] : [];
+      return state?.byHand === true && isAlive(state.emulatorPid) ? [{ directory, pid: state.emulatorPid }] : [];
     })
     .sort((a, b) => b.pid - a.pid)
     .map(({ directory }) => directory);
+}
+
+/** The process that made a lab and removes it when it ends; undefined: `up` made it, or that process is no more. */
+export function ownerOf(directory: string): number | undefined {
+  const state = readState(directory);
+  if (state === undefined || state.ownerPid === state.emulatorPid) return undefined;
+  return isAlive(state.ownerPid) ? state.ownerPid : undefined;
 }
 
 /** Undefined where no lab is. */

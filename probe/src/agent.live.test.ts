@@ -1,7 +1,6 @@
 /** Two probes, one real broker: plans are published by hand, reports are read from the stream. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, DiscardPolicy, type NatsConnection } from 'nats';
@@ -29,6 +28,7 @@ import {
   type Protocol,
   type Report,
 } from '@wanscope/shared';
+import { freePort, slowness, waitFor } from '@wanscope/shared/testing';
 import { openPrivileged, startProbe, type RunningProbe } from './compose.ts';
 import { readSettings } from './config.ts';
 import type { SpoolCounts } from './spool/spool.ts';
@@ -40,27 +40,6 @@ const INTERVAL_MS = 2_000;
 const RATE_INTERVAL_MS: Readonly<Record<Protocol, number>> = { icmp: 100, udp: 50, tcp: 200, http: 400, dns: 400 };
 
 const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
-
-async function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
-}
-
-async function until<T>(what: string, deadlineMs: number, poll: () => T | undefined): Promise<T> {
-  const end = Date.now() + deadlineMs;
-  for (;;) {
-    const value = poll();
-    if (value !== undefined) return value;
-    if (Date.now() > end) throw new Error(`not within ${deadlineMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
-}
 
 interface Received {
   readonly hellos: FullHello[];
@@ -118,7 +97,7 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
   }
 
   async function helloOf(identity: Identity): Promise<FullHello> {
-    return until(`hello of ${identity.probe}`, 10_000, () => of(identity).hellos.at(-1));
+    return waitFor(`hello of ${identity.probe}`, 10_000, () => of(identity).hellos.at(-1));
   }
 
   function planFor(
@@ -261,7 +240,7 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
       await manager.publish(subjectOf('plan', from), encodePlan(planFor(from, to, hellos.get(to)!, 1)));
     }
     for (const identity of [left, right]) {
-      const full = await until('three reports by the plan', 20_000, () => {
+      const full = await waitFor('three reports by the plan', 20_000, () => {
         const byPlan = of(identity).reports.filter((report) => report.records.length === 4);
         // Each report leaves at a moment of its own, so they do not come in order.
         return byPlan.length >= 5 ? byPlan.sort((a, b) => a.seq - b.seq) : undefined;
@@ -283,7 +262,7 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
             expected,
             0,
           ]);
-          expect(record.notSent + record.contaminated).toBeLessThanOrEqual(expected / 10);
+          expect(record.notSent + record.contaminated).toBeLessThanOrEqual((expected / 10) * slowness());
           expect(record.rtt!.count).toBe(record.sent);
           // Loopback on a busy machine; a lost unit (ms for s) would be far off.
           expect(record.rtt!.minNs).toBeLessThan(100 * NS_PER_MS);
@@ -318,7 +297,7 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
     const before = probes.get(left)!.agent.state();
     expect(before.plan!.version).toBe(1);
     connection.publish(subjectOf('plan', left), Buffer.from('{"v":1}'));
-    await until('the bad plan counted', 5_000, () =>
+    await waitFor('the bad plan counted', 5_000, () =>
       (probes.get(left)!.agent.state().rejected.get('malformed') ?? 0) > 0 ? true : undefined,
     );
     expect(probes.get(left)!.agent.state().plan).toBe(before.plan);
@@ -327,16 +306,16 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
   it('answer a request for a hello', async () => {
     const count = of(left).hellos.length;
     connection.publish(subjectOf('ask', left), encodeAsk({ v: 1, ...left, want: 'hello' }));
-    const hello = await until('another hello', 5_000, () => of(left).hellos[count]);
+    const hello = await waitFor('another hello', 5_000, () => of(left).hellos[count]);
     expect(hello.planVersion).toBe(1);
   });
 
   it('report a peer that stopped answering as lost, and refused where its machine says so', async () => {
     await probes.get(right)!.stop();
     probes.delete(right);
-    await until('its goodbye', 5_000, () => (of(right).goodbyes.length === 1 ? true : undefined));
+    await waitFor('its goodbye', 5_000, () => (of(right).goodbyes.length === 1 ? true : undefined));
     const since = of(left).reports.length;
-    const report = await until('an interval after the peer left', 10_000, () => of(left).reports[since + 2]);
+    const report = await waitFor('an interval after the peer left', 10_000, () => of(left).reports[since + 2]);
     const { paths } = of(left).dictionaries.get(report.dictionaryHash)!;
     for (const record of report.records) {
       const { protocol } = paths[record.index]!;
@@ -354,12 +333,12 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
     await ended;
     const totals = (): SpoolCounts => probes.get(left)!.agent.state().spool!;
     const before = totals().produced;
-    await until('reports spooled', 15_000, () => (totals().produced >= before + 2 ? true : undefined));
+    await waitFor('reports spooled', 15_000, () => (totals().produced >= before + 2 ? true : undefined));
     await startBroker();
     const { bootId } = of(left).hellos.at(-1)!;
     const readTo = Number.MAX_SAFE_INTEGER;
     // The test is the collector: it says what it has. What came before its own connection was back is in the stream only.
-    await until('what was measured meanwhile committed', 20_000, () => {
+    await waitFor('what was measured meanwhile committed', 20_000, () => {
       const seqs = of(left).reports.flatMap((report) => (report.bootId === bootId ? [report.seq] : []));
       const counted = [...new Set(seqs)].sort((a, b) => a - b).map((seq): [number, number] => [seq, seq]);
       const boots = [{ bootId, upTo: 0, counted, missing: [], rejected: [] }];
@@ -404,9 +383,9 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
     const bare = await start(left);
     expect(bare.agent.state().plan).toBeUndefined();
     // As a collector does that is told of no plan.
-    const hello = await until('a hello', 10_000, () => of(left).hellos[greeted]);
+    const hello = await waitFor('a hello', 10_000, () => of(left).hellos[greeted]);
     expect(hello.planVersion).toBe(0);
     await connection.jetstream().publish(subjectOf('plan', left), encodePlan(good));
-    expect(await until('the plan', 10_000, () => bare.agent.state().plan)).toEqual(good);
+    expect(await waitFor('the plan', 10_000, () => bare.agent.state().plan)).toEqual(good);
   });
 });

@@ -1,8 +1,8 @@
 /** The connection to a real broker. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
 import { afterEach, expect, test, vi } from 'vitest';
+import { freePort } from '@wanscope/shared/testing';
 import { NatsBus } from './bus.ts';
 
 const PATIENCE_MS = 20_000;
@@ -13,15 +13,6 @@ afterEach(() => {
   vi.restoreAllMocks();
   broker?.kill('SIGKILL');
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 test('is there again soon after the wall clock was set back while it was away', async () => {
   const port = await freePort();

@@ -6,12 +6,13 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { NS_PER_MS, type Plan, type Report } from '@wanscope/shared';
+import { waitFor } from '@wanscope/shared/testing';
 import { FilePlanStore } from './plan-store.ts';
 
 const IDENTITY = { site: 's', probe: 'p' };
 const TARGETS = 30;
 const INTERVAL_MS = 1_000;
-const DEADLINE_MS = 30_000;
+const PATIENCE_MS = 30_000;
 const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 
 /** Listens on loopback, and nobody takes its connections: its backlog is full, so that a SYN has no answer. */
@@ -36,14 +37,6 @@ let listener: ChildProcess;
 let probe: ChildProcess;
 const reports: Report[] = [];
 
-async function until(what: string, isTrue: () => boolean): Promise<void> {
-  const end = Date.now() + DEADLINE_MS;
-  while (!isTrue()) {
-    if (Date.now() > end) throw new Error(`not within ${DEADLINE_MS} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
-}
-
 const sum = (of: (record: Report['records'][number]) => number, from: number): number =>
   reports.slice(from).reduce((total, { records }) => total + records.reduce((part, record) => part + of(record), 0), 0);
 
@@ -52,7 +45,7 @@ beforeAll(async () => {
   listener = spawn('python3', ['-c', FULL_LISTENER], { stdio: ['ignore', 'pipe', 'inherit'] });
   let text = '';
   listener.stdout!.on('data', (chunk: Buffer) => (text += chunk.toString()));
-  await until('a port', () => text.includes('\n'));
+  await waitFor('a port', PATIENCE_MS, () => text.includes('\n') || undefined);
   const now = Date.now();
   const plan: Plan = {
     v: 1,
@@ -114,7 +107,7 @@ afterAll(() => {
 });
 
 it('connects with half of 128 descriptors, and does not send the rest', async () => {
-  await until('three reports', () => reports.length >= 3);
+  await waitFor('three reports', PATIENCE_MS, () => reports.length >= 3 || undefined);
   expect(sum(({ lost }) => lost, 1)).toBeGreaterThan(0);
   expect(sum(({ notSentCauses }) => notSentCauses?.no_socket ?? 0, 1)).toBeGreaterThan(0);
   expect(probe.exitCode).toBeNull();
@@ -124,13 +117,13 @@ it('goes on without any, and sends again when there are some', async () => {
   execFileSync('prlimit', ['--pid', String(probe.pid), '--nofile=10:']);
   // The first of these intervals began before.
   const before = reports.length;
-  await until('three reports without descriptors', () => reports.length >= before + 4);
+  await waitFor('three reports without descriptors', PATIENCE_MS, () => reports.length >= before + 4 || undefined);
   const starved = reports.slice(before + 2, before + 4).flatMap(({ records }) => records);
   expect(starved.map(({ sent }) => sent)).toEqual(starved.map(() => 0));
   // On a busy machine some are too late even for that.
   expect(starved.every(({ notSent, notSentCauses }) => notSent > 0 && (notSentCauses?.no_socket ?? 0) > 0)).toBe(true);
   execFileSync('prlimit', ['--pid', String(probe.pid), '--nofile=128:']);
   const healed = reports.length;
-  await until('probes again', () => sum(({ sent }) => sent, healed) > 0);
+  await waitFor('probes again', PATIENCE_MS, () => sum(({ sent }) => sent, healed) > 0 || undefined);
   expect(probe.exitCode).toBeNull();
 });

@@ -7,8 +7,9 @@ import { GAUGE } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
 
 export interface Problem {
-  readonly kind: 'site_unreachable' | 'probe_silent' | 'clock_off' | 'uplink_down' | 'paths_unmeasured';
-  /** `branch-3`, `branch-3/r1`, `branch-3/isp-b`, `branch-3 → hq`. */
+  readonly kind:
+    'site_unreachable' | 'probe_silent' | 'clock_off' | 'uplink_down' | 'paths_unmeasured' | 'configuration_refused';
+  /** `branch-3`, `branch-3/r1`, `branch-3/isp-b`, `branch-3 → hq`, `configuration`. */
   readonly subject: string;
   readonly text: string;
   readonly since: string;
@@ -24,20 +25,47 @@ export interface DepartureView {
 }
 
 const MAX_PROBLEMS = 1_000;
+const MAX_SITES = 1_000;
+const MAX_REFUSAL_CHARS = 500;
 
 export function problemsOf(collector: Collector): {
   readonly problems: readonly Problem[];
   readonly truncated: boolean;
   readonly departures: readonly DepartureView[];
+  /** Sites of the configuration from which no probe reports or is known to be missing: not enrolled yet, revoked, or gone for good. */
+  readonly sitesWithoutProbe: readonly string[];
 } {
-  const problems = [...fleetProblems(collector), ...clockProblems(collector), ...pathProblems(collector.state)];
+  const problems = [
+    ...configurationProblems(collector),
+    ...fleetProblems(collector),
+    ...clockProblems(collector),
+    ...pathProblems(collector.state),
+  ];
   return {
     problems: problems.slice(0, MAX_PROBLEMS),
     truncated: problems.length > MAX_PROBLEMS,
     departures: collector.departures.all
       .slice(-MAX_PROBLEMS)
       .map(({ identity, atMs, cause, who, reason }) => ({ ...identity, at: iso(atMs), cause, who, reason })),
+    sitesWithoutProbe: sitesWithoutProbe(collector).slice(0, MAX_SITES),
   };
+}
+
+function sitesWithoutProbe(collector: Collector): string[] {
+  const { config, registry } = collector;
+  const withProbe = new Set(
+    registry.probes().flatMap(({ identity, presence }) => (presence === 'left' ? [] : [identity.site])),
+  );
+  return [...config.sites.keys()].filter((site) => collector.owns(site) && !withProbe.has(site));
+}
+
+/** The file is not what runs: the next start would fail. */
+function configurationProblems({ reloadProblems, reloadRefusedAtMs }: Collector): Problem[] {
+  if (reloadRefusedAtMs === undefined) return [];
+  const [first = ''] = reloadProblems;
+  const more = reloadProblems.length > 1 ? ` (and ${reloadProblems.length - 1} more)` : '';
+  const text = `was refused, the previous one stays in use: ${first.slice(0, MAX_REFUSAL_CHARS)}${more}`;
+  return [{ kind: 'configuration_refused', subject: 'configuration', text, since: iso(reloadRefusedAtMs) }];
 }
 
 /** Unreachable sites, and silent probes of the others. */

@@ -294,6 +294,7 @@ export const problems = object({
   problems: list(object({ kind: text, subject: text, text, since: time })),
   truncated: flag,
   departures: list(object({ site: text, probe: text, at: time, cause: text, who: text, reason: text })),
+  sitesWithoutProbe: list(text),
 });
 export const audit = object({
   entries: list(object({ at: time, who: text, action: text, what: text, old: {}, new: {} })),

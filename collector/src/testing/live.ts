@@ -1,8 +1,9 @@
 /** What tests with real processes have in common. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Patience } from '@wanscope/shared/testing';
+
+export { freePort } from '@wanscope/shared/testing';
 
 /** A program that is started, stopped and started again. */
 export class Service {
@@ -28,15 +29,6 @@ export class Service {
     child.kill(signal);
     return exited;
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }
 
 /** Polls to a deadline; what throws does not hold. */

@@ -1,7 +1,6 @@
 /** The built probe and a real broker: the probe is killed at random moments, the broker loses its data; the test is the collector. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -23,7 +22,7 @@ import {
   type SendMark,
   type SpooledBoot,
 } from '@wanscope/shared';
-import { Random } from '@wanscope/shared/testing';
+import { freePort, Random, waitFor } from '@wanscope/shared/testing';
 
 const BROKER = ['/usr/sbin/nats-server', '/usr/bin/nats-server', '/usr/local/bin/nats-server'].find((path) =>
   existsSync(path),
@@ -32,28 +31,7 @@ const PROBE = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
 const IDENTITY = { site: 'west', probe: 'edge' };
 const KILLS = 3;
 
-async function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
-}
-
 const sleep = async (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until<T>(what: string, deadlineMs: number, poll: () => Promise<T | undefined>): Promise<T> {
-  const end = Date.now() + deadlineMs;
-  for (;;) {
-    const value = await poll();
-    if (value !== undefined) return value;
-    if (Date.now() > end) throw new Error(`not within ${deadlineMs} ms: ${what}`);
-    await sleep(50);
-  }
-}
 
 interface Totals {
   readonly produced: number;
@@ -95,7 +73,7 @@ describe.skipIf(BROKER === undefined)('a probe that is killed again and again', 
   }
 
   async function makeStreams(): Promise<void> {
-    await until('streams', 20_000, async () => {
+    await waitFor('streams', 20_000, async () => {
       try {
         const manager = await connection.jetstreamManager();
         await manager.streams.add({ name: REPORT_STREAM, subjects: [subjectsOf('report')], no_ack: true });
@@ -233,8 +211,8 @@ describe.skipIf(BROKER === undefined)('a probe that is killed again and again', 
     const random = new Random(2026);
     for (let kill = 0; kill < KILLS; kill += 1) {
       startProbe();
-      const before = await until('the spool read', 30_000, checkedTotals);
-      await until('intervals closed', 30_000, async () => {
+      const before = await waitFor('the spool read', 30_000, checkedTotals);
+      await waitFor('intervals closed', 30_000, async () => {
         const after = await checkedTotals();
         return after !== undefined && after.produced >= before.produced + 2 ? after : undefined;
       });
@@ -251,7 +229,7 @@ describe.skipIf(BROKER === undefined)('a probe that is killed again and again', 
     }
     startProbe();
     connection.publish(subjectOf('ask', IDENTITY), encodeAsk({ v: 1, ...IDENTITY, want: 'hello' }));
-    const last = await until('everything settled but the newest', 60_000, async () => {
+    const last = await waitFor('everything settled but the newest', 60_000, async () => {
       await commit();
       const after = await checkedTotals();
       if (after === undefined || spool.length > 1 || after.reports > 2) return undefined;
@@ -263,7 +241,7 @@ describe.skipIf(BROKER === undefined)('a probe that is killed again and again', 
     expect(last.ledgered).toBe(last.killed);
     await end(probe, 'SIGTERM');
     startProbe();
-    const afterStop = await until('the spool read', 30_000, checkedTotals);
+    const afterStop = await waitFor('the spool read', 30_000, checkedTotals);
     // A clean stop leaves nothing open.
     expect(afterStop.killed).toBe(last.killed);
   });

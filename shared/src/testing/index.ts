@@ -5,3 +5,4 @@ export * from './patience.ts';
 export * from './planned.ts';
 export * from './random.ts';
 export * from './reports.ts';
+export * from './waiting.ts';
