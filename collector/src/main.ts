@@ -229,7 +229,17 @@ async function main(): Promise<number> {
 main().then(
   (exitCode) => process.exit(exitCode),
   (error: unknown) => {
-    process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+    process.stderr.write(`${fatalText(error)}\n`);
     process.exit(1);
   },
 );
+
+/** What an operator can mend needs no stack. */
+function fatalText(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { syscall, code, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
+  if (syscall !== 'listen') return error.stack ?? error.message;
+  const where = port === undefined || port < 0 ? (address ?? '') : `${address ?? ''}:${port}`;
+  const why = code === 'EADDRINUSE' ? 'another program listens there' : error.message;
+  return `cannot listen on ${where}: ${why}. Stop it, or choose another with --web.listen-address or --metrics.listen-address.`;
+}

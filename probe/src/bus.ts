@@ -218,8 +218,12 @@ export class NatsBus implements Bus {
         await this.#use(connection);
       } catch (error) {
         const what = messageOf(error);
+        // Once a client is refused, the broker does not say why.
+        const advice = /authorization|authentication/i.test(what)
+          ? { advice: 'expired, rotated or revoked credentials? `wan-admin probe list` shows them' }
+          : {};
         if (told === '' || (error instanceof BridgeError && told !== what)) {
-          log.warn({ error: what }, 'cannot connect to the broker; trying for ever');
+          log.warn({ error: what, ...advice }, 'cannot connect to the broker; trying for ever');
         }
         told = what;
       }
