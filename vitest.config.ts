@@ -41,7 +41,7 @@ const SLOWEST = [
 /** Tests of the emulated WAN over minutes of its time. */
 const scenarios = [
   'lab/src/{lab,emulator}.live.test.ts',
-  'test/{alerting,direction,flood,flows,late-data,pause,routes,ways-out}.live.test.ts',
+  'test/{alerting,direction,flood,flows,late-data,namespaces,pause,readdress,routes,throughput,ways-out}.live.test.ts',
 ];
 
 /** For tests that wait for whole programs most of their time. */
