@@ -7,12 +7,15 @@ import * as z from 'zod/mini';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { FAMILIES } from './path.ts';
 import { agreementKeySchema } from './plan.ts';
+import { MAX_SEQ } from './report.ts';
 import { isToken, type Identity } from './subjects.ts';
 
 export const HELLO_VERSION = 1;
 
 /** 64-bit random number, new at each start of a probe, as 16 hex digits. */
 export const bootIdSchema = z.string().check(z.regex(/^[0-9a-f]{16}$/));
+
+const seq = z.int().check(z.minimum(1), z.maximum(MAX_SEQ));
 
 const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'));
 const ipAddress = z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address'));
@@ -48,8 +51,8 @@ const gatewaysSchema = z.object({ ipv4: z.optional(ipAddress), ipv6: z.optional(
 /** Reports of one boot that the probe still holds: from the first that nobody has settled to the last. */
 const spooledBootSchema = z.object({
   bootId: bootIdSchema,
-  first: z.int().check(z.minimum(1)),
-  last: z.int().check(z.minimum(1)),
+  first: seq,
+  last: seq,
 });
 
 const common = {

@@ -174,6 +174,13 @@ describe('a hello', () => {
   });
 });
 
+test('a hello whose spool has numbers that no probe reaches is refused', () => {
+  const named = (last: number): Uint8Array =>
+    encodeHello({ ...hello, spool: [{ bootId: hello.bootId, first: 1, last }] });
+  expect(decodeHello(named(2 ** 32), owner)).toMatchObject({ spool: [{ last: 2 ** 32 }] });
+  expect(() => decodeHello(named(2 ** 32 + 1), owner)).toThrow(RejectedMessage);
+});
+
 describe('a shape', () => {
   test('is looked at up to the first thing that is wrong', () => {
     let looks = 0;

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { crc32c } from './crc32c.ts';
 import { RejectedMessage } from './errors.ts';
 import { Buckets } from './histogram.ts';
-import { decodeReport, encodeReport, encodeReportJson } from './report-codec.ts';
+import { decodeReport, encodeReport, encodeReportJson, peekReport } from './report-codec.ts';
 import type { PathRecord, Report } from './report.ts';
 import { mutate, normalRttsNs, Random, recordOf, reportOf } from './testing/index.ts';
 import { NS_PER_MS } from './units.ts';
@@ -239,6 +239,17 @@ describe('an impossible report is refused before it is sent', () => {
   ])('%s', (_name, record) => {
     expect(() => encodeReport(reportOf([record]))).toThrow(RejectedMessage);
     expect(() => encodeReportJson(reportOf([record]))).toThrow(RejectedMessage);
+  });
+
+  test.each([0, 2 ** 32 + 1])('the number %i', (seq) => {
+    expect(() => encodeReport(reportOf([], { seq }))).toThrow(/seq is not between/);
+  });
+
+  test('and what it would be called is not read from one that came', () => {
+    const bytes = Buffer.from(encodeReportJson(reportOf([], { seq: 77 })));
+    expect(peekReport(bytes)?.seq).toBe(77);
+    const beyond = Buffer.from(bytes.toString('latin1').replace('"seq":77', '"seq":4294967297'), 'latin1');
+    expect(peekReport(beyond)).toBeUndefined();
   });
 
   test('records out of order', () => {

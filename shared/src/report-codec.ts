@@ -15,6 +15,7 @@ import {
   HTTP_PHASES,
   MAX_FLOWS,
   MAX_ROUTE_HOPS,
+  MAX_SEQ,
   OUTCOMES,
   ROUTE_ENDINGS,
   SELF_FIELDS,
@@ -380,7 +381,7 @@ export function decodeReport(bytes: Uint8Array): Report {
 export function peekReport(bytes: Uint8Array): Pick<Report, 'bootId' | 'seq'> | undefined {
   try {
     const { bootId, seq } = bytes[0] === 0x7b ? peekJson(bytes) : peekBinary(bytes);
-    return parseShape(bootIdSchema, bootId).success && Number.isSafeInteger(seq) && seq > 0
+    return parseShape(bootIdSchema, bootId).success && Number.isSafeInteger(seq) && seq > 0 && seq <= MAX_SEQ
       ? { bootId, seq }
       : undefined;
   } catch {

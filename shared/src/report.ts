@@ -298,6 +298,8 @@ export interface Report {
   readonly records: readonly PathRecord[];
 }
 
+/** One report a second for 136 years: a higher number is a lie, and would make as many missing. */
+export const MAX_SEQ = 2 ** 32;
 /** More probes than any plan allows in the longest interval; a count above it is a lie. */
 const MAX_COUNT = 2 ** 31;
 export const MAX_RTT_NS = 120e9;
@@ -320,7 +322,7 @@ export function checkReport(report: Report): void {
   const refuse = (what: string): never => {
     throw new RejectedMessage('impossible_value', `report ${report.bootId}/${report.seq}: ${what}`);
   };
-  if (report.seq < 1) refuse('seq below 1');
+  if (report.seq < 1 || report.seq > MAX_SEQ) refuse(`seq is not between 1 and ${MAX_SEQ}`);
   if (report.intervalMs < 1_000 || report.intervalMs > 300_000) refuse(`interval of ${report.intervalMs} ms`);
   let previousIndex = -1;
   for (const record of report.records) {
