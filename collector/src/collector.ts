@@ -993,11 +993,13 @@ export class Collector {
         }
       }
     }
+    for (const owner of this.consents.owners) this.cluster?.tellConsents(owner);
   }
 
   /** An address that was asked and whose path was answered in a whole interval of the plan that has it consents. */
   #takeConsents(nowMs: number): void {
     const before = this.consents.revision;
+    const owners = new Set<string>();
     for (const [name, { plan }] of this.plans.current()) {
       if (!plan.destinations.some(({ ask }) => ask === true)) continue;
       const intake = this.ingest.intakes.get(name);
@@ -1014,9 +1016,13 @@ export class Collector {
         if (answered <= 0) continue;
         const owner = { site: path.dstSite, probe: path.dst };
         const { dstNetwork: network, protocol } = path;
+        const { revision } = this.consents;
         this.consents.give({ owner, network, address: target.address, protocol }, nowMs);
+        if (this.consents.revision !== revision) owners.add(formatIdentity(owner));
       }
     }
+    // Another collector may be the one that plans.
+    for (const owner of owners) this.cluster?.tellConsents(owner);
     if (this.consents.revision !== before) this.#planAnew(OWN_NAME);
   }
 
@@ -1281,6 +1287,13 @@ export class Collector {
         if (pause !== undefined) this.#resumed(pause, who);
       },
       pauses: () => this.pauses.all,
+      consented: (consents) => {
+        const before = this.consents.revision;
+        this.consents.restore(consents);
+        if (this.consents.revision !== before) this.#planAnew(OWN_NAME);
+      },
+      consentsOf: (owner, limit) => this.consents.newestOf(owner, limit),
+      consentOwners: () => this.consents.owners.filter((owner) => this.owns(owner.slice(0, owner.indexOf('/')))),
       digest: () => (this.isReady ? this.#digest() : undefined),
       mayLead: () => this.isReady && !this.#wasTakenBack(),
       heard: () => this.ingest.count('peer'),

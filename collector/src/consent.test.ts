@@ -178,3 +178,23 @@ test('witnesses are even: each probe asks about as many addresses as any other',
   // 2,000 over 20.
   for (const count of asked.values()) expect(Math.abs(count - 100)).toBeLessThan(60);
 });
+
+test('two books that take what the other has are the same, whoever was first', () => {
+  const given = (address: string) =>
+    ({ owner: { site: 'b', probe: 'p' }, network: 'default', address, protocol: 'udp' }) as const;
+  const [one, other] = [new ConsentBook(), new ConsentBook()];
+  for (let at = 1; at <= 9; at += 1) one.give(given(`192.0.2.${at}`), 100 + at);
+  for (let at = 5; at <= 12; at += 1) other.give(given(`192.0.2.${at}`), 200 - at);
+  one.restore(other.newestOf('b/p', 20));
+  other.restore(one.newestOf('b/p', 20));
+  expect(one.newestOf('b/p', 20)).toEqual(other.newestOf('b/p', 20));
+  expect(one.newestOf('b/p', 2).map(({ address, atMs }) => [address, atMs])).toEqual([
+    ['192.0.2.10', 190],
+    ['192.0.2.11', 189],
+  ]);
+  const { revision } = one;
+  one.restore(other.newestOf('b/p', 20));
+  expect(one.revision).toBe(revision);
+  expect(one.owners).toEqual(['b/p']);
+  expect(one.newestOf('c/p', 2)).toEqual([]);
+});

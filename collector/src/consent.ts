@@ -70,6 +70,8 @@ const MAX_CONSENTS = 1_000_000;
 
 export class ConsentBook {
   readonly #givenAtMs = new Map<string, number>();
+  /** Keys by `site/probe` of the owner. */
+  readonly #ofOwner = new Map<string, Set<string>>();
   #revision = 0;
 
   /** Grows with each consent. */
@@ -81,6 +83,11 @@ export class ConsentBook {
     return this.#givenAtMs.size;
   }
 
+  /** `site/probe` of everybody who has given one. */
+  get owners(): readonly string[] {
+    return [...this.#ofOwner.keys()];
+  }
+
   isGiven(owner: Identity, network: string, address: string, protocol: Protocol): boolean {
     return this.#givenAtMs.has(keyOf({ owner, network, address, protocol }));
   }
@@ -88,27 +95,51 @@ export class ConsentBook {
   give(consent: Consent, nowMs: number): void {
     const key = keyOf(consent);
     if (this.#givenAtMs.has(key)) return;
-    this.#givenAtMs.set(key, nowMs);
+    this.#put(formatIdentity(consent.owner), key, nowMs);
     this.#revision += 1;
-    if (this.#givenAtMs.size <= MAX_CONSENTS) return;
-    const [oldest] = this.#givenAtMs.keys();
-    this.#givenAtMs.delete(oldest!);
   }
 
   save(): SavedConsent[] {
-    return [...this.#givenAtMs].map(([key, atMs]) => {
-      const [owner, network, protocol, address] = key.split(' ', 4) as [string, string, ConsentProtocol, string];
-      return { owner, network, address, protocol, atMs };
-    });
+    return [...this.#givenAtMs].map(([key, atMs]) => savedOf(key, atMs));
   }
 
+  /** Of one owner the newest ones, at most so many; in an order that every collector with the same ones has. */
+  newestOf(owner: string, limit: number): readonly SavedConsent[] {
+    const keys = [...(this.#ofOwner.get(owner) ?? [])].map((key) => [key, this.#givenAtMs.get(key)!] as const);
+    keys.sort(([oneKey, oneAtMs], [otherKey, otherAtMs]) => otherAtMs - oneAtMs || (oneKey < otherKey ? -1 : 1));
+    return keys.slice(0, limit).map(([key, atMs]) => savedOf(key, atMs));
+  }
+
+  /** Adds what somebody else has; what both have was given when the first of them says. */
   restore(saved: readonly SavedConsent[]): void {
+    const sizeBefore = this.size;
     for (const { owner: name, network, address, protocol, atMs } of saved) {
       const owner = parseIdentity(name);
-      if (owner !== undefined) this.#givenAtMs.set(keyOf({ owner, network, address, protocol }), atMs);
+      if (owner === undefined) continue;
+      const key = keyOf({ owner, network, address, protocol });
+      this.#put(name, key, Math.min(atMs, this.#givenAtMs.get(key) ?? atMs));
     }
-    this.#revision += 1;
+    if (this.size !== sizeBefore) this.#revision += 1;
   }
+
+  #put(owner: string, key: string, atMs: number): void {
+    this.#givenAtMs.set(key, atMs);
+    const keys = this.#ofOwner.get(owner);
+    if (keys === undefined) this.#ofOwner.set(owner, new Set([key]));
+    else keys.add(key);
+    if (this.#givenAtMs.size <= MAX_CONSENTS) return;
+    const [oldest] = this.#givenAtMs.keys();
+    this.#givenAtMs.delete(oldest!);
+    const oldOwner = oldest!.slice(0, oldest!.indexOf(' '));
+    const left = this.#ofOwner.get(oldOwner);
+    left?.delete(oldest!);
+    if (left?.size === 0) this.#ofOwner.delete(oldOwner);
+  }
+}
+
+function savedOf(key: string, atMs: number): SavedConsent {
+  const [owner, network, protocol, address] = key.split(' ', 4) as [string, string, ConsentProtocol, string];
+  return { owner, network, address, protocol, atMs };
 }
 
 function keyOf({ owner, network, address, protocol }: Omit<Consent, 'protocol'> & { protocol: Protocol }): string {

@@ -230,3 +230,33 @@ test('a probe whose collector is away stays in the plans', async () => {
   expect(leaders()).toEqual([0]);
   expect(collectors[0]!.registry.plannable().map(({ site }) => site)).toContain('b');
 });
+
+test('what probes of one collector were answered is known to all, also to one that comes later, and when the brokers lost it', async () => {
+  const consent = (protocol: 'udp' | 'tcp', address = '192.0.2.1') =>
+    ({ owner: B, network: 'default', address, protocol }) as const;
+  const known = (partition: number): string[] =>
+    collectors[partition]!.consents.newestOf('b/p', 9)
+      .map(({ protocol, address }) => `${protocol} ${address}`)
+      .sort();
+  const all = ['tcp 192.0.2.1', 'udp 192.0.2.1', 'udp 192.0.2.2'];
+  // At the same time, before either has read what the other says.
+  collectors[0]!.consents.give(consent('udp'), clock.wallMs());
+  collectors[1]!.consents.give(consent('tcp'), clock.wallMs());
+  collectors[1]!.consents.give(consent('udp', '192.0.2.2'), clock.wallMs());
+  for (const collector of collectors) collector.cluster!.tellConsents('b/p');
+  await pass(2_000);
+  expect([known(0), known(1)]).toEqual([all, all]);
+
+  await collectors[0]!.stop();
+  await startOne(0);
+  await pass(2_000);
+  expect(known(0)).toEqual(all);
+
+  brokers.kept.clear();
+  brokers.reconnect(1);
+  await pass(2_000);
+  await collectors[0]!.stop();
+  await startOne(0);
+  await pass(2_000);
+  expect(known(0)).toEqual(all);
+});

@@ -1,10 +1,11 @@
 /**
  * One collector among several: which sites are its own, whether it is the one that plans, and what they share through a bucket
- * of the broker: the lease, digests, pauses, how far a configuration has come. docs/cluster.md
+ * of the broker: the lease, digests, pauses, consents, how far a configuration has come. docs/cluster.md
  */
 import { NS_PER_MS, partitionOf, RejectedMessage, type Clock, type Identity } from '@wanscope/shared';
 import { WrittenOver, type KeptValue, type Membership } from '../bus.ts';
 import type { Logger } from '../log.ts';
+import type { SavedConsent } from '../consent.ts';
 import { formatScope, type Pause, type PauseScope } from '../pauses.ts';
 import type { Presence } from '../registry.ts';
 import type { EvidenceSummary } from '../site-reach.ts';
@@ -12,12 +13,15 @@ import { decodeDigest, encodeDigest, type Digest, type Traffic } from './digest.
 import { Election, type LeaseWrite } from './election.ts';
 import { Peers } from './peers.ts';
 import {
+  decodeConsents,
   decodeLease,
   decodePause,
   decodeRollout,
+  encodeConsents,
   encodeLease,
   encodePause,
   encodeRollout,
+  MAX_CONSENTS_TOLD,
   type SharedRollout,
 } from './records.ts';
 
@@ -31,12 +35,19 @@ const LEASE_KEY = 'leader';
 const ROLLOUT_KEY = 'rollout';
 const DIGEST_PREFIX = 'peer.';
 const PAUSE_PREFIX = 'pause.';
+const CONSENT_PREFIX = 'consent.';
 
 /** What the collector does with what others say, and what it has to say. */
 export interface ClusterHandlers {
   readonly paused: (pause: Pause) => void;
   readonly resumed: (scope: PauseScope, who: string) => void;
   readonly pauses: () => readonly Pause[];
+  /** What another collector's probes were answered. */
+  readonly consented: (consents: readonly SavedConsent[]) => void;
+  /** What this collector knows of one owner, `site/probe`: the newest. */
+  readonly consentsOf: (owner: string, limit: number) => readonly SavedConsent[];
+  /** Owners at the sites of this collector. */
+  readonly consentOwners: () => readonly string[];
   /** Undefined while it does not know enough to say anything. */
   readonly digest: () => Omit<Digest, 'partition' | 'part'> | undefined;
   /** A configuration that was taken back is no base for plans. */
@@ -180,6 +191,11 @@ export class Cluster {
     this.#put(keyOf(scope), encodePause({ scope, resumedBy: who }));
   }
 
+  /** Everything that is known of this owner, which another collector may plan by. */
+  tellConsents(owner: string): void {
+    this.#put(consentKeyOf(owner), encodeConsents(owner, this.#options.handlers.consentsOf(owner, MAX_CONSENTS_TOLD)));
+  }
+
   /** The bucket will be read from its beginning. */
   reading(): void {
     this.#isReading = true;
@@ -208,6 +224,8 @@ export class Cluster {
     // What the bucket never heard of, or has lost.
     for (const pause of this.#options.handlers.pauses())
       if (!this.#found.has(keyOf(pause.scope))) this.tellPause(pause);
+    for (const owner of this.#options.handlers.consentOwners())
+      if (!this.#found.has(consentKeyOf(owner))) this.tellConsents(owner);
     if (this.#rollout !== undefined && this.isLeader && !this.#found.has(ROLLOUT_KEY)) {
       this.#put(ROLLOUT_KEY, encodeRollout(this.#rollout));
     }
@@ -216,6 +234,7 @@ export class Cluster {
   /** What was sealed with another key is said again. */
   keysChanged(): void {
     for (const pause of this.#options.handlers.pauses()) this.tellPause(pause);
+    for (const owner of this.#options.handlers.consentOwners()) this.tellConsents(owner);
     if (this.#rollout !== undefined && this.isLeader) this.#put(ROLLOUT_KEY, encodeRollout(this.#rollout));
     this.#digestDueMs = 0;
   }
@@ -234,6 +253,19 @@ export class Cluster {
       if (!this.isLeader) this.#rollout = rollout;
     } else if (key.startsWith(PAUSE_PREFIX) && !this.#outbox.has(key)) {
       this.#takePause(bytes);
+    } else if (key.startsWith(CONSENT_PREFIX)) {
+      this.#takeConsents(bytes);
+    }
+  }
+
+  /** A record of two collectors at once has what the later one knew: whoever knows more says so. */
+  #takeConsents(bytes: Uint8Array): void {
+    const { handlers } = this.#options;
+    const { owner, consents } = decodeConsents(bytes);
+    handlers.consented(consents);
+    const told = new Set(consents.map(textOf));
+    if (handlers.consentsOf(owner, MAX_CONSENTS_TOLD).some((consent) => !told.has(textOf(consent)))) {
+      this.tellConsents(owner);
     }
   }
 
@@ -322,6 +354,14 @@ export class Cluster {
 
 function keyOf(scope: PauseScope): string {
   return `${PAUSE_PREFIX}${formatScope(scope).replaceAll('/', '.')}`;
+}
+
+function consentKeyOf(owner: string): string {
+  return `${CONSENT_PREFIX}${owner.replace('/', '.')}`;
+}
+
+function textOf({ network, protocol, address }: SavedConsent): string {
+  return `${network} ${protocol} ${address}`;
 }
 
 function describe(error: unknown): string {

@@ -1,5 +1,15 @@
 import { describe, expect, test } from 'vitest';
-import { decodeLease, decodePause, decodeRollout, encodeLease, encodePause, encodeRollout } from './records.ts';
+import {
+  decodeConsents,
+  decodeLease,
+  decodePause,
+  decodeRollout,
+  encodeConsents,
+  encodeLease,
+  encodePause,
+  encodeRollout,
+  MAX_CONSENTS_TOLD,
+} from './records.ts';
 
 const LEASE = { v: 1, partition: 2, holder: 'a' } as const;
 const ROLLOUT = { config: 'c', state: 'running', ring: 1, reason: '' } as const;
@@ -13,6 +23,22 @@ test('are read as they were written', () => {
   expect(decodePause(encodePause({ ...PAUSE, untilMs: 9 }))).toEqual({ ...PAUSE, untilMs: 9 });
   expect(decodePause(encodePause({ ...PAUSE, untilMs: undefined }))).toEqual(PAUSE);
   expect(decodePause(encodePause(RESUMPTION))).toEqual(RESUMPTION);
+});
+
+test('consents are read as they were written, and refused whole where one cannot be', () => {
+  const consents = (['udp', 'http'] as const).map((protocol) => {
+    return { owner: 'hq/a', network: 'default', address: '2001:db8::1', protocol, atMs: 5 };
+  });
+  expect(decodeConsents(encodeConsents('hq/a', consents))).toEqual({ owner: 'hq/a', consents });
+  for (const bad of [{ network: 'A B' }, { address: 'x' }, { protocol: 'dns' as 'udp' }, { atMs: Number.NaN }]) {
+    expect(() => decodeConsents(encodeConsents('hq/a', [consents[0]!, { ...consents[0]!, ...bad }]))).toThrow(
+      'given.1',
+    );
+  }
+  expect(() => decodeConsents(encodeConsents('hq', consents))).toThrow('owner');
+  const many = Array.from({ length: MAX_CONSENTS_TOLD + 1 }, () => consents[0]!);
+  expect(decodeConsents(encodeConsents('hq/a', many.slice(1))).consents).toHaveLength(MAX_CONSENTS_TOLD);
+  expect(() => decodeConsents(encodeConsents('hq/a', many))).toThrow('given');
 });
 
 test('skip what a later release says beyond what this one knows', () => {

@@ -1,9 +1,11 @@
 /**
- * What collectors share through a bucket of the broker, as JSON: the lease, pauses, how far a configuration has come; digests have a
+ * What collectors share through a bucket of the broker, as JSON: the lease, pauses, consents, how far a configuration has come; digests have a
  * file of their own. A field that this release does not know is skipped: collectors of two releases share one bucket.
  */
-import { MAX_MESSAGE_BYTES, parseShape, RejectedMessage } from '@wanscope/shared';
+import { isIP } from 'node:net';
+import { isToken, MAX_MESSAGE_BYTES, parseIdentity, parseShape, RejectedMessage } from '@wanscope/shared';
 import { z } from 'zod';
+import { CONSENT_PROTOCOLS, type SavedConsent } from '../consent.ts';
 import { formatScope, parseScope, type Pause, type PauseScope } from '../pauses.ts';
 import type { RolloutProgress } from '../rollout.ts';
 import type { LeaseRecord } from './election.ts';
@@ -22,6 +24,9 @@ export interface Resumption {
 
 /** None is longer than a scope, a name and a reason of 256 characters. */
 const MAX_RECORD_BYTES = 16_384;
+/** Of one probe, in a record: as many addresses as it may announce, four protocols each. */
+export const MAX_CONSENTS_TOLD = 256;
+const MAX_CONSENT_RECORD_BYTES = 65_536;
 
 const leaseSchema = z.object({ v: z.literal(1), partition: z.int().min(0), holder: z.string().optional() });
 const rolloutSchema = z.object({
@@ -42,6 +47,22 @@ const pauseSchema = z.union([
   }),
   z.object({ v: z.literal(1), scope: z.string(), resumedBy: z.string() }),
 ]);
+
+const consentsSchema = z.object({
+  v: z.literal(1),
+  owner: z.string().refine((name) => parseIdentity(name) !== undefined, 'must be site/probe'),
+  /** Network, protocol, address, and when it was given. */
+  given: z
+    .array(
+      z.tuple([
+        z.string().refine(isToken, 'must be a network'),
+        z.enum(CONSENT_PROTOCOLS),
+        z.string().refine((text) => isIP(text) !== 0, 'must be an address'),
+        z.number(),
+      ]),
+    )
+    .max(MAX_CONSENTS_TOLD),
+});
 
 export function encodeLease(record: LeaseRecord): Uint8Array {
   return encode(record);
@@ -74,6 +95,24 @@ export function decodePause(bytes: Uint8Array): Pause | Resumption {
   if ('resumedBy' in told) return { scope, resumedBy: told.resumedBy };
   const { sinceMs, untilMs, who, reason } = told;
   return { scope, sinceMs, untilMs, who, reason };
+}
+
+/** @param consents of this owner, `MAX_CONSENTS_TOLD` at most. */
+export function encodeConsents(owner: string, consents: readonly SavedConsent[]): Uint8Array {
+  const given = consents.map(({ network, protocol, address, atMs }) => [network, protocol, address, atMs]);
+  return encode({ v: 1, owner, given });
+}
+
+/** @throws RejectedMessage */
+export function decodeConsents(bytes: Uint8Array): {
+  readonly owner: string;
+  readonly consents: readonly SavedConsent[];
+} {
+  const { owner, given } = parseKept(consentsSchema, bytes, MAX_CONSENT_RECORD_BYTES);
+  return {
+    owner,
+    consents: given.map(([network, protocol, address, atMs]) => ({ owner, network, protocol, address, atMs })),
+  };
 }
 
 function encode(value: object): Uint8Array {

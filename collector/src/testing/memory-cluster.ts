@@ -70,6 +70,14 @@ export class MemoryCluster {
     this.#served.delete(partition);
   }
 
+  /** A collector's connection ends, and it is there again. */
+  reconnect(partition: number): void {
+    const handlers = this.#served.get(partition);
+    if (handlers === undefined) throw new Error(`collector ${partition} is not connected`);
+    this.disconnect(partition);
+    this.connect(partition, handlers);
+  }
+
   isConnected(partition: number): boolean {
     return this.#served.has(partition);
   }
