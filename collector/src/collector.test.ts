@@ -595,6 +595,22 @@ meshes:
     expect(collector.state.findPath(pathTo(A, B))).toBeDefined();
   });
 
+  test('and at once when its destination has another name now', () => {
+    const [before, after] = ['x', 'y'].map((dstUplink) => ({ ...pathTo(A, B), dstUplink })) as [PathParts, PathParts];
+    const answered = { ...pathTo(A, C), dstUplink: 'z' };
+    for (const paths of [
+      [before, answered],
+      [after, pathTo(A, C)],
+    ]) {
+      const dictionary = dictionaryOf(paths);
+      announce(A, dictionary);
+      report(A, dictionary, [lostRecord(0), recordOf(1, [10e6])]);
+      clock.advance(10_000);
+    }
+    const { state } = collector;
+    expect([before, after, answered].map((path) => state.findPath(path) !== undefined)).toEqual([false, true, true]);
+  });
+
   test('of paths between two probes that are named no longer, so many are kept and no more, the newest', () => {
     const named = (uplink: string): PathParts => ({ ...pathTo(A, B), dstUplink: uplink });
     for (let turn = 0; turn < 5; turn += 1) {

@@ -36,9 +36,11 @@ export const LATE_AFTER_MS = 60_000;
 export const FUTURE_AFTER_MS = 2_000;
 /** A path that its source's dictionary no longer names goes after this long. */
 export const PATH_ABSENT_MS = 120_000;
-/** One that never had an answer goes sooner: names of uplinks that a probe makes up are such paths, a new one with each plan. */
+/**
+ * One that never had an answer goes sooner, and at once when its destination has another name now: names of uplinks that a probe makes
+ * up are such paths, a new one with each plan.
+ */
 const UNANSWERED_ABSENT_INTERVALS = 3;
-const UNANSWERED_ABSENT_MS = 30_000;
 /** Of those from one probe to another: more are names that one of them makes up, and the oldest go at once. */
 const MAX_ABSENT_OF_PAIR = 128;
 
@@ -387,11 +389,12 @@ export class Ingest implements JournalReader {
     for (const intake of this.intakes.values()) {
       if (intake.absent.size === 0) continue;
       const { currentStartMs, lastIntervalEndMs = Infinity } = intake;
-      const unansweredMs = Math.min(
-        PATH_ABSENT_MS,
-        Math.max(UNANSWERED_ABSENT_MS, UNANSWERED_ABSENT_INTERVALS * (lastIntervalEndMs - currentStartMs)),
-      );
+      const unansweredMs = Math.min(PATH_ABSENT_MS, UNANSWERED_ABSENT_INTERVALS * (lastIntervalEndMs - currentStartMs));
       const absentSinceMs = (slot: number): number => state.paths.get(slot, GAUGE.absentSinceMs);
+      // What the same destination is called now: its names of before need not stay if nothing there ever answered.
+      const named = new Set(
+        [...intake.slots].filter((slot) => !intake.absent.has(slot)).map((slot) => this.#aimOf(slot)),
+      );
       const ofPair = new Map<string, number>();
       const gone = [...intake.absent]
         .sort((one, other) => absentSinceMs(other) - absentSinceMs(one))
@@ -399,11 +402,18 @@ export class Ingest implements JournalReader {
           const { dstSite, dst } = state.paths.partsOf(slot);
           const newer = ofPair.get(`${dstSite}/${dst}`) ?? 0;
           ofPair.set(`${dstSite}/${dst}`, newer + 1);
-          const mayStayMs = state.paths.get(slot, GAUGE.everAnswered) === 1 ? PATH_ABSENT_MS : unansweredMs;
+          const isAnswered = state.paths.get(slot, GAUGE.everAnswered) === 1;
+          const mayStayMs = isAnswered ? PATH_ABSENT_MS : named.has(this.#aimOf(slot)) ? 0 : unansweredMs;
           return newer >= MAX_ABSENT_OF_PAIR || nowMs - absentSinceMs(slot) >= mayStayMs;
         });
       if (gone.length > 0) this.releasePaths(intake, gone);
     }
+  }
+
+  /** Destination and test of a path, by whichever uplinks. */
+  #aimOf(slot: number): string {
+    const { dstSite, dst, test, family } = this.#options.state.paths.partsOf(slot);
+    return `${dstSite}/${dst} ${test} ${family}`;
   }
 
   /** Forgets paths of one source. */

@@ -3,6 +3,8 @@
  * an attack that worked on version 0.1.0. `WAN_ATTACKS=full` tries more of each and, at the end, all at once for ten minutes.
  */
 import {
+  decodeHello,
+  decodePlan,
   dictionaryOf,
   encodeDictionary,
   encodeReport,
@@ -11,6 +13,7 @@ import {
   REPORT_STREAM,
   STATE_STREAM,
   subjectOf,
+  unseal,
   type HelloEndpoint,
   type Identity,
 } from '@wanscope/shared';
@@ -41,8 +44,9 @@ interface Kept {
   readonly reports: number;
   readonly state: number;
   readonly plans: number;
-  readonly helloOfHq: string;
-  readonly planOfHq: string;
+  /** Start of hq that its kept hello is of: it may say another one at any time, and nobody else may. */
+  readonly bootOfHq: string;
+  readonly planVersionOfHq: number;
 }
 
 let broken = false;
@@ -65,14 +69,15 @@ describe.skipIf(broken)('a stolen router', () => {
     const [reports, state, plans] = await Promise.all(
       [REPORT_STREAM, STATE_STREAM, PLAN_STREAM].map((name) => streams.info(name)),
     );
-    const last = async (stream: string, kind: 'hello' | 'plan'): Promise<string> =>
-      Buffer.from((await streams.getMessage(stream, { last_by_subj: subjectOf(kind, HQ) })).data).toString('base64');
+    const last = async (stream: string, kind: 'hello' | 'plan'): Promise<Uint8Array> =>
+      unseal((await streams.getMessage(stream, { last_by_subj: subjectOf(kind, HQ) })).data).body;
+    const hello = decodeHello(await last(STATE_STREAM, 'hello'), HQ);
     return {
       reports: reports!.state.messages,
       state: reports === undefined ? 0 : state!.state.messages,
       plans: plans!.state.messages,
-      helloOfHq: await last(STATE_STREAM, 'hello'),
-      planOfHq: await last(PLAN_STREAM, 'plan'),
+      bootOfHq: hello.bootId,
+      planVersionOfHq: decodePlan(await last(PLAN_STREAM, 'plan'), HQ).version,
     };
   }
 
@@ -82,8 +87,8 @@ describe.skipIf(broken)('a stolen router', () => {
     const after = await kept();
     expect(after.reports).toBeGreaterThanOrEqual(before.reports);
     expect([after.state, after.plans]).toEqual([before.state, before.plans]);
-    expect(after.helloOfHq).toBe(before.helloOfHq);
-    expect(after.planOfHq).toBe(before.planOfHq);
+    expect(after.bootOfHq).toBe(before.bootOfHq);
+    expect(after.planVersionOfHq).toBeGreaterThanOrEqual(before.planVersionOfHq);
   }
 
   const planOf = async ({ site, probe }: Identity): Promise<ApiPlan> =>
@@ -279,8 +284,8 @@ describe.skipIf(broken)('a stolen router', () => {
       stolen.announce([endpointAt('127.19.3.1', { udp: 1_000 + turn })]);
       await sleep(250);
     }
-    // 20 s: two of the refilled ones, and one that is under way.
-    expect((await planOf(HQ)).version - before).toBeLessThanOrEqual(4);
+    // 20 s: two of the refilled ones, and one that is under way; a plan may have another reason besides.
+    expect((await planOf(HQ)).version - before).toBeLessThanOrEqual(6);
     expect(await fleet.count('wanscope_collector_damped_changes_total')).toBeGreaterThan(turns / 2);
   });
 
@@ -341,11 +346,11 @@ describe.skipIf(broken)('a stolen router', () => {
     `everything at once for ${ALL_AT_ONCE_MS / 1_000} s: others miss nothing, and nothing counts twice`,
     { timeout: ALL_AT_ONCE_MS + 120_000 },
     async () => {
-      const reports = async (): Promise<{ committed: number; ledgered: number; bytes: number; textBytes: number }> => ({
+      const reports = async (): Promise<{ committed: number; ledgered: number; bytes: number; text: string }> => ({
         committed: await fleet.probeCount(HQ, 'wan_probe_reports_committed_total'),
         ledgered: await fleet.probeCount(HQ, 'wan_probe_reports_ledgered_total'),
         bytes: await fleet.collectorBytes(),
-        textBytes: (await fleet.metrics()).length,
+        text: await fleet.metrics(),
       });
       const [before, packets] = [await reports(), victim.packets];
       const endMs = Date.now() + ALL_AT_ONCE_MS;
@@ -379,7 +384,7 @@ describe.skipIf(broken)('a stolen router', () => {
       const counted = await fleet.count('wan_probe_reports_counted_total', { site: 'hq' });
       expect(counted).toBeLessThanOrEqual(await fleet.probeCount(HQ, 'wan_probe_reports_produced_total'));
       // Names of uplinks that it makes up are paths of two witnesses for three intervals each, but in the short version there are few others.
-      expect(after.textBytes).toBeLessThan(before.textBytes * (FULL ? 1.1 : 1.5));
+      expect(after.text.length, growth(before.text, after.text)).toBeLessThan(before.text.length * (FULL ? 1.1 : 1.5));
       if (FULL) expect(after.bytes).toBeLessThan(before.bytes * 1.1 + 20e6);
       expect(victim.packets).toBeLessThanOrEqual(10);
       expect(victim.packets - packets).toBeLessThanOrEqual(10);
@@ -404,3 +409,19 @@ describe.skipIf(broken)('a stolen router', () => {
     await fleet.until('more answers', async () => answered(await fleet.metrics(), 'branch', 'tcp') > before);
   });
 });
+
+/** The labels that most of what was added has, for a failure. */
+function growth(before: string, after: string): string {
+  const there = new Set(before.split('\n').map((line) => line.replace(/ \S+$/, '')));
+  const added = new Map<string, number>();
+  for (const line of after.split('\n')) {
+    const series = line.replace(/ \S+$/, '');
+    if (there.has(series)) continue;
+    const path = ['src_site', 'dst_site', 'dst_uplink', 'protocol', 'site']
+      .map((label) => `${label}=${new RegExp(`[{,]${label}="([^"]*)"`).exec(series)?.[1] ?? ''}`)
+      .join(' ');
+    added.set(path, (added.get(path) ?? 0) + line.length);
+  }
+  const most = [...added].sort(([, a], [, b]) => b - a).slice(0, 20);
+  return most.map(([path, bytes]) => `${bytes} ${path}`).join('\n');
+}
