@@ -1000,7 +1000,8 @@ export class Collector {
   #takeConsents(nowMs: number): void {
     const before = this.consents.revision;
     const owners = new Set<string>();
-    for (const [name, { plan }] of this.plans.current()) {
+    // Whoever made them: its probes report to this collector.
+    for (const [name, plan] of this.plans.issued()) {
       if (!plan.destinations.some(({ ask }) => ask === true)) continue;
       const intake = this.ingest.intakes.get(name);
       if (intake === undefined || (intake.self.planVersion ?? 0) !== plan.version) continue;
