@@ -2,6 +2,7 @@
 import {
   decodePlan,
   dictionaryOf,
+  dictionaryOfPlan,
   encodeDictionary,
   encodeHello,
   encodeReport,
@@ -259,4 +260,31 @@ test('what probes of one collector were answered is known to all, also to one th
   await startOne(0);
   await pass(2_000);
   expect(known(0)).toEqual(all);
+});
+
+test('a collector that does not plan takes the consents that its probes were given by the plans of the one that does', async () => {
+  const [leader] = leaders();
+  const source = leader === 0 ? B : A;
+  const follower = 1 - leader!;
+  const plan = decodePlan(brokers.planned.findLast(({ identity }) => identity.site === source.site)!.bytes, source);
+  const asking = {
+    ...plan,
+    version: plan.version + 1,
+    issuedAtMs: clock.wallMs() - 60_000,
+    destinations: plan.destinations.map((one) => ({ ...one, ask: true as const })),
+  };
+  collectors[follower]!.plans.published(source, asking, clock.wallMs());
+  const dictionary = dictionaryOfPlan(asking);
+  const [path] = dictionary.paths;
+  brokers.publish(subjectOf('report', source), encodeDictionary(dictionary));
+  seq += 1;
+  const self = { planVersion: asking.version };
+  const bytes = reportOf([answered(0)], {
+    ...{ seq, self, intervalStartMs: clock.wallMs() - 10_000, dictionaryHash: dictionary.hash },
+  });
+  brokers.publish(subjectOf('report', source), encodeReport(bytes));
+  await pass(3_000);
+  for (const { consents } of collectors) {
+    expect(consents.newestOf(`${path!.dstSite}/${path!.dst}`, 9).map(({ protocol }) => protocol)).toEqual(['icmp']);
+  }
 });
