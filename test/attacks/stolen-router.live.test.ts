@@ -21,7 +21,7 @@ import { pathOf, Random, recordOf, reportOf } from '@wanscope/shared/testing';
 import type { NatsConnection } from 'nats';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { natsServerProgram } from '@wanscope/lab';
+import { natsServerProgram, parseSamples } from '@wanscope/lab';
 import {
   answered,
   AttackedFleet,
@@ -351,6 +351,12 @@ describe.skipIf(broken)('a stolen router', () => {
         ledgered: await fleet.probeCount(HQ, 'wan_probe_reports_ledgered_total'),
         bytes: await fleet.collectorBytes(),
         text: await fleet.metrics(),
+      });
+      // Before, it is as other members are: with one address, at which two probes ask by three protocols.
+      stolen.announce([endpointAt('127.19.3.1', { udp: 862, tcp: 22 })]);
+      await fleet.until('it to be in plans by TCP', async () => {
+        const paths = parseSamples(await fleet.metrics(), new Set(['wan_path_state']));
+        return paths.filter(({ labels }) => labels['dst_site'] === STOLEN.site && labels['test'] === 'tcp').length >= 2;
       });
       const [before, packets] = [await reports(), victim.packets];
       const endMs = Date.now() + ALL_AT_ONCE_MS;
