@@ -190,9 +190,8 @@ const DUPLICATE_WINDOW_MS = 120_000;
 const MAX_RETRY_MS = 2_000;
 const CHECK_EVERY_MS = 2_000;
 /**
- * Messages that the broker may send ahead of what was handled: of 256 KiB at most, so that twice as many, when a reader begins anew
- * over the same connection, fit in what it holds for a client (64 MiB) and none is cut off for being slow. The rest stays in the
- * stream.
+ * Messages that the broker may send before the collector has handled them, each of 256 KiB at most. Even twice as many, when a reader
+ * restarts on the same connection, stay below the 64 MiB at which the broker disconnects a slow consumer. The rest stays in the stream.
  */
 const FETCH_MESSAGES = 100;
 /** In a cluster, a reader whose broker went away is noticed after two of these without a sign of life. */

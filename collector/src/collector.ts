@@ -1000,7 +1000,7 @@ export class Collector {
   #takeConsents(nowMs: number): void {
     const before = this.consents.revision;
     const owners = new Set<string>();
-    // Whoever made them: its probes report to this collector.
+    // Plans of any collector: the probes of this one may follow a plan that another made.
     for (const [name, plan] of this.plans.issued()) {
       if (!plan.destinations.some(({ ask }) => ask === true)) continue;
       const intake = this.ingest.intakes.get(name);

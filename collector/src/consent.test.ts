@@ -179,7 +179,7 @@ test('witnesses are even: each probe asks about as many addresses as any other',
   for (const count of asked.values()) expect(Math.abs(count - 100)).toBeLessThan(60);
 });
 
-test('two books that take what the other has are the same, whoever was first', () => {
+test('two books that exchange their consents are equal, in either order', () => {
   const given = (address: string) =>
     ({ owner: { site: 'b', probe: 'p' }, network: 'default', address, protocol: 'udp' }) as const;
   const [one, other] = [new ConsentBook(), new ConsentBook()];

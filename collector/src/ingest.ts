@@ -391,10 +391,12 @@ export class Ingest implements JournalReader {
       const { currentStartMs, lastIntervalEndMs = Infinity } = intake;
       const unansweredMs = Math.min(PATH_ABSENT_MS, UNANSWERED_ABSENT_INTERVALS * (lastIntervalEndMs - currentStartMs));
       const absentSinceMs = (slot: number): number => state.paths.get(slot, GAUGE.absentSinceMs);
-      // What the same destination is called now: its names of before need not stay if nothing there ever answered.
-      const named = new Set(
-        [...intake.slots].filter((slot) => !intake.absent.has(slot)).map((slot) => this.#aimOf(slot)),
-      );
+      const isAnswered = (slot: number): boolean => state.paths.get(slot, GAUGE.everAnswered) === 1;
+      // Destinations that the plan still names: an earlier name of one need not stay if nothing there ever answered.
+      const present = [...intake.absent].every(isAnswered)
+        ? []
+        : [...intake.slots].filter((s) => !intake.absent.has(s));
+      const named = new Set(present.map((slot) => this.#aimOf(slot)));
       const ofPair = new Map<string, number>();
       const gone = [...intake.absent]
         .sort((one, other) => absentSinceMs(other) - absentSinceMs(one))
@@ -402,8 +404,7 @@ export class Ingest implements JournalReader {
           const { dstSite, dst } = state.paths.partsOf(slot);
           const newer = ofPair.get(`${dstSite}/${dst}`) ?? 0;
           ofPair.set(`${dstSite}/${dst}`, newer + 1);
-          const isAnswered = state.paths.get(slot, GAUGE.everAnswered) === 1;
-          const mayStayMs = isAnswered ? PATH_ABSENT_MS : named.has(this.#aimOf(slot)) ? 0 : unansweredMs;
+          const mayStayMs = isAnswered(slot) ? PATH_ABSENT_MS : named.has(this.#aimOf(slot)) ? 0 : unansweredMs;
           return newer >= MAX_ABSENT_OF_PAIR || nowMs - absentSinceMs(slot) >= mayStayMs;
         });
       if (gone.length > 0) this.releasePaths(intake, gone);

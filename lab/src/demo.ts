@@ -11,7 +11,7 @@ import type { Sample } from './exposition-text.ts';
 import { openDoor } from './http.ts';
 import { emulatorProgram } from './emulator.ts';
 import { Lab } from './lab.ts';
-import { Mesh, shippedProbe } from './mesh.ts';
+import { Mesh } from './mesh.ts';
 import { makeRunDirectory, removeAbandonedRuns } from './namespaces.ts';
 import { SwitchedNetwork } from './network.ts';
 import { HEADQUARTERS, NOC, nationalTopology } from './topology.ts';
@@ -92,7 +92,6 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     config: demoConfig(options.branches, icmp, serviceUrl),
     network,
     keepRoot: options.keepRoot,
-    probeCommand: shippedProbe(),
   });
   // Of two sites neither is a branch.
   const example = probes.at(-1)!.site;

@@ -26,7 +26,7 @@ const program = (path: string): string => fileURLToPath(new URL(`../../${path}`,
 export const PROBE_NODE_FLAGS = ['--max-semi-space-size=1', '--single-threaded', '--optimize-for-size'] as const;
 
 /** Argument vector of the probe as it is shipped; as it was compiled, where nobody has bundled it since. */
-export function shippedProbe(): readonly [string, ...string[]] {
+function shippedProbe(): readonly [string, ...string[]] {
   const [bundle, compiled] = [program('probe/bundle/main.js'), program('probe/dist/.tsbuildinfo')];
   const isFresh = existsSync(bundle) && existsSync(compiled) && statSync(bundle).mtimeMs >= statSync(compiled).mtimeMs;
   return [process.execPath, ...PROBE_NODE_FLAGS, isFresh ? bundle : program('probe/dist/main.js')];

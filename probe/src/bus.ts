@@ -218,8 +218,7 @@ export class NatsBus implements Bus {
         await this.#use(connection);
       } catch (error) {
         const what = messageOf(error);
-        // Once a client is refused, the broker does not say why.
-        const advice = /authorization|authentication/i.test(what)
+        const advice = isLoginRefused(what)
           ? { advice: 'expired, rotated or revoked credentials? `wan-admin probe list` shows them' }
           : {};
         if (told === '' || (error instanceof BridgeError && told !== what)) {
@@ -292,6 +291,11 @@ export class NatsBus implements Bus {
   }
 }
 
+/** The broker refused the credentials; it does not say why. */
+function isLoginRefused(message: string): boolean {
+  return /authorization|authentication/i.test(message);
+}
+
 /** Keys of a user of the broker. */
 export interface UserKeys {
   readonly publicKey: string;
@@ -335,7 +339,7 @@ export async function openClaimDesk({ claim, ...route }: ClaimDeskOptions): Prom
     });
   } catch (cause) {
     const what = messageOf(cause);
-    const advice = /authorization|authentication/i.test(what)
+    const advice = isLoginRefused(what)
       ? ': the claim has expired, was used, or the broker was not told of it (wan-admin push)'
       : '';
     throw new BusError(`${what}${advice}`, { cause });

@@ -44,7 +44,7 @@ interface Kept {
   readonly reports: number;
   readonly state: number;
   readonly plans: number;
-  /** Start of hq that its kept hello is of: it may say another one at any time, and nobody else may. */
+  /** Boot id in the stored hello of hq. Only hq may replace its hello, and may do so at any time. */
   readonly bootOfHq: string;
   readonly planVersionOfHq: number;
 }

@@ -258,7 +258,7 @@ export class Cluster {
     }
   }
 
-  /** A record of two collectors at once has what the later one knew: whoever knows more says so. */
+  /** When two collectors write at the same time, the later record replaces the other: a collector that knows more writes the union. */
   #takeConsents(bytes: Uint8Array): void {
     const { handlers } = this.#options;
     const { owner, consents } = decodeConsents(bytes);

@@ -4,11 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Patience } from './patience.ts';
 
 const POLL_MS = 50;
-/** Below those that kernels give to connections of others (32768 and above, where nobody set it), so that none takes it meanwhile. */
+/** Below the kernel's default range of ephemeral ports (32768 and above), so that no outgoing connection takes the port meanwhile. */
 const [FIRST_PORT, LAST_PORT] = [12_000, 31_999];
 const MAX_ATTEMPTS = 100;
 
-/** A TCP port of 127.0.0.1 that nobody listens on; any of many, so that tests side by side do not choose the same. */
+/** A free TCP port of 127.0.0.1, chosen at random so that parallel tests do not choose the same one. */
 export async function freePort(): Promise<number> {
   for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
     const port = FIRST_PORT + Math.floor(Math.random() * (LAST_PORT - FIRST_PORT + 1));
