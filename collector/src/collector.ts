@@ -37,7 +37,7 @@ import type { Logger } from './log.ts';
 import { isInMaintenance } from './maintenance.ts';
 import { PlanBook } from './plan-book.ts';
 import { expectingAlso, planFleet, PolicyIndex, type ProbePlan } from './planner.ts';
-import { formatScope, PauseBook, type Pause, type PauseScope } from './pauses.ts';
+import { formatScope, PauseBook, PAUSES_FILE, type Pause, type PauseScope } from './pauses.ts';
 import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
 import { Registry, type ProbeEntry, type RegistrySettings, type Transition } from './registry.ts';
 import { GAUGE } from './series-table.ts';
@@ -200,7 +200,11 @@ export class Collector {
     this.#startedAtMs = clock.wallMs();
     this.#reload = { successful: true, atMs: this.#startedAtMs, problems: [] };
     const { stateDir } = options;
-    this.pauses = new PauseBook(stateDir === undefined ? undefined : join(stateDir, 'pauses.json'));
+    this.pauses = new PauseBook(
+      stateDir === undefined ? undefined : join(stateDir, PAUSES_FILE),
+      this.#startedAtMs,
+      this.#logger,
+    );
     this.departures = new DepartureBook(
       stateDir === undefined ? undefined : join(stateDir, 'departures.json'),
       this.#logger,

@@ -3,11 +3,9 @@
  * only `sites.auto` took. Kept in a file, so that a restart neither brings them back nor forgets that they went. A probe that is heard
  * of again is no longer among them.
  */
-import { mkdirSync, readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { formatIdentity, parseIdentity, type Identity } from '@wanscope/shared';
-import { replaceFile } from './durable-file.ts';
 import type { Logger } from './log.ts';
+import { StateFile } from './state-file.ts';
 
 export type DepartureCause = 'goodbye' | 'retired' | 'silent';
 
@@ -24,22 +22,22 @@ const MAX_DEPARTURES = 4_096;
 const VERSION = 1;
 
 export class DepartureBook {
-  readonly #file: string | undefined;
+  readonly #file: StateFile | undefined;
   readonly #logger: Logger;
   readonly #departures = new Map<string, Departure>();
 
-  /** @param file undefined: they live in memory only. One that cannot be read is logged and counts as empty. */
+  /** @param file undefined: they live in memory only. One that cannot be read is logged, counts as empty, and is kept under another name. */
   constructor(file: string | undefined, logger: Logger) {
-    this.#file = file;
+    this.#file = file === undefined ? undefined : new StateFile(file);
     this.#logger = logger;
-    if (file === undefined) return;
     try {
-      for (const departure of readDepartures(file)) this.#put(departure);
+      for (const departure of this.#file?.load(parseDepartures) ?? []) this.#put(departure);
     } catch (error) {
       logger.error(
         { file, error: String(error) },
         'departures cannot be read: probes that left may show as silent again',
       );
+      this.#write();
     }
   }
 
@@ -74,11 +72,10 @@ export class DepartureBook {
     if (this.#file === undefined) return;
     const departures = this.all.map(({ identity, ...rest }) => ({ probe: formatIdentity(identity), ...rest }));
     try {
-      mkdirSync(dirname(this.#file), { recursive: true });
-      replaceFile(this.#file, JSON.stringify({ v: VERSION, departures }));
+      this.#file.write(JSON.stringify({ v: VERSION, departures }));
     } catch (error) {
       this.#logger.error(
-        { file: this.#file, error: String(error) },
+        { file: this.#file.path, error: String(error) },
         'departures cannot be written: after a restart probes that left may show as silent',
       );
     }
@@ -93,14 +90,7 @@ interface StoredDeparture {
   readonly reason: string;
 }
 
-function readDepartures(file: string): Departure[] {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw error;
-  }
+function parseDepartures(text: string): Departure[] {
   const stored = JSON.parse(text) as { readonly v: number; readonly departures: readonly StoredDeparture[] };
   if (stored.v !== VERSION) throw new Error(`it is of another version: ${stored.v}`);
   return stored.departures.flatMap(({ probe, ...rest }) => {

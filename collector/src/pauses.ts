@@ -2,10 +2,9 @@
  * What operators have paused: the fleet, a site or an uplink. Nothing is sent from there or to there until they resume it or its
  * time is over. Kept in a file, so that it survives a restart.
  */
-import { mkdirSync, readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { isToken } from '@wanscope/shared';
-import { replaceFile } from './durable-file.ts';
+import type { Logger } from './log.ts';
+import { StateFile } from './state-file.ts';
 
 export type PauseScope =
   | { readonly kind: 'fleet' }
@@ -53,21 +52,35 @@ export function parseScope(text: string): PauseScope | undefined {
   return { kind, site, uplink };
 }
 
+/** In the state directory. */
+export const PAUSES_FILE = 'pauses.json';
 const MAX_PAUSES = 4_096;
+const VERSION = 1;
 
 export class PauseBook implements PausedPlaces {
-  readonly #file: string | undefined;
+  readonly #file: StateFile | undefined;
   readonly #pauses = new Map<string, Pause>();
   #isDurable: boolean;
 
   /**
+   * A file that cannot be read pauses the fleet until somebody resumes it: the probes of a forgotten pause would begin to send. It is
+   * kept under another name.
+   *
    * @param file undefined: they live in memory only.
-   * @throws Error when the file is there and cannot be read: a collector that forgot a pause would start to send.
    */
-  constructor(file: string | undefined) {
-    this.#file = file;
+  constructor(file: string | undefined, nowMs: number, logger: Logger) {
+    this.#file = file === undefined ? undefined : new StateFile(file);
     this.#isDurable = file !== undefined;
-    for (const pause of file === undefined ? [] : readPauses(file)) this.#pauses.set(formatScope(pause.scope), pause);
+    try {
+      for (const pause of this.#file?.load(parsePauses) ?? []) this.#pauses.set(formatScope(pause.scope), pause);
+    } catch (error) {
+      logger.error(
+        { file, error: String(error) },
+        'pauses cannot be read: the fleet is paused until somebody resumes it',
+      );
+      const reason = `${PAUSES_FILE} cannot be read: ${String(error)}; pause what is to stay paused, then resume the fleet`;
+      this.pause({ scope: { kind: 'fleet' }, sinceMs: nowMs, untilMs: undefined, who: 'wan-collector', reason });
+    }
   }
 
   get all(): readonly Pause[] {
@@ -121,7 +134,7 @@ export class PauseBook implements PausedPlaces {
     this.#pauses.clear();
     for (const [key, pause] of next) this.#pauses.set(key, pause);
     try {
-      if (this.#file !== undefined) writePauses(this.#file, this.all);
+      this.#file?.write(formatPauses(this.all));
       this.#isDurable = this.#file !== undefined;
     } catch {
       // Obeyed all the same: who pauses has a reason to.
@@ -138,25 +151,16 @@ interface StoredPause {
   readonly reason: string;
 }
 
-function readPauses(file: string): Pause[] {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw error;
-  }
+function parsePauses(text: string): Pause[] {
   const stored = JSON.parse(text) as { readonly v: number; readonly pauses: readonly StoredPause[] };
-  if (stored.v !== 1) throw new Error(`${file} is of another version: ${stored.v}`);
+  if (stored.v !== VERSION) throw new Error(`it is of another version: ${stored.v}`);
   return stored.pauses.map(({ scope, untilMs, ...rest }) => {
     const parsed = parseScope(scope);
-    if (parsed === undefined) throw new Error(`${file}: ${scope} is nothing that can be paused`);
+    if (parsed === undefined) throw new Error(`${scope} is nothing that can be paused`);
     return { ...rest, scope: parsed, untilMs };
   });
 }
 
-function writePauses(file: string, pauses: readonly Pause[]): void {
-  const stored = pauses.map((pause) => ({ ...pause, scope: formatScope(pause.scope) }));
-  mkdirSync(dirname(file), { recursive: true });
-  replaceFile(file, JSON.stringify({ v: 1, pauses: stored }));
+function formatPauses(pauses: readonly Pause[]): string {
+  return JSON.stringify({ v: VERSION, pauses: pauses.map((pause) => ({ ...pause, scope: formatScope(pause.scope) })) });
 }

@@ -2,31 +2,25 @@
  * The configuration that the whole fleet had last, kept beside the collector's state: after a restart a file that has changed
  * meanwhile, or was on its way, goes out in rings as any other does, and there is something to go back to.
  */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { InvalidConfiguration, systemClock } from '@wanscope/shared';
+import { InvalidConfiguration } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
-import { replaceFile } from './durable-file.ts';
 import type { Logger } from './log.ts';
-import { setAside } from './set-aside.ts';
+import { StateFile } from './state-file.ts';
 
 /** The text may have SECRETs in it: mode 0600. */
 export const SETTLED_CONFIG_FILE = 'configuration-settled.yaml';
 
 export class SettledConfig {
-  readonly #directory: string;
-  readonly #path: string;
+  readonly #file: StateFile;
   readonly #logger: Logger;
   readonly #parse: (text: string) => OperatorConfig;
   /** What each configuration was read from. */
   readonly #texts = new WeakMap<OperatorConfig, string>();
-  /** What is there cannot be read today, and stays beside what takes its place. */
-  #isUnreadable = false;
 
   /** @param parse throws InvalidConfiguration; reads what the text names where the operator's file does. */
   constructor(stateDir: string, logger: Logger, parse: (text: string) => OperatorConfig) {
-    this.#directory = stateDir;
-    this.#path = join(stateDir, SETTLED_CONFIG_FILE);
+    this.#file = new StateFile(join(stateDir, SETTLED_CONFIG_FILE));
     this.#logger = logger;
     this.#parse = parse;
   }
@@ -38,21 +32,15 @@ export class SettledConfig {
 
   /** Undefined when there is none, or none that can be read today. */
   load(): OperatorConfig | undefined {
-    let text: string;
     try {
-      text = readFileSync(this.#path, 'utf8');
-    } catch {
-      return undefined;
-    }
-    try {
-      const config = this.#parse(text);
-      this.isFrom(config, text);
-      return config;
+      return this.#file.load((text) => {
+        const config = this.#parse(text);
+        this.isFrom(config, text);
+        return config;
+      });
     } catch (error) {
-      if (!(error instanceof InvalidConfiguration)) throw error;
-      this.#isUnreadable = true;
       this.#logger.warn(
-        { problems: error.problems },
+        { file: this.#file.path, problems: error instanceof InvalidConfiguration ? error.problems : [String(error)] },
         'the configuration of before cannot be read: the new one goes to all',
       );
       return undefined;
@@ -64,9 +52,7 @@ export class SettledConfig {
     const text = this.#texts.get(config);
     if (text === undefined) return;
     try {
-      if (this.#isUnreadable) setAside(this.#directory, [SETTLED_CONFIG_FILE], systemClock.wallMs());
-      this.#isUnreadable = false;
-      replaceFile(this.#path, text);
+      this.#file.write(text);
     } catch (error) {
       this.#logger.warn(
         { error: String(error) },
