@@ -38,10 +38,10 @@ const SLOWEST = [
   'page',
 ];
 
-/** Tests of the emulated WAN over minutes of its time. */
+/** Tests of the emulated WAN over minutes of its time, and of what is asked of npm. */
 const scenarios = [
   'lab/src/{lab,emulator}.live.test.ts',
-  'test/{alerting,direction,flood,flows,late-data,namespaces,pause,readdress,routes,throughput,ways-out}.live.test.ts',
+  'test/{alerting,direction,flood,flows,late-data,namespaces,pause,readdress,routes,sbom,throughput,ways-out}.live.test.ts',
 ];
 
 /** For tests that wait for whole programs most of their time. */
