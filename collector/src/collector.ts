@@ -1267,8 +1267,9 @@ export class Collector {
       leaveAfterMs: config.leaveAfterMs,
       isConfigured: (site) => config.autoSites || config.sites.has(site),
       isAdmitted: (identity) => this.gate.isAdmitted(identity, this.#options.clock.wallMs()),
-      isExpected: (identity) =>
-        config.sites.has(identity.site) || this.gate.isEnrolled(identity, this.#options.clock.wallMs()),
+      hasExpired: (identity) =>
+        this.gate.isEnrolled(identity) && !this.gate.isAdmitted(identity, this.#options.clock.wallMs()),
+      isExpected: (identity) => config.sites.has(identity.site) || this.gate.isEnrolled(identity),
       retiredAgoMs: (identity) => {
         const departure = this.departures.of(identity);
         return departure && Math.max(0, this.#options.clock.wallMs() - departure.atMs);

@@ -158,3 +158,19 @@ describe('without keys', () => {
     expect(gate.seal('plan', A, plan)).toBe(plan);
   });
 });
+
+test('an enrolment that has expired is one still, a revoked one is none', () => {
+  const only = (secret: string, ends: object): Gate =>
+    new Gate({
+      keys: {
+        messageKey: secrets.collector,
+        roster: { v: 1, probes: [{ ...A, key: signers[secret]!.publicKey, user, addedAtMs: 0, ...ends }] },
+      },
+      required: undefined,
+    });
+  const seen = (of: Gate, nowMs: number): boolean[] => [of.isEnrolled(A), of.isAdmitted(A, nowMs)];
+  expect(seen(only('brief', { expiresAtMs: NOON }), NOON)).toEqual([true, true]);
+  expect(seen(only('brief', { expiresAtMs: NOON }), NOON + 1)).toEqual([true, false]);
+  expect(seen(only('old', { revokedAtMs: 1 }), NOON)).toEqual([false, false]);
+  expect(gate.isEnrolled({ site: 'c', probe: 'p' })).toBe(false);
+});

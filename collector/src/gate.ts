@@ -82,9 +82,9 @@ export class Gate {
     return keys.some(({ isRevoked, expiresAtMs }) => !isRevoked && (expiresAtMs === undefined || nowMs <= expiresAtMs));
   }
 
-  /** Whether the roster has an enrolment of the probe that holds. */
-  isEnrolled(identity: Identity, nowMs: number): boolean {
-    return this.#keys.has(formatIdentity(identity)) && this.isAdmitted(identity, nowMs);
+  /** Whether the roster has an enrolment of the probe that was not revoked, an expired one included. */
+  isEnrolled(identity: Identity): boolean {
+    return this.#keys.get(formatIdentity(identity))?.some(({ isRevoked }) => !isRevoked) === true;
   }
 
   /** Undefined when nothing of this probe was taken since the start. */

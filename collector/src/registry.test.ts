@@ -12,6 +12,7 @@ let clock: FakeClock;
 let registry: Registry;
 let configured: Set<string>;
 let expected: Set<string>;
+let enrolment: 'good' | 'expired' | 'revoked';
 let retiredAtMs: number | undefined;
 const presence = (): string | undefined => registry.probe(A)?.presence;
 const later = (ms: number): void => {
@@ -23,11 +24,14 @@ beforeEach(() => {
   clock = new FakeClock({ wallMs: Date.UTC(2026, 0, 5, 12) });
   configured = new Set(['a']);
   expected = new Set(['a']);
+  enrolment = 'good';
   retiredAtMs = undefined;
   registry = new Registry(clock, {
     intervalMs: INTERVAL_MS,
     leaveAfterMs: LEAVE_AFTER_MS,
     isConfigured: (site) => configured.has(site),
+    isAdmitted: () => enrolment === 'good',
+    hasExpired: () => enrolment === 'expired',
     isExpected: ({ site }) => expected.has(site),
     retiredAgoMs: () => (retiredAtMs === undefined ? undefined : clock.wallMs() - retiredAtMs),
   });
@@ -56,6 +60,18 @@ describe('a probe', () => {
     registry.heard(A, 0);
     expect(registry.tick()).toEqual([{ identity: A, from: 'silent', to: 'live' }]);
     expect(registry.probe(A)?.isAway).toBe(false);
+  });
+
+  test('whose enrolment expires during an outage is out of plans and stays away; revoked it has left', () => {
+    later(LEAVE_AFTER_MS + 1);
+    enrolment = 'expired';
+    later(30 * 24 * 3_600_000);
+    expect(registry.probe(A)).toMatchObject({ presence: 'silent', isAway: true, admitted: false });
+    expect(registry.plannable()).toEqual([]);
+    expect(registry.dismissed()).toEqual([A]);
+    enrolment = 'revoked';
+    later(1);
+    expect(presence()).toBe('left');
   });
 
   test('that nothing expects has left when silent for leaveAfter', () => {

@@ -32,6 +32,8 @@ export interface RegistrySettings {
   readonly isConfigured: (site: string) => boolean;
   /** False for a probe whose enrolment was revoked, has expired, or is needed and missing. Absent: every probe is in. */
   readonly isAdmitted?: ((identity: Identity) => boolean) | undefined;
+  /** True for a probe that is not admitted only because its enrolment has expired: it is not planned, and stays known. */
+  readonly hasExpired?: ((identity: Identity) => boolean) | undefined;
   /** False for a probe that leaves when it is silent for `leaveAfterMs`. Absent: every probe is expected back. */
   readonly isExpected?: ((identity: Identity) => boolean) | undefined;
   /** How long ago an operator retired the probe; undefined where none did. */
@@ -324,14 +326,16 @@ export class Registry {
 
   #presenceOf(entry: Entry, nowMs: number): Presence {
     if (entry.goodbyeMonoMs !== undefined && nowMs - entry.goodbyeMonoMs > LEAVE_AFTER_GOODBYE_MS) return 'left';
-    const mayMeasure = this.#mayMeasure(entry.identity);
-    if (!mayMeasure && entry.wasConfigured) return 'left';
-    entry.wasConfigured = mayMeasure;
+    const { isConfigured, hasExpired } = this.#settings;
+    const isKnown =
+      this.#mayMeasure(entry.identity) || (isConfigured(entry.identity.site) && hasExpired?.(entry.identity) === true);
+    if (!isKnown && entry.wasConfigured) return 'left';
+    entry.wasConfigured = isKnown;
     const retiredAgoMs = this.#settings.retiredAgoMs?.(entry.identity);
     if (retiredAgoMs !== undefined && nowMs - entry.heardMonoMs >= retiredAgoMs) return 'left';
     const elsewhere = this.#settings.presenceElsewhere?.(entry.identity);
     if (elsewhere !== undefined) return elsewhere;
-    const isExpected = mayMeasure && this.#settings.isExpected?.(entry.identity) !== false;
+    const isExpected = isKnown && this.#settings.isExpected?.(entry.identity) !== false;
     if (!isExpected && this.#isOverdue(entry, nowMs)) return 'left';
     return nowMs - entry.heardMonoMs > SILENT_AFTER_INTERVALS * this.#settings.intervalMs ? 'silent' : 'live';
   }

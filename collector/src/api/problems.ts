@@ -80,7 +80,7 @@ function fleetProblems(collector: Collector): Problem[] {
       sites.set(site, Math.max(sinceMs, sites.get(site) ?? 0));
       continue;
     }
-    const text = 'is silent: no report arrives';
+    const text = probe.admitted ? 'is silent: no report arrives' : 'is silent: its enrolment has expired';
     probes.push({ kind: 'probe_silent', subject: formatIdentity(probe.identity), text, since: iso(sinceMs) });
   }
   const unreachable = [...sites].map(([site, sinceMs]): Problem => {
