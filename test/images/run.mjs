@@ -355,13 +355,40 @@ async function buildImages() {
 }
 
 /** @returns samples of an instant query. */
+/** What Prometheus wants to hear: made by the stack on its first start. */
+let prometheusHeaders = {};
+
 async function query(url, expression) {
   const response = await fetch(`${url}/api/v1/query?query=${encodeURIComponent(expression)}`, {
+    headers: prometheusHeaders,
     signal: globalThis.AbortSignal.timeout(5_000),
   });
   const body = await response.json();
   if (body.status !== 'success') throw new Error(JSON.stringify(body));
   return body.data.result;
+}
+
+/** Prometheus and Alertmanager ask for the password that the stack made, and the collector has it. */
+async function checkPasswords(urls, ids) {
+  const authorization = await docker('exec', ids.get('prometheus'), 'cat', '/run/wanscope/authorization');
+  prometheusHeaders = { authorization };
+  const statusOf = async (url, init) => (await fetch(url, init)).status;
+  await check('Prometheus and Alertmanager answer to the password that was made, and to none else', async () => {
+    const wrong = { authorization: `Basic ${Buffer.from('admin:admin').toString('base64')}` };
+    const seen = urls.flatMap((url) =>
+      [{}, wrong, prometheusHeaders].map((headers) => statusOf(`${url}/-/ready`, { headers })),
+    );
+    return differs(await Promise.all(seen), [401, 401, 200, 401, 401, 200]);
+  });
+  await check('Prometheus takes samples of the collector only', async () => {
+    const script = "process.stdout.write(fs.readFileSync('/etc/wanscope/identity/prometheus.user', 'utf8').trim())";
+    const user = await evaluate(ids.get('collector'), script);
+    const headers = { authorization: `Basic ${Buffer.from(user).toString('base64')}` };
+    const write = `${urls[0]}/api/v1/write`;
+    // What is no sample is refused only after the password was taken.
+    const seen = [{}, headers].map((sent) => statusOf(write, { method: 'POST', body: 'x', headers: sent }));
+    return differs(await Promise.all(seen), [401, 400]);
+  });
 }
 
 const expectedPaths = sites.flatMap((from) =>
@@ -419,7 +446,8 @@ async function checkMetrics(url, { collectors }) {
   });
   await check('Prometheus has loaded the rules without error and knows the Alertmanager', () =>
     eventually(30_000, async () => {
-      const get = async (path) => (await (await fetch(`${url}/api/v1/${path}`)).json()).data;
+      const get = async (path) =>
+        (await (await fetch(`${url}/api/v1/${path}`, { headers: prometheusHeaders })).json()).data;
       const rules = (await get('rules')).groups.flatMap((group) => group.rules);
       const bad = rules
         .filter(({ health }) => health !== 'ok')
@@ -573,9 +601,14 @@ async function testStack(compose, name, stack) {
     }
     return differs(made, [0, 0]);
   });
-  const [, port] = /:(\d+)\s*$/m.exec(await call('port', 'prometheus', '9090')) ?? [];
-  await checkMetrics(`http://127.0.0.1:${port}`, stack);
-  await stack.checkMore(`http://127.0.0.1:${port}`, ids, compose);
+  const urlOf = async (service, port) => {
+    const [, published] = /:(\d+)\s*$/m.exec(await call('port', service, port)) ?? [];
+    return `http://127.0.0.1:${published}`;
+  };
+  const url = await urlOf('prometheus', '9090');
+  await checkPasswords([url, await urlOf('alertmanager', '9093')], ids);
+  await checkMetrics(url, stack);
+  await stack.checkMore(url, ids, compose);
   for (const service of probeServices) await checkContainer(service, ids.get(service), PROBE_CAPABILITIES);
   await checkContainer('collector', ids.get('collector'), 0n);
   await check('nothing was restarted, and every root file system is read-only', async () => {

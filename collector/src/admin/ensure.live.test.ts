@@ -80,6 +80,28 @@ describe('wan-admin ensure', { timeout: 180_000 }, () => {
     expect((await run(process.execPath, [PROGRAM, 'password', 'page'], { env })).stdout).toBe(before[0]);
   });
 
+  test('Prometheus and Alertmanager get one password, which is the same wherever it is read', async () => {
+    const monitoring = join(directory, 'monitoring');
+    const names = ['web.yml', 'password', 'authorization', 'grafana.password'];
+    const files = (): string[] => names.map((name) => readFileSync(join(monitoring, name), 'utf8'));
+    await ensure('--monitoring', monitoring);
+    const before = files();
+    const password = before[1]!;
+    const web = parseWebConfig(before[0]!, 'web.yml');
+    expect(await bcrypt.compare(password, web.users.get('admin')!)).toBe(true);
+    expect(before[2]).toBe(`Basic ${Buffer.from(`admin:${password}`).toString('base64')}`);
+    expect([before[3], read(FILES.prometheusPassword), read(FILES.prometheusUser)]).toEqual([
+      password,
+      `${password}\n`,
+      `admin:${password}\n`,
+    ]);
+    for (const name of names) expect(statSync(join(monitoring, name)).mode & 0o777, name).toBe(0o600);
+    await ensure('--monitoring', monitoring);
+    expect(files()).toEqual(before);
+    const env = { ...process.env, WAN_ADMIN_DIR: directory };
+    expect((await run(process.execPath, [PROGRAM, 'password', 'prometheus'], { env })).stdout).toBe(`${password}\n`);
+  });
+
   test('a list of claims is one file that its owner alone reads, or a folder of them', async () => {
     await ensure();
     const [csv, list, folder] = ['routers.csv', 'claims.csv', 'claims'].map((name) => join(directory, name));

@@ -407,6 +407,8 @@ export const FILES = {
   pagePassword: 'admin/page.password',
   grafanaPassword: 'admin/grafana.password',
   pageUsers: 'collector/web.yaml',
+  prometheusPassword: 'admin/prometheus.password',
+  prometheusUser: 'collector/prometheus.user',
   systemCreds: 'admin/system.creds',
   brokerConfig: 'broker/accounts.conf',
   brokerRoutes: 'broker/routes.conf',

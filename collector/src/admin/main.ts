@@ -2,7 +2,7 @@
 /** wan-admin as a program: flags, environment, exit codes. Who belongs to the fleet, and what each of them is given. */
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import {
   formatDurationNs,
@@ -19,7 +19,7 @@ import { AuditLog, type AuditAction } from '../audit.ts';
 import { replaceFile } from '../durable-file.ts';
 import { variable } from '../environment.ts';
 import { silentLogger } from '../log.ts';
-import { ensurePageUser, ensurePassword } from './page-passwords.ts';
+import { ensureGrafanaPassword, ensureMonitoringUser, ensurePageUser } from './page-passwords.ts';
 import { hearClaims, pushAccounts } from './broker.ts';
 import { ClaimDesk } from './claim-desk.ts';
 import { issueClaims, issuerCredsOf, parseClaimList } from './claims.ts';
@@ -200,12 +200,15 @@ function program(): Command {
     .option('--probe <site/probe...>', 'write the line of this probe to probes/SITE.PROBE')
     .option('--page-user <name>', 'make a password for the page and collector/web.yaml for its --web.config.file')
     .option('--grafana-password <file>', "make a password for Grafana's admin, and write it to this file for uid 472")
+    .option(
+      '--monitoring <folder>',
+      'make a password for Prometheus and Alertmanager, and write what they read to this folder',
+    )
     .action(async (flags: Shared & FleetFlags & EnsureFlags) => ensure(flags));
   add(command, 'password', 'print a password that `ensure` made')
-    .addArgument(new Argument('<of>', 'what it opens').choices(['page', 'grafana']))
-    .action((of: 'page' | 'grafana', flags: Shared) => {
-      const file = of === 'page' ? FILES.pagePassword : FILES.grafanaPassword;
-      process.stdout.write(new Folder(flags.dir, flags.owner).read(file));
+    .addArgument(new Argument('<of>', 'what it opens').choices(['page', 'grafana', 'prometheus']))
+    .action((of: 'page' | 'grafana' | 'prometheus', flags: Shared) => {
+      process.stdout.write(new Folder(flags.dir, flags.owner).read(FILES[`${of}Password`]));
     });
 
   const probe = command.command('probe').description('probes of the fleet');
@@ -384,10 +387,8 @@ interface EnsureFlags {
   readonly probe?: readonly string[];
   readonly pageUser?: string;
   readonly grafanaPassword?: string;
+  readonly monitoring?: string;
 }
-
-/** As the image of Grafana runs. */
-const GRAFANA = { uid: 472, gid: 0 };
 
 async function ensure(flags: Shared & FleetFlags & EnsureFlags): Promise<void> {
   const folder = new Folder(flags.dir, flags.owner);
@@ -406,16 +407,12 @@ async function ensure(flags: Shared & FleetFlags & EnsureFlags): Promise<void> {
     // Without its file whatever it was given is lost.
     if (!folder.has(file)) folder.write(file, `${await enrolAnew(flags, identity, true)}\n`);
   }
-  const { pageUser, grafanaPassword } = flags;
+  const { pageUser, grafanaPassword, monitoring } = flags;
   if (pageUser !== undefined) await ensurePageUser(folder, pageUser);
-  if (grafanaPassword !== undefined && !existsSync(grafanaPassword)) {
-    mkdirSync(dirname(grafanaPassword), { recursive: true, mode: 0o711 });
-    replaceFile(
-      grafanaPassword,
-      ensurePassword(folder, FILES.grafanaPassword),
-      process.getuid?.() === 0 ? GRAFANA : undefined,
-    );
+  if (grafanaPassword !== undefined) {
+    ensureGrafanaPassword(folder, dirname(grafanaPassword), basename(grafanaPassword));
   }
+  if (monitoring !== undefined) await ensureMonitoringUser(folder, monitoring);
 }
 
 async function asAsked(fleet: Fleet, { partitions: asked, routes }: FleetFlags): Promise<Fleet> {
