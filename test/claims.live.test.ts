@@ -3,7 +3,9 @@
  * are shipped, which make their own keys and lose their power in between.
  */
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { connect as netConnect, createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -113,9 +115,9 @@ function keptBy(name: string, identity: Identity): Kept {
   return JSON.parse(readFileSync(file, 'utf8')) as Kept;
 }
 
-async function login(claim: Claim): Promise<NatsConnection> {
+async function login(claim: Claim, at = url): Promise<NatsConnection> {
   const connection = await connect({
-    servers: [url],
+    servers: [at],
     tls: brokerTls([url], claim.ca)!,
     authenticator: jwtAuthenticator(claim.jwt, Buffer.from(claim.seed)),
     inboxPrefix: claimInboxPrefixOf(claim),
@@ -132,17 +134,20 @@ interface Keys {
 }
 const newKeys = (): Keys => ({ secret: newSecret(), user: createUser().getPublicKey() });
 
-/** Makes a claim by hand. */
-async function make(claim: Claim, keys = newKeys(), connection?: NatsConnection): Promise<ClaimAnswer> {
+function requestOf(claim: Claim, keys: Keys): { readonly request: ClaimRequest; readonly bytes: Uint8Array } {
   const { site, probe } = claim;
   const device = signerOf(keys.secret);
-  const key = device.publicKey;
   const request: ClaimRequest = {
-    ...{ v: 1, site, probe, key, user: keys.user, step: 'claim' },
+    ...{ v: 1, site, probe, key: device.publicKey, user: keys.user, step: 'claim' },
     claim: signerOf(claim.secret).publicKey,
   };
+  return { request, bytes: encodeClaimRequest(request, device, claim.secret) };
+}
+
+/** Makes a claim by hand. */
+async function make(claim: Claim, keys = newKeys(), connection?: NatsConnection): Promise<ClaimAnswer> {
+  const { request, bytes } = requestOf(claim, keys);
   const by = connection ?? (await login(claim));
-  const bytes = encodeClaimRequest(request, device, claim.secret);
   const answer = await by.request(claimSubjectOf(claim), bytes, { timeout: 20_000 });
   return decodeClaimAnswer(answer.data, request, verifierOf(claim.issuer));
 }
@@ -291,6 +296,40 @@ describe('a claim', () => {
     const answers = await Promise.all(Array.from({ length: 8 }, () => make(claim, newKeys(), connection)));
     expect(answers.filter(({ status }) => status === 'granted')).toHaveLength(1);
     expect(rosterOf(many)).toHaveLength(1);
+  });
+
+  test('one from elsewhere is heard before those of one address that asks without end', async () => {
+    const names = Array.from({ length: 15 }, (_, i) => ({ site: 'hq', probe: `greedy-${i}` }));
+    const [honest, ...greedy] = enroll([{ site: 'hq', probe: 'honest' }, ...names]).map((line) => decodeClaim(line));
+    // The broker sees another address.
+    const elsewhere = createServer((socket) => {
+      const on = netConnect({ port: Number(new URL(url).port), host: '127.0.0.1', localAddress: '127.0.0.2' });
+      socket.on('error', () => on.destroy()).pipe(on);
+      on.on('error', () => socket.destroy()).pipe(socket);
+    }).listen(0, '127.0.0.1');
+    await once(elsewhere, 'listening');
+    const { port } = elsewhere.address() as AddressInfo;
+    const connection = await login(honest!, `tls://127.0.0.1:${port}`);
+    let heard = 0;
+    const floods: (() => void)[] = [];
+    for (const claim of greedy) {
+      const by = await login(claim);
+      const reply = `${claimInboxPrefixOf(claim)}.x`;
+      by.subscribe(reply, { callback: () => void (heard += 1) });
+      // Another device each time: one is granted, nine are told that it is used.
+      const requests = Array.from({ length: 10 }, () => requestOf(claim, newKeys()).bytes);
+      floods.push(() => {
+        for (const bytes of requests) by.publish(claimSubjectOf(claim), bytes, { reply });
+      });
+      await by.flush();
+    }
+    for (const flood of floods) flood();
+    for (const each of open) if (!each.isClosed()) await each.flush();
+    expect(await make(honest!, newKeys(), connection)).toMatchObject({ status: 'granted' });
+    // In the order of their arrival it would be all 150.
+    expect(heard).toBeLessThan(100);
+    elsewhere.close();
+    await until('the others to be heard', () => heard === 150);
   });
 
   test('that was replaced by another one is refused, and its refusal is counted', async () => {

@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { FairQueue } from './fair-queue.ts';
 
+const BOUNDS = { ofName: 32, ofAddress: 64, inAll: 512 };
+
 describe('the fair queue', () => {
   /** Adds jobs that note when they ran, as `address/name` in order. */
   async function order(jobs: readonly (readonly [address: string, name: string])[]): Promise<(string | undefined)[]> {
-    const queue = new FairQueue();
+    const queue = new FairQueue(BOUNDS);
     const ran: string[] = [];
     const all = jobs.map(([address, name]) =>
       queue.add(address, name, () => {
@@ -31,7 +33,7 @@ describe('the fair queue', () => {
   });
 
   it('is full for one name at 32, for one address at 64, and takes those of others still', () => {
-    const queue = new FairQueue();
+    const queue = new FairQueue(BOUNDS);
     const never = (): Promise<void> => new Promise(() => undefined);
     const add = (address: string, name: string): boolean => queue.add(address, name, never) !== undefined;
     // The first is under way and waits no more.
@@ -41,7 +43,7 @@ describe('the fair queue', () => {
   });
 
   it('goes on after a job that failed', async () => {
-    const queue = new FairQueue();
+    const queue = new FairQueue(BOUNDS);
     const failed = queue.add('g', 'a', () => Promise.reject(new Error('no')));
     const next = queue.add('g', 'a', () => Promise.resolve('yes'));
     await expect(failed).rejects.toThrow('no');

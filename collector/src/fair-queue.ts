@@ -2,8 +2,12 @@
  * Jobs that run one at a time, fairly: addresses take turns, and the names that are tried from one address take turns. One client that
  * asks without end delays others by one job each, and fills its own queue only.
  */
-const MAX_OF_ONE = 32;
-const MAX_WAITING = 512;
+export interface FairQueueBounds {
+  /** Waiting of one name at one address. */
+  readonly ofName: number;
+  readonly ofAddress: number;
+  readonly inAll: number;
+}
 
 interface Waiting {
   readonly run: () => Promise<void>;
@@ -12,14 +16,20 @@ interface Waiting {
 export class FairQueue {
   /** By address, then by name; the one whose turn is next comes first. */
   readonly #queues = new Map<string, Map<string, Waiting[]>>();
+  readonly #bounds: FairQueueBounds;
   #waiting = 0;
   #isRunning = false;
+
+  constructor(bounds: FairQueueBounds) {
+    this.#bounds = bounds;
+  }
 
   /** @returns undefined when too much waits already, there or in all. */
   add<T>(address: string, name: string, job: () => Promise<T>): Promise<T> | undefined {
     const names = this.#queues.get(address) ?? new Map<string, Waiting[]>();
     const queue = names.get(name) ?? [];
-    if (queue.length >= MAX_OF_ONE || sizeOf(names) >= 2 * MAX_OF_ONE || this.#waiting >= MAX_WAITING) return undefined;
+    const { ofName, ofAddress, inAll } = this.#bounds;
+    if (queue.length >= ofName || sizeOf(names) >= ofAddress || this.#waiting >= inAll) return undefined;
     return new Promise<T>((resolve, reject) => {
       queue.push({ run: () => job().then(resolve, reject) });
       names.set(name, queue);

@@ -41,7 +41,7 @@ export class WebGuard {
   #config: WebConfig;
   #stamp: string;
   #refreshing: Promise<void> | undefined;
-  readonly #checks = new FairQueue();
+  readonly #checks = new FairQueue({ ofName: 32, ofAddress: 64, inAll: 512 });
 
   /**
    * @param file undefined: everybody may connect, in clear.

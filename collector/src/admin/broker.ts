@@ -1,5 +1,5 @@
 /** Tells a running broker of changed accounts, over its system account, and hears claims. Imports the NATS client. */
-import { connect, credsAuthenticator, type NatsConnection } from 'nats';
+import { connect, credsAuthenticator, RequestStrategy, type NatsConnection } from 'nats';
 import {
   brokerTls,
   CLAIM_SUBJECTS,
@@ -10,6 +10,7 @@ import {
   type Identity,
 } from '@wanscope/shared';
 import { ClaimQuota } from './claim-quota.ts';
+import { FairQueue } from '../fair-queue.ts';
 import { FleetError } from './fleet.ts';
 
 const TIMEOUT_MS = 5_000;
@@ -57,42 +58,58 @@ export async function pushAccounts({ servers, creds, ca, accounts }: PushOptions
   }
 }
 
-/** Requests that wait for the one before them; more are dropped, and come again. */
-const MAX_WAITING = 1_000;
+/** Claims that wait; more are dropped, and come again. A whole fleet may be behind one address while it is installed. */
+const WAITING = { ofName: 10, ofAddress: 1_000, inAll: 4_000 };
+/** Of those, whose address is being asked for. */
+const MAX_ASKING = 1_000;
 const RETRY_MS = 2_000;
+const ADDRESS_WITHIN_MS = 500;
 
 export interface HearOptions {
   readonly servers: readonly string[];
   /** SECRET: of the user who answers. */
   readonly creds: string;
   readonly ca: string | undefined;
-  /** Answers one after the other. Undefined: says nothing. */
+  /** SECRET: of the system account's user, who may ask brokers from which address a claim came. */
+  readonly systemCreds: string;
+  /** The broker's users that may make claims of this name. */
+  readonly usersOf: (identity: Identity) => readonly string[];
+  /** Called for one after the other. Undefined: says nothing. */
   readonly onClaim: (identity: Identity, bytes: Uint8Array) => Promise<Uint8Array | undefined>;
   /** What an operator should know. */
   readonly say: (line: string) => void;
   readonly signal: AbortSignal;
 }
 
-/** Hears claims and answers them until it is told to end. A broker that is away is waited for. */
-export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: HearOptions): Promise<void> {
+/**
+ * Hears claims and answers them until it is told to end, one after the other: addresses take turns. A broker that is away is waited for.
+ */
+export async function hearClaims(options: HearOptions): Promise<void> {
+  const { servers, creds, ca, systemCreds, usersOf, onClaim, say, signal } = options;
   const tls = brokerTls(servers, ca);
-  let waiting = 0;
+  const connectAs = async (name: string, secret: string): Promise<NatsConnection> =>
+    connect({
+      servers: [...servers],
+      name,
+      timeout: TIMEOUT_MS,
+      reconnect: false,
+      pingInterval: 10_000,
+      authenticator: credsAuthenticator(Buffer.from(secret)),
+      ...(tls && { tls }),
+    });
   const quota = new ClaimQuota();
-  let turn = Promise.resolve();
+  const queue = new FairQueue(WAITING);
+  const pending = new Set<Promise<void>>();
+  let asking = 0;
   let told = '';
   while (!signal.aborted) {
     let connection: NatsConnection | undefined;
+    let system: NatsConnection | undefined;
     const end = (): void => void connection?.close();
     try {
-      connection = await connect({
-        servers: [...servers],
-        name: 'wan-admin claims',
-        timeout: TIMEOUT_MS,
-        reconnect: false,
-        pingInterval: 10_000,
-        authenticator: credsAuthenticator(Buffer.from(creds)),
-        ...(tls && { tls }),
-      });
+      connection = await connectAs('wan-admin claims', creds);
+      const addresses = await connectAs('wan-admin addresses', systemCreds);
+      system = addresses;
       signal.addEventListener('abort', end);
       // Told to end while it was connecting.
       if (hasEnded(signal)) end();
@@ -104,7 +121,7 @@ export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: H
             return;
           }
           const identity = parseClaimSubject(message.subject);
-          if (identity === undefined || message.data.length > MAX_CLAIM_BYTES || waiting >= MAX_WAITING) return;
+          if (identity === undefined || message.data.length > MAX_CLAIM_BYTES || asking >= MAX_ASKING) return;
           if (!quota.take(formatIdentity(identity), Date.now())) return;
           // A reply subject is the caller's to choose: one that is not below its own inbox would be written with the issuer's rights.
           const { reply } = message;
@@ -113,14 +130,17 @@ export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: H
             return;
           }
           const bytes = message.data.slice();
-          waiting += 1;
-          turn = turn
-            .then(async () => {
-              const answer = signal.aborted ? undefined : await onClaim(identity, bytes);
-              if (answer !== undefined && reply !== undefined && reply !== '') connection?.publish(reply, answer);
-            })
+          const answer = async (): Promise<void> => {
+            const said = signal.aborted ? undefined : await onClaim(identity, bytes);
+            if (said !== undefined && reply !== undefined && reply !== '') connection?.publish(reply, said);
+          };
+          asking += 1;
+          const heard = addressOf(addresses, usersOf(identity))
+            .finally(() => (asking -= 1))
+            .then((address = '') => queue.add(address, formatIdentity(identity), answer))
             .catch((cause: unknown) => say(`a claim was not answered: ${messageOf(cause)}`))
-            .finally(() => (waiting -= 1));
+            .finally(() => pending.delete(heard));
+          pending.add(heard);
         },
       });
       // A flush that is under way when the connection ends may never settle.
@@ -128,15 +148,34 @@ export async function hearClaims({ servers, creds, ca, onClaim, say, signal }: H
       say(`hearing claims at ${connection.getServer()}`);
       told = '';
       await connection.closed();
-      await turn;
+      await Promise.all(pending);
     } catch (error) {
       if (messageOf(error) !== told) say(`the broker: ${messageOf(error)}; trying on`);
       told = messageOf(error);
     } finally {
       signal.removeEventListener('abort', end);
+      void system?.close();
     }
     await pause(RETRY_MS, signal);
   }
+}
+
+/** Where one of these users is connected from, by the first broker that has such a connection; undefined where none says so in time. */
+async function addressOf(system: NatsConnection, users: readonly string[]): Promise<string | undefined> {
+  for (const user of users) {
+    const question = JSON.stringify({ auth: true, user, limit: 1 });
+    const strategy = { strategy: RequestStrategy.Timer, maxWait: ADDRESS_WITHIN_MS };
+    try {
+      for await (const answer of await system.requestMany('$SYS.REQ.SERVER.PING.CONNZ', question, strategy)) {
+        const { data } = answer.json<{ data?: { connections?: { ip?: string }[] } }>();
+        const ip = data?.connections?.[0]?.ip;
+        if (typeof ip === 'string' && ip !== '') return ip;
+      }
+    } catch {
+      // A broker that is away, or says something else: as where the address is not known.
+    }
+  }
+  return undefined;
 }
 
 /** What a stranger wrote, for a line of the log. */

@@ -1,6 +1,6 @@
 /**
- * How often one claim is heard: the holder of a used one may ask for ever, and must not keep the desk from the others. By claim only: the
- * broker does not say from which address a message came.
+ * How often one claim is heard: the holder of a used one may ask for ever, and must not keep the desk from the others. Those of one
+ * address take turns with those of others (fair-queue.ts).
  */
 
 /** A device asks twice and, when it is refused, every five minutes. */

@@ -40,6 +40,8 @@ import {
 const NS_PER_MS = 1e6;
 const MAX_LIST_CHARACTERS = 4 * 1_024 * 1_024;
 const MAX_ROWS = 10_000;
+/** A claim and the one that took its place. */
+const MAX_USERS_ASKED_FOR = 2;
 /** Users of settled claims that are shut out at once; more of them end with their claims. The account is one message. */
 const MAX_SHUT_OUT = 1_000;
 /** How long a claim is known after it has ended: what comes of it is told by its cause until then. */
@@ -148,6 +150,13 @@ export async function issueClaims(
   }
   const changed = { ...fleet, claims: { ...claims, issued: [...kept, ...issued] } };
   return { fleet: fleet.claims === undefined ? await withAccount(changed) : changed, handedOut };
+}
+
+/** The broker's users of the claims of this name: the newest few, as others are shut out or have expired. */
+export function claimUsersOf({ claims }: Fleet, identity: Identity): readonly string[] {
+  const name = formatIdentity(identity);
+  const users = (claims?.issued ?? []).flatMap((claim) => (formatIdentity(claim) === name ? [claim.user] : []));
+  return users.slice(-MAX_USERS_ASKED_FOR).reverse();
 }
 
 /** Credentials of the user who answers claims. SECRET. */

@@ -22,7 +22,7 @@ import { silentLogger } from '../log.ts';
 import { ensureGrafanaPassword, ensureMonitoringUser, ensurePageUser } from './page-passwords.ts';
 import { hearClaims, pushAccounts } from './broker.ts';
 import { ClaimDesk } from './claim-desk.ts';
-import { issueClaims, issuerCredsOf, parseClaimList } from './claims.ts';
+import { claimUsersOf, issueClaims, issuerCredsOf, parseClaimList } from './claims.ts';
 import {
   accountsOf,
   enrol,
@@ -531,6 +531,8 @@ async function serveClaims(flags: Shared & { readonly once: boolean }): Promise<
     await hearClaims({
       servers: addressesOf(flags.natsUrl),
       creds: issuerCredsOf(fleet),
+      systemCreds: systemCredsOf(fleet),
+      usersOf: (identity) => claimUsersOf(load(folder), identity),
       ca: fleet.certificates?.ca,
       onClaim: (identity, bytes) => desk.answer(identity, bytes),
       say,
