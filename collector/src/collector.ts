@@ -19,11 +19,12 @@ import {
   type Dictionary,
   type Identity,
   type PathParts,
+  type Plan,
 } from '@wanscope/shared';
 import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config';
 import { AuditLog } from './audit.ts';
 import { WrittenOver, type Bus, type BusHandlers, type BusMessage, type Membership, type StreamFacts } from './bus.ts';
-import { ALL_CONSENT, CONSENT_PROTOCOLS, ConsentBook, type Consents } from './consent.ts';
+import { ALL_CONSENT, CONSENT_PROTOCOLS, ConsentBook, type Consents, type Consent } from './consent.ts';
 import { Cluster, type ClusterHandlers } from './cluster/cluster.ts';
 import type { Digest } from './cluster/digest.ts';
 import { DepartureBook } from './departures.ts';
@@ -967,7 +968,7 @@ export class Collector {
   #consents(): Consents {
     if (!this.gate.isRequired) return ALL_CONSENT;
     return {
-      isGiven: (owner, network, address, protocol) => this.consents.isGiven(owner, network, address, protocol),
+      isGiven: (consent) => this.consents.isGiven(consent),
       mayAsk: (probe) =>
         probe.consent === true && this.registry.probe({ site: probe.site, probe: probe.probe })?.presence === 'live',
       isMigrating: this.#config.identity?.consent === 'migrating',
@@ -984,15 +985,15 @@ export class Collector {
       const { dstSite, dst, dstUplink, dstNetwork, family, protocol } = paths.partsOf(slot);
       answered.add([dstSite, dst, dstUplink, dstNetwork, family, protocol].join(' '));
     });
-    for (const { site, probe, endpoints } of this.registry.plannable()) {
-      for (const { network, uplink, addresses } of endpoints) {
+    for (const { site, probe, agreementKey, endpoints } of this.registry.plannable()) {
+      const owner = { site, probe };
+      for (const { network, uplink, addresses, reflect } of endpoints) {
         for (const { family, advertised } of addresses) {
           for (const protocol of CONSENT_PROTOCOLS) {
             if (!answered.has([site, probe, uplink, network, family, protocol].join(' '))) continue;
-            this.consents.give(
-              { owner: { site, probe }, network, address: advertised, protocol },
-              this.#options.clock.wallMs(),
-            );
+            const port = protocol === 'icmp' ? undefined : reflect[protocol];
+            const consent = { owner, agreementKey, network, address: advertised, protocol, port };
+            this.consents.give(consent, this.#options.clock.wallMs());
           }
         }
       }
@@ -1000,18 +1001,26 @@ export class Collector {
     for (const owner of this.consents.owners) this.cluster?.tellConsents(owner);
   }
 
-  /** An address that was asked and whose path was answered in a whole interval of the plan that has it consents. */
+  /** A witness whose path was answered in a whole interval of the plan that has it says that the address consents. */
   #takeConsents(nowMs: number): void {
     const before = this.consents.revision;
     const owners = new Set<string>();
     // Plans of any collector: the probes of this one may follow a plan that another made.
-    for (const [name, plan] of this.plans.issued()) {
-      if (!plan.destinations.some(({ ask }) => ask === true)) continue;
+    const asking = [...this.plans.issued()].flatMap(([name, plan]) =>
+      plan.destinations.some(({ ask }) => ask === true) ? [{ name, plan, asks: asksOf(plan) }] : [],
+    );
+    const asked = new Map<string, Set<string>>();
+    for (const { name, asks } of asking) {
+      for (const { consent } of asks) {
+        const key = JSON.stringify(consent);
+        asked.set(key, (asked.get(key) ?? new Set()).add(name));
+      }
+    }
+    for (const { name, plan, asks } of asking) {
       const intake = this.ingest.intakes.get(name);
       if (intake === undefined || (intake.self.planVersion ?? 0) !== plan.version) continue;
       if (intake.currentStartMs < plan.issuedAtMs + PLAN_TAKEN_MS) continue;
-      for (const { path, target } of sessionsOf(plan)) {
-        if (target.ask === undefined || target.address === undefined || path.protocol === 'dns') continue;
+      for (const { path, consent } of asks) {
         const slot = this.state.findPath(path);
         if (slot === undefined || this.state.paths.gauge(slot, GAUGE.intervalStartMs) !== intake.currentStartMs)
           continue;
@@ -1019,11 +1028,9 @@ export class Collector {
           (this.state.paths.gauge(slot, GAUGE.intervalSent) ?? 0) -
           (this.state.paths.gauge(slot, GAUGE.intervalLost) ?? 0);
         if (answered <= 0) continue;
-        const owner = { site: path.dstSite, probe: path.dst };
-        const { dstNetwork: network, protocol } = path;
         const { revision } = this.consents;
-        this.consents.give({ owner, network, address: target.address, protocol }, nowMs);
-        if (this.consents.revision !== revision) owners.add(formatIdentity(owner));
+        this.consents.witness(consent, name, asked.get(JSON.stringify(consent))!.size, nowMs);
+        if (this.consents.revision !== revision) owners.add(formatIdentity(consent.owner));
       }
     }
     // Another collector may be the one that plans.
@@ -1385,4 +1392,16 @@ export function shownPause({ scope, sinceMs, untilMs, who, reason }: Pause): obj
 /** Tells one stream from the next, and from itself as it was. */
 function streamName({ created, rewound }: StreamPosition): string {
   return rewound === undefined ? created : `${created}#${rewound}`;
+}
+
+/** The paths of a plan whose addresses are to consent first, and to what. */
+function asksOf(plan: Plan): readonly { readonly path: PathParts; readonly consent: Consent }[] {
+  return sessionsOf(plan).flatMap(({ path, target: { ask, address } }) => {
+    const { protocol } = path;
+    if (ask === undefined || address === undefined || protocol === 'dns') return [];
+    const owner = { site: path.dstSite, probe: path.dst };
+    const port = protocol === 'icmp' ? undefined : ask[protocol];
+    const { agreementKey } = ask;
+    return [{ path, consent: { owner, agreementKey, network: path.dstNetwork, address, protocol, port } }];
+  });
 }

@@ -183,21 +183,27 @@ function preparedOf(config: OperatorConfig, probe: FullHello, endpoint: HelloEnd
     (entry): entry is [Family, string] =>
       entry[1] !== undefined && refusalOf(config, probe.site, entry[1]) === undefined,
   );
+  const { agreementKey } = probe;
   const answersTokens = probe.consent === true;
   return [true, false].flatMap((isGiven): Prepared[] => {
     if (!isGiven && !answersTokens) return [];
     const protocols = new Map<Protocol, Set<Family>>();
     const addresses: { ipv4?: string; ipv6?: string } = {};
     for (const protocol of CONSENT_PROTOCOLS) {
+      const port = protocol === 'icmp' ? undefined : endpoint.reflect[protocol];
+      if (protocol !== 'icmp' && port === undefined) continue;
       for (const [family, address] of allowed) {
         const isTaken = !answersTokens && consents.isMigrating;
-        if ((isTaken || consents.isGiven(probe, rest.network, address, protocol)) !== isGiven) continue;
+        const consent = { owner: probe, agreementKey, network: rest.network, address, protocol, port };
+        if ((isTaken || consents.isGiven(consent)) !== isGiven) continue;
         protocols.set(protocol, (protocols.get(protocol) ?? new Set()).add(family));
         addresses[family] = address;
       }
     }
     if (protocols.size === 0) return [];
-    return [{ ...prepare({ ...rest, ...addresses, ...(!isGiven && { ask: true as const }) }), isGiven, protocols }];
+    // What is asked is authenticated, whether or not what is measured is.
+    const ask = isGiven ? {} : { ask: true as const, ...(agreementKey !== undefined && { agreementKey }) };
+    return [{ ...prepare({ ...rest, ...addresses, ...ask }), isGiven, protocols }];
   });
 }
 
@@ -228,10 +234,12 @@ function witnessesIn(
   }
   const weigh = (address: string, probe: string): number => mix(hashText(address), hashText(probe));
   for (const [part, from] of sources) {
-    const { ipv4, ipv6 } = part.destination;
+    const { site, name, ports, ipv4, ipv6 } = part.destination;
     for (const address of [ipv4, ipv6]) {
       if (address === undefined) continue;
-      for (const witness of witnessesOf(address, [...from], weigh)) asked.get(part)!.add(witness);
+      const owner = { site, probe: name };
+      const by = ports.udp === undefined ? 'connections' : 'datagrams';
+      for (const witness of witnessesOf(address, owner, [...from], by, weigh)) asked.get(part)!.add(witness);
     }
   }
   return asked;

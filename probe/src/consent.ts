@@ -3,15 +3,15 @@
  * a token, for each protocol, no session towards them runs. Pure but for the clock: how a token travels is injected.
  *
  * An address that does not answer may be a victim that a stolen probe named, so it is sent next to nothing: UDP is asked first, with one
- * packet each time, and TCP and HTTP only after UDP has consented, or with one attempt where it has no UDP reflector.
+ * packet each time, and TCP and HTTP only after UDP has consented, or with one attempt in ten minutes where it has no UDP reflector.
  */
 import { NS_PER_MS, NS_PER_S, type Clock, type PlannedSession, type Protocol } from '@wanscope/shared';
 
 export type AskedProtocol = 'udp' | 'tcp' | 'http';
 
 /** When an address is asked again, after the plan and after each attempt. The last one holds for all that follow. */
-const DELAYS_S = [2, 13, 60, 300, 600];
-/** A connection that a stranger accepts is several packets. */
+const DELAYS_S = [2, 13, 60, 600];
+/** A connection that a stranger accepts is several packets: after the plan, and after a connection of any protocol. */
 const UNPROVEN_DELAYS_S = [2, 600];
 /** How long it is remembered that an address was asked, whatever plan names it again. */
 const REMEMBERED_NS = 3_600 * NS_PER_S;
@@ -31,10 +31,20 @@ interface Asked {
   /** A session of it, to ask with; undefined: no plan names it now. */
   planned: PlannedSession | undefined;
   wanted: Set<AskedProtocol>;
-  readonly given: Set<AskedProtocol>;
+  /** At which port. */
+  readonly given: Map<AskedProtocol, number>;
   readonly attempts: Map<AskedProtocol, { count: number; nextNs: number }>;
   isUnderWay: boolean;
+  /** Without proof no connection before. */
+  connectAtNs: number;
   usedNs: number;
+}
+
+interface Next {
+  readonly protocol: AskedProtocol;
+  readonly dueNs: number;
+  /** Attempts before. */
+  readonly count: number;
 }
 
 export class ConsentDesk {
@@ -51,7 +61,7 @@ export class ConsentDesk {
   get waiting(): number {
     let count = 0;
     for (const { planned, wanted, given } of this.#addresses.values()) {
-      if (planned !== undefined && [...wanted].some((protocol) => !given.has(protocol))) count += 1;
+      if (planned !== undefined && [...wanted].some((protocol) => !isOpen(planned, given, protocol))) count += 1;
     }
     return count;
   }
@@ -60,9 +70,10 @@ export class ConsentDesk {
   isGiven(planned: PlannedSession): boolean {
     if (planned.target.ask === undefined) return true;
     const given = this.#addresses.get(keyOf(planned))?.given;
-    if (given === undefined) return false;
     const { protocol } = planned.path;
-    return protocol === 'icmp' ? given.has('udp') || given.has('tcp') : given.has(protocol as AskedProtocol);
+    if (given === undefined || protocol === 'dns') return false;
+    if (protocol !== 'icmp') return isOpen(planned, given, protocol);
+    return isOpen(planned, given, 'udp') || isOpen(planned, given, 'tcp');
   }
 
   /** The sessions of the plan that is to be followed from now on. */
@@ -80,7 +91,8 @@ export class ConsentDesk {
       if (asked === undefined) {
         if (!this.#makeRoom(nowNs)) continue;
         asked = {
-          ...{ planned, wanted: new Set(), given: new Set(), attempts: new Map(), isUnderWay: false },
+          ...{ planned, wanted: new Set(), given: new Map(), attempts: new Map(), isUnderWay: false },
+          connectAtNs: 0,
           usedNs: nowNs,
         };
         this.#addresses.set(key, asked);
@@ -126,15 +138,18 @@ export class ConsentDesk {
       const next = this.#nextOf(asked, nowNs);
       if (next === undefined || next.dueNs > nowNs || asked.planned === undefined) continue;
       const { protocol } = next;
+      const port = asked.planned.target.ask?.[protocol];
+      if (port === undefined) continue;
       const attempt = asked.attempts.get(protocol)!;
       const delays = this.#delaysOf(asked, protocol);
       attempt.count += 1;
       attempt.nextNs = nowNs + delays[Math.min(attempt.count, delays.length - 1)]! * NS_PER_S;
+      if (protocol !== 'udp') asked.connectAtNs = nowNs + UNPROVEN_DELAYS_S[1]! * NS_PER_S;
       asked.isUnderWay = true;
       void this.#options.exchange(protocol, asked.planned).then((isGood) => {
         asked.isUnderWay = false;
         if (isGood) {
-          asked.given.add(protocol);
+          asked.given.set(protocol, port);
           this.#options.onGiven();
         }
         this.#arm();
@@ -144,26 +159,31 @@ export class ConsentDesk {
   }
 
   /** What an address is asked for next: UDP alone until it has consented. */
-  #nextOf(asked: Asked, nowNs: number): { readonly protocol: AskedProtocol; readonly dueNs: number } | undefined {
+  #nextOf(asked: Asked, nowNs: number): Next | undefined {
     if (asked.planned === undefined || asked.isUnderWay) return undefined;
-    const open = [...asked.wanted].filter((protocol) => !asked.given.has(protocol));
+    const { planned, given } = asked;
+    const open = [...asked.wanted].filter((protocol) => !isOpen(planned, given, protocol));
     const candidates = open.includes('udp') ? (['udp'] as const) : open;
-    let next: { readonly protocol: AskedProtocol; readonly dueNs: number } | undefined;
+    let next: Next | undefined;
     for (const protocol of candidates) {
       let attempt = asked.attempts.get(protocol);
       if (attempt === undefined) {
         // What UDP has proved once is asked for at once.
-        const delayS = asked.given.size > 0 ? 0 : this.#delaysOf(asked, protocol)[0]!;
+        const delayS = isProven(asked) ? 0 : this.#delaysOf(asked, protocol)[0]!;
         attempt = { count: 0, nextNs: nowNs + delayS * NS_PER_S };
         asked.attempts.set(protocol, attempt);
       }
-      if (next === undefined || attempt.nextNs < next.dueNs) next = { protocol, dueNs: attempt.nextNs };
+      const connectAtNs = protocol === 'udp' || isProven(asked) ? 0 : asked.connectAtNs;
+      const dueNs = Math.max(attempt.nextNs, connectAtNs);
+      // Of two that are due the one that was tried less.
+      const isSooner = next === undefined || dueNs < next.dueNs || (dueNs === next.dueNs && attempt.count < next.count);
+      if (isSooner) next = { protocol, dueNs, count: attempt.count };
     }
     return next;
   }
 
-  #delaysOf({ given }: Asked, protocol: AskedProtocol): readonly number[] {
-    return protocol === 'udp' || given.size > 0 ? DELAYS_S : UNPROVEN_DELAYS_S;
+  #delaysOf(asked: Asked, protocol: AskedProtocol): readonly number[] {
+    return protocol === 'udp' || isProven(asked) ? DELAYS_S : UNPROVEN_DELAYS_S;
   }
 
   /** False when every place is taken by what plans name. */
@@ -174,6 +194,17 @@ export class ConsentDesk {
     }
     return this.#addresses.size < MAX_ADDRESSES;
   }
+}
+
+/** Whether anything at the ports of now has consented. */
+function isProven({ planned, given }: Asked): boolean {
+  return planned !== undefined && [...given.keys()].some((protocol) => isOpen(planned, given, protocol));
+}
+
+/** Whether the reflector that the plan names now has consented, and not one that was at another port. */
+function isOpen(planned: PlannedSession, given: ReadonlyMap<AskedProtocol, number>, protocol: AskedProtocol): boolean {
+  const port = planned.target.ask?.[protocol];
+  return port !== undefined && given.get(protocol) === port;
 }
 
 /** Without UDP, ICMP asks by TCP. */

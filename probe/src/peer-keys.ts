@@ -21,6 +21,12 @@ export interface Asker {
   readonly key: Uint8Array | undefined;
 }
 
+/**
+ * The key that a probe's consent is authenticated with. `none`: this probe has no key pair, nor has the fleet then. `impossible`: it has one,
+ * and nothing can be agreed with the other end. Any reflector would answer without a key, and consent to nothing by it.
+ */
+export type ConsentKey = 'none' | 'impossible' | { readonly key: Uint8Array; readonly ssidClass: number };
+
 export class PeerKeys {
   readonly #self: Identity;
   #own: { readonly secret: KeyObject; readonly publicKey: string } | undefined;
@@ -81,15 +87,13 @@ export class PeerKeys {
     return undefined;
   }
 
-  /** What asks the reflector of a session for its consent; undefined where nothing is agreed. */
-  consentKeyFor({
-    path,
-    target,
-  }: PlannedSession): { readonly key: Uint8Array; readonly ssidClass: number } | undefined {
+  /** What asks the reflector of a session for its consent. */
+  consentKeyFor({ path, target }: PlannedSession): ConsentKey {
+    if (this.#own === undefined) return 'none';
     const reflector = { site: path.dstSite, probe: path.dst };
     const publicKey = target.ask?.agreementKey;
     const key = publicKey === undefined ? undefined : this.#agree(this.#self, reflector, publicKey);
-    return key && { key, ssidClass: ssidClassOf(this.#self, reflector) };
+    return key === undefined ? 'impossible' : { key, ssidClass: ssidClassOf(this.#self, reflector) };
   }
 
   /** The session with the key that is agreed with its target, where one is. */

@@ -2,8 +2,8 @@
  * Hello: who a probe is, where it can be reached and what it can do. Published in full on connect and on each change,
  * kept as the last message of its subject, and followed by a goodbye when the probe leaves on purpose.
  */
-import { isIP } from 'node:net';
 import * as z from 'zod/mini';
+import { ipAddressSchema } from './ip.ts';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { FAMILIES } from './path.ts';
 import { agreementKeySchema } from './plan.ts';
@@ -18,15 +18,14 @@ export const bootIdSchema = z.string().check(z.regex(/^[0-9a-f]{16}$/));
 const seq = z.int().check(z.minimum(1), z.maximum(MAX_SEQ));
 
 const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'));
-const ipAddress = z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address'));
 const port = z.int().check(z.minimum(1), z.maximum(65_535));
 
 const helloAddressSchema = z.object({
   family: z.enum(FAMILIES),
   /** What the probe binds. */
-  bound: ipAddress,
+  bound: ipAddressSchema,
   /** What peers send to; differs from `bound` behind a NAT with a forwarded port. */
-  advertised: ipAddress,
+  advertised: ipAddressSchema,
   /** Interface to bind to, where the operator named one. */
   interface: z.optional(z.string().check(z.minLength(1), z.maxLength(15))),
 });
@@ -46,7 +45,7 @@ const helloEndpointSchema = z.object({
   ),
 });
 
-const gatewaysSchema = z.object({ ipv4: z.optional(ipAddress), ipv6: z.optional(ipAddress) });
+const gatewaysSchema = z.object({ ipv4: z.optional(ipAddressSchema), ipv6: z.optional(ipAddressSchema) });
 
 /** Reports of one boot that the probe still holds: from the first that nobody has settled to the last. */
 const spooledBootSchema = z.object({

@@ -1,5 +1,14 @@
 import { describe, expect, it, test } from 'vitest';
-import { addressOctets, addressScope, addressText, isInPrefix, parsePrefix } from './ip.ts';
+import * as z from 'zod/mini';
+import {
+  addressOctets,
+  addressScope,
+  addressText,
+  canonicalAddress,
+  ipAddressSchema,
+  isInPrefix,
+  parsePrefix,
+} from './ip.ts';
 
 test.each([
   ['192.0.2.1', '192.0.2.1', 'c0000201'],
@@ -63,8 +72,28 @@ describe('the scope of an address', () => {
     ['8.8.8.8', 'global'],
     ['2001:db8::1', 'global'],
     ['::ffff:8.8.8.8', 'global'],
+    // IPv4 addresses in other dresses: compatible, translated, NAT64's local prefix, 6to4.
+    ['::127.0.0.1', 'loopback'],
+    ['::ffff:0:127.0.0.1', 'loopback'],
+    ['64:ff9b:1::7f00:1', 'loopback'],
+    ['2002:7f00:1::', 'loopback'],
+    ['2002:a9fe:a9fe::', 'local'],
+    ['2002:a00:1::1', 'private'],
+    ['2002:808:808::1', 'global'],
   ])('of %s is %s', (address, scope) => {
     expect(addressScope(address)).toBe(scope);
+  });
+
+  it.each(['FD77::1', 'fd77:0:0:0:0:0:0:1', 'fd77:00:0::0:0001', 'fd77::0.0.0.1'])(
+    '%s is one spelling of many',
+    (text) => {
+      expect(canonicalAddress(text)).toBe('fd77::1');
+      expect(z.parse(ipAddressSchema, text)).toBe('fd77::1');
+    },
+  );
+
+  it.each(['192.0.2.1', 'fe80::1%eth0', 'router'])('%s is left as it is', (text) => {
+    expect(canonicalAddress(text)).toBe(text);
   });
 
   it.each(['', 'router', '10.0.0', 'fe80::1%eth0', '1.2.3.4.5'])('of %s is none', (text) => {

@@ -1,5 +1,6 @@
 /** IP addresses as octets and as the one text that stands for each, and prefixes of them. */
 import { isIP, isIPv4 } from 'node:net';
+import * as z from 'zod/mini';
 
 /** Four octets in dots, or sixteen in the form of RFC 5952. */
 export function addressText(octets: Uint8Array): string {
@@ -18,6 +19,18 @@ export function addressOctets(text: string): Uint8Array | undefined {
   const groups = [...left, ...Array<string>(8 - left.length - right.length).fill('0'), ...right];
   return Uint8Array.from(groups.flatMap((group) => [parseInt(group, 16) >> 8, parseInt(group, 16) & 0xff]));
 }
+
+/** The one text of an address: that of its octets. One with a zone, or none at all, is left as it is. */
+export function canonicalAddress(text: string): string {
+  const octets = addressOctets(text);
+  return octets === undefined ? text : addressText(octets);
+}
+
+/** An address in a message. It is read as the one text of its octets: in another spelling it is the same address. */
+export const ipAddressSchema = z.pipe(
+  z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address')),
+  z.transform(canonicalAddress),
+);
 
 export interface Prefix {
   readonly octets: Uint8Array;
@@ -68,14 +81,32 @@ const SCOPES: readonly (readonly [AddressScope, readonly string[]])[] = [
 const SCOPE_PREFIXES = SCOPES.flatMap(([scope, prefixes]) =>
   prefixes.map((text) => ({ scope, prefix: parsePrefix(text)! })),
 );
-/** IPv4-mapped (RFC 4291), and NAT64's well-known prefix (RFC 6052): the last four octets are an IPv4 address. */
-const IPV4_CARRIERS = [parsePrefix('::ffff:0:0/96')!, parsePrefix('64:ff9b::/96')!];
+/** IPv6 addresses that stand for an IPv4 one, and where its four octets are. */
+const IPV4_CARRIERS = [
+  // On no wire: IPv4-mapped and IPv4-compatible (RFC 4291), IPv4-translated (RFC 2765).
+  { prefix: parsePrefix('::ffff:0:0/96')!, at: 12, isRoutable: false },
+  { prefix: parsePrefix('::ffff:0:0:0/96')!, at: 12, isRoutable: false },
+  { prefix: parsePrefix('::/96')!, at: 12, isRoutable: false },
+  // NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056).
+  { prefix: parsePrefix('64:ff9b::/96')!, at: 12, isRoutable: true },
+  { prefix: parsePrefix('64:ff9b:1::/48')!, at: 12, isRoutable: true },
+  { prefix: parsePrefix('2002::/16')!, at: 2, isRoutable: true },
+];
+const OWN_OF_IPV6 = [parsePrefix('::/128')!, parsePrefix('::1/128')!];
 
-/** Of an address without a zone, an IPv4 address inside an IPv6 one included. Undefined for what is no address. */
+/** The IPv4 address inside an IPv6 one, and whether packets to it can leave a machine as they are; undefined where there is none. */
+export function embeddedIpv4(
+  octets: Uint8Array,
+): { readonly octets: Uint8Array; readonly isRoutable: boolean } | undefined {
+  if (OWN_OF_IPV6.some((prefix) => isInPrefix(octets, prefix))) return undefined;
+  const carrier = IPV4_CARRIERS.find(({ prefix }) => isInPrefix(octets, prefix));
+  return carrier && { octets: octets.subarray(carrier.at, carrier.at + 4), isRoutable: carrier.isRoutable };
+}
+
+/** Of an address without a zone, by the IPv4 address inside an IPv6 one. Undefined for what is no address. */
 export function addressScope(text: string): AddressScope | undefined {
   const octets = addressOctets(text);
   if (octets === undefined) return undefined;
-  const isCarrier = IPV4_CARRIERS.some((prefix) => isInPrefix(octets, prefix));
-  const inner = isCarrier ? octets.subarray(12) : octets;
+  const inner = embeddedIpv4(octets)?.octets ?? octets;
   return SCOPE_PREFIXES.find(({ prefix }) => isInPrefix(inner, prefix))?.scope ?? 'global';
 }

@@ -2,10 +2,10 @@
  * Plan: everything one probe is to send. Compact on the wire (tests, sources and destinations are tables, a session
  * is five numbers), expanded by `sessionsOf` on both sides so that probe and collector agree on every path.
  */
-import { isIP } from 'node:net';
 import * as z from 'zod/mini';
 import { DNS_TYPE_NAMES, isDnsName, type DnsQuestion } from './dns.ts';
 import { RejectedMessage } from './errors.ts';
+import { ipAddressSchema } from './ip.ts';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { dictionaryOf, ENDPOINT_KINDS, PROTOCOLS, type Dictionary, type Family, type PathParts } from './path.ts';
 import { isPublicKey } from './seal.ts';
@@ -24,7 +24,6 @@ const HEADER_BYTES: Readonly<Record<Family, number>> = { ipv4: 28, ipv6: 48 };
 const CONNECT_COST = { tcp: { packets: 3, bytes: 180 }, http: { packets: 6, bytes: 700 } } as const;
 
 const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'));
-const ipAddress = z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address'));
 const port = z.int().check(z.minimum(1), z.maximum(65_535));
 const MAX_INDEX = 65_535;
 
@@ -75,8 +74,8 @@ const planTestSchema = z.object({
 const planSourceSchema = z.object({
   network: token,
   uplink: z.union([z.literal(''), token]),
-  ipv4: z.optional(ipAddress),
-  ipv6: z.optional(ipAddress),
+  ipv4: z.optional(ipAddressSchema),
+  ipv6: z.optional(ipAddressSchema),
   interface: z.optional(z.string().check(z.minLength(1), z.maxLength(15))),
   /** By how much its tests are slower than configured, for its uplink's sake; absent: they are not. */
   slowedBy: z.optional(z.number().check(z.minimum(1))),
@@ -88,8 +87,8 @@ const planDestinationSchema = z.object({
   name: z.string().check(z.minLength(1), z.maxLength(128)),
   network: token,
   uplink: z.union([z.literal(''), token]),
-  ipv4: z.optional(ipAddress),
-  ipv6: z.optional(ipAddress),
+  ipv4: z.optional(ipAddressSchema),
+  ipv6: z.optional(ipAddressSchema),
   /** Resolved by the probe where no address is given. */
   host: z.optional(z.string().check(z.minLength(1), z.maxLength(253))),
   url: z.optional(z.url({ protocol: /^https?$/ }).check(z.maxLength(2_048))),

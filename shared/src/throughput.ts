@@ -2,9 +2,9 @@
  * Throughput on demand: what a probe is asked to receive (`sink`) or to send (`source`), and what it answers. Bounded in
  * time, octets and rate, here and at both ends; both ends hold a token that is good for one run between two addresses.
  */
-import { isIP } from 'node:net';
 import * as z from 'zod/mini';
 import { RejectedMessage } from './errors.ts';
+import { ipAddressSchema } from './ip.ts';
 import { parseShape } from './message.ts';
 import { FAMILIES } from './path.ts';
 import { isToken } from './subjects.ts';
@@ -19,7 +19,6 @@ export type ThroughputProtocol = (typeof THROUGHPUT_PROTOCOLS)[number];
 export const THROUGHPUT_TOKEN_BYTES = 32;
 
 const token = z.string().check(z.refine(isToken));
-const ipAddress = z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address'));
 const port = z.int().check(z.minimum(1), z.maximum(65_535));
 const upTo = (most: number) => z.int().check(z.minimum(1), z.maximum(most));
 const count = z.int().check(z.minimum(0));
@@ -38,8 +37,8 @@ const order = {
 };
 
 export const throughputOrderSchema = z.discriminatedUnion('role', [
-  z.object({ ...order, role: z.literal('sink'), peer: ipAddress }),
-  z.object({ ...order, role: z.literal('source'), address: ipAddress, port }),
+  z.object({ ...order, role: z.literal('sink'), peer: ipAddressSchema }),
+  z.object({ ...order, role: z.literal('source'), address: ipAddressSchema, port }),
 ]);
 export type ThroughputOrder = z.infer<typeof throughputOrderSchema>;
 export type SinkOrder = Extract<ThroughputOrder, { role: 'sink' }>;

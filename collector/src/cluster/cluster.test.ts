@@ -234,7 +234,7 @@ test('a probe whose collector is away stays in the plans', async () => {
 
 test('what probes of one collector were answered is known to all, also to one that comes later, and when the brokers lost it', async () => {
   const consent = (protocol: 'udp' | 'tcp', address = '192.0.2.1') =>
-    ({ owner: B, network: 'default', address, protocol }) as const;
+    ({ owner: B, agreementKey: undefined, network: 'default', address, protocol, port: 862 }) as const;
   const known = (partition: number): string[] =>
     collectors[partition]!.consents.newestOf('b/p', 9)
       .map(({ protocol, address }) => `${protocol} ${address}`)

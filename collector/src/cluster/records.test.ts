@@ -27,10 +27,27 @@ test('are read as they were written', () => {
 
 test('consents are read as they were written, and refused whole where one cannot be', () => {
   const consents = (['udp', 'http'] as const).map((protocol) => {
-    return { owner: 'hq/a', network: 'default', address: '2001:db8::1', protocol, atMs: 5 };
+    return {
+      owner: 'hq/a',
+      network: 'default',
+      address: '2001:db8::1',
+      protocol,
+      port: 862,
+      agreementKey: 'k',
+      atMs: 5,
+    };
   });
+  const waiting = { ...consents[0]!, agreementKey: '', by: ['b/p'] };
+  expect(decodeConsents(encodeConsents('hq/a', [waiting])).consents).toEqual([waiting]);
   expect(decodeConsents(encodeConsents('hq/a', consents))).toEqual({ owner: 'hq/a', consents });
-  for (const bad of [{ network: 'A B' }, { address: 'x' }, { protocol: 'dns' as 'udp' }, { atMs: Number.NaN }]) {
+  for (const bad of [
+    { network: 'A B' },
+    { address: 'x' },
+    { protocol: 'dns' as 'udp' },
+    { port: -1 },
+    { agreementKey: 'a b' },
+    { atMs: Number.NaN },
+  ]) {
     expect(() => decodeConsents(encodeConsents('hq/a', [consents[0]!, { ...consents[0]!, ...bad }]))).toThrow(
       'given.1',
     );

@@ -51,14 +51,20 @@ const pauseSchema = z.union([
 const consentsSchema = z.object({
   v: z.literal(1),
   owner: z.string().refine((name) => parseIdentity(name) !== undefined, 'must be site/probe'),
-  /** Network, protocol, address, and when it was given. */
+  /** Network, protocol, address, port (0 of ICMP), agreement key (empty: none), since when, and who has had an answer while these are too few. */
   given: z
     .array(
       z.tuple([
         z.string().refine(isToken, 'must be a network'),
         z.enum(CONSENT_PROTOCOLS),
         z.string().refine((text) => isIP(text) !== 0, 'must be an address'),
+        z.int().min(0).max(65_535),
+        z
+          .string()
+          .max(64)
+          .regex(/^[\w-]*$/),
         z.number(),
+        z.array(z.string().max(128)).max(4).optional(),
       ]),
     )
     .max(MAX_CONSENTS_TOLD),
@@ -99,7 +105,10 @@ export function decodePause(bytes: Uint8Array): Pause | Resumption {
 
 /** @param consents of this owner, `MAX_CONSENTS_TOLD` at most. */
 export function encodeConsents(owner: string, consents: readonly SavedConsent[]): Uint8Array {
-  const given = consents.map(({ network, protocol, address, atMs }) => [network, protocol, address, atMs]);
+  const given = consents.map(({ network, protocol, address, port, agreementKey, atMs, by }) => [
+    ...[network, protocol, address, port, agreementKey, atMs],
+    ...(by === undefined ? [] : [by]),
+  ]);
   return encode({ v: 1, owner, given });
 }
 
@@ -111,7 +120,10 @@ export function decodeConsents(bytes: Uint8Array): {
   const { owner, given } = parseKept(consentsSchema, bytes, MAX_CONSENT_RECORD_BYTES);
   return {
     owner,
-    consents: given.map(([network, protocol, address, atMs]) => ({ owner, network, protocol, address, atMs })),
+    consents: given.map(([network, protocol, address, port, agreementKey, atMs, by]) => ({
+      ...{ owner, network, protocol, address, port, agreementKey, atMs },
+      ...(by && { by }),
+    })),
   };
 }
 

@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:net';
 import { newSecret, systemClock, type Identity, type PlannedSession } from '@wanscope/shared';
 import { plannedOf } from '@wanscope/shared/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { AskedProtocol } from '../consent.ts';
+import type { AskedProtocol, Exchange } from '../consent.ts';
 import { PeerKeys } from '../peer-keys.ts';
 import { openHttpReflector } from '../reflectors/http.ts';
 import type { Reflector } from '../reflectors/reflector.ts';
@@ -29,13 +29,17 @@ const stranger = keysOf(STRANGER);
 reflector.expect({ peers: [{ ...ASKER, agreementKey: asker.publicKey! }], only: false });
 stranger.expect({ peers: [{ ...ASKER, agreementKey: asker.publicKey! }], only: false });
 
-const exchange = consentExchange({
-  clock: systemClock,
-  self: ASKER,
-  keyFor: (planned) => asker.consentKeyFor(planned),
-  inDomains: undefined,
-  allows: () => true,
-});
+const exchangeWith = (keys: PeerKeys): Exchange =>
+  consentExchange({
+    clock: systemClock,
+    self: ASKER,
+    keyFor: (planned) => keys.consentKeyFor(planned),
+    inDomains: undefined,
+    allows: () => true,
+  });
+const exchange = exchangeWith(asker);
+/** Of a fleet without keys. */
+const keylessExchange = exchangeWith(new PeerKeys(ASKER));
 /** As a plan has it: the reflector of `branch/r1`, said to be at this port. */
 const planned = (protocol: AskedProtocol, port: number, agreementKey = reflector.publicKey): PlannedSession => {
   const one = plannedOf({ path: { dstSite: REFLECTOR.site, dst: REFLECTOR.probe } });
@@ -87,6 +91,17 @@ describe('asking over real sockets', () => {
       reflector.expect({ peers: [{ ...ASKER, agreementKey: asker.publicKey! }], only: false });
     });
 
+    // A reflector without keys is any that speaks STAMP, also of somebody who has nothing to do with the fleet.
+    it.each([
+      ['that announces no key', undefined],
+      ['that announces a point of small order', 'A'.repeat(43)],
+    ])('is not asked for without a key, of a probe %s', async (_what, key) => {
+      const one = planned(protocol, keyless);
+      const keyed = { ...one, target: { ...one.target, ask: { [protocol]: keyless, agreementKey: key } } };
+      expect(await keylessExchange(protocol, keyed)).toBe(true);
+      expect(await exchange(protocol, keyed)).toBe(false);
+    });
+
     it('has none where nobody listens', async () => {
       expect(await exchange(protocol, planned(protocol, 1))).toBe(false);
     });
@@ -134,9 +149,7 @@ describe('asking over real sockets', () => {
     await new Promise<void>((resolve) => socket.bind(0, ADDRESS, resolve));
     const { port } = socket.address();
     // Also where there are no keys: then the times of a reflector are what tells.
-    for (const key of [reflector.publicKey, undefined]) {
-      expect(await exchange('udp', planned('udp', port, key))).toBe(false);
-    }
+    for (const ask of [exchange, keylessExchange]) expect(await ask('udp', planned('udp', port))).toBe(false);
     expect(got).toBe(2);
     socket.close();
   });

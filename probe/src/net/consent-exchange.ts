@@ -13,6 +13,7 @@ import {
 import { AUTHENTICATED_BYTES, readAuthenticatedReply, writeAuthenticatedRequest } from '../packet/stamp-auth.ts';
 import { emptyReply, ERROR_ESTIMATE, readReply, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
 import { SSID_CLASSES, SSIDS_OF_CLASS } from '../packet/ssid.ts';
+import type { ConsentKey } from '../peer-keys.ts';
 import { connectFrom, descriptorFor, type DomainSockets } from './domain-sockets.ts';
 import { sameAddress } from './destination.ts';
 
@@ -22,8 +23,8 @@ const MAX_HTTP_BYTES = 4_096;
 export interface ConsentExchangeOptions {
   readonly clock: Clock;
   readonly self: Identity;
-  /** Key that is agreed with the probe at the other end; undefined where there is none. */
-  readonly keyFor: (planned: PlannedSession) => { readonly key: Uint8Array; readonly ssidClass: number } | undefined;
+  /** Key that is agreed with the probe at the other end. */
+  readonly keyFor: (planned: PlannedSession) => ConsentKey;
   readonly inDomains: DomainSockets | undefined;
   /** False where the router's own settings do not let it be sent to. */
   readonly allows: (address: string, planned: PlannedSession) => boolean;
@@ -34,9 +35,12 @@ export function consentExchange(options: ConsentExchangeOptions): Exchange {
     const { address, ask } = planned.target;
     const port = ask?.[protocol];
     if (address === undefined || port === undefined || !options.allows(address, planned)) return false;
+    const consentKey = options.keyFor(planned);
+    if (consentKey === 'impossible') return false;
+    const agreed = consentKey === 'none' ? undefined : consentKey;
     try {
-      if (protocol === 'udp') return await overUdp(options, planned, address, port);
-      return await overConnection(options, planned, address, port, protocol);
+      if (protocol === 'udp') return await overUdp(options, planned, address, port, agreed);
+      return await overConnection(options, planned, address, port, protocol, agreed?.key ?? new Uint8Array());
     } catch {
       // No socket, no route: as if nothing had been answered.
       return false;
@@ -46,12 +50,12 @@ export function consentExchange(options: ConsentExchangeOptions): Exchange {
 
 /** A STAMP packet, authenticated where both ends have keys. */
 async function overUdp(
-  { clock, keyFor, inDomains }: ConsentExchangeOptions,
+  { clock, inDomains }: ConsentExchangeOptions,
   planned: PlannedSession,
   address: string,
   port: number,
+  agreed: { readonly key: Uint8Array; readonly ssidClass: number } | undefined,
 ): Promise<boolean> {
-  const agreed = keyFor(planned);
   const [seq, t1High, t1Low] = [randomInt(2 ** 32), randomInt(2 ** 32), randomInt(2 ** 32)];
   const ssid =
     agreed === undefined ? 1 + randomInt(0xffff) : agreed.ssidClass + SSID_CLASSES * randomInt(SSIDS_OF_CLASS);
@@ -97,14 +101,14 @@ async function overUdp(
 
 /** A connection that says one line, and hears one. */
 async function overConnection(
-  { clock, self, keyFor, inDomains }: ConsentExchangeOptions,
+  { clock, self, inDomains }: ConsentExchangeOptions,
   planned: PlannedSession,
   address: string,
   port: number,
   transport: ConsentTransport,
+  key: Uint8Array,
 ): Promise<boolean> {
   const request = { asker: self, nonce: randomBytes(16).toString('hex') };
-  const key = keyFor(planned)?.key ?? new Uint8Array();
   const socket = connectFrom(inDomains, planned, address, port);
   return new Promise<boolean>((resolve) => {
     let heard = '';
