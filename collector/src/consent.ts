@@ -76,8 +76,8 @@ export interface SavedConsent {
   readonly network: string;
   readonly address: string;
   readonly protocol: ConsentProtocol;
-  /** 0: of ICMP. */
-  readonly port: number;
+  /** 0: of ICMP. Absent in the state of an earlier build, which did not ask for it. */
+  readonly port?: number;
   readonly atMs: number;
   /** Who has had an answer, while these are too few. Absent: it is given. */
   readonly by?: readonly string[] | undefined;
@@ -134,8 +134,7 @@ export class ConsentBook {
   witness(consent: Consent, witness: string, asking: number, nowMs: number): void {
     const key = keyOf(consent);
     const known = this.#known.get(key);
-    if (known !== undefined && known.by === undefined) return;
-    if (known?.by?.has(witness) === true && asking >= NEEDED) return;
+    if (this.isGiven(consent) || (known?.by?.has(witness) === true && asking >= NEEDED)) return;
     const by = new Set(known?.by).add(witness);
     this.#put(formatIdentity(consent.owner), key, {
       atMs: known?.atMs ?? nowMs,
@@ -158,12 +157,13 @@ export class ConsentBook {
   restore(saved: readonly SavedConsent[]): void {
     for (const { owner: name, atMs, by, ...rest } of saved) {
       const owner = parseIdentity(name);
-      // Of an earlier build, which did not ask for the port: it is asked again.
+      // Without its port it is asked for again.
       if (owner === undefined || rest.port === undefined) continue;
-      const key = keyOf({ ...rest, owner });
+      const key = keyOf({ ...rest, owner, port: rest.port });
       const known = this.#known.get(key);
       const all = new Set([...(known?.by ?? []), ...(by ?? [])]);
-      const isGiven = by === undefined || (known !== undefined && known.by === undefined) || all.size >= NEEDED;
+      const wasGiven = known !== undefined && known.by === undefined;
+      const isGiven = by === undefined || wasGiven || all.size >= NEEDED;
       const merged = { atMs: Math.min(atMs, known?.atMs ?? atMs), by: isGiven ? undefined : all };
       if (known === undefined || known.atMs !== merged.atMs || known.by?.size !== merged.by?.size) {
         this.#put(name, key, merged);

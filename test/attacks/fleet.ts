@@ -293,6 +293,22 @@ export function endpointAt(
   };
 }
 
+/** What any responder of RFC 8762 answers in the unauthenticated mode (section 4.3.1). */
+export function stampAnswer(packet: Buffer): Buffer {
+  const answer = Buffer.alloc(44);
+  const seconds = Math.floor(Date.now() / 1_000) + 2_208_988_800;
+  packet.copy(answer, 0, 0, 4);
+  answer.writeUInt32BE(seconds, 4);
+  answer.writeUInt16BE(1, 12);
+  answer.writeUInt32BE(seconds, 16);
+  packet.copy(answer, 24, 0, 14);
+  answer[40] = 64;
+  return answer;
+}
+
+/** Nothing can be agreed with it (RFC 7748, section 6.1). */
+export const SMALL_ORDER_KEY = 'A'.repeat(43);
+
 /** Somebody who has nothing to do with it: counts what arrives. */
 export class Victim {
   datagrams = 0;
@@ -302,7 +318,8 @@ export class Victim {
   #udp: Socket | undefined;
   #tcp: Server | undefined;
 
-  async start(address = VICTIM): Promise<void> {
+  /** @param answer to a datagram: the same again when absent. */
+  async start(address = VICTIM, answer = (packet: Buffer): Buffer => packet): Promise<void> {
     const udp = createSocket('udp4');
     const tcp = createServer((socket) => {
       this.connections += 1;
@@ -313,7 +330,7 @@ export class Victim {
     this.#tcp = tcp;
     udp.on('message', (packet, from) => {
       this.datagrams += 1;
-      udp.send(packet, from.port, from.address);
+      udp.send(answer(packet), from.port, from.address);
     });
     await new Promise<void>((resolve) => udp.bind(0, address, resolve));
     await new Promise<void>((resolve) => tcp.listen(0, address, resolve));

@@ -29,6 +29,8 @@ import {
   endpointAt,
   HQ,
   pathsIn,
+  SMALL_ORDER_KEY,
+  stampAnswer,
   STOLEN,
   Victim,
   VICTIM,
@@ -36,6 +38,8 @@ import {
   type StolenProbe,
 } from './fleet.ts';
 
+/** A reflector that is no part of the fleet. */
+const RESPONDER = '127.77.0.2';
 const FULL = process.env['WAN_ATTACKS'] === 'full';
 const RANDOM_REPLIES = FULL ? 10_000 : 500;
 const ALL_AT_ONCE_MS = FULL ? 600_000 : 10_000;
@@ -274,6 +278,23 @@ describe.skipIf(broken)('a stolen router', () => {
       expect(listeners.packets).toBeLessThanOrEqual(10);
     } finally {
       await listeners.stop();
+    }
+  });
+
+  test('announces a STAMP responder of somebody else, and no key that could be agreed with: nobody takes its answers for consent', async () => {
+    const responder = new Victim();
+    await responder.start(RESPONDER, stampAnswer);
+    try {
+      for (const agreementKey of FULL ? [SMALL_ORDER_KEY, undefined] : [SMALL_ORDER_KEY]) {
+        const endpoints = [endpointAt(RESPONDER, { udp: responder.udpPort })];
+        stolen.say('hello', stolen.hello({ endpoints, ...{ agreementKey } }));
+        await planned((there) => there.includes(`${RESPONDER} asks`));
+        await sleep(FULL ? 40_000 : 10_000);
+        expect(await towards(STOLEN.site)).not.toContain(RESPONDER);
+      }
+      expect(responder.packets).toBeLessThanOrEqual(10);
+    } finally {
+      await responder.stop();
     }
   });
 

@@ -106,7 +106,7 @@ export function decodePause(bytes: Uint8Array): Pause | Resumption {
 /** @param consents of this owner, `MAX_CONSENTS_TOLD` at most. */
 export function encodeConsents(owner: string, consents: readonly SavedConsent[]): Uint8Array {
   const given = consents.map(({ network, protocol, address, port, agreementKey, atMs, by }) => [
-    ...[network, protocol, address, port, agreementKey, atMs],
+    ...[network, protocol, address, port ?? 0, agreementKey, atMs],
     ...(by === undefined ? [] : [by]),
   ]);
   return encode({ v: 1, owner, given });
