@@ -159,11 +159,11 @@ export class ConsentBook {
       const owner = parseIdentity(name);
       // Without its port it is asked for again.
       if (owner === undefined || rest.port === undefined) continue;
-      const key = keyOf({ ...rest, owner, port: rest.port });
+      const consent = { ...rest, owner, port: rest.port };
+      const key = keyOf(consent);
       const known = this.#known.get(key);
       const all = new Set([...(known?.by ?? []), ...(by ?? [])]);
-      const wasGiven = known !== undefined && known.by === undefined;
-      const isGiven = by === undefined || wasGiven || all.size >= NEEDED;
+      const isGiven = by === undefined || this.isGiven(consent) || all.size >= NEEDED;
       const merged = { atMs: Math.min(atMs, known?.atMs ?? atMs), by: isGiven ? undefined : all };
       if (known === undefined || known.atMs !== merged.atMs || known.by?.size !== merged.by?.size) {
         this.#put(name, key, merged);
