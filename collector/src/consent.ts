@@ -165,7 +165,7 @@ export class ConsentBook {
       const all = new Set([...(known?.by ?? []), ...(by ?? [])]);
       const isGiven = by === undefined || this.isGiven(consent) || all.size >= NEEDED;
       const merged = { atMs: Math.min(atMs, known?.atMs ?? atMs), by: isGiven ? undefined : all };
-      if (known === undefined || known.atMs !== merged.atMs || known.by?.size !== merged.by?.size) {
+      if (known?.atMs !== merged.atMs || known.by?.size !== merged.by?.size) {
         this.#put(name, key, merged);
       }
     }
