@@ -256,12 +256,12 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
             continue;
           }
           const expected = INTERVAL_MS / RATE_INTERVAL_MS[protocol];
-          // A send that this busy machine held up by more than its interval is skipped and counted, never lost.
-          expect([protocol, record.sent + record.notSent + record.contaminated, record.lost]).toEqual([
-            protocol,
-            expected,
-            0,
-          ]);
+          // A send that this busy machine held up by more than its interval is skipped and counted, never lost; one that it held up over
+          // the end of the interval counts in the next.
+          expect([protocol, record.lost]).toEqual([protocol, 0]);
+          const tolerance = slowness() < 1.5 ? 0 : (expected / 10) * slowness();
+          const planned = record.sent + record.notSent + record.contaminated;
+          expect(Math.abs(planned - expected), `${protocol}: ${planned}`).toBeLessThanOrEqual(tolerance);
           expect(record.notSent + record.contaminated).toBeLessThanOrEqual((expected / 10) * slowness());
           expect(record.rtt!.count).toBe(record.sent);
           // Loopback on a busy machine; a lost unit (ms for s) would be far off.

@@ -426,7 +426,8 @@ describe.skipIf(broken)('a stolen router', () => {
     fleet.adminTelling('probe', 'revoke', STOLEN.site, STOLEN.probe);
     await fleet.until('it to be in no plan', async () => (await towards(STOLEN.site)).length === 0, 10_000);
     await fleet.until('its connection to end', () => stolen.connection.isClosed());
-    expect(victim.packets - packets).toBeLessThanOrEqual(1);
+    // Each of the two that ask may have been about to.
+    expect(victim.packets - packets).toBeLessThanOrEqual(2);
   });
 
   test('and the others were measured all the time', async () => {

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort, samplesOf, Service, until } from '@wanscope/collector/testing';
 import { formatIdentity, partitionOf } from '@wanscope/shared';
 import { Patience } from '@wanscope/shared/testing';
@@ -12,6 +13,7 @@ import { HUB, SimulatedFleet, siteOf } from './simulated-fleet.ts';
 /** Beside the compiled library, wherever this file runs from. */
 const COLLECTOR = join(dirname(createRequire(import.meta.url).resolve('@wanscope/collector')), 'main.js');
 const READY_MS = 60_000;
+const READ_MS = 10_000;
 
 export interface WorldOptions {
   readonly probes: number;
@@ -120,15 +122,11 @@ cluster: { partitions: ${partitions}, replicas: ${brokers < 3 ? 1 : 3} }
 
   /** The text of its metrics; undefined while it has none to show. */
   async metricsOf(partition: number): Promise<string | undefined> {
-    try {
-      const response = await fetch(`http://127.0.0.1:${this.#ports[partition]}/metrics`, {
-        headers: this.headers,
-        signal: AbortSignal.timeout(5_000),
-      });
+    const read = async (): Promise<string | undefined> => {
+      const response = await fetch(`${this.urlOf(partition)}/metrics`, { headers: this.headers });
       return response.status === 200 ? await response.text() : undefined;
-    } catch {
-      return undefined;
-    }
+    };
+    return within(READ_MS, read()).catch(() => undefined);
   }
 
   /** Who asks: an operator. */
@@ -141,7 +139,7 @@ cluster: { partitions: ${partitions}, replicas: ${brokers < 3 ? 1 : 3} }
   async untilReady(partition: number): Promise<void> {
     await until(
       `collector ${partition} to be ready`,
-      async () => (await fetch(`${this.urlOf(partition)}/-/ready`)).status === 200,
+      async () => (await within(READ_MS, fetch(`${this.urlOf(partition)}/-/ready`)))?.status === 200,
       READY_MS,
     );
   }
@@ -238,6 +236,11 @@ cluster: { partitions: ${partitions}, replicas: ${brokers < 3 ? 1 : 3} }
   logs(): string {
     return this.collectors.map(({ log }, at) => `--- collector ${at}\n${log.slice(-4_000)}`).join('\n');
   }
+}
+
+/** Undefined when it is not there in time: a body whose server was killed may never end for its reader. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  return Promise.race([promise, sleep(ms, undefined, { ref: false })]);
 }
 
 function labelOf(name: string, label: string): string {

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { NS_PER_MS, systemClock, type Clock, type Family, type PathRecord } from '@wanscope/shared';
-import { plannedOf } from '@wanscope/shared/testing';
+import { plannedOf, slowness } from '@wanscope/shared/testing';
 import { IntervalClock } from '../interval.ts';
 import { Session } from '../session.ts';
 import { SendBudget } from '../usage.ts';
@@ -199,7 +199,7 @@ export function proberContract(name: string, open: () => Promise<ProberFixture>)
       }
       const { session: running, contaminated, close } = session(fixture.slow);
       await send(running);
-      await sleep(2 * SLOW_ANSWER_MS);
+      await sleep(2 * SLOW_ANSWER_MS * slowness());
       const record = close();
       running.stop();
       const counted = PROBES - contaminated();
