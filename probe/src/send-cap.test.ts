@@ -86,6 +86,77 @@ it.each([
   expect(exchanges).toBeGreaterThan(0.9 * room * SECONDS);
 });
 
+it('a session whose target costs more than the cap lets through at once is not dead, and others do not notice', () => {
+  const clock = new FakeClock();
+  const intervals = new IntervalClock(clock, 10_000);
+  const budget = new SendBudget(0);
+  const schedule = new Schedule(clock);
+  const answered = new Map<string, number>();
+  let isHostile = true;
+  const proberOf = (name: string, charges: Prober['charges'], cost: () => ExchangeCost): Prober => ({
+    protocol: 'http',
+    timesOut: true,
+    leadNs: 0,
+    ...(charges === undefined ? {} : { charges }),
+    open: (_request, events) => ({
+      send: (seq) => {
+        events.sent(seq, clock.monoNs(), 0, 0);
+        clock.after(50, () => {
+          const { packets, bytes } = cost();
+          events.cost(seq, packets, bytes);
+          events.settle(seq, 'answered', 1e6);
+          answered.set(name, (answered.get(name) ?? 0) + 1);
+        });
+      },
+      close: () => undefined,
+    }),
+  });
+  const small = exchangeCost('ipv4', { writtenBytes: 300, readBytes: 100, isSecure: false });
+  const first = exchangeCost('ipv4', { writtenBytes: 300, readBytes: 81_920, isSecure: false });
+  const hostile = { packets: 20_000, bytes: 30e6 };
+  const context = {
+    clock,
+    budget,
+    intervalAt: () => {
+      intervals.advance();
+      return intervals.current;
+    },
+    countBytes: () => undefined,
+    drain: () => undefined,
+    missed: () => false,
+    countContaminated: () => undefined,
+  };
+  const add = (index: number, prober: Prober): void => {
+    const test = { protocol: 'http', sizeBytes: 0, intervalNs: NS_PER_S / 10 } as const;
+    const planned = plannedOf({ index, protocol: 'http', path: { dst: `t${index}`, dstKind: 'external' }, test });
+    schedule.add(new Session(planned, 'd', index + 1, 10_000, prober, context));
+  };
+  for (let i = 0; i < 5; i += 1) {
+    add(
+      i,
+      proberOf(
+        'hostile',
+        () => first,
+        () => (isHostile ? hostile : small),
+      ),
+    );
+  }
+  for (let i = 5; i < 25; i += 1) {
+    add(
+      i,
+      proberOf('honest', undefined, () => small),
+    );
+  }
+  clock.advance(20_000);
+  // 20 sessions, 10/s, 20 s: but for what is still on its way.
+  expect(answered.get('honest')).toBeGreaterThanOrEqual(20 * 10 * 20 - 20);
+  isHostile = false;
+  clock.advance(10_000);
+  answered.clear();
+  clock.advance(10_000);
+  expect(answered.get('hostile')).toBeGreaterThanOrEqual(5 * 10 * 10 - 5);
+});
+
 it('the cost of an exchange has what is received, and what is only sent because of it', () => {
   // SYN, its acknowledgement, FIN and the last acknowledgement; one segment of data; 46 segments of 1,440 octets, each acknowledged.
   const packets = 4 + 1 + 46;

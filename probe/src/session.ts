@@ -41,6 +41,8 @@ const NO_INTERVAL = -Infinity;
 const COUNTED_FROM = 2 ** 31;
 /** How much of what a probe was charged with the next one is, at least. */
 const KEPT_CHARGE = 0.5;
+/** How often what the plan says a probe may cost without being one that costs more: the plan leaves the answer out. */
+const PLANNED_ROOM = 2;
 /** Most probes that one session remembers. */
 const MAX_IN_FLIGHT = 65_536;
 
@@ -150,7 +152,7 @@ export class Session implements ProbeEvents, Task {
       packets: (load.packetsPerSecond * this.intervalNs) / NS_PER_S,
       bytes: (load.bitsPerSecond * this.intervalNs) / NS_PER_S / 8,
     };
-    this.#charge = prober.charges?.(planned) ?? this.#leastCharge;
+    this.#charge = this.#withinCap(prober.charges?.(planned) ?? this.#leastCharge);
     this.#charged = prober.charges === undefined ? undefined : new Map();
     const remembered = Math.ceil((2 * intervalNs) / this.intervalNs) + 2;
     this.#inFlight = new InFlight(Math.min(MAX_IN_FLIGHT, remembered));
@@ -189,7 +191,7 @@ export class Session implements ProbeEvents, Task {
     counts.addNotSent('overrun', skipped);
     if (!this.#timesOut) this.#sweep(nowNs - this.timeoutNs - SWEEP_GRACE_NS);
     const charge = this.#charge;
-    if (!this.#context.budget.take(charge.packets, charge.bytes, nowNs)) {
+    if (!this.#take(charge, nowNs)) {
       counts.addNotSent('cap');
       return;
     }
@@ -207,8 +209,7 @@ export class Session implements ProbeEvents, Task {
   #warmUp(dueNs: number): void {
     // Between counted ones it would be a number of the reflector's that no answer accounts for: a loss on the way back.
     if (this.#inFlight.nextSeq > 0) return;
-    const { packets, bytes } = this.#charge;
-    if (!this.#context.budget.take(packets, bytes, this.#context.clock.monoNs())) return;
+    if (!this.#take(this.#charge, this.#context.clock.monoNs())) return;
     if (!this.#inFlight.full) this.#channel.send(this.#inFlight.open(NO_INTERVAL), dueNs);
   }
 
@@ -464,10 +465,10 @@ export class Session implements ProbeEvents, Task {
 
   mayLeaveLate(seq: number): boolean {
     // Waiting probes may be many when the resolver comes back: the cap holds when they leave.
-    const { packets, bytes } = this.#charged?.get(seq) ?? this.#charge;
+    const charge = this.#charged?.get(seq) ?? this.#charge;
     const nowNs = this.#context.clock.monoNs();
-    this.#context.budget.correct(-packets, -bytes, nowNs);
-    const isTaken = this.#context.budget.take(packets, bytes, nowNs);
+    this.#context.budget.correct(-charge.packets, -charge.bytes, nowNs);
+    const isTaken = this.#take(charge, nowNs);
     if (!isTaken) this.#charged?.delete(seq);
     return isTaken;
   }
@@ -477,11 +478,27 @@ export class Session implements ProbeEvents, Task {
     if (charged === undefined) return;
     this.#context.budget.correct(packets - charged.packets, bytes - charged.bytes, this.#context.clock.monoNs());
     this.#charged?.set(seq, { packets, bytes });
-    // An answer that has become smaller is believed by and by.
-    this.#charge = {
+    // An answer that has become smaller counts by and by.
+    this.#charge = this.#withinCap({
       packets: Math.max(packets, this.#leastCharge.packets, KEPT_CHARGE * this.#charge.packets),
       bytes: Math.max(bytes, this.#leastCharge.bytes, KEPT_CHARGE * this.#charge.bytes),
+    });
+  }
+
+  /** What costs more than the cap lets through at once is charged with that, and owes the rest: it would never be sent again. */
+  #withinCap({ packets, bytes }: ExchangeCost): ExchangeCost {
+    const most = this.#context.budget.mostCharge;
+    const planned = this.#leastCharge;
+    return {
+      packets: Math.max(planned.packets, Math.min(packets, most.packets)),
+      bytes: Math.max(planned.bytes, Math.min(bytes, most.bytes)),
     };
+  }
+
+  #take({ packets, bytes }: ExchangeCost, nowNs: number): boolean {
+    const planned = this.#leastCharge;
+    const isPlanned = packets <= PLANNED_ROOM * planned.packets && bytes <= PLANNED_ROOM * planned.bytes;
+    return this.#context.budget.take(packets, bytes, nowNs, isPlanned);
   }
 
   /** The end of a probe. @param hasLeft what did not leave is given back. */

@@ -51,6 +51,50 @@ describe('the send budget', () => {
   });
 });
 
+describe('what a target makes a probe cost beyond its plan', () => {
+  const cap = { packetsPerSecond: 1_000, bitsPerSecond: 8e6 };
+  const at = (ms: number): number => (ms * NS_PER_S) / 1_000;
+
+  it('is owed by the half of the cap that is not reserved: what is planned goes on', () => {
+    const budget = new SendBudget(0, cap);
+    // A quarter of a second is 250 packets; half of that are reserved, the rest is owed now.
+    for (let i = 0; i < 50; i += 1) budget.correct(1e9, 1e9, 0);
+    let sent = 0;
+    for (let ms = 1; ms <= 10_000; ms += 1) if (budget.take(1, 100, at(ms), true)) sent += 1;
+    // Reserved at first, and seven eighths of 1,000/s.
+    expect(sent).toBeGreaterThan(125 + 0.87 * 10_000 - 10);
+    expect(budget.take(1, 100, at(10_000), false)).toBe(false);
+  });
+
+  it('is at most one burst for one probe, and paid back at what the others leave', () => {
+    const budget = new SendBudget(0, cap);
+    budget.correct(1e9, 1e9, 0);
+    // 125 in the common half, 250 owed: 125 below nothing, paid back in an eighth of a second as the reserve is full.
+    expect(budget.take(1, 1, at(120), false)).toBe(false);
+    expect(budget.take(1, 1, at(130), false)).toBe(true);
+  });
+
+  it('never adds to the cap: reserved and common together let through what the cap says', () => {
+    const budget = new SendBudget(0, cap);
+    let packets = 0;
+    for (let ms = 0; ms < 10_000; ms += 1) {
+      for (let i = 0; i < 2; i += 1) if (budget.take(1, 100, at(ms), true)) packets += 1;
+      if (budget.take(100, 10_000, at(ms), false)) packets += 100;
+    }
+    expect(packets).toBeLessThanOrEqual(250 + 10_000);
+    expect(packets).toBeGreaterThan(9_900);
+  });
+
+  it('what is given back is given back once', () => {
+    const budget = new SendBudget(0, cap);
+    expect(budget.take(100, 100, 0, false)).toBe(true);
+    budget.correct(-100, -100, 0);
+    let sent = 0;
+    while (budget.take(1, 1, 0, true)) sent += 1;
+    expect(sent).toBe(250);
+  });
+});
+
 it('a token bucket never holds more than its burst', () => {
   const bucket = new TokenBucket(10, 5, 0);
   expect(bucket.take(5, 0)).toBe(true);

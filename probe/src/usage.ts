@@ -28,7 +28,7 @@ export interface ExchangeCost {
 
 /** The flights of a TLS handshake that a client sends, and what of both sides' handshakes is in no count of payload. */
 const TLS_PACKETS = 4;
-const TLS_BYTES = 8_192;
+export const TLS_HANDSHAKE_BYTES = 8_192;
 
 /**
  * Cost of a TCP exchange, at most about: SYN and the closing segments, data, an acknowledgement for every segment received (Linux
@@ -38,7 +38,7 @@ export function exchangeCost(
   family: Family,
   { writtenBytes, readBytes, isSecure }: { writtenBytes: number; readBytes: number; isSecure: boolean },
 ): ExchangeCost {
-  const received = readBytes + (isSecure ? TLS_BYTES : 0);
+  const received = readBytes + (isSecure ? TLS_HANDSHAKE_BYTES : 0);
   const segments = Math.ceil(received / TCP_SEGMENT_BYTES);
   const packets = 4 + Math.ceil(writtenBytes / TCP_SEGMENT_BYTES) + segments + (isSecure ? TLS_PACKETS : 0);
   const header = IP_HEADER_BYTES[family] + TCP_HEADER_BYTES;
@@ -119,16 +119,66 @@ export class TokenBucket {
 
 /** Share of a second that may be sent at once when many deadlines fall together. */
 const BURST_S = 0.25;
+/** Share of the rate that is kept for probes that cost more than their plan says, also while the others would take it all. */
+const COMMON_SHARE = 1 / 8;
+
+/**
+ * One of the two limits of the cap. Half of it is reserved for what costs no more than its plan says, and is filled first: what a
+ * target makes a probe cost beyond its plan is taken from, and owed by, the common half only.
+ */
+class CapBucket {
+  readonly #ratePerS: number;
+  readonly #half: number;
+  #reserved: number;
+  #common: number;
+  #atNs: number;
+
+  constructor(ratePerS: number, nowNs: number) {
+    this.#ratePerS = ratePerS;
+    this.#half = (ratePerS * BURST_S) / 2;
+    this.#reserved = this.#half;
+    this.#common = this.#half;
+    this.#atNs = nowNs;
+  }
+
+  has(tokens: number, isPlanned: boolean, nowNs: number): boolean {
+    this.#refill(nowNs);
+    return tokens <= (isPlanned ? this.#reserved + Math.max(0, this.#common) : this.#common);
+  }
+
+  take(tokens: number, isPlanned: boolean): void {
+    const reserved = isPlanned ? Math.min(tokens, this.#reserved) : 0;
+    this.#reserved -= reserved;
+    this.#common -= tokens - reserved;
+  }
+
+  #refill(nowNs: number): void {
+    const tokens = Math.max(0, ((nowNs - this.#atNs) / NS_PER_S) * this.#ratePerS);
+    this.#atNs = nowNs;
+    const toReserve = Math.min(tokens * (1 - COMMON_SHARE), this.#half - this.#reserved);
+    this.#reserved += toReserve;
+    this.#common += tokens - toReserve;
+    if (this.#common <= this.#half) return;
+    this.#reserved = Math.min(this.#half, this.#reserved + this.#common - this.#half);
+    this.#common = this.#half;
+  }
+}
 
 /** The compiled-in cap at run time: no plan and no bug sends more. */
 export class SendBudget {
-  readonly #packets: TokenBucket;
-  readonly #bits: TokenBucket;
+  /** Most that a probe may be charged with: more would never be there at once. */
+  readonly mostCharge: ExchangeCost;
+  readonly #packets: CapBucket;
+  readonly #bits: CapBucket;
   #refused = 0;
 
   constructor(nowNs: number, cap: { packetsPerSecond: number; bitsPerSecond: number } = SEND_CAP) {
-    this.#packets = new TokenBucket(cap.packetsPerSecond, cap.packetsPerSecond * BURST_S, nowNs);
-    this.#bits = new TokenBucket(cap.bitsPerSecond, cap.bitsPerSecond * BURST_S, nowNs);
+    this.#packets = new CapBucket(cap.packetsPerSecond, nowNs);
+    this.#bits = new CapBucket(cap.bitsPerSecond, nowNs);
+    this.mostCharge = {
+      packets: (cap.packetsPerSecond * BURST_S) / 2,
+      bytes: (cap.bitsPerSecond * BURST_S) / 2 / 8,
+    };
   }
 
   /** Sends that were refused since boot. */
@@ -136,18 +186,27 @@ export class SendBudget {
     return this.#refused;
   }
 
-  take(packets: number, bytes: number, nowNs: number): boolean {
-    if (!this.#bits.has(bytes * 8, nowNs) || !this.#packets.take(packets, nowNs)) {
+  /** @param isPlanned it costs no more than its plan says. What costs more waits until the others have theirs. */
+  take(packets: number, bytes: number, nowNs: number, isPlanned = true): boolean {
+    if (!this.#bits.has(bytes * 8, isPlanned, nowNs) || !this.#packets.has(packets, isPlanned, nowNs)) {
       this.#refused += 1;
       return false;
     }
-    this.#bits.take(bytes * 8, nowNs);
+    this.#bits.take(bytes * 8, isPlanned);
+    this.#packets.take(packets, isPlanned);
     return true;
   }
 
-  /** What was taken turned out to be so much too little, or too much where it is negative. What is owed is paid back first. */
+  /**
+   * What was taken turned out to be so much too little, or too much where it is negative. What is owed is paid back before anything
+   * else that costs more than planned; at most a whole burst for one probe.
+   */
   correct(packets: number, bytes: number, nowNs: number): void {
-    this.#packets.force(packets, nowNs);
-    this.#bits.force(bytes * 8, nowNs);
+    const most = this.mostCharge;
+    // Refilled up to now: what is given back is no rate.
+    this.#packets.has(0, false, nowNs);
+    this.#bits.has(0, false, nowNs);
+    this.#packets.take(Math.min(packets, 2 * most.packets), false);
+    this.#bits.take(Math.min(bytes, 2 * most.bytes) * 8, false);
   }
 }

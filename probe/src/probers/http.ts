@@ -3,7 +3,8 @@
  *
  * The round trip is the connect phase (SYN to its answer). Where a connection is kept on purpose there is none, and the
  * time to the first octet of the response stands in: it includes the service. Redirects are not followed, at most
- * 64 KiB of body are read, and the connection goes to the address that was checked.
+ * 64 KiB of body are read, and the connection goes to the address that was checked. All that comes over the connection counts
+ * against a bound too: interim responses, headers, what a chunk says beside its octets, and TLS records.
  *
  * Certificates are judged here and not by the TLS layer, so that a bad one still tells when it ends and what is wrong with
  * it; the request is not sent before. Through a proxy, the connect phase is the one to the proxy; with HTTPS the time that
@@ -36,11 +37,17 @@ import { serverName } from '../net/server-name.ts';
 import type { LookedUp } from '../net/destination.ts';
 import { connectFrom, isOpenedNatively } from '../net/domain-sockets.ts';
 import { notSentCauseOf, watchDeparture } from '../net/not-sent.ts';
-import { exchangeCost, tcpClientBytes, type ExchangeCost } from '../usage.ts';
+import { exchangeCost, tcpClientBytes, TLS_HANDSHAKE_BYTES, type ExchangeCost } from '../usage.ts';
 import type { ChannelRequest, ProbeChannel, ProbeEvents, Prober } from './prober.ts';
 
 const MAX_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
+/** Of everything that comes over a connection for one request. */
+const MAX_READ_BYTES = MAX_BODY_BYTES + MAX_HEADER_BYTES;
+/** Of a TLS handshake, and of records without data: far above any chain of certificates in use. */
+const MAX_TLS_BYTES = 64 * 1024;
+/** Records without data raise no event. */
+const TLS_CHECK_MS = 20;
 /** About. */
 const REQUEST_BYTES = 300;
 const PROXY_AUTHENTICATION_REQUIRED = 407;
@@ -71,7 +78,7 @@ export function httpProber(given: HttpDependencies): Prober {
         ? exchangeCost(path.family, { writtenBytes: REQUEST_BYTES, readBytes: REQUEST_BYTES, isSecure: false })
         : exchangeCost(path.family, {
             writtenBytes: REQUEST_BYTES,
-            readBytes: MAX_BODY_BYTES + MAX_HEADER_BYTES,
+            readBytes: MAX_READ_BYTES,
             isSecure: target.url?.startsWith('https:') === true && test.protocol === 'http',
           }),
     open: (request, events) => new HttpChannel(dependencies, request, events),
@@ -196,7 +203,9 @@ class HttpChannel implements ProbeChannel {
     let keeps = false;
     const finish = (keepsConnection: boolean): boolean => {
       if (!this.#running.delete(stop)) return false;
+      exchange.leave();
       cancelTimer();
+      cancelCheck();
       sockets.release();
       if (!keepsConnection) active?.destroy();
       return true;
@@ -212,7 +221,9 @@ class HttpChannel implements ProbeChannel {
       if (finish(false)) this.#events.notSent(seq, cause);
     };
     const stop = (): void => {
+      exchange.leave();
       cancelTimer();
+      cancelCheck();
       sockets.release();
       active?.destroy();
     };
@@ -224,6 +235,32 @@ class HttpChannel implements ProbeChannel {
       // What was answered unseen has no phases to tell.
       end('lost', undefined, connectAtTimeout(this.#dependencies, exchange.socket, begunNs + timeoutNs) !== 'lost');
     });
+    /** More came than is read of one response: in its body that is no fault, before it no HTTP. */
+    exchange.onOverread = () => {
+      const { rttNs, readyNs, status } = exchange;
+      exchange.isCut = true;
+      const overreadNs = rttNs ?? clock.monoNs() - exchange.startNs;
+      if (status !== undefined) {
+        exchange.phase('transfer', clock.monoNs() - exchange.respondedNs);
+        end(outcomeOfStatus(status), overreadNs);
+      } else if (!resource.secure || readyNs !== undefined) {
+        end('bad_response', overreadNs);
+      } else if (isHandshaking) {
+        this.#events.tlsFailure('handshake');
+        end('tls_failed', overreadNs);
+      } else {
+        end('proxy_failed', overreadNs);
+      }
+    };
+    let isHandshaking = false;
+    let cancelCheck = (): void => undefined;
+    const check = (): void => {
+      cancelCheck = clock.after(TLS_CHECK_MS, () => {
+        exchange.check();
+        if (this.#running.has(stop)) check();
+      });
+    };
+    if (resource.secure) check();
     const connecting = (socket: Socket): void => {
       socket.once('connect', () => {
         const time = connectTime(this.#dependencies, socket, exchange.startNs);
@@ -270,6 +307,7 @@ class HttpChannel implements ProbeChannel {
       }
     };
     const securing = (socket: TLSSocket, ready: () => void): void => {
+      isHandshaking = true;
       socket.once('secureConnect', () => {
         if (!this.#running.has(stop)) return;
         const failure = exchange.secured(clock.monoNs(), socket, this.#anchors);
@@ -307,7 +345,7 @@ class HttpChannel implements ProbeChannel {
       });
       if (tunnel !== undefined) request.end();
       request.on('response', (response) => {
-        const rttNs = exchange.responded(clock.monoNs());
+        const rttNs = exchange.responded(clock.monoNs(), response.statusCode ?? 0);
         if (resource.proxy !== undefined && response.statusCode === PROXY_AUTHENTICATION_REQUIRED) {
           end('proxy_failed', rttNs);
           return;
@@ -320,7 +358,7 @@ class HttpChannel implements ProbeChannel {
           exchange.isCut = ending === 'cut';
           keeps = ending === 'whole' && this.#keptConnections !== undefined && resource.proxy === undefined;
           exchange.phase('transfer', clock.monoNs() - exchange.respondedNs);
-          end((response.statusCode ?? 0) >= 400 ? 'bad_status' : 'answered', rttNs);
+          end(outcomeOfStatus(response.statusCode ?? 0), rttNs);
         });
       });
       request.on('error', (error: NodeJS.ErrnoException) => failed(error, broken));
@@ -343,6 +381,7 @@ class HttpChannel implements ProbeChannel {
         exchange.tunnelled(clock.monoNs());
         const secured = connectTls({ ...this.#tlsOptions(resource), socket });
         active = secured;
+        exchange.useTunnel(secured);
         const fail = (error: NodeJS.ErrnoException): void => failed(error, broken);
         socket.on('error', fail);
         secured.on('error', fail);
@@ -474,6 +513,19 @@ class HttpChannel implements ProbeChannel {
   }
 }
 
+function outcomeOfStatus(status: number): Outcome {
+  return status >= 400 ? 'bad_status' : 'answered';
+}
+
+/** Octets that a connection has brought in, TLS records and all. The inner stream is Node's own business: without it, the data. */
+function receivedBytes(socket: Socket): number {
+  const { _handle: handle } = socket as {
+    readonly _handle?: { readonly _parent?: { readonly bytesRead?: unknown } } | null;
+  };
+  const bytes = handle?._parent?.bytesRead;
+  return typeof bytes === 'number' ? bytes : socket.bytesRead;
+}
+
 /** No HTTP, or a header over the bound: what Node's parser says. */
 function isBadResponse({ code }: NodeJS.ErrnoException): boolean {
   return code?.startsWith('HPE_') === true;
@@ -514,7 +566,7 @@ class Exchange {
   respondedNs = 0;
   reused = false;
   isSecondTry = false;
-  /** The body was not read to its end. */
+  /** More came than was read. */
   isCut = false;
   contaminated = false;
   readonly #seq: number;
@@ -523,9 +575,17 @@ class Exchange {
   /** A connection that was not begun has not left either. */
   hasFailedHere: () => boolean = () => true;
   #connectedNs = 0;
+  /** Of a response whose header was read. */
+  status: number | undefined;
+  onOverread: () => void = () => undefined;
   #firstTry: ExchangeCost = { packets: 0, bytes: 0 };
   #writtenBefore = 0;
   #readBefore = 0;
+  /** What raises an event when something was read: over a tunnel, what is inside. */
+  #stream: Socket | undefined;
+  #received = 0;
+  #receivedBefore = 0;
+  readonly #onData = (): void => this.check();
 
   constructor(seq: number, startNs: number, events: ProbeEvents) {
     this.#seq = seq;
@@ -535,14 +595,49 @@ class Exchange {
 
   /** Takes a socket whose connect has just begun, or one that is kept. Told in a later tick than the connect. */
   use(socket: Socket): void {
+    this.leave();
     this.socket = socket;
+    this.#stream = socket;
     this.hasFailedHere = watchDeparture(socket);
     this.#writtenBefore = socket.connecting ? 0 : socket.bytesWritten;
     this.#readBefore = socket.connecting ? 0 : socket.bytesRead;
+    this.#receivedBefore = socket.connecting ? 0 : receivedBytes(socket);
+    this.#received = 0;
+    // Node's parser has no bound for interim responses. A listener of a socket that it reads changes nothing else.
+    socket.prependListener('data', this.#onData);
+  }
+
+  /** Goes on inside a tunnel, over the same connection. */
+  useTunnel(secured: TLSSocket): void {
+    this.#stream?.off('data', this.#onData);
+    this.#stream = secured;
+    secured.prependListener('data', this.#onData);
+  }
+
+  /** Notes what was read until now, and watches no more. */
+  leave(): void {
+    if (this.#stream === undefined) return;
+    this.#measure();
+    this.#stream.off('data', this.#onData);
+    this.#stream = undefined;
+  }
+
+  /** Ends the exchange when more was read than its bounds allow. */
+  check(): void {
+    if (this.#stream === undefined) return;
+    this.#measure();
+    const read = this.#stream.bytesRead - (this.#stream === this.socket ? this.#readBefore : 0);
+    const isSecure = this.#stream instanceof TLSSocket;
+    if (read > MAX_READ_BYTES || (isSecure && this.#received > MAX_READ_BYTES + MAX_TLS_BYTES)) this.onOverread();
+  }
+
+  #measure(): void {
+    this.#received = Math.max(this.#received, receivedBytes(this.#stream!) - this.#receivedBefore);
   }
 
   /** On a connection of its own, after one that was kept did not serve. */
   beginAgain(nowNs: number, family: Family, isSecure: boolean): void {
+    this.leave();
     this.#firstTry = this.cost(family, isSecure);
     this.isSecondTry = true;
     this.startNs = nowNs;
@@ -576,8 +671,9 @@ class Exchange {
   }
 
   /** Returns the round trip of this exchange. */
-  responded(nowNs: number): number {
+  responded(nowNs: number, status: number): number {
     this.respondedNs = nowNs;
+    this.status = status;
     const processingNs = nowNs - (this.readyNs ?? this.startNs);
     this.phase('processing', processingNs);
     this.rttNs ??= processingNs;
@@ -592,7 +688,8 @@ class Exchange {
   cost(family: Family, isSecure: boolean): ExchangeCost {
     const writtenBytes = (this.socket?.bytesWritten ?? 0) - this.#writtenBefore;
     // What came behind the bound and was not read has crossed the line too.
-    const readBytes = (this.socket?.bytesRead ?? 0) - this.#readBefore + (this.isCut ? MAX_BODY_BYTES : 0);
+    const plainBytes = (this.socket?.bytesRead ?? 0) - this.#readBefore;
+    const readBytes = Math.max(plainBytes, this.#received - TLS_HANDSHAKE_BYTES) + (this.isCut ? MAX_BODY_BYTES : 0);
     const cost = exchangeCost(family, { writtenBytes, readBytes, isSecure: isSecure && !this.reused });
     const { packets, bytes } = this.#firstTry;
     return { packets: packets + cost.packets, bytes: bytes + cost.bytes };

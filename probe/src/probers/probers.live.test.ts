@@ -11,7 +11,9 @@ import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { FAMILIES, systemClock, type Clock, type Family } from '@wanscope/shared';
+import { FAMILIES, NS_PER_MS, systemClock, type Clock, type Family, type PathRecord } from '@wanscope/shared';
+import { plannedOf } from '@wanscope/shared/testing';
+import { IntervalClock } from '../interval.ts';
 import { addressFilter, TargetResolver } from '../net/destination.ts';
 import { KernelEngine } from '../net/kernel-engine.ts';
 import { handshakeReader, loadNative, type Handshake } from '../net/native.ts';
@@ -22,6 +24,8 @@ import { ERROR_ESTIMATE, STAMP_BYTES, writeRequest } from '../packet/stamp.ts';
 import { openHttpReflector } from '../reflectors/http.ts';
 import { openStampReflector, StampResponder } from '../reflectors/stamp.ts';
 import { openTcpReflector } from '../reflectors/tcp.ts';
+import { Session } from '../session.ts';
+import { SendBudget } from '../usage.ts';
 import { CountingClock, proberContract, SLOW_ANSWER_MS, type ContractTarget } from './contract.ts';
 import { dnsProber } from './dns.ts';
 import { httpProber } from './http.ts';
@@ -555,6 +559,125 @@ describe('a connect that fails', () => {
     expect(authorized).toEqual([authorization]);
     // This response never ends; 64 KiB of it are enough.
     expect((await probeOnce(prober, { url: `http://127.0.0.1:${port}/endless` })).outcome).toBe('answered');
+  });
+
+  /** Sends `head`, then `repeated` for as long as it is read. */
+  async function flooding(head: string, repeated: string): Promise<{ port: number; sentBytes: () => number }> {
+    const flood = Buffer.from(repeated.repeat(Math.ceil(65_536 / repeated.length)));
+    let sentBytes = 0;
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined);
+      const pump = (): void => {
+        while (!socket.destroyed && socket.write(flood));
+      };
+      socket.on('drain', pump);
+      socket.on('close', () => {
+        sentBytes += socket.bytesWritten - socket.writableLength;
+      });
+      socket.once('data', () => {
+        socket.write(head);
+        pump();
+      });
+    });
+    return { port: await listen(server), sentBytes: () => sentBytes };
+  }
+
+  it.each([
+    ['interim responses', '', 'HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n', 'bad_response'],
+    ['interim responses to continue', '', 'HTTP/1.1 100 Continue\r\n\r\n', 'bad_response'],
+    ['a header', 'HTTP/1.1 200 OK\r\n', `X-A: ${'a'.repeat(100)}\r\n`, 'bad_response'],
+    ['a body', 'HTTP/1.1 200 OK\r\n\r\n', 'a', 'answered'],
+    ['a body of small chunks', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n', '1\r\na\r\n', 'answered'],
+    [
+      'chunks that say more than they hold',
+      'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n',
+      `1;${'x'.repeat(1_000)}\r\na\r\n`,
+      'answered',
+    ],
+  ])('ends at its bound: %s without an end', async (_what, head, repeated, outcome) => {
+    const { port, sentBytes } = await flooding(head, repeated);
+    const prober = httpProber(connects());
+    const before = process.memoryUsage().rss;
+    const result = await probeOnce(prober, { url: `http://127.0.0.1:${port}/` }, 10_000);
+    expect(result.outcome).toBe(outcome);
+    await expect.poll(sentBytes, { timeout: 5_000 }).toBeGreaterThan(0);
+    // 80 KiB, one read of 64 KiB, and what both kernels hold of a connection that is read no further: far under 4 MiB on loopback.
+    expect(sentBytes()).toBeLessThan(8 * 1024 * 1024);
+    expect(process.memoryUsage().rss - before).toBeLessThan(64 * 1024 * 1024);
+  });
+
+  it('goes on with others while one target sends without an end, and with that one when it ends', async () => {
+    const flood = Buffer.from('HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n'.repeat(2_000));
+    let isHostile = true;
+    const port = await listen(
+      createServer((socket) => {
+        socket.on('error', () => undefined);
+        socket.once('data', () => {
+          if (!isHostile) {
+            socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok');
+            return;
+          }
+          const pump = (): void => {
+            while (!socket.destroyed && socket.write(flood));
+          };
+          socket.on('drain', pump);
+          pump();
+        });
+      }),
+    );
+    const honest = await listen(createHttpServer((_request, response) => response.end('ok')));
+    const budget = new SendBudget(systemClock.monoNs());
+    const sessionTo = (index: number, to: number, prober: Prober): { run: () => void; close: () => PathRecord } => {
+      const intervals = new IntervalClock(systemClock, 300_000);
+      const planned = plannedOf({
+        index,
+        protocol: prober.protocol,
+        path: { dst: `t${index}`, dstKind: 'external' },
+        test: { intervalNs: 50 * NS_PER_MS, timeoutNs: 2_000 * NS_PER_MS },
+        source: { address: '127.0.0.1' },
+        target: { url: `http://127.0.0.1:${to}/`, address: '127.0.0.1', port: to },
+      });
+      const session = new Session(planned, 'd', index, 10_000, prober, {
+        clock: systemClock,
+        budget,
+        intervalAt: () => intervals.current,
+        countBytes: () => undefined,
+        drain: () => undefined,
+        missed: () => false,
+        countContaminated: () => undefined,
+      });
+      return {
+        run: () => session.run(systemClock.monoNs(), 0),
+        close: () => {
+          const record = session.close(intervals.current);
+          session.stop();
+          return record;
+        },
+      };
+    };
+    const run = async (times: number, sessions: readonly { run: () => void }[]): Promise<void> => {
+      for (let i = 0; i < times; i += 1) {
+        for (const session of sessions) session.run();
+        await sleep(50);
+      }
+    };
+    const hostile = [1, 2, 3].map((index) => sessionTo(index, port, httpProber(connects())));
+    const others = [4, 5, 6].map((index) => sessionTo(index, honest, tcpProber(connects())));
+    await run(40, [...hostile, ...others]);
+    await sleep(500);
+    for (const other of others) {
+      expect(other.close()).toMatchObject({ sent: 40, lost: 0, notSent: 0 });
+    }
+    isHostile = false;
+    // What it cost counts for less with every answer: after some, every probe is sent again.
+    await run(60, hostile);
+    await sleep(200);
+    for (const session of hostile) {
+      const { sent, lost, outcomes } = session.close();
+      const bad = outcomes?.bad_response ?? 0;
+      expect(bad).toBeGreaterThan(0);
+      expect(sent - lost - bad).toBeGreaterThan(40);
+    }
   });
 });
 

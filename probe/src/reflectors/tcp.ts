@@ -43,7 +43,10 @@ export async function openTcpReflector(listen: ListenOptions, context: Reflector
       if (answer === undefined) socket.destroy();
       else socket.end(`${CONSENT_HEADER} ${answer}\n`);
       socket.removeAllListeners('data');
-      socket.resume();
+      // What follows is thrown away, and not for long: a sender without an end would hold the connection for ever.
+      socket.on('data', () => {
+        if (socket.bytesRead > 2 * MAX_CONSENT_LINE_BYTES) socket.destroy();
+      });
     });
     socket.on('end', () => socket.destroy());
   });
