@@ -21,6 +21,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
+import { isoTime } from '@wanscope/shared';
 import type { Logger } from './log.ts';
 
 export type AuditAction =
@@ -152,7 +153,7 @@ export class AuditLog {
 
   /** On disk when it returns; a failure is counted and logged with the entry. */
   add(who: string, action: AuditAction, what: string, old: unknown, now: unknown): void {
-    const at = new Date(this.#wallMs()).toISOString();
+    const at = isoTime(this.#wallMs());
     const entry: AuditEntry = { at, who, action, what, old: old ?? null, new: now ?? null };
     this.#recent.push(entry);
     if (this.#recent.length > RECENT) this.#recent.shift();

@@ -6,6 +6,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { join } from 'node:path';
 import {
+  isoTime,
   decodeHello,
   decodePlan,
   encodeAsk,
@@ -438,10 +439,13 @@ export class Collector {
   /** Stops sending in this scope, from and to it, until `resume` or its time is over. @returns false when too much is paused. */
   pause(pause: Pause): boolean {
     const before = this.pauses.of(pause.scope);
+    // Shown before it is stored: nothing may fail between the pause, its audit entry and its plans.
+    const shown = shownPause(pause);
+    const shownBefore = before && shownPause(before);
     if (!this.pauses.pause(pause)) return false;
-    this.cluster?.tellPause(pause);
-    this.audit.add(pause.who, 'pause', formatScope(pause.scope), before && shownPause(before), shownPause(pause));
+    this.audit.add(pause.who, 'pause', formatScope(pause.scope), shownBefore, shown);
     this.#planAnew(pause.who);
+    this.cluster?.tellPause(pause);
     return true;
   }
 
@@ -449,8 +453,8 @@ export class Collector {
   resume(scope: PauseScope, who: string): boolean {
     const pause = this.pauses.resume(scope);
     if (pause === undefined) return false;
-    this.cluster?.tellResumed(scope, who);
     this.#resumed(pause, who);
+    this.cluster?.tellResumed(scope, who);
     return true;
   }
 
@@ -609,7 +613,7 @@ export class Collector {
     if (this.#countersReset === undefined) return;
     const untilMs = this.#options.clock.wallMs();
     this.#countersReset = { ...this.#countersReset, uncountedUntilMs: untilMs };
-    const iso = (ms: number | undefined): string => (ms === undefined ? 'the beginning' : new Date(ms).toISOString());
+    const iso = (ms: number | undefined): string => (ms === undefined ? 'the beginning' : isoTime(ms));
     this.#logger.error(
       { stream: name, behind: lastSeq, from: iso(this.#countersReset.countedUntilMs), until: iso(untilMs) },
       'nothing says how far the stream was read: reading begins at its end. Intervals of this time are in no counter, but for ' +
@@ -1290,9 +1294,10 @@ export class Collector {
     const handlers: ClusterHandlers = {
       paused: (pause) => {
         const before = this.pauses.of(pause.scope);
-        if (isDeepStrictEqual(before, pause) || !this.pauses.pause(pause)) return;
         const shown = shownPause(pause);
-        this.audit.add(pause.who, 'pause', formatScope(pause.scope), before && shownPause(before), shown);
+        const shownBefore = before && shownPause(before);
+        if (isDeepStrictEqual(before, pause) || !this.pauses.pause(pause)) return;
+        this.audit.add(pause.who, 'pause', formatScope(pause.scope), shownBefore, shown);
         this.#planAnew(pause.who);
       },
       resumed: (scope, who) => {
@@ -1379,11 +1384,10 @@ function digestOf(config: OperatorConfig): string {
 }
 
 export function shownPause({ scope, sinceMs, untilMs, who, reason }: Pause): object {
-  const iso = (ms: number): string => new Date(ms).toISOString();
   return {
     scope: formatScope(scope),
-    since: iso(sinceMs),
-    until: untilMs === undefined ? null : iso(untilMs),
+    since: isoTime(sinceMs),
+    until: untilMs === undefined ? null : isoTime(untilMs),
     who,
     reason,
   };

@@ -1,4 +1,6 @@
 /** Sums refusals up for the audit, so that a flood of them is one line an hour. Pure. */
+import { isoTime } from '@wanscope/shared';
+
 const EVERY_MS = 3_600_000;
 const MAX_NAMES = 16;
 
@@ -23,7 +25,7 @@ export class RefusalTally {
     if (this.#names.size < MAX_NAMES) this.#names.add(name);
     if (nowMs < this.#nextMs) return undefined;
     const summary = {
-      since: new Date(this.#sinceMs).toISOString(),
+      since: isoTime(this.#sinceMs),
       causes: Object.fromEntries(this.#causes),
       names: [...this.#names],
     };

@@ -1,5 +1,5 @@
 /** What changed between two rosters, for the audit: who is in, who is out. Pure. */
-import { formatIdentity, type Enrolled, type Roster } from '@wanscope/shared';
+import { formatIdentity, isoTime, type Enrolled, type Roster } from '@wanscope/shared';
 import type { AuditAction } from './audit.ts';
 
 export interface RosterChange {
@@ -42,10 +42,9 @@ export function rosterChanges(before: Roster | undefined, after: Roster | undefi
 }
 
 function shown({ key, expiresAtMs, revokedAtMs }: Enrolled): object {
-  const at = (ms: number): string => new Date(ms).toISOString();
   return {
     key,
-    ...(expiresAtMs !== undefined && { expires: at(expiresAtMs) }),
-    ...(revokedAtMs !== undefined && { revoked: at(revokedAtMs) }),
+    ...(expiresAtMs !== undefined && { expires: isoTime(expiresAtMs) }),
+    ...(revokedAtMs !== undefined && { revoked: isoTime(revokedAtMs) }),
   };
 }

@@ -4,6 +4,7 @@
  */
 import { linkSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { isoTime } from '@wanscope/shared';
 
 export const MAX_SET_ASIDE = 4;
 /** Snapshots of other releases. */
@@ -39,7 +40,7 @@ export function listSetAside(directory: string): SetAside[] {
 
 /** What `name` of a folder would be called when it is set aside now. */
 export function setAsideName(name: string, nowMs: number): string {
-  return `${name}.unreadable-${new Date(nowMs).toISOString().replace(/[-:.]/g, '')}`;
+  return `${name}.unreadable-${isoTime(nowMs).replace(/[-:.]/g, '')}`;
 }
 
 /**

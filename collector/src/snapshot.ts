@@ -11,7 +11,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { parseShape, PATH_FIELDS } from '@wanscope/shared';
+import { MAX_WALL_MS, parseShape, PATH_FIELDS } from '@wanscope/shared';
 import { z } from 'zod';
 import type { SavedConsent } from './consent.ts';
 import { COLUMN_NAMES, INDEXED_COLUMNS, REBUILT_COLUMNS } from './columns.ts';
@@ -449,6 +449,8 @@ class RowReader {
       into[column] = at >= 0 ? at : Number.NaN;
       if (at < 0) this.#dropped.add(`${COLUMN_NAMES[column]} ${names[there] ?? 'without a name'}`);
     }
+    // Releases of before took any number for the end of a certificate.
+    if (into[GAUGE.tlsExpiryS]! > MAX_WALL_MS / 1_000) into[GAUGE.tlsExpiryS] = this.#empty[GAUGE.tlsExpiryS]!;
     // A verdict that this release does not know is none: the path gets one with its next interval.
     if (!Number.isNaN(into[GAUGE.state]!) && !Number.isNaN(into[GAUGE.reason]!)) return;
     into[GAUGE.state] = STATES.indexOf('no_data');

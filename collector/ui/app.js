@@ -173,8 +173,14 @@ function withoutProbeLine(sites) {
   return element('li', { class: 'no_data' }, element('strong', {}, names), text);
 }
 
-/** @param {Problems} bad @param {Pause[]} pauses @param {Problem[]} known @param {string[]} withoutProbe @param {number} paths */
-function drawProblems({ problems, total }, pauses, known, withoutProbe, paths) {
+/**
+ * What is undefined could not be loaded: then the list does not say that nothing is wrong.
+ * @param {Problems | undefined} bad @param {Pause[] | undefined} pauses @param {Problem[] | undefined} known
+ * @param {string[]} withoutProbe @param {number | undefined} paths
+ */
+function drawProblems(bad, pauses, known, withoutProbe, paths) {
+  const isWhole = bad !== undefined && pauses !== undefined && known !== undefined;
+  const { problems, total } = bad ?? { problems: [], total: 0 };
   const lines = problems.map((cell) =>
     element(
       'li',
@@ -188,9 +194,12 @@ function drawProblems({ problems, total }, pauses, known, withoutProbe, paths) {
   const nothing = element('li', { class: 'quiet' }, well);
   const left = total - problems.length;
   const more = left > 0 ? [element('li', { class: 'quiet' }, `and ${left} more pairs, less grave`)] : [];
-  const all = [...known.map(problemLine), ...lines, ...more];
+  const all = [...(known ?? []).map(problemLine), ...lines, ...more];
   const unknown = withoutProbe.length > 0 ? [withoutProbeLine(withoutProbe)] : [];
-  replace('problems', ...pauses.map(pauseLine), ...(all.length > 0 ? all : [nothing]), ...unknown);
+  const missing = element('li', { class: 'no_data' }, 'Not all problems could be loaded: there may be others.');
+  const empty = isWhole ? [nothing] : [];
+  const rest = isWhole ? [] : [missing];
+  replace('problems', ...(pauses ?? []).map(pauseLine), ...(all.length > 0 ? all : empty), ...rest, ...unknown);
 }
 
 /** @param {Problem} problem */
@@ -403,31 +412,92 @@ async function loadPaths({ src, dst }) {
   }
 }
 
-async function refresh() {
+/**
+ * Draws what was loaded, and nothing where it was not.
+ * @template T @param {PromiseSettledResult<T>} result @param {(value: T) => void} draw @param {string[]} failures
+ */
+function drawLoaded(result, draw, failures) {
+  if (result.status === 'rejected') {
+    failures.push(String(result.reason?.message ?? result.reason));
+    return;
+  }
   try {
-    /** @type {[Mesh, Problems, { paths: number, ready: boolean }, { probes: { presence: string }[] }, { pauses: Pause[] }, { problems: Problem[], sitesWithoutProbe: string[] }]} */
-    const [mesh, pairs, status, fleet, { pauses }, { problems, sitesWithoutProbe }] = await Promise.all([
-      load(`mesh?by=${chosen.by}`),
-      load('problem-pairs'),
-      load('status'),
-      load('probes'),
-      load('pauses'),
-      load('problems'),
-    ]);
-    const live = fleet.probes.filter((probe) => probe.presence === 'live').length;
-    byId('summary').textContent =
-      `${live} of ${fleet.probes.length} probes live, ${status.paths} paths, updated ${new Date().toLocaleTimeString()}` +
-      (mesh.truncated ? '; the mesh is too large to show whole' : '');
-    const protocols = [...new Set(mesh.cells.map((cell) => cell.protocol))].sort();
-    fillSelect('by', ['site', 'host'], chosen.by, (value) => {
-      chosen.by = value;
-      chosen.pair = undefined;
-      chosen.route = undefined;
-      byId('paths-section').hidden = true;
-    });
-    fillSelect('protocol', [ALL, ...protocols], chosen.protocol, (value) => (chosen.protocol = value));
-    drawProblems(pairs, pauses, problems, sitesWithoutProbe, status.paths);
-    drawMesh(mesh);
+    draw(result.value);
+  } catch (error) {
+    failures.push(String(error));
+  }
+}
+
+/** @template T @param {PromiseSettledResult<T>} result @returns {T | undefined} */
+const loaded = (result) => (result.status === 'fulfilled' ? result.value : undefined);
+
+/** What the summary says, and that it is old or not whole where something could not be loaded. @param {string[]} failures */
+function drawSummary(/** @type {string} */ text, failures) {
+  const missing = failures.length === 0 ? '' : `; not everything could be loaded: ${failures.join(', ')}`;
+  byId('summary').textContent = `${text}, updated ${new Date().toLocaleTimeString()}${missing}`;
+}
+
+async function refresh() {
+  /** @type {[PromiseSettledResult<Mesh>, PromiseSettledResult<Problems>, PromiseSettledResult<{ paths: number, ready: boolean }>, PromiseSettledResult<{ probes: { presence: string }[] }>, PromiseSettledResult<{ pauses: Pause[] }>, PromiseSettledResult<{ problems: Problem[], sitesWithoutProbe: string[] }>]} */
+  const results = await Promise.allSettled([
+    load(`mesh?by=${chosen.by}`),
+    load('problem-pairs'),
+    load('status'),
+    load('probes'),
+    load('pauses'),
+    load('problems'),
+  ]);
+  const [mesh, pairs, status, fleet, pauses, problems] = results;
+  if (mesh.status === 'rejected' && results.every((result) => result.status === 'rejected')) {
+    byId('summary').textContent = `The collector does not answer: ${String(mesh.reason)}`;
+    return;
+  }
+  /** @type {string[]} */
+  const failures = [];
+  /** @type {string[]} */
+  const facts = [];
+  drawLoaded(
+    fleet,
+    ({ probes }) => {
+      const live = probes.filter((probe) => probe.presence === 'live').length;
+      facts.push(`${live} of ${probes.length} probes live`);
+    },
+    failures,
+  );
+  drawLoaded(status, ({ paths }) => facts.push(`${paths} paths`), failures);
+  drawLoaded(
+    mesh,
+    (shown) => {
+      if (shown.truncated) facts.push('the mesh is too large to show whole');
+      const protocols = [...new Set(shown.cells.map((cell) => cell.protocol))].sort();
+      fillSelect('by', ['site', 'host'], chosen.by, (value) => {
+        chosen.by = value;
+        chosen.pair = undefined;
+        chosen.route = undefined;
+        byId('paths-section').hidden = true;
+      });
+      fillSelect('protocol', [ALL, ...protocols], chosen.protocol, (value) => (chosen.protocol = value));
+      drawMesh(shown);
+    },
+    failures,
+  );
+  drawLoaded(pairs, () => undefined, failures);
+  drawLoaded(pauses, () => undefined, failures);
+  drawLoaded(problems, () => undefined, failures);
+  try {
+    const known = loaded(problems);
+    drawProblems(
+      loaded(pairs),
+      loaded(pauses)?.pauses,
+      known?.problems,
+      known?.sitesWithoutProbe ?? [],
+      loaded(status)?.paths,
+    );
+  } catch (error) {
+    failures.push(String(error));
+  }
+  drawSummary(facts.join(', '), failures);
+  try {
     if (chosen.pair !== undefined) {
       const { pair } = chosen;
       const { paths, isCut } = await loadPaths(pair);
@@ -438,7 +508,7 @@ async function refresh() {
       await drawChain(paths);
     }
   } catch (error) {
-    byId('summary').textContent = `The collector does not answer: ${String(error)}`;
+    drawSummary(facts.join(', '), [...failures, String(error)]);
   }
 }
 

@@ -8,6 +8,7 @@ import { InvalidConfiguration, RejectedMessage } from './errors.ts';
 import { parseShape } from './message.ts';
 import { InvalidKey, isPublicKey, seal, signerOf, unseal, verifierOf, type Signer, type Verifier } from './seal.ts';
 import { isToken, SUBJECT_PREFIX, type Identity } from './subjects.ts';
+import { wallMsSchema } from './wall-time.ts';
 
 const PREFIX = 'wan-claim-';
 const MAX_TEXT = 65_536;
@@ -17,7 +18,6 @@ const MAX_SERVERS = 16;
 
 const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'));
 const publicKey = z.string().check(z.refine(isPublicKey, 'must be a public key'));
-const timeMs = z.int().check(z.minimum(0));
 const keys = z.array(publicKey).check(z.minLength(1), z.maxLength(8));
 const servers = z.optional(z.array(z.string().check(z.minLength(1))).check(z.minLength(1), z.maxLength(MAX_SERVERS)));
 /** Public key of a broker's user. */
@@ -38,7 +38,7 @@ const claimSchema = z.strictObject({
   /** The collector's, as in an enrolment. */
   collectorKeys: keys,
   /** From then on it is refused, by the clock of who answers. */
-  expiresAtMs: timeMs,
+  expiresAtMs: wallMsSchema,
   /** Addresses of the broker as the device reaches it. */
   servers,
   /** Certificates (PEM) of who may vouch for the broker; absent: those of the system. */

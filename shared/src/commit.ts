@@ -7,6 +7,7 @@ import { RejectedMessage, REJECT_CAUSES } from './errors.ts';
 import { bootIdSchema } from './hello.ts';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { isToken, type Identity } from './subjects.ts';
+import { wallMsSchema } from './wall-time.ts';
 
 export const COMMIT_VERSION = 1;
 /** Boots that one commit or one hello speaks of. */
@@ -57,7 +58,7 @@ const commitSchema = z.object({
    */
   lastRead: z.optional(z.nullable(z.object({ bootId: bootIdSchema, number: seq }))),
   /** When it was said, by the collector's clock: it is later than that wherever it is read. */
-  atMs: z.optional(z.int().check(z.minimum(0))),
+  atMs: z.optional(wallMsSchema),
 });
 
 export type Commit = z.infer<typeof commitSchema>;

@@ -7,13 +7,18 @@ import { InvalidConfiguration } from './errors.ts';
 import { parseShape } from './message.ts';
 import { isPublicKey } from './seal.ts';
 import { isToken } from './subjects.ts';
+import { MAX_WALL_MS } from './wall-time.ts';
 
 const PREFIX = 'wan1_';
 const MAX_TEXT = 65_536;
 
 const token = z.string().check(z.refine(isToken, 'must match [a-z0-9_-]{1,63}'));
 const publicKey = z.string().check(z.refine(isPublicKey, 'must be a public key'));
-const timeMs = z.int().check(z.minimum(0));
+/** A roster that was signed is not refused for a time without sense: one that never comes is the last one. */
+const timeMs = z.pipe(
+  z.int().check(z.minimum(0)),
+  z.transform((ms: number) => Math.min(ms, MAX_WALL_MS)),
+);
 
 const enrolmentSchema = z.object({
   v: z.literal(1),

@@ -9,6 +9,7 @@ import { FAMILIES } from './path.ts';
 import { agreementKeySchema } from './plan.ts';
 import { MAX_SEQ } from './report.ts';
 import { isToken, type Identity } from './subjects.ts';
+import { wallMsSchema } from './wall-time.ts';
 
 export const HELLO_VERSION = 1;
 
@@ -68,7 +69,7 @@ const helloSchema = z.discriminatedUnion('kind', [
     ...common,
     kind: z.literal('full'),
     software: z.string().check(z.minLength(1), z.maxLength(64)),
-    startedAtMs: z.int().check(z.minimum(0)),
+    startedAtMs: wallMsSchema,
     /** Report formats the probe can write. */
     reportVersions: z.object({
       oldest: z.int().check(z.minimum(1), z.maximum(255)),

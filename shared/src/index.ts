@@ -28,3 +28,4 @@ export * from './stats/reordering.ts';
 export * from './subjects.ts';
 export * from './throughput.ts';
 export * from './units.ts';
+export { isoTime, isWallMs, MAX_WALL_MS } from './wall-time.ts';

@@ -35,6 +35,24 @@ const hello: FullHello = {
   ],
 };
 
+describe('a time that no clock shows', () => {
+  test.each([-1, 253_402_300_800_000, 8.64e15 + 1, Number.MAX_SAFE_INTEGER])(
+    '%d: the message is refused whole',
+    (ms) => {
+      const commit = { v: 1, ...owner, stream: { created: 'x', readTo: 0 }, boots: [], atMs: ms } satisfies Commit;
+      expect(() => decodeHello(encodeHello({ ...hello, startedAtMs: ms }), owner)).toThrow(/startedAtMs/);
+      expect(() => decodePlan(encodePlan({ ...plan, issuedAtMs: ms }), owner)).toThrow(/issuedAtMs/);
+      expect(() => decodePlan(encodePlan({ ...plan, expiresAtMs: ms }), owner)).toThrow(/expiresAtMs/);
+      expect(() => decodeCommit(encodeCommit(commit), owner)).toThrow(/atMs/);
+    },
+  );
+
+  test('the end of the year 9999 is shown by one', () => {
+    const startedAtMs = Date.UTC(9999, 11, 31, 23, 59, 59, 999);
+    expect(decodeHello(encodeHello({ ...hello, startedAtMs }), owner)).toMatchObject({ startedAtMs });
+  });
+});
+
 const plan: Plan = {
   v: 1,
   ...owner,

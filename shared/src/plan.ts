@@ -12,6 +12,7 @@ import { isPublicKey } from './seal.ts';
 import { isToken, type Identity } from './subjects.ts';
 import { MAX_FLOWS } from './report.ts';
 import { DSCP_BY_CLASS, NS_PER_MS, NS_PER_S } from './units.ts';
+import { wallMsSchema } from './wall-time.ts';
 
 export const PLAN_VERSION = 1;
 
@@ -137,9 +138,9 @@ const planSchema = z.object({
   probe: token,
   /** Grows with each plan of this probe; a lower one is refused. */
   version: z.int().check(z.minimum(1)),
-  issuedAtMs: z.int().check(z.minimum(0)),
+  issuedAtMs: wallMsSchema,
   /** After it the probe stops sending and goes on reflecting. */
-  expiresAtMs: z.int().check(z.minimum(0)),
+  expiresAtMs: wallMsSchema,
   /** Length of the aggregation interval. */
   intervalMs: z.int().check(z.minimum(1_000), z.maximum(300_000)),
   /** What reports older than live may take of the probe's uplink. */

@@ -245,6 +245,28 @@ describe('an impossible report is refused before it is sent', () => {
     expect(() => encodeReport(reportOf([], { seq }))).toThrow(/seq is not between/);
   });
 
+  const route = (sinceMs: number): PathRecord => ({ ...rich, route: { ...rich.route!, sinceMs } });
+  /** A second more than the end of the year 9999. */
+  const beyondS = 253_402_300_800;
+  test.each<[string, Partial<Report>, PathRecord[]]>([
+    ['an interval', { intervalStartMs: beyondS * 1_000 - 9_999 }, []],
+    ['an interval that no date shows', { intervalStartMs: Number.MAX_SAFE_INTEGER - 10_000 }, []],
+    ['the end of a certificate', {}, [{ ...rich, tlsExpiryS: beyondS }]],
+    ['the end of a certificate, in the largest number', {}, [{ ...rich, tlsExpiryS: Number.MAX_SAFE_INTEGER }]],
+    ['a route', {}, [route(beyondS * 1_000)]],
+    ['a route that no date shows', {}, [route(Number.MAX_SAFE_INTEGER)]],
+  ])('a time after the year 9999: of %s', (_name, fields, records) => {
+    expect(() => encodeReport(reportOf(records, { intervalMs: 10_000, ...fields }))).toThrow(
+      expect.objectContaining({ rejectCause: 'impossible_value' }),
+    );
+  });
+
+  test('a certificate without a well-defined end (RFC 5280 section 4.1.2.5) is one', () => {
+    const tlsExpiryS = beyondS - 1;
+    const bytes = encodeReport(reportOf([{ ...rich, tlsExpiryS }]));
+    expect(decodeReport(bytes).records[0]!.tlsExpiryS).toBe(tlsExpiryS);
+  });
+
   test('and what it would be called is not read from one that came', () => {
     const bytes = Buffer.from(encodeReportJson(reportOf([], { seq: 77 })));
     expect(peekReport(bytes)?.seq).toBe(77);

@@ -7,6 +7,7 @@ import { isIP } from 'node:net';
 import { RejectedMessage } from './errors.ts';
 import type { Buckets } from './histogram.ts';
 import type { OneWayDelay } from './stats/one-way-delay.ts';
+import { isWallMs, MAX_WALL_MS } from './wall-time.ts';
 
 /** RTTs and their sums travel as multiples of this; samples are rounded to it, and to one at least, when recorded. */
 export const TICK_NS = 100;
@@ -324,6 +325,7 @@ export function checkReport(report: Report): void {
   };
   if (report.seq < 1 || report.seq > MAX_SEQ) refuse(`seq is not between 1 and ${MAX_SEQ}`);
   if (report.intervalMs < 1_000 || report.intervalMs > 300_000) refuse(`interval of ${report.intervalMs} ms`);
+  if (!isWallMs(report.intervalStartMs + report.intervalMs)) refuse(`begins at ${report.intervalStartMs}`);
   let previousIndex = -1;
   for (const record of report.records) {
     const where = `record ${record.index}`;
@@ -337,6 +339,9 @@ export function checkReport(report: Report): void {
     for (const dscp of [record.seenDscp, record.farSeenDscp]) {
       if (dscp !== undefined && dscp > MAX_DSCP) refuse(`${where}: class ${dscp}`);
     }
+    const { tlsExpiryS } = record;
+    if (tlsExpiryS !== undefined && tlsExpiryS > MAX_WALL_MS / 1_000)
+      refuse(`${where}: certificate until ${tlsExpiryS}`);
     const rtt = record.rtt;
     if ((rtt?.count ?? 0) !== answered) refuse(`${where}: ${rtt?.count ?? 0} RTTs for ${answered} answers`);
     if (rtt !== undefined) {
@@ -386,8 +391,9 @@ function addsUp(record: PathRecord, flows: readonly FlowRecord[]): boolean {
   );
 }
 
-function checkRoute({ flow, changes, hops }: RouteReport, refuse: (what: string) => never): void {
+function checkRoute({ flow, sinceMs, changes, hops }: RouteReport, refuse: (what: string) => never): void {
   if (flow > 65_535) refuse(`route of flow ${flow}`);
+  if (!isWallMs(sinceMs)) refuse(`route since ${sinceMs}`);
   if (changes > MAX_ROUTE_CHANGES) refuse(`${changes} route changes`);
   if (hops.length === 0 || hops.length > MAX_ROUTE_HOPS) refuse(`route of ${hops.length} hops`);
   const families = new Set<number>();

@@ -27,6 +27,9 @@ export function parseDurationNs(text: string): number | undefined {
   return Math.round(Number(match[1]) * DURATION_UNIT_NS[match[2]!]!);
 }
 
+/** Longest that anything may be asked to last: what begins now ends in a time that every clock can show. */
+export const MAX_DURATION_NS = 366 * 86_400 * NS_PER_S;
+
 /** The shortest text that `parseDurationNs` reads as this many nanoseconds: "7d", "90s", "1500us". */
 export function formatDurationNs(ns: number): string {
   const [unit, length] = Object.entries(DURATION_UNIT_NS)

@@ -19,6 +19,7 @@ import {
   type OperatorLimits,
 } from '@nats-io/jwt';
 import {
+  MAX_WALL_MS,
   decodeRoster,
   encodeEnrolment,
   encodeRoster,
@@ -61,7 +62,8 @@ function named<T extends z.ZodRawShape>(shape: T): z.ZodObject<T> {
 const seed = z.string().regex(/^S[A-Z2-7]{57}$/);
 const userSchema = named({ seed, jwt: z.string() });
 
-const timeMs = z.number();
+/** A file of before is not refused for a time without sense. */
+const timeMs = z.number().transform((ms) => Math.min(Math.max(ms, 0), MAX_WALL_MS));
 /** A token that was handed out. Nothing here is one: what would make the claim is with whom it was given to. */
 const issuedClaimSchema = named({
   site: z.string(),

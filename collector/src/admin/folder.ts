@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
-import { WanscopeError } from '@wanscope/shared';
+import { isoTime, WanscopeError } from '@wanscope/shared';
 import { replaceFile } from '../durable-file.ts';
 
 const LOCK = 'admin/lock';
@@ -80,7 +80,7 @@ export class Folder {
 
   /** What is about to be replaced by something else stays beside it. @returns its new name. */
   keepBefore(file: string, nowMs: number): string {
-    const kept = `${file}.before-${new Date(nowMs).toISOString().replace(/[-:.]/g, '')}`;
+    const kept = `${file}.before-${isoTime(nowMs).replace(/[-:.]/g, '')}`;
     renameSync(this.pathOf(file), this.pathOf(kept));
     return kept;
   }

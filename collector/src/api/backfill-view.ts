@@ -1,4 +1,5 @@
 /** What came late of a path, as the API shows it. */
+import { isoTime } from '@wanscope/shared';
 import { BACKFILL_STEP_MS, type BackfillStep } from '../backfill-book.ts';
 
 export interface BackfillView {
@@ -23,7 +24,7 @@ export function backfillView(steps: readonly BackfillStep[], sinceMs: number): B
     steps: steps
       .filter(({ startMs }) => startMs >= sinceMs)
       .map(({ startMs, intervals, sent, lost, answers, sumNs, minNs, maxNs }) => ({
-        start: new Date(startMs).toISOString(),
+        start: isoTime(startMs),
         intervals,
         sent,
         lost,

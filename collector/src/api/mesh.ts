@@ -1,4 +1,5 @@
 /** The mesh as a matrix: ordered pairs of sites or hosts, by protocol, merged from their paths. */
+import { isoTime } from '@wanscope/shared';
 import { REASONS, STATES, type Reason, type State } from '../path-state.ts';
 import { COUNTER, GAUGE, type SeriesParts } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
@@ -168,7 +169,7 @@ function cellOf({ paths }: MeasurementState, sum: Sum): MeshCell {
     protocol,
     state: STATES[mergedState(sum.states)]!,
     reason: REASONS[paths.get(sum.worst, GAUGE.reason)]!,
-    since: new Date(paths.get(sum.worst, GAUGE.sinceMs)).toISOString(),
+    since: isoTime(paths.get(sum.worst, GAUGE.sinceMs)),
     paths: sum.paths,
     sent,
     lost,

@@ -1,5 +1,5 @@
 /** Paths as the API shows them. */
-import { NOT_SENT_CAUSES, OUTCOMES, TLS_FAILURES } from '@wanscope/shared';
+import { isoTime, NOT_SENT_CAUSES, OUTCOMES, TLS_FAILURES } from '@wanscope/shared';
 import { STATES } from '../path-state.ts';
 import { COUNTER, GAUGE, type SeriesParts } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
@@ -140,7 +140,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     key: paths.keyOf(slot)!,
     ...paths.partsOf(slot),
     ...state.stateOf(slot),
-    since: new Date(paths.get(slot, GAUGE.sinceMs)).toISOString(),
+    since: isoTime(paths.get(slot, GAUGE.sinceMs)),
     interval: intervalView(state, slot),
     totals: {
       sent: paths.get(slot, COUNTER.sent),
@@ -158,7 +158,7 @@ export function pathView(state: MeasurementState, slot: number, nowMs: number): 
     mtuBytes: paths.gauge(slot, GAUGE.mtuBytes) ?? null,
     mtuBlackHole: blackHole === undefined ? null : blackHole === 1,
     notSentCause: notSentCause === undefined ? null : NOT_SENT_CAUSES[notSentCause]!,
-    tlsExpiry: tlsExpiryS === undefined ? null : new Date(tlsExpiryS * 1_000).toISOString(),
+    tlsExpiry: tlsExpiryS === undefined ? null : isoTime(tlsExpiryS * 1_000),
     tlsFailure: tlsFailure === undefined ? null : TLS_FAILURES[tlsFailure]!,
   };
 }
@@ -170,7 +170,7 @@ function recentView({ recentDelays }: MeasurementState, slot: number, nowMs: num
   // Buckets are wider than what was measured at their ends.
   const quantile = (q: number): number => Math.min(Math.max(buckets.quantile(q)!, minNs / 1e9), maxNs / 1e9);
   return {
-    from: new Date(fromMs).toISOString(),
+    from: isoTime(fromMs),
     count,
     minSeconds: minNs / 1e9,
     meanSeconds: sumNs / count / 1e9,
@@ -222,7 +222,7 @@ function intervalView({ paths }: MeasurementState, slot: number): IntervalView |
   const sent = paths.get(slot, GAUGE.intervalSent);
   const lost = paths.get(slot, GAUGE.intervalLost);
   return {
-    end: new Date(endMs).toISOString(),
+    end: isoTime(endMs),
     sent,
     lost,
     lossRatio: sent === 0 ? null : lost / sent,

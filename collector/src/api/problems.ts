@@ -1,5 +1,5 @@
 /** What needs a person: sites, probes and paths that are not as they should be, each since when, and what left of late. */
-import { formatIdentity, NOT_SENT_CAUSES } from '@wanscope/shared';
+import { formatIdentity, isoTime, NOT_SENT_CAUSES } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
 import { clockOffsetMs, LATE_AFTER_MS } from '../ingest.ts';
 import { REASONS, UNMEASURED_CAUSES, type UnmeasuredCause } from '../path-state.ts';
@@ -46,7 +46,7 @@ export function problemsOf(collector: Collector): {
     truncated: problems.length > MAX_PROBLEMS,
     departures: collector.departures.all
       .slice(-MAX_PROBLEMS)
-      .map(({ identity, atMs, cause, who, reason }) => ({ ...identity, at: iso(atMs), cause, who, reason })),
+      .map(({ identity, atMs, cause, who, reason }) => ({ ...identity, at: isoTime(atMs), cause, who, reason })),
     sitesWithoutProbe: sitesWithoutProbe(collector).slice(0, MAX_SITES),
   };
 }
@@ -65,7 +65,7 @@ function configurationProblems({ reloadProblems, reloadRefusedAtMs }: Collector)
   const [first = ''] = reloadProblems;
   const more = reloadProblems.length > 1 ? ` (and ${reloadProblems.length - 1} more)` : '';
   const text = `was refused, the previous one stays in use: ${first.slice(0, MAX_REFUSAL_CHARS)}${more}`;
-  return [{ kind: 'configuration_refused', subject: 'configuration', text, since: iso(reloadRefusedAtMs) }];
+  return [{ kind: 'configuration_refused', subject: 'configuration', text, since: isoTime(reloadRefusedAtMs) }];
 }
 
 /** Unreachable sites, and silent probes of the others. */
@@ -81,11 +81,11 @@ function fleetProblems(collector: Collector): Problem[] {
       continue;
     }
     const text = probe.admitted ? 'is silent: no report arrives' : 'is silent: its enrolment has expired';
-    probes.push({ kind: 'probe_silent', subject: formatIdentity(probe.identity), text, since: iso(sinceMs) });
+    probes.push({ kind: 'probe_silent', subject: formatIdentity(probe.identity), text, since: isoTime(sinceMs) });
   }
   const unreachable = [...sites].map(([site, sinceMs]): Problem => {
     const text = 'is unreachable: no report arrives and nothing there answers';
-    return { kind: 'site_unreachable', subject: site, text, since: iso(sinceMs) };
+    return { kind: 'site_unreachable', subject: site, text, since: isoTime(sinceMs) };
   });
   return [...unreachable, ...probes];
 }
@@ -102,7 +102,7 @@ function clockProblems({ registry, ingest }: Collector): Problem[] {
         ? 'its reports count as late, and its paths have no data'
         : 'its intervals have the wrong time';
     const text = `has a clock ${size} ${offsetMs > 0 ? 'ahead' : 'behind'}: ${effect}`;
-    return [{ kind: 'clock_off', subject: formatIdentity(identity), text, since: iso(intake.clockOffSinceMs) }];
+    return [{ kind: 'clock_off', subject: formatIdentity(identity), text, since: isoTime(intake.clockOffSinceMs) }];
   });
 }
 
@@ -153,10 +153,6 @@ function pathProblems({ paths, sites }: MeasurementState): Problem[] {
     kind,
     subject,
     text: count === 1 ? text : `${text}, ${count} paths`,
-    since: iso(sinceMs),
+    since: isoTime(sinceMs),
   }));
-}
-
-function iso(ms: number): string {
-  return new Date(ms).toISOString();
 }

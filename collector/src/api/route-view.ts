@@ -1,5 +1,5 @@
 /** Routes as the API shows them: hops with the names that configuration and fleet give their addresses. */
-import { addressOctets, isInPrefix, type RouteHop } from '@wanscope/shared';
+import { addressOctets, isInPrefix, isoTime, type RouteHop } from '@wanscope/shared';
 import type { HopConfig } from '@wanscope/shared/config';
 import type { HeldRoute, PathRoutes } from '../route-book.ts';
 
@@ -57,8 +57,8 @@ function routeView(route: HeldRoute, named: (address: string) => NamedAddress): 
   return {
     hash: route.hash,
     flow: route.flow,
-    since: new Date(route.sinceMs).toISOString(),
-    heard: new Date(route.heardMs).toISOString(),
+    since: isoTime(route.sinceMs),
+    heard: isoTime(route.heardMs),
     ending: route.ending,
     hops: route.hops.map((hop, i) => ({
       distance: i + 1,

@@ -1,6 +1,6 @@
 /** The one thing that the API can be asked to do: a throughput run, with a key. */
 import type { FastifyInstance } from 'fastify';
-import { FAMILIES, formatIdentity, THROUGHPUT_CAP, THROUGHPUT_PROTOCOLS } from '@wanscope/shared';
+import { FAMILIES, formatIdentity, isoTime, THROUGHPUT_CAP, THROUGHPUT_PROTOCOLS } from '@wanscope/shared';
 import type { ThroughputFailure, ThroughputRequest, ThroughputResult } from '../throughput.ts';
 import type { Collector } from '../collector.ts';
 import { RefusalTally } from '../refusal-tally.ts';
@@ -85,8 +85,8 @@ function shown(result: ThroughputResult): object {
     ...rest,
     from: formatIdentity(from),
     to: formatIdentity(to),
-    startedAt: new Date(startedAtMs).toISOString(),
-    endedAt: new Date(endedAtMs).toISOString(),
+    startedAt: isoTime(startedAtMs),
+    endedAt: isoTime(endedAtMs),
     bitsPerSecond: bitsPerSecond ?? null,
     lossRatio: lossRatio ?? null,
     retransmissions: retransmissions ?? null,

@@ -3,7 +3,7 @@
  * file of their own. A field that this release does not know is skipped: collectors of two releases share one bucket.
  */
 import { isIP } from 'node:net';
-import { isToken, MAX_MESSAGE_BYTES, parseIdentity, parseShape, RejectedMessage } from '@wanscope/shared';
+import { isToken, MAX_MESSAGE_BYTES, MAX_WALL_MS, parseIdentity, parseShape, RejectedMessage } from '@wanscope/shared';
 import { z } from 'zod';
 import { CONSENT_PROTOCOLS, type SavedConsent } from '../consent.ts';
 import { formatScope, parseScope, type Pause, type PauseScope } from '../pauses.ts';
@@ -28,6 +28,7 @@ const MAX_RECORD_BYTES = 16_384;
 export const MAX_CONSENTS_TOLD = 256;
 const MAX_CONSENT_RECORD_BYTES = 65_536;
 
+const wallMs = z.number().min(0).max(MAX_WALL_MS);
 const leaseSchema = z.object({ v: z.literal(1), partition: z.int().min(0), holder: z.string().optional() });
 const rolloutSchema = z.object({
   v: z.literal(1),
@@ -40,8 +41,8 @@ const pauseSchema = z.union([
   z.object({
     v: z.literal(1),
     scope: z.string(),
-    sinceMs: z.number(),
-    untilMs: z.number().optional(),
+    sinceMs: wallMs,
+    untilMs: wallMs.optional(),
     who: z.string(),
     reason: z.string(),
   }),
@@ -63,7 +64,7 @@ const consentsSchema = z.object({
           .string()
           .max(64)
           .regex(/^[\w-]*$/),
-        z.number(),
+        wallMs,
         z.array(z.string().max(128)).max(4).optional(),
       ]),
     )
