@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs';
 import { stat, unlink } from 'node:fs/promises';
 import type { IncomingMessage, Server } from 'node:http';
 import { connect } from 'node:net';
-import { extname, join, normalize, sep } from 'node:path';
+import { extname, join } from 'node:path';
 import { pipeline, Readable } from 'node:stream';
 import { createGzip } from 'node:zlib';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
@@ -34,6 +34,8 @@ declare module 'fastify' {
   }
 }
 
+/** What the page is made of: nothing else in its folder is for a browser. */
+const PAGE_FILES: ReadonlySet<string> = new Set(['index.html', 'app.js', 'style.css', 'icon.svg']);
 const CONTENT_TYPES: Readonly<Record<string, string>> = {
   '.html': 'text/html; charset=utf-8',
   '.js': 'text/javascript; charset=utf-8',
@@ -70,7 +72,8 @@ export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
     bodyLimit: MAX_BODY_BYTES,
     routerOptions: { ignoreTrailingSlash: true },
     // What is not asked for is refused, not dropped.
-    ajv: { customOptions: { removeAdditional: false } },
+    // Nor is a value of another type made one that fits: an array with one text is no text.
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: false } },
   });
   app.addHook('onSend', async (_request, reply) => {
     reply.headers(SECURITY_HEADERS);
@@ -185,21 +188,11 @@ function notReady(reply: FastifyReply): FastifyReply {
 }
 
 async function findFile(folders: readonly string[], urlPath: string): Promise<string | undefined> {
-  let decoded: string;
-  try {
-    decoded = decodeURIComponent(urlPath);
-  } catch {
-    return undefined;
-  }
-  if (decoded.includes('\0')) return undefined;
+  const name = urlPath === '/' ? 'index.html' : urlPath.slice(1);
+  if (!PAGE_FILES.has(name)) return undefined;
   for (const folder of folders) {
-    const file = normalize(join(folder, decoded.endsWith('/') ? `${decoded}index.html` : decoded));
-    if (!file.startsWith(normalize(folder) + sep)) continue;
-    const hidden = file
-      .slice(folder.length)
-      .split(sep)
-      .some((part) => part.startsWith('.'));
-    if (!hidden && CONTENT_TYPES[extname(file)] !== undefined && (await isFile(file))) return file;
+    const file = join(folder, name);
+    if (await isFile(file)) return file;
   }
   return undefined;
 }

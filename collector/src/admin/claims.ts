@@ -9,6 +9,7 @@ import {
   formatIdentity,
   isToken,
   newSecret,
+  isWallMs,
   parseDurationNs,
   readClaimRequest,
   RejectedMessage,
@@ -91,7 +92,7 @@ export function parseClaimList(text: string, nowMs: number, lifeMs: number): rea
 
 function timeOf(text: string, nowMs: number): number | undefined {
   const ns = parseDurationNs(text);
-  if (ns !== undefined) return ns > 0 ? nowMs + ns / NS_PER_MS : undefined;
+  if (ns !== undefined) return ns > 0 && isWallMs(nowMs + ns / NS_PER_MS) ? nowMs + ns / NS_PER_MS : undefined;
   if (!/^\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?(?:Z|[+-]\d\d:\d\d)?)?$/.test(text)) return undefined;
   const ms = Date.parse(text);
   return Number.isNaN(ms) ? undefined : ms;

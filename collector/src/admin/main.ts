@@ -5,6 +5,8 @@ import { userInfo } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import {
+  isoTime,
+  MAX_DURATION_NS,
   formatDurationNs,
   formatIdentity,
   InvalidConfiguration,
@@ -88,9 +90,13 @@ function partitionsOf(text: string): number {
   return partitions;
 }
 
+const MOST_YEARS = 100;
+
 function durationMs(text: string): number {
   const ns = parseDurationNs(text);
-  if (ns === undefined || ns <= 0) throw new InvalidArgumentError('It must be a duration such as 90d or 12h.');
+  if (ns === undefined || ns <= 0 || ns > MOST_YEARS * MAX_DURATION_NS) {
+    throw new InvalidArgumentError('It must be a duration such as 90d or 12h, 100 years at most.');
+  }
   return ns / NS_PER_MS;
 }
 
@@ -552,7 +558,7 @@ function addressesOf(list: string | undefined): string[] {
 }
 
 function timeText(ms: number | undefined): string {
-  return ms === undefined ? '-' : new Date(ms).toISOString();
+  return ms === undefined ? '-' : isoTime(ms);
 }
 
 function listClaims({ claims }: Fleet): void {

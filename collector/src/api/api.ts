@@ -2,7 +2,7 @@
 import { shownUrl } from '../shown-url.ts';
 import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifySchema } from 'fastify';
-import { formatIdentity, isToken, partitionOf, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
+import { formatIdentity, isoTime, isToken, partitionOf, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
 import { STATES } from '../path-state.ts';
 import { fail } from './answers.ts';
@@ -55,8 +55,8 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
     return {
       version: health.version,
       ready: collector.isReady,
-      startedAt: iso(health.startedAtMs),
-      now: new Date().toISOString(),
+      startedAt: isoTime(health.startedAtMs),
+      now: isoTime(Date.now()),
       busConnected: health.connected,
       intervalSeconds: collector.config.intervalMs / 1_000,
       paths: state.paths.size,
@@ -64,13 +64,13 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       probes: registry.probes().length,
       config: {
         lastReloadSuccessful: health.configReloadSuccessful,
-        lastReloadAt: iso(health.configReloadedAtMs),
+        lastReloadAt: isoTime(health.configReloadedAtMs),
         problems: [...collector.reloadProblems],
       },
       rollout: collector.rollout,
       snapshot: {
         durable: health.snapshot.durable,
-        writtenAt: health.snapshot.writtenAtMs === undefined ? null : iso(health.snapshot.writtenAtMs),
+        writtenAt: health.snapshot.writtenAtMs === undefined ? null : isoTime(health.snapshot.writtenAtMs),
         bytes: health.snapshot.bytes,
       },
       state: { unreadable: [...health.unreadable], countersReset: shownReset(health.countersReset) },
@@ -140,8 +140,8 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
         duplicateIdentity,
         software: hello?.software ?? null,
         bootId: hello?.bootId ?? null,
-        startedAt: hello === undefined ? null : iso(hello.startedAtMs),
-        lastIntervalEnd: intake?.lastIntervalEndMs === undefined ? null : iso(intake.lastIntervalEndMs),
+        startedAt: hello === undefined ? null : isoTime(hello.startedAtMs),
+        lastIntervalEnd: intake?.lastIntervalEndMs === undefined ? null : isoTime(intake.lastIntervalEndMs),
         planVersion: issuedTo(identity)?.version ?? null,
         runsPlanVersion: hello?.planVersion ?? null,
         icmp: hello?.icmp ?? [],
@@ -152,7 +152,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
     }),
   }));
 
-  app.get<{ Querystring: PathFilter & { limit?: number; cursor?: string } }>(
+  app.get<{ Querystring: PathFilter & { limit?: string; cursor?: string } }>(
     '/api/v1/paths',
     {
       schema: {
@@ -170,20 +170,21 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
             dst: { type: 'string' },
             protocol: { type: 'string', enum: PROTOCOLS },
             state: { type: 'string', enum: STATES },
-            limit: { type: 'integer', minimum: 1, maximum: MAX_PAGE, default: DEFAULT_PAGE },
+            limit: {
+              type: 'string',
+              pattern: '^[1-9][0-9]{0,5}$',
+              description: `1 to ${MAX_PAGE}; ${DEFAULT_PAGE} without it`,
+            },
             cursor: { type: 'string', pattern: '^[0-9]{1,10}$' },
           },
         },
       },
     },
-    (request) =>
-      pathPage(
-        state,
-        request.query,
-        Number(request.query.cursor ?? 0),
-        request.query.limit ?? DEFAULT_PAGE,
-        Date.now(),
-      ),
+    (request, reply) => {
+      const { cursor = 0, limit = DEFAULT_PAGE, ...filter } = request.query;
+      if (Number(limit) > MAX_PAGE) return fail(reply, 400, 'invalid_parameter', `limit must be 1 to ${MAX_PAGE}`);
+      return pathPage(state, filter, Number(cursor), Number(limit), Date.now());
+    },
   );
 
   app.get<{ Params: { key: string } }>(
@@ -354,15 +355,11 @@ function describeRoute(summary: string, response: object): FastifySchema {
   return { summary, response: { 200: response, '4xx': schemas.error } };
 }
 
-function iso(ms: number): string {
-  return new Date(ms).toISOString();
-}
-
 /** Since when counters count, where they began at zero because the state of before could not be read. */
 function shownReset(reset: CountersReset | undefined): object | null {
   if (reset === undefined) return null;
   const { atMs, reason, countedUntilMs, readFrom, uncountedUntilMs } = reset;
-  const countedUntil = countedUntilMs === undefined ? null : iso(countedUntilMs);
-  const uncounted = uncountedUntilMs === undefined ? null : { from: countedUntil, until: iso(uncountedUntilMs) };
-  return { at: iso(atMs), reason, countedUntil, readFrom, uncounted };
+  const countedUntil = countedUntilMs === undefined ? null : isoTime(countedUntilMs);
+  const uncounted = uncountedUntilMs === undefined ? null : { from: countedUntil, until: isoTime(uncountedUntilMs) };
+  return { at: isoTime(atMs), reason, countedUntil, readFrom, uncounted };
 }

@@ -1,6 +1,6 @@
 /** What the API can be asked to do beside throughput runs: pause, resume, retire, and tell who did. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { formatIdentity, isToken, parseDurationNs, NS_PER_MS } from '@wanscope/shared';
+import { formatIdentity, isToken, MAX_DURATION_NS, NS_PER_MS, parseDurationNs } from '@wanscope/shared';
 import { ROLES, type OperatorConfig, type Role } from '@wanscope/shared/config';
 import { shownPause, type Collector } from '../collector.ts';
 import { parseScope } from '../pauses.ts';
@@ -73,9 +73,16 @@ export function registerControls(app: FastifyInstance, collector: Collector, wal
       if (scope.kind !== 'fleet' && !isKnown(collector, scope.site)) {
         return fail(reply, 404, 'not_found', `there is no site ${scope.site}`);
       }
+      if (scope.kind === 'uplink') {
+        const uplinks = uplinksOf(collector, scope.site);
+        if (!uplinks.includes(scope.uplink)) {
+          const known = uplinks.length === 0 ? 'it has none' : `it has ${uplinks.join(', ')}`;
+          return fail(reply, 404, 'not_found', `site ${scope.site} has no uplink ${scope.uplink}: ${known}`);
+        }
+      }
       const durationNs = duration === undefined ? undefined : parseDurationNs(duration);
-      if (duration !== undefined && durationNs === undefined) {
-        return fail(reply, 400, 'invalid_parameter', 'for must be a duration such as 30m or 2h');
+      if (duration !== undefined && (durationNs === undefined || durationNs > MAX_DURATION_NS)) {
+        return fail(reply, 400, 'invalid_parameter', 'for must be a duration such as 30m or 2h, 366d at most');
       }
       const sinceMs = wallMs();
       const untilMs = durationNs === undefined ? undefined : sinceMs + durationNs / NS_PER_MS;
@@ -155,6 +162,20 @@ export function registerControls(app: FastifyInstance, collector: Collector, wal
     },
     (request, reply) => mayNot(request, reply, 'admin') ?? { entries: collector.audit.recent },
   );
+}
+
+/** Uplinks that the configuration names, or a probe of the site announces. */
+function uplinksOf(collector: Collector, site: string): readonly string[] {
+  const announced = collector.registry
+    .probes()
+    .filter(({ identity }) => identity.site === site)
+    .flatMap(({ hello }) => hello?.endpoints.map(({ uplink }) => uplink) ?? []);
+  const configured = [...collector.config.uplinks.keys()]
+    .filter((key) => key.startsWith(`${site}/`))
+    .map((key) => key.slice(site.length + 1));
+  const names = new Set([...configured, ...announced]);
+  names.delete('');
+  return [...names].sort();
 }
 
 function isKnown(collector: Collector, site: string): boolean {

@@ -19,6 +19,7 @@ import {
   leastStampBytes,
   NS_PER_MS,
   NS_PER_S,
+  MAX_DURATION_NS,
   parseBitRate,
   parseBytes,
   parseDurationNs,
@@ -90,11 +91,15 @@ const text = <T>(parse: (value: string) => T | undefined, rule: string): z.ZodTy
 
 const name = text((value) => (isToken(value) ? value : undefined), NAME_RULE);
 const pattern = text((value) => (value === '*' || isToken(value) ? value : undefined), `${NAME_RULE}, or *`);
-const duration = text(parseDurationNs, 'must be a duration such as 900ms, 10s or 2h');
+const boundedDuration = (value: string): number | undefined => {
+  const ns = parseDurationNs(value);
+  return ns !== undefined && ns <= MAX_DURATION_NS ? ns : undefined;
+};
+const duration = text(boundedDuration, 'must be a duration such as 900ms, 10s or 2h, 366d at most');
 const rate = text(parseRateIntervalNs, 'must be a rate such as 1/s, 50/s or 1/10s');
 const routes = text((value) => {
   if (value === 'off') return value;
-  const ns = parseDurationNs(value);
+  const ns = boundedDuration(value);
   return ns !== undefined && ns >= 5 * NS_PER_S ? ns : undefined;
 }, 'must be off or a duration of 5s or more such as 60s');
 const bytes = text(parseBytes, 'must be a size such as 2GB or 512MB');
