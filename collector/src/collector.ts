@@ -25,7 +25,7 @@ import {
 import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config';
 import { AuditLog } from './audit.ts';
 import { WrittenOver, type Bus, type BusHandlers, type BusMessage, type Membership, type StreamFacts } from './bus.ts';
-import { ALL_CONSENT, CONSENT_PROTOCOLS, ConsentBook, type Consents, type Consent } from './consent.ts';
+import { ALL_CONSENT, CONSENT_PROTOCOLS, ConsentBook, refusalOf, type Consent, type Consents } from './consent.ts';
 import { Cluster, type ClusterHandlers } from './cluster/cluster.ts';
 import type { Digest } from './cluster/digest.ts';
 import { DepartureBook } from './departures.ts';
@@ -252,6 +252,7 @@ export class Collector {
         this.registry.isSilent(identity)
           ? undefined
           : this.registry.plannable().find((hello) => formatIdentity(hello) === formatIdentity(identity)),
+      refusalOf: (site, address) => refusalOf(this.#config, site, address),
       wallMs: () => clock.wallMs(),
       random: randomBytes,
       sleep: (delayMs) => new Promise((resolve) => clock.after(delayMs, () => resolve())),

@@ -6,6 +6,7 @@ import {
   type ThroughputOrder,
   type ThroughputReply,
 } from '@wanscope/shared';
+import { refusalOf } from './consent.ts';
 import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
 import { ThroughputDesk, type ThroughputRequest } from './throughput.ts';
 
@@ -28,8 +29,8 @@ interface Bench {
   answer: (asked: Asked) => ThroughputReply | undefined | Promise<ThroughputReply>;
 }
 
-function benchOf(section: string, fleet: readonly FullHello[] = standard): Bench {
-  const config = configOf(`sites: { a: {}, b: {} }\ntests: {}\n${section}`);
+function benchOf(section: string, fleet: readonly FullHello[] = standard, sites = 'a: {}, b: {}'): Bench {
+  const config = configOf(`sites: { ${sites} }\ntests: {}\n${section}`);
   const asked: Asked[] = [];
   const bench: Bench = {
     asked,
@@ -37,6 +38,7 @@ function benchOf(section: string, fleet: readonly FullHello[] = standard): Bench
     desk: new ThroughputDesk({
       config: () => config.throughput,
       helloOf: ({ site, probe }) => fleet.find((hello) => hello.site === site && hello.probe === probe),
+      refusalOf: (site, address) => refusalOf(config, site, address),
       wallMs: () => 1_000,
       random: (bytes) => Buffer.alloc(bytes, 7),
       sleep: () => Promise.resolve(),
@@ -88,6 +90,38 @@ describe('a throughput run', () => {
     expect(bench.desk.results).toHaveLength(1);
     expect([...bench.desk.runs]).toEqual([['done', 1]]);
     expect(bench.desk.running).toEqual([]);
+  });
+
+  test.each<[string, string, string, string | undefined]>([
+    [
+      'in the prefix of another site',
+      '198.51.100.9',
+      'a: { prefixes: [192.0.2.0/24, 198.51.100.0/24] }, b: {}',
+      'other_site',
+    ],
+    ['outside of its own prefixes', '192.0.2.9', 'a: {}, b: { prefixes: [198.51.100.0/24] }', 'outside_prefixes'],
+    ['of a metadata service', '169.254.169.254', 'a: {}, b: {}', 'local'],
+    ['on the loopback of another machine', '127.0.0.1', 'a: {}, b: {}', undefined],
+    ['of many', '224.0.0.1', 'a: {}, b: {}', 'not_unicast'],
+  ])('does not send to an address %s', async (_what, advertised, sites, cause) => {
+    const sink = endpointOf({ addresses: [{ family: 'ipv4', bound: advertised, advertised }] });
+    const fleet = [standard[0]!, helloOf('b/q', { throughput: true, endpoints: [sink] })];
+    const bench = benchOf(SECTION, fleet, sites);
+    const message = cause === undefined ? /no addresses/ : new RegExp(`b/q: ${advertised} is not sent to: ${cause}`);
+    expect(await bench.desk.run(RUN, KEY)).toMatchObject({
+      ok: false,
+      cause: 'not_possible',
+      message: expect.stringMatching(message) as string,
+    });
+    expect(bench.asked).toEqual([]);
+  });
+
+  test('takes the next address of a sink whose first one is not sent to', async () => {
+    const bad = endpointOf({ addresses: [{ family: 'ipv4', bound: '10.0.0.9', advertised: '169.254.169.254' }] });
+    const fleet = [standard[0]!, helloOf('b/q', { throughput: true, endpoints: [bad, over('', 3)] })];
+    const bench = benchOf(SECTION, fleet);
+    expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: true });
+    expect(bench.asked[1]).toMatchObject({ run: { role: 'source', address: '192.0.2.3' } });
   });
 
   test.each([

@@ -19,6 +19,7 @@ import {
 import type { ThroughputConfig } from '@wanscope/shared/config';
 import { AskQuota } from './ask-quota.ts';
 import type { Bus } from './bus.ts';
+import { mayReach, type AddressRefusal } from './consent.ts';
 import type { Logger } from './log.ts';
 
 /** How long an end may take to say that it listens, and beyond a run's time to say what became of it. */
@@ -98,6 +99,8 @@ export interface ThroughputDeskOptions {
   readonly bus: Pick<Bus, 'request'>;
   /** The last hello of a live probe. */
   readonly helloOf: (identity: Identity) => FullHello | undefined;
+  /** Why an announced address of a site is not sent to, as in plans; undefined: it is. */
+  readonly refusalOf: (site: string, address: string) => AddressRefusal | undefined;
   readonly wallMs: () => number;
   readonly random: (bytes: number) => Buffer;
   readonly sleep: (delayMs: number) => Promise<void>;
@@ -173,8 +176,8 @@ export class ThroughputDesk {
       if (hello === undefined) return fail('unknown_probe', `no live probe ${name}`);
       if (hello.throughput !== true) return fail('not_possible', `${name} takes part in no runs (WAN_THROUGHPUT)`);
     }
-    const ends = endsOf(hellos[0]!, hellos[1]!, request);
-    if (ends === undefined) return fail('not_possible', 'no addresses of one network, family and these uplinks');
+    const ends = endsOf(hellos[0]!, hellos[1]!, request, this.#options.refusalOf);
+    if (typeof ends === 'string') return fail('not_possible', ends);
     if (this.#busy.has(request.from) || this.#busy.has(request.to)) return fail('busy', 'a run is under way there');
     const user = isOperator ? by.user : 'throughput key';
     const end = this.#quota.take(user, [request.from, request.to], config, this.#options.wallMs());
@@ -280,20 +283,38 @@ function addressOf(endpoint: HelloEndpoint, family: Family): HelloEndpoint['addr
   return endpoint.addresses.find((address) => address.family === family);
 }
 
-/** The first pair of endpoints in one network that has what is asked for, IPv4 before IPv6. */
-function endsOf(from: FullHello, to: FullHello, request: ThroughputRequest): Ends | undefined {
+/**
+ * The first pair of endpoints in one network that has what is asked for, IPv4 before IPv6, and whose addresses a plan could name; else
+ * why there is none.
+ */
+function endsOf(
+  from: FullHello,
+  to: FullHello,
+  request: ThroughputRequest,
+  refusalOf: ThroughputDeskOptions['refusalOf'],
+): Ends | string {
   const families: readonly Family[] = request.family === undefined ? ['ipv4', 'ipv6'] : [request.family];
+  let refused: string | undefined;
+  const isUsable = ({ site, probe }: FullHello, address: HelloEndpoint['addresses'][number] | undefined): boolean => {
+    if (address === undefined) return false;
+    const cause = refusalOf(site, address.advertised);
+    if (cause !== undefined) refused ??= `${site}/${probe}: ${address.advertised} is not sent to: ${cause}`;
+    return cause === undefined;
+  };
   const fits = (endpoint: HelloEndpoint, uplink: string | undefined): boolean =>
     (request.network === undefined || endpoint.network === request.network) &&
     (uplink === undefined || endpoint.uplink === uplink);
   for (const family of families) {
     for (const source of from.endpoints) {
-      if (!fits(source, request.fromUplink) || addressOf(source, family) === undefined) continue;
+      if (!fits(source, request.fromUplink) || !isUsable(from, addressOf(source, family))) continue;
       for (const sink of to.endpoints) {
-        if (!fits(sink, request.toUplink) || addressOf(sink, family) === undefined) continue;
-        if (sink.network === source.network) return { source, sink, family };
+        if (!fits(sink, request.toUplink) || !isUsable(to, addressOf(sink, family))) continue;
+        if (sink.network !== source.network) continue;
+        if (mayReach(addressOf(source, family)!.bound, addressOf(sink, family)!.advertised)) {
+          return { source, sink, family };
+        }
       }
     }
   }
-  return undefined;
+  return refused ?? 'no addresses of one network, family and these uplinks';
 }

@@ -4,11 +4,11 @@ import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifySchema } from 'fastify';
 import { formatIdentity, isoTime, isToken, partitionOf, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
+import { CONSENT_PROTOCOLS, refusalOf } from '../consent.ts';
 import { STATES } from '../path-state.ts';
 import { fail } from './answers.ts';
 import { backfillView } from './backfill-view.ts';
 import { chainOf, plansBySite } from './chain.ts';
-import type { Registry } from '../registry.ts';
 import { COUNTER } from '../series-table.ts';
 import type { CountersReset } from '../snapshot.ts';
 import { pathView, type PathFilter, pathPage } from './paths.ts';
@@ -16,7 +16,7 @@ import { clockOffsetMs } from '../ingest.ts';
 import { meshOf, problemPairsOf } from './mesh.ts';
 import { problemsOf } from './problems.ts';
 import { registerControls } from './controls.ts';
-import { routesView } from './route-view.ts';
+import { endpointNames, routesView } from './route-view.ts';
 import * as schemas from './schemas.ts';
 import { registerThroughput } from './throughput.ts';
 
@@ -220,7 +220,7 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
       if (slot === undefined || routes === undefined) return fail(reply, 404, 'not_found', 'no route of it is known');
       const network = state.paths.part(slot, 'network');
       const changes = state.paths.get(slot, COUNTER.routeChanges);
-      return routesView(routes, changes, collector.config.hops, endpointNames(registry, network));
+      return routesView(routes, changes, collector.config.hops, namesOf(collector, network));
     },
   );
 
@@ -336,19 +336,18 @@ export function withoutSecrets(plan: Plan): Plan {
   return { ...plan, tests: plan.tests.map(shown), destinations: plan.destinations.map(shown) };
 }
 
-/** Names of the addresses that the fleet has told in one network. */
-function endpointNames(registry: Registry, network: string): Map<string, string> {
-  const names = new Map<string, string>();
-  for (const { identity, hello } of registry.probes()) {
-    for (const endpoint of hello?.endpoints ?? []) {
-      if (endpoint.network !== network) continue;
-      for (const { bound, advertised } of endpoint.addresses) {
-        names.set(bound, formatIdentity(identity));
-        names.set(advertised, formatIdentity(identity));
-      }
-    }
-  }
-  return names;
+/** Names of the addresses of the fleet in one network. */
+function namesOf(collector: Collector, network: string): ReadonlyMap<string, string> {
+  const { config, consents, gate, registry } = collector;
+  const isMigrating = config.identity?.consent === 'migrating';
+  return endpointNames(registry.probes(), network, {
+    isRefused: ({ site }, address) => refusalOf(config, site, address) !== undefined,
+    hasConsented: (hello, address) =>
+      // Without keys nobody is asked.
+      !gate.isRequired ||
+      CONSENT_PROTOCOLS.some((protocol) => consents.isGiven(hello, network, address, protocol)) ||
+      (isMigrating && hello.consent !== true),
+  });
 }
 
 function describeRoute(summary: string, response: object): FastifySchema {

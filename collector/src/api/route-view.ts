@@ -1,5 +1,13 @@
 /** Routes as the API shows them: hops with the names that configuration and fleet give their addresses. */
-import { addressOctets, isInPrefix, isoTime, type RouteHop } from '@wanscope/shared';
+import {
+  addressOctets,
+  formatIdentity,
+  isInPrefix,
+  isoTime,
+  type FullHello,
+  type Identity,
+  type RouteHop,
+} from '@wanscope/shared';
 import type { HopConfig } from '@wanscope/shared/config';
 import type { HeldRoute, PathRoutes } from '../route-book.ts';
 
@@ -76,6 +84,37 @@ function routeView(route: HeldRoute, named: (address: string) => NamedAddress): 
 function answersOf({ sent, answered }: RouteHop): HopView['answers'] {
   if (answered === 0) return 'never';
   return answered < sent ? 'seldom' : 'always';
+}
+
+export interface AddressJudge {
+  /** It is not this site's to announce, or nobody's. */
+  readonly isRefused: (identity: Identity, address: string) => boolean;
+  /** A reflector of this probe has answered there. */
+  readonly hasConsented: (hello: FullHello, address: string) => boolean;
+}
+
+/**
+ * Names of addresses by what probes announce, in one network. A hello may name any address: only one where the probe's own reflector has
+ * answered is its name, and one that probes of two sites announce is nobody's, but of the one where a reflector has answered.
+ */
+export function endpointNames(
+  probes: Iterable<{ readonly identity: Identity; readonly hello?: FullHello | undefined }>,
+  network: string,
+  { isRefused, hasConsented }: AddressJudge,
+): Map<string, string> {
+  const consented = new Map<string, Identity | undefined>();
+  for (const { identity, hello } of probes) {
+    for (const endpoint of hello?.endpoints ?? []) {
+      if (hello === undefined || endpoint.network !== network) continue;
+      for (const { advertised } of endpoint.addresses) {
+        if (isRefused(identity, advertised) || !hasConsented(hello, advertised)) continue;
+        const other = consented.get(advertised);
+        const isOthers = consented.has(advertised) && other?.site !== identity.site;
+        consented.set(advertised, isOthers ? undefined : (other ?? identity));
+      }
+    }
+  }
+  return new Map([...consented].flatMap(([address, owner]) => (owner ? [[address, formatIdentity(owner)]] : [])));
 }
 
 /** The operator's words first; the fleet knows its own addresses. */
