@@ -203,6 +203,18 @@ describe.skipIf(unavailable !== undefined)(`the page${why}`, () => {
     });
   });
 
+  test('shows what it can load, and says what it cannot', async () => {
+    const partial = await browser.newPage();
+    await partial.route(/api\/v1\/(?:probes|problems)$/, (route) => route.fulfill({ status: 500, body: '{}' }));
+    await partial.goto(`http://127.0.0.1:${door.port}/`);
+    await partial.waitForFunction(() => document.querySelectorAll('#mesh td.ok').length === 4);
+    expect(await partial.textContent('#summary')).toMatch(
+      /^26 paths, updated .*could be loaded: probes: 500, problems: 500$/,
+    );
+    expect(await partial.textContent('#problems')).toBe('Not all problems could be loaded: there may be others.');
+    await partial.close();
+  });
+
   test('names the pair, the protocol and the time when something goes down', async () => {
     await mesh.probes.get('branch/a')!.stop('SIGKILL');
     await page.waitForSelector('#problems li.down', { timeout: PATIENCE_MS });

@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { createServer as createTlsServer } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FAMILIES, NS_PER_MS, systemClock, type Clock, type Family, type PathRecord } from '@wanscope/shared';
 import { plannedOf } from '@wanscope/shared/testing';
@@ -776,6 +777,23 @@ describe('HTTP through a proxy', () => {
     for (const { rttNs } of results) expect(rttNs).toBeGreaterThan(0);
   });
 
+  it('fails where a proxy answers a CONNECT without an end', async () => {
+    const flood = Buffer.from('HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(3_000));
+    const endless = createServer((socket) => {
+      socket.on('error', () => undefined);
+      const pump = (): void => {
+        while (!socket.destroyed && socket.write(flood));
+      };
+      socket.on('drain', pump);
+      socket.once('data', pump);
+    }).listen(0, '127.0.0.1');
+    await once(endless, 'listening');
+    const proxy = `http://127.0.0.1:${(endless.address() as AddressInfo).port}`;
+    const result = await probeOnce(httpProber(connects()), { url: 'https://x.example/', proxy }, 10_000);
+    expect(result.outcome).toBe('proxy_failed');
+    endless.close();
+  });
+
   it('waits for a proxy that says nothing until its time is over, and is unresolved where the proxy is', async () => {
     const mute = createServer((socket) => socket.on('error', () => undefined)).listen(0, '127.0.0.1');
     await once(mute, 'listening');
@@ -826,6 +844,28 @@ describe('HTTPS', () => {
 
   beforeEach(() => {
     requests = 0;
+  });
+
+  it('ends at its bound: interim responses without an end', async () => {
+    const flood = Buffer.from('HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(3_000));
+    const endless = createTlsServer({ key, cert: certificate }, (socket) => {
+      socket.on('error', () => undefined);
+      const pump = (): void => {
+        while (!socket.destroyed && socket.write(flood));
+      };
+      socket.on('drain', pump);
+      socket.once('data', pump);
+    }).listen(0, '127.0.0.1');
+    await once(endless, 'listening');
+    const { port } = endless.address() as AddressInfo;
+    const dependencies = {
+      ...connects(),
+      resolver: new TargetResolver(() => Promise.resolve(['127.0.0.1']), undefined, { localTargets: true }),
+      trustedCertificates: [certificate],
+    };
+    const result = await probeOnce(httpProber(dependencies), { url: `https://service.example:${port}/` }, 10_000);
+    expect(result.outcome).toBe('bad_response');
+    endless.close();
   });
 
   const endOf = (pem: string): number => {
