@@ -12,6 +12,7 @@ import { promisify } from 'node:util';
 import { Patience } from '@wanscope/shared/testing';
 import { afterEach, describe, expect, test } from 'vitest';
 import { parse, stringify } from 'yaml';
+import { FAULTS, outageTests } from './rules/outages.ts';
 
 const run = promisify(execFile);
 const fromRoot = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
@@ -29,6 +30,21 @@ test('the rules pass their unit tests', async () => {
   expect(stdout).toContain('SUCCESS');
 });
 
+describe.each(FAULTS)('when $name, $alert', (fault) => {
+  test('fires while it does, and never starts when it is over', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'wanscope-rules-'));
+    try {
+      const file = join(directory, 'test.yaml');
+      const rules = fault.config === undefined ? rulesFile : await rulesFor(fault.config, directory);
+      writeFileSync(file, stringify({ rule_files: [rules], evaluation_interval: '10s', tests: outageTests(fault) }));
+      const tested = await run('promtool', ['test', 'rules', file], { maxBuffer: 64 * 1024 ** 2 });
+      expect(tested.stdout).toContain('SUCCESS');
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
+  });
+});
+
 describe.each([
   ['an interval of 5 minutes', 'interval: 5m', '1/s', 300],
   ['an interval of 100 seconds', 'interval: 100s', '1/s', 100],
@@ -37,11 +53,7 @@ describe.each([
   test('hold a steady loss of a fifth without a break, and take a well collector for no stale one', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'wanscope-rules-'));
     try {
-      const config = join(directory, 'wanscope.yaml');
-      writeFileSync(config, `${setting}\ntests:\n  t: { protocol: icmp, rate: ${rate} }\n`);
-      const program = fromRoot('collector/dist/main.js');
-      const { stdout } = await run(process.execPath, [program, 'rules', '--config', config]);
-      writeFileSync(join(directory, 'rules.yaml'), stdout);
+      await rulesFor(`${setting}\ntests:\n  t: { protocol: icmp, rate: ${rate} }\n`, directory);
       writeFileSync(join(directory, 'test.yaml'), stringify(steadyLoss(stepS)));
       await run('promtool', ['check', 'rules', join(directory, 'rules.yaml')]);
       const tested = await run('promtool', ['test', 'rules', join(directory, 'test.yaml')]);
@@ -51,6 +63,19 @@ describe.each([
     }
   });
 });
+
+/** The file that the program writes for a configuration. */
+async function rulesFor(config: string, directory: string): Promise<string> {
+  const [configFile, rulesOf] = ['wanscope.yaml', 'rules.yaml'].map((name) => join(directory, name)) as [
+    string,
+    string,
+  ];
+  writeFileSync(configFile, config);
+  const program = fromRoot('collector/dist/main.js');
+  const { stdout } = await run(process.execPath, [program, 'rules', '--config', configFile]);
+  writeFileSync(rulesOf, stdout);
+  return rulesOf;
+}
 
 /** Scraped every 10 s for 4 hours; counters grow once in `stepS`, by 20 probes of which 4 are lost, and a report comes as often. */
 function steadyLoss(stepS: number): object {
@@ -205,6 +230,23 @@ describe('Alertmanager with the shipped configuration', () => {
     expect(pages.map((page) => page.alerts.map((alert) => alert.labels['alertname']))).toEqual([
       ['WanSiteUnreachable'],
     ]);
+  });
+
+  test('pages once for a broker that is lost, and for what another collector sees', async () => {
+    const { url, pages } = await start();
+    await post(url, [
+      { alertname: 'WanBrokerLost', instance: 'c0', severity: 'critical' },
+      { alertname: 'WanCollectorStale', instance: 'c0', severity: 'critical' },
+      { alertname: 'WanProbeSilent', instance: 'c0', site: 's0', probe: 'r1', severity: 'warning' },
+      { alertname: 'WanNobodyPlans', severity: 'warning' },
+      { ...pathAlert('WanPathDown', 0, 1), instance: 'c0' },
+      { ...pathAlert('WanPathDown', 2, 3), instance: 'c1' },
+    ]);
+    await sleep(6_000);
+    const paged = pages.flatMap((page) =>
+      page.alerts.map(({ labels }) => `${labels['alertname']} ${labels['instance']}`),
+    );
+    expect(paged.sort()).toEqual(['WanBrokerLost c0', 'WanPathDown c1']);
   });
 
   test('still pages for a path that has nothing to do with the site that is down', async () => {

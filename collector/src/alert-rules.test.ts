@@ -15,6 +15,12 @@ describe('alert rules', () => {
     // Three intervals and scrapes: 930 s. Reports are there after two: 630 s.
     expect(rules).toContain('rate(wan_site_probes_lost_total[930s])');
     expect(rules).toContain('last_report_timestamp_seconds > 630)');
+    // One interval and 25 s; another interval before that: 335 s ago.
+    expect(rules).toContain('increase(wan_site_probes_lost_total[325s]) > 0');
+    expect(rules).toContain('increase(wan_site_probes_lost_total[595s] offset 335s) > 0');
+    // Three of them, and a minute to connect.
+    expect(rules).toContain('min_over_time(wanscope_collector_bus_connected[16m]) == 0');
+    expect(rules).toContain('last_over_time(wan_site_reachable[930s]) == 0');
     expect(rules).not.toContain('[2m]');
   });
 
@@ -31,6 +37,8 @@ tests:
     // 3 * (180 s + 10 s) = 570 s.
     expect(rules).toContain('rate(wan_site_probes_lost_total{test=~"api|web"}[570s])');
     expect(rules).toContain('rate(wan_site_probes_lost_total{test!~"api|web"}[2m])');
+    expect(rules).toContain('increase(wan_site_probes_lost_total{test=~"api|web"}[205s]) > 0');
+    expect(rules).toContain('increase(wan_site_probes_lost_total{test!~"api|web"}[35s]) > 0');
   });
 
   test('point to runbooks where the operator has them', () => {

@@ -10,12 +10,29 @@ export const RUNBOOKS = 'docs/runbooks';
 
 /** What every rule has at least: several scrapes, of 10 s each. */
 const LEAST_WINDOW_MS = 120_000;
-const LEAST_SERVICE_WINDOW_MS = 300_000;
+const LEAST_SLOW_WINDOW_MS = 300_000;
 /** A window holds so many intervals and so many probes of a test: a counter that grows in steps then always has grown in it. */
 const STEPS_IN_WINDOW = 3;
 const SCRAPE_MS = 10_000;
+/** The newest window holds a step and two scrapes, and some time for a report that is a little late. */
+const NOW_BEYOND_STEP_MS = 25_000;
+/** How long a fault lasts at least before it alerts. */
+const LASTS_MS = 60_000;
+const SERVICE_LASTS_MS = 120_000;
 /** A report of the latest interval is there after two of them: it leaves within the interval after its own. */
 const REPORT_WAITS_INTERVALS = 2;
+/** After so many intervals without a report a probe is silent. */
+const SILENT_AFTER_INTERVALS = 3;
+/** How long the last value of a state stands while the collector is not scraped. */
+const LEAST_HOLD_MS = 300_000;
+/** How long probes may need to find their broker again. */
+const RECONNECT_MS = 60_000;
+
+/** A stretch of time that ended `offset` ago. */
+interface Earlier {
+  readonly window: string;
+  readonly offset: string;
+}
 
 interface TestWindow {
   /** Matches the tests, for a selector. */
@@ -23,9 +40,14 @@ interface TestWindow {
   readonly window: string;
   /** What happened just now: the shortest in which a change shows. */
   readonly now: string;
+  /** Longer than `now`, shorter than `window`: for tests whose `now` holds too few probes to tell. */
+  readonly lately: string;
   readonly slow: string;
-  /** The same of `slow`. */
-  readonly slowNow: string;
+  /** A fault that is there now and was there then has lasted. No step of a counter is in both. */
+  readonly earlier: Earlier;
+  readonly serviceEarlier: Earlier;
+  /** How long the last value stands while the collector is not scraped. */
+  readonly hold: string;
 }
 
 /** The rules as a file. @param runbooks URL (or folder) of the runbooks. */
@@ -37,21 +59,24 @@ export function alertRules(config: OperatorConfig, runbooks: string = RUNBOOKS):
     windowMs(intervalMs),
   );
   const w = {
-    slow: durationOf(Math.max(LEAST_SERVICE_WINDOW_MS, windowMs(intervalMs))),
-    // What is left of an outage in the shortest window is no loss of now.
-    lossFor: durationOf(Math.max(60_000, longestMs / STEPS_IN_WINDOW + 2 * SCRAPE_MS)),
+    // What grows by interval, whatever a test sends.
+    now: durationOf(intervalMs + NOW_BEYOND_STEP_MS),
     outage: durationOf(longestMs + Math.max(60_000, 2 * STEPS_IN_WINDOW * intervalMs)),
+    hold: durationOf(holdMs(intervalMs)),
+    back: durationOf(SILENT_AFTER_INTERVALS * intervalMs + RECONNECT_MS),
     staleSeconds: Math.max(60, (REPORT_WAITS_INTERVALS * intervalMs + 3 * SCRAPE_MS) / 1_000),
   };
-  const recorded = recordingRules(windows);
+  const recorded = (group: Recorded['group']): string => recordingRules(windows, group);
+  const held = (metric: string, condition: string): string => lastKnown(metric, condition, w.hold);
   return `# Recording rules and alerts over the collector's site-level families, by 'wan-collector rules': windows fit the configuration.
 #
 # Alerts look at ordered pairs of sites, never at single container pairs. A pair that never had an answer is
 # 'no_data / never_answered' and matches none of them. Maintenance of either site silences its alerts.
+# None starts once its fault is over: the rules of loss, delay and services want the fault in the newest window as well as some time
+# before it. While the collector is not scraped, its last values stand for up to ${w.hold}.
 groups:
   - name: wanscope-recording
     rules:
-${recorded}
       # Maintenance under the names that path alerts carry, so that 'unless on (...)' can match either role.
       - record: wan:src_site_maintenance
         expr: label_replace(wan_site_maintenance == 1, "src_site", "$1", "site", "(.*)")
@@ -63,19 +88,24 @@ ${recorded}
         expr: label_replace(min_over_time(wan_site_reachable[${w.outage}]) == 0, "src_site", "$1", "site", "(.*)")
       - record: wan:dst_site_unreachable
         expr: label_replace(min_over_time(wan_site_reachable[${w.outage}]) == 0, "dst_site", "$1", "site", "(.*)")
+      # What a dead probe's own services answer is the silence of the probe, not a fault of theirs.
+      - record: wan:dst_site_silent
+        expr: label_replace(min by (site) (min_over_time(wan_probe_live[${w.outage}])) == 0, "dst_site", "$1", "site", "(.*)")
+      # Collectors without a broker, and probes that had no time yet to come back to it.
+      - record: wan:collector_blind
+        expr: min_over_time(wanscope_collector_bus_connected[${w.back}]) == 0
 
   - name: wanscope-paths
     rules:
+${recorded('paths')}
+
       - alert: WanPathLoss
         expr: |
-          (wan:site_loss:ratio > on (src_site, dst_site, test) group_left () wan_objective_loss_ratio)
-            unless ignoring (state) (wan_site_state{state=~"down|no_data"} == 1)
-            unless wan:site_loss:cleared
+          wan:site_loss:present
             unless on (src_site) wan:src_site_maintenance
             unless on (dst_site) wan:dst_site_maintenance
             unless on (src_site) wan:src_site_unreachable
             unless on (dst_site) wan:dst_site_unreachable
-        for: ${w.lossFor}
         labels:
           severity: warning
         annotations:
@@ -87,14 +117,11 @@ ${recorded}
 
       - alert: WanPathSlow
         expr: |
-          (wan:site_rtt_seconds:mean > on (src_site, dst_site, test) group_left () wan_objective_rtt_seconds)
-            unless ignoring (state) (wan_site_state{state=~"down|no_data"} == 1)
-            unless (wan:site_rtt_seconds:mean_now <= on (src_site, dst_site, test) group_left () wan_objective_rtt_seconds)
+          wan:site_slow:present
             unless on (src_site) wan:src_site_maintenance
             unless on (dst_site) wan:dst_site_maintenance
             unless on (src_site) wan:src_site_unreachable
             unless on (dst_site) wan:dst_site_unreachable
-        for: 1m
         labels:
           severity: warning
         annotations:
@@ -106,7 +133,7 @@ ${recorded}
 
       - alert: WanPathDown
         expr: |
-          (wan_site_state{state="down"} == 1)
+          (${held('wan_site_state{state="down"}', '== 1')})
             unless on (src_site) wan:src_site_maintenance
             unless on (dst_site) wan:dst_site_maintenance
             unless on (src_site) wan:src_site_unreachable
@@ -125,7 +152,7 @@ ${recorded}
     rules:
       - alert: WanPathUnmeasured
         expr: |
-          (wan_site_unmeasured_paths > 0)
+          (${held('wan_site_unmeasured_paths', '> 0')})
             unless on (src_site) wan:src_site_maintenance
             unless on (dst_site) wan:dst_site_maintenance
             unless on (src_site) wan:src_site_unreachable
@@ -143,12 +170,13 @@ ${recorded}
     rules:
       - alert: WanMtuBlackHole
         expr: |
-          (max by (network, src_site, dst_site, family) (wan_path_mtu_black_hole) == 1)
+          max by (job, instance, network, src_site, dst_site, family) (${held('wan_path_mtu_black_hole', '== 1')})
             unless on (src_site) wan:src_site_maintenance
             unless on (dst_site) wan:dst_site_maintenance
             unless on (src_site) wan:src_site_unreachable
             unless on (dst_site) wan:dst_site_unreachable
-        for: 5m
+        # The search looks twice before it says so, and looks again after ten minutes only.
+        for: 30s
         labels:
           severity: warning
         annotations:
@@ -176,19 +204,18 @@ ${recorded}
 
   - name: wanscope-services
     rules:
+${recorded('services')}
+
       # The network carried the question and an answer: what fails is what answers. Below half, since a pair of sites may have
       # several targets.
       - alert: WanServiceFails
         expr: |
-          (wan:site_service_failures:rate
-            / (wan:site_service_failures:rate + (wan:site_service_answers:rate or wan:site_service_failures:rate * 0))
-            > 0.2)
-            unless wan:site_service_failures:cleared
+          wan:site_service:failing
             unless on (src_site) wan:src_site_maintenance
             unless on (dst_site) wan:dst_site_maintenance
             unless on (src_site) wan:src_site_unreachable
             unless on (dst_site) wan:dst_site_unreachable
-        for: 2m
+            unless on (dst_site) wan:dst_site_silent
         labels:
           severity: warning
         annotations:
@@ -201,12 +228,21 @@ ${recorded}
 
   - name: wanscope-sites
     rules:
+      # What was so before the collector lost its broker stays so; what seems so since then says nothing.
+      - record: wan:site_unreachable:present
+        expr: |
+          ((${held('wan_site_reachable', '== 0')}) unless on (job, instance) wan:collector_blind)
+            or ((${held('wan_site_reachable', '== 0')}) and wan:site_unreachable:present)
+      - record: wan:probe_silent:present
+        expr: |
+          ((${held('wan_probe_live', '== 0')}) unless on (job, instance) wan:collector_blind)
+            or ((${held('wan_probe_live', '== 0')}) and wan:probe_silent:present)
       # One alert that carries the site in every role, so that it inhibits what has the site as source, as destination
       # and as itself.
       - alert: WanSiteUnreachable
         expr: |
           label_replace(label_replace(
-            (wan_site_reachable == 0) unless on (site) (wan_site_maintenance == 1),
+            wan:site_unreachable:present unless on (site) (wan_site_maintenance == 1),
             "src_site", "$1", "site", "(.*)"), "dst_site", "$1", "site", "(.*)")
         for: 30s
         labels:
@@ -218,7 +254,7 @@ ${recorded}
           runbook_url: ${runbooks}/site-unreachable.md
 
       - alert: WanProbeSilent
-        expr: (wan_probe_live == 0) unless on (site) (wan_site_maintenance == 1) unless on (site) (min_over_time(wan_site_reachable[${w.outage}]) == 0)
+        expr: wan:probe_silent:present unless on (site) (wan_site_maintenance == 1) unless on (site) (min_over_time(wan_site_reachable[${w.outage}]) == 0)
         for: 1m
         labels:
           severity: warning
@@ -230,7 +266,7 @@ ${recorded}
           runbook_url: ${runbooks}/probe-silent.md
 
       - alert: WanProbeClockOff
-        expr: (wan_probe_clock_offset_seconds != 0) unless on (site) (wan_site_maintenance == 1)
+        expr: (${held('wan_probe_clock_offset_seconds', '!= 0')}) unless on (site) (wan_site_maintenance == 1)
         for: 2m
         labels:
           severity: warning
@@ -242,11 +278,27 @@ ${recorded}
 
   - name: wanscope-collector
     rules:
+      # While it lasts nothing else is known: it inhibits the others.
+      - alert: WanBrokerLost
+        expr: ${held('wanscope_collector_bus_connected', '== 0')}
+        for: 30s
+        labels:
+          severity: critical
+        annotations:
+          summary: 'The collector {{ $labels.instance }} has no connection to its broker'
+          description: >-
+            Nothing is known of the fleet of this collector until it has one again. Probes keep their reports meanwhile.
+          runbook_url: ${runbooks}/broker-lost.md
+
+      # One alert, whichever way it cannot be seen: each has the same labels. A target that is gone keeps its last instance for a day.
       - alert: WanCollectorStale
         expr: |
-          (up{job="wanscope"} == 0)
-            or absent(up{job="wanscope"})
-            or (time() - wanscope_collector_last_report_timestamp_seconds > ${w.staleSeconds})
+          max by (job, instance) (
+            (up{job="wanscope"} == 0)
+              or (time() - wanscope_collector_last_report_timestamp_seconds > ${w.staleSeconds})
+              or (last_over_time(up{job="wanscope"}[1d]) unless on (job) up{job="wanscope"})
+              or absent(last_over_time(up{job="wanscope"}[1d]))
+          )
         for: 1m
         labels:
           severity: critical
@@ -340,7 +392,7 @@ ${recorded}
           runbook_url: ${runbooks}/state-unreadable.md
 
       - alert: WanReflectorOverflow
-        expr: rate(wan_probe_reflector_overflow_total[${w.slow}]) > 1
+        expr: rate(wan_probe_reflector_overflow_total[${w.now}]) > 1
         for: 2m
         labels:
           severity: warning
@@ -408,7 +460,7 @@ ${recorded}
           runbook_url: ${runbooks}/stream-acknowledges.md
 
       - alert: WanLeafAway
-        expr: wan_leaf_connected == 0 unless on (site) wan_site_maintenance == 1
+        expr: (${held('wan_leaf_connected', '== 0')}) unless on (site) wan_site_maintenance == 1
         for: 5m
         labels:
           severity: warning
@@ -420,95 +472,207 @@ ${recorded}
 `;
 }
 
+/** The values of a state that fulfil the condition: of the latest scrape or, while the collector cannot be scraped, of the one before. */
+function lastKnown(metric: string, condition: string, hold: string): string {
+  return `${metric} ${condition} or (last_over_time(${metric}[${hold}]) ${condition} unless on (job, instance) (up == 1))`;
+}
+
 /** One rule for each record: each window has tests of its own. */
-function recordingRules(windows: readonly TestWindow[]): string {
-  return RECORDS.map(({ record, about, expr }) => {
-    const parts = windows.map((window) => {
-      const of = window.tests === '' ? '' : `{${window.tests}}`;
-      const and = window.tests === '' ? '' : `,${window.tests}`;
-      return expr(window, of, and).replaceAll('\n', '\n          ');
-    });
-    const comment = about === undefined ? '' : `      # ${about}\n`;
-    return `${comment}      - record: ${record}\n        expr: |\n          ${parts.join('\n            or ')}`;
-  }).join('\n');
+function recordingRules(windows: readonly TestWindow[], group: Recorded['group']): string {
+  return RECORDS.filter((one) => one.group === group)
+    .map(({ record, about, expr }) => {
+      const parts = windows.map((window) => {
+        const of = window.tests === '' ? '' : `{${window.tests}}`;
+        const and = window.tests === '' ? '' : `,${window.tests}`;
+        return expr(window, of, and).replaceAll('\n', '\n          ');
+      });
+      const comment = about === undefined ? '' : `      # ${about}\n`;
+      return `${comment}      - record: ${record}\n        expr: |\n          ${parts.join('\n            or ')}`;
+    })
+    .join('\n');
 }
 
 interface Recorded {
+  /** That of the alerts that use it: so both look at the same moment. */
+  readonly group: 'paths' | 'services';
   readonly record: string;
   readonly about?: string;
   /** @param of a selector of the tests. @param and the same, behind other matchers. */
   readonly expr: (window: TestWindow, of: string, and: string) => string;
 }
 
+const LOST = 'wan_site_probes_lost_total';
+const SENT = 'wan_site_probes_sent_total';
 const ratio = (of: string, window: string): string =>
-  `rate(wan_site_probes_lost_total${of}[${window}]) / (rate(wan_site_probes_sent_total${of}[${window}]) > 0)`;
-const meanRtt = (of: string, window: string): string =>
-  `rate(wan_site_rtt_seconds_sum${of}[${window}]) / (rate(wan_site_rtt_seconds_count${of}[${window}]) > 0)`;
+  `rate(${LOST}${of}[${window}]) / (rate(${SENT}${of}[${window}]) > 0)`;
+const meanRtt = (of: string, window: string, offset = ''): string =>
+  `rate(wan_site_rtt_seconds_sum${of}[${window}]${offset}) / (rate(wan_site_rtt_seconds_count${of}[${window}]${offset}) > 0)`;
 
-const serviceFailures = (by: 'rate' | 'increase', and: string, window: string): string => `sum without (outcome) (
-  ${by}(wan_site_outcomes_total{outcome=~"${SERVICE_FAILURES}"${and}}[${window}])
-    or ${by}(wan_site_outcomes_total{protocol="http",outcome=~"refused|reset"${and}}[${window}])
-    or ${by}(wan_site_outcomes_total{protocol="tcp",dst_site="external",outcome=~"refused|reset"${and}}[${window}]))`;
-const serviceAnswers = (by: 'rate' | 'increase', and: string, window: string): string =>
-  `sum without (outcome) (${by}(wan_site_outcomes_total{outcome="answered"${and}}[${window}]))`;
+const serviceFailures = (and: string, window: string, offset = ''): string => `sum without (outcome) (
+  increase(wan_site_outcomes_total{outcome=~"${SERVICE_FAILURES}"${and}}[${window}]${offset})
+    or increase(wan_site_outcomes_total{protocol="http",outcome=~"refused|reset"${and}}[${window}]${offset})
+    or increase(wan_site_outcomes_total{protocol="tcp",dst_site="external",outcome=~"refused|reset"${and}}[${window}]${offset}))`;
+const serviceAnswers = (and: string, window: string): string =>
+  `sum without (outcome) (increase(wan_site_outcomes_total{outcome="answered"${and}}[${window}]))`;
+
+/**
+ * With a ratio of before, so many good ones in a row would be seen in one of e^5 = 148 cases: it is another ratio now. What failed
+ * always and is good once is another one, too.
+ */
+const isAnother = (good: string, before: string): string => `${good} * -ln(1 - clamp_max(${before}, 0.999)) > 5`;
+
+/** What starts by `start`, and then lasts while it is over the limit: over a gap in the scrapes, too. */
+const presentOf = (
+  over: string,
+  own: string,
+  start: string,
+  hold: string,
+): string => `((${over}) and (${own} or ${start})
+  or (${own} and on (job, instance) (up == 0) and on (job, instance) (max_over_time(up[${hold}]) == 1)))`;
+
+/** Paths that are down, or were a moment ago, have an alert of their own; so what they lost is no loss of now. */
+const notDown = (of: string, now: string): string =>
+  `unless max without (state) (max_over_time(wan_site_state{state=~"down|no_data"${of}}[${now}]) == 1)`;
 
 const RECORDS: readonly Recorded[] = [
-  { record: 'wan:site_loss:ratio', expr: ({ window }, of) => ratio(of, window) },
+  { group: 'paths', record: 'wan:site_loss:ratio', expr: ({ window }, of) => ratio(of, window) },
   {
+    group: 'paths',
     record: 'wan:site_loss:cleared',
-    about:
-      'Loss that is over, though the window still holds it: nothing is lost now, where five probes would be or where the pair was down.',
-    expr: ({ window, now }, of, and) => `(increase(wan_site_probes_lost_total${of}[${now}]) == 0 and (
-  max without (state) (max_over_time(wan_site_state{state="down"${and}}[${window}]) == 1)
-    or ${ratio(of, window)}
-      * increase(wan_site_probes_sent_total${of}[${now}]) > 5))`,
+    about: 'Loss that is over, though the window still holds it: none for so long that it is another ratio now.',
+    expr: ({ window, now, lately }, of) =>
+      [now, lately]
+        .map((clear) => {
+          const sent = `increase(${SENT}${of}[${clear}])`;
+          const before = `increase(${LOST}${of}[${window}]) / (increase(${SENT}${of}[${window}]) - ${sent} > 0)`;
+          return `(increase(${LOST}${of}[${clear}]) == 0 and ${isAnother(sent, before)})`;
+        })
+        .join('\n  or '),
   },
-  { record: 'wan:site_rtt_seconds:mean', expr: ({ window }, of) => meanRtt(of, window) },
-  { record: 'wan:site_rtt_seconds:mean_now', expr: ({ now }, of) => meanRtt(of, now) },
   {
+    group: 'paths',
+    record: 'wan:site_loss:lasts',
+    about: 'Loss now and some time ago.',
+    expr: ({ now, earlier }, of) =>
+      `(increase(${LOST}${of}[${now}]) > 0 and increase(${LOST}${of}[${earlier.window}] offset ${earlier.offset}) > 0)`,
+  },
+  { group: 'paths', record: 'wan:site_rtt_seconds:mean', expr: ({ window }, of) => meanRtt(of, window) },
+  { group: 'paths', record: 'wan:site_rtt_seconds:mean_now', expr: ({ now }, of) => meanRtt(of, now) },
+  {
+    group: 'paths',
+    record: 'wan:site_rtt_seconds:mean_earlier',
+    expr: ({ earlier }, of) => meanRtt(of, earlier.window, ` offset ${earlier.offset}`),
+  },
+  {
+    group: 'paths',
     record: 'wan:site_rtt_seconds:p95',
     expr: ({ slow }, of) => `histogram_quantile(0.95, rate(wan_site_rtt_seconds_bucket${of}[${slow}]))`,
   },
   {
-    record: 'wan:site_service_failures:rate',
-    expr: ({ slow }, _of, and) => serviceFailures('rate', and, slow),
+    group: 'paths',
+    record: 'wan:site_loss:present',
+    about: 'Loss over its objective that began to last while it was there, and is not over.',
+    expr: ({ now, hold }, of, and) =>
+      presentOf(
+        `(wan:site_loss:ratio${of} > on (src_site, dst_site, test) group_left () wan_objective_loss_ratio)
+  unless wan:site_loss:cleared ${notDown(and, now)}`,
+        `wan:site_loss:present${of}`,
+        `wan:site_loss:lasts${of}`,
+        hold,
+      ),
   },
   {
-    record: 'wan:site_service_answers:rate',
-    expr: ({ slow }, _of, and) => serviceAnswers('rate', and, slow),
+    group: 'paths',
+    record: 'wan:site_slow:present',
+    about: 'The same of delay: over its objective in the whole window, now and some time ago.',
+    expr: ({ now, hold }, of, and) => {
+      const over = (mean: string): string =>
+        `(wan:site_rtt_seconds:${mean}${of} > on (src_site, dst_site, test) group_left () wan_objective_rtt_seconds)`;
+      return presentOf(
+        `${over('mean')}
+  unless (wan:site_rtt_seconds:mean_now${of} <= on (src_site, dst_site, test) group_left () wan_objective_rtt_seconds)
+  ${notDown(and, now)}`,
+        `wan:site_slow:present${of}`,
+        `(${over('mean_now')} and ${over('mean_earlier')})`,
+        hold,
+      );
+    },
   },
   {
-    record: 'wan:site_service_failures:cleared',
-    about: 'A service that works again, though the window still holds its failures: none now, where five would be.',
-    expr: ({ slowNow }, of, and) => `(${serviceFailures('increase', and, slowNow)} == 0 and
-  wan:site_service_failures:rate${of}
-    / (wan:site_service_failures:rate${of} + wan:site_service_answers:rate${of})
-    * ${serviceAnswers('increase', and, slowNow)} > 5)`,
+    group: 'services',
+    record: 'wan:site_service_failures:now',
+    expr: ({ now }, _of, and) => serviceFailures(and, now),
+  },
+  { group: 'services', record: 'wan:site_service_answers:now', expr: ({ now }, _of, and) => serviceAnswers(and, now) },
+  {
+    group: 'services',
+    record: 'wan:site_service_failures:all',
+    expr: ({ window }, _of, and) => serviceFailures(and, window),
+  },
+  {
+    group: 'services',
+    record: 'wan:site_service_answers:all',
+    expr: ({ window }, _of, and) => serviceAnswers(and, window),
+  },
+  {
+    group: 'services',
+    record: 'wan:site_service_failures:earlier',
+    expr: ({ serviceEarlier: { window, offset } }, _of, and) => serviceFailures(and, window, ` offset ${offset}`),
+  },
+  {
+    group: 'services',
+    record: 'wan:site_service:failing',
+    about: 'Over a fifth of the answers failed, now and some time ago, and it is not over.',
+    expr: ({ hold }, of) => {
+      const failures = `wan:site_service_failures:all${of}`;
+      const answers = `wan:site_service_answers:all${of}`;
+      const answersNow = `wan:site_service_answers:now${of}`;
+      return presentOf(
+        `(${failures} / (${failures} + (${answers} or ${failures} * 0)) > 0.2)
+  unless (wan:site_service_failures:now${of} == 0 and ${isAnother(answersNow, `${failures} / (${failures} + ${answers} - ${answersNow} > 0)`)})`,
+        `wan:site_service:failing${of}`,
+        `(wan:site_service_failures:now${of} > 0 and wan:site_service_failures:earlier${of} > 0)`,
+        hold,
+      );
+    },
   },
 ];
 
 const SERVICE_FAILURES =
   'tls_failed|bad_status|bad_response|response_timeout|proxy_failed|nxdomain|servfail|dns_refused|dns_error';
 
-/** One for each length, of which the first has every test that needs no longer one, and those that no configuration names. */
+/** One for each step, of which the first has every test that needs no longer one, and those that no configuration names. */
 function testWindows({ tests, intervalMs }: OperatorConfig): TestWindow[] {
-  const usualMs = windowMs(intervalMs);
-  const byLength = new Map<number, string[]>();
+  const byStep = new Map<number, string[]>();
   for (const { name, intervalNs } of tests.values()) {
-    const ms = windowMs(stepMs(intervalNs, intervalMs));
-    if (ms > usualMs) byLength.set(ms, [...(byLength.get(ms) ?? []), name]);
+    const ms = stepMs(intervalNs, intervalMs);
+    if (ms > intervalMs) byStep.set(ms, [...(byStep.get(ms) ?? []), name]);
   }
-  const slowTests = [...byLength.values()].flat().sort();
-  const windowOf = (ms: number, names: string): TestWindow => ({
-    tests: names,
-    window: durationOf(ms),
-    now: durationOf(ms / STEPS_IN_WINDOW),
-    slow: durationOf(Math.max(LEAST_SERVICE_WINDOW_MS, ms)),
-    slowNow: durationOf(Math.max(LEAST_SERVICE_WINDOW_MS, ms) / STEPS_IN_WINDOW),
-  });
+  const slowTests = [...byStep.values()].flat().sort();
+  const hold = durationOf(holdMs(intervalMs));
+  const windowOf = (step: number, names: string): TestWindow => {
+    const ms = windowMs(step);
+    const nowMs = step + NOW_BEYOND_STEP_MS;
+    const earlierOf = (lastsMs: number): Earlier => {
+      const offsetMs = Math.max(lastsMs, nowMs + SCRAPE_MS);
+      return { window: durationOf(Math.max(nowMs, ms - offsetMs)), offset: durationOf(offsetMs) };
+    };
+    return {
+      tests: names,
+      window: durationOf(ms),
+      now: durationOf(nowMs),
+      lately: durationOf(Math.max(nowMs, ms / 2)),
+      slow: durationOf(Math.max(LEAST_SLOW_WINDOW_MS, ms)),
+      earlier: earlierOf(LASTS_MS),
+      serviceEarlier: earlierOf(SERVICE_LASTS_MS),
+      hold,
+    };
+  };
   return [
-    windowOf(usualMs, slowTests.length === 0 ? '' : `test!~"${slowTests.join('|')}"`),
-    ...[...byLength].sort(([a], [b]) => a - b).map(([ms, names]) => windowOf(ms, `test=~"${names.sort().join('|')}"`)),
+    windowOf(intervalMs, slowTests.length === 0 ? '' : `test!~"${slowTests.join('|')}"`),
+    ...[...byStep]
+      .sort(([a], [b]) => a - b)
+      .map(([step, names]) => windowOf(step, `test=~"${names.sort().join('|')}"`)),
   ];
 }
 
@@ -519,6 +683,10 @@ function stepMs(intervalNs: number, intervalMs: number): number {
 
 function windowMs(step: number): number {
   return Math.max(LEAST_WINDOW_MS, STEPS_IN_WINDOW * (step + SCRAPE_MS));
+}
+
+function holdMs(intervalMs: number): number {
+  return Math.max(LEAST_HOLD_MS, windowMs(intervalMs));
 }
 
 /** As Prometheus writes it, in whole seconds. */
