@@ -110,6 +110,15 @@ describe('problems', () => {
     expect(problems.filter((cell) => cell.state === 'down')).toHaveLength(10);
   });
 
+  test('have the same totals as the matrix', () => {
+    measure({ src: 'a' }, [10, 20]);
+    const slot = state.acquirePath(pathOf({ src: 'a' }), START_MS);
+    state.paths.set(slot, GAUGE.state, STATES.indexOf('down'));
+    const totals = { sent: 2, lost: 0, meanRttSeconds: 0.015 };
+    expect(problemPairsOf(state).problems).toMatchObject([{ totals }]);
+    expect(meshOf(state, 'site').cells).toMatchObject([{ totals }]);
+  });
+
   test('have the state of the whole cell: one good path of two that are down makes it degraded', () => {
     for (const src of ['a', 'b', 'c']) {
       const slot = state.acquirePath(pathOf({ src }), START_MS);

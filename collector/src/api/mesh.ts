@@ -54,7 +54,7 @@ export function meshOf(
   state: MeasurementState,
   by: 'site' | 'host',
 ): { by: string; nodes: string[]; cells: MeshCell[]; truncated: boolean } {
-  const { paths, hosts } = state;
+  const { paths } = state;
   const sums = new Map<string, Sum>();
   const nodes = new Set<string>();
   let truncated = false;
@@ -74,13 +74,7 @@ export function meshOf(
     }
     addPath(state, sum, slot);
   });
-  hosts.forEach((slot) => {
-    const sum = sums.get(cellName(hosts.partsOf(slot), by).key);
-    if (sum === undefined) return;
-    sum.totalSent += hosts.get(slot, COUNTER.sent);
-    sum.totalLost += hosts.get(slot, COUNTER.lost);
-    sum.totalRttNs += hosts.get(slot, COUNTER.rttSumNs);
-  });
+  addTotals(state, sums, by);
   return { by, nodes: [...nodes].sort(), cells: [...sums.values()].map((sum) => cellOf(state, sum)), truncated };
 }
 
@@ -110,6 +104,7 @@ export function problemPairsOf(state: MeasurementState): { problems: MeshCell[];
     sums.set(key, sum);
     addPath(state, sum, slot);
   });
+  addTotals(state, sums, 'site');
   const problems = [...sums.values()].filter((sum) => sum !== undefined).map((sum) => cellOf(state, sum));
   const gravity = (cell: MeshCell): number => STATES.indexOf(cell.state);
   problems.sort((a, b) => gravity(b) - gravity(a) || a.since.localeCompare(b.since));
@@ -159,6 +154,17 @@ function addPath({ paths }: MeasurementState, sum: Sum, slot: number): void {
   sum.answered += sent - lost;
   sum.rttNs += (paths.gauge(slot, GAUGE.intervalMeanNs) ?? 0) * (sent - lost);
   sum.medianNs = paths.gauge(slot, GAUGE.intervalMedianNs);
+}
+
+/** Host pairs keep what their paths of before counted. */
+function addTotals({ hosts }: MeasurementState, sums: ReadonlyMap<string, Sum | undefined>, by: 'site' | 'host'): void {
+  hosts.forEach((slot) => {
+    const sum = sums.get(cellName(hosts.partsOf(slot), by).key);
+    if (sum === undefined) return;
+    sum.totalSent += hosts.get(slot, COUNTER.sent);
+    sum.totalLost += hosts.get(slot, COUNTER.lost);
+    sum.totalRttNs += hosts.get(slot, COUNTER.rttSumNs);
+  });
 }
 
 function cellOf({ paths }: MeasurementState, sum: Sum): MeshCell {
