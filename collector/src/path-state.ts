@@ -25,6 +25,7 @@ export const REASONS = [
   'misrouted',
   'uplink_down',
   'service_fails',
+  'no_family_address',
 ] as const;
 export type Reason = (typeof REASONS)[number];
 
@@ -186,6 +187,42 @@ const VERDICTS = {
 
 export const SOURCE_SILENT: Verdict = { state: 'no_data', reason: 'source_silent' };
 export const NOT_MEASURED: Verdict = VERDICTS.notMeasured;
+/** The name resolves, to addresses of the other family only: no fault. */
+export const NO_FAMILY_ADDRESS: Verdict = { state: 'no_data', reason: 'no_family_address' };
+
+/**
+ * The verdict of a path whose name does not resolve, by the path that differs from it in the family only. A name that has no address
+ * of one family is no fault; one that has none at all is.
+ *
+ * @param before reason of the path as it is.
+ * @param other reason of the path of the other family; undefined: there is none.
+ */
+export function judgeUnresolved(unresolved: Verdict, before: Reason, other: Reason | undefined): Verdict {
+  switch (other) {
+    case undefined:
+    case 'unresolved':
+    case 'no_family_address':
+      return unresolved;
+    // It says nothing of the name now.
+    case 'not_measured':
+    case 'source_silent':
+      return before === 'no_family_address' ? NO_FAMILY_ADDRESS : unresolved;
+    case 'within_objectives':
+    case 'rtt_objective':
+    case 'loss_objective':
+    case 'no_answer':
+    case 'never_answered':
+    case 'policy_violation':
+    case 'denied_as_expected':
+    case 'not_sent':
+    case 'misrouted':
+    case 'uplink_down':
+    case 'service_fails':
+      return NO_FAMILY_ADDRESS;
+    default:
+      return other satisfies never;
+  }
+}
 
 /**
  * The state of a path whose source is live. `denied` turns it round: no answer (or a refusal) is what the policy says.

@@ -340,6 +340,68 @@ describe('a path that cannot be measured', () => {
     expect(state.sites.get(0, GAUGE.unmeasuredMembers)).toBe(0);
   });
 
+  describe('of a target with a name', () => {
+    const target = (family: 'ipv4' | 'ipv6'): number =>
+      state.acquirePath(partsOf({ dstKind: 'external', dstSite: 'external', dst: 'saas', family }), START_MS);
+    const gone = { state: 'no_data', reason: 'unresolved' };
+    const fine = { state: 'no_data', reason: 'no_family_address' };
+    let ipv4: number;
+    let ipv6: number;
+    const observe = (interval: number, four: PathRecord, six: PathRecord): void => {
+      apply(ipv6, six, interval);
+      apply(ipv4, four, interval);
+    };
+    const unmeasured = (): number[] =>
+      [ipv4, ipv6].map((slot) => state.sites.get(state.paths.get(slot, GAUGE.siteSlot), GAUGE.unmeasuredMembers));
+    beforeEach(() => {
+      ipv4 = target('ipv4');
+      ipv6 = target('ipv6');
+    });
+
+    test('that has addresses of the other family only is no problem', () => {
+      for (let interval = 0; interval < 10; interval += 1) observe(interval, recordOf(0, [10e6]), unresolved);
+      expect(state.stateOf(ipv6)).toEqual(fine);
+      expect(unmeasured()).toEqual([0, 0]);
+      // Whatever else becomes of the other one, or of its source.
+      const lost = { ...recordOf(0, []), sent: 10, lost: 10 };
+      for (let interval = 10; interval < 15; interval += 1) observe(interval, lost, unresolved);
+      expect([state.stateOf(ipv4).state, state.stateOf(ipv6)]).toEqual(['down', fine]);
+      for (let interval = 15; interval < 20; interval += 1) observe(interval, unsent, unresolved);
+      expect(state.stateOf(ipv6)).toEqual(fine);
+      state.setNotMeasured(ipv4, START_MS);
+      apply(ipv6, unresolved, 20);
+      expect(state.stateOf(ipv6)).toEqual(fine);
+    });
+
+    test('that vanishes is a problem of both since then, and its state does not come and go', () => {
+      for (let interval = 0; interval < 5; interval += 1) observe(interval, recordOf(0, [10e6]), unresolved);
+      for (let interval = 5; interval < 20; interval += 1) {
+        observe(interval, unresolved, unresolved);
+        // Three intervals for the one, one more for the other.
+        if (interval < 7) expect(state.stateOf(ipv4).state).toBe('ok');
+        else expect(state.stateOf(ipv4)).toEqual(gone);
+        expect(state.stateOf(ipv6)).toEqual(interval < 8 ? fine : gone);
+      }
+      expect(unmeasured()).toEqual([1, 1]);
+      const sinceMs = START_MS + 5 * 10_000;
+      expect([ipv4, ipv6].map((slot) => state.paths.get(slot, GAUGE.sinceMs))).toEqual([sinceMs, sinceMs]);
+      observe(20, recordOf(0, [10e6]), unresolved);
+      observe(21, recordOf(0, [10e6]), unresolved);
+      expect([state.stateOf(ipv4).state, state.stateOf(ipv6)]).toEqual(['ok', fine]);
+    });
+
+    test('that has never resolved is a problem of both', () => {
+      for (let interval = 0; interval < 5; interval += 1) observe(interval, unresolved, unresolved);
+      expect([state.stateOf(ipv4), state.stateOf(ipv6)]).toEqual([gone, gone]);
+    });
+
+    test('and is asked for in one family only is a problem', () => {
+      state.releasePath(ipv4);
+      for (let interval = 0; interval < 5; interval += 1) apply(ipv6, unresolved, interval);
+      expect(state.stateOf(ipv6)).toEqual(gone);
+    });
+  });
+
   test('that is not measured is not taken for measured by an interval in which nothing was to be sent', () => {
     const slot = state.acquirePath(partsOf(), START_MS);
     apply(slot, recordOf(0, [10e6]), 0);

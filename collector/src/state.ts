@@ -25,6 +25,7 @@ import {
 import type { VoiceConfig } from '@wanscope/shared/config';
 import {
   judge,
+  judgeUnresolved,
   newHistory,
   NOT_MEASURED,
   observeInterval,
@@ -68,6 +69,7 @@ const NO_DATA = STATES.indexOf('no_data');
 const NEVER_ANSWERED = REASONS.indexOf('never_answered');
 const SOURCE_SILENT_REASON = REASONS.indexOf('source_silent');
 const NOT_MEASURED_REASON = REASONS.indexOf('not_measured');
+const NO_FAMILY_ADDRESS_REASON = REASONS.indexOf('no_family_address');
 const ANSWERED_BUT: readonly Outcome[] = [
   'refused',
   'reset',
@@ -318,13 +320,29 @@ export class MeasurementState {
       page[base + GAUGE.sentEndMs] = endMs;
       if (record.lost < record.sent) page[base + GAUGE.answerEndMs] = endMs;
     }
-    const verdict = judge(history, isDenied);
+    const { verdict, sinceMs } = this.#inFamily(slot, judge(history, isDenied));
     const isJudged =
       record.sent > 0 ||
       (isUnmeasured && history.unmeasuredIntervals >= UNMEASURED_INTERVALS) ||
       // The source is back: what is known of the path stands until it is measured again, or is overdue.
       page[base + GAUGE.reason] === SOURCE_SILENT_REASON;
-    if (isJudged) this.#setVerdict(slot, verdict, onsetOf(history, verdict, startMs));
+    if (isJudged) this.#setVerdict(slot, verdict, sinceMs ?? onsetOf(history, verdict, startMs));
+  }
+
+  /**
+   * What does not resolve may have addresses of the other family only.
+   *
+   * @returns with the time since when neither family has one, where this one was fine without.
+   */
+  #inFamily(slot: number, verdict: Verdict): { readonly verdict: Verdict; readonly sinceMs?: number } {
+    if (verdict.reason !== 'unresolved' || !this.#isTarget(slot)) return { verdict };
+    const parts = this.paths.partsOf(slot) as PathParts;
+    const other = this.findPath({ ...parts, family: parts.family === 'ipv4' ? 'ipv6' : 'ipv4' });
+    if (other === undefined) return { verdict };
+    const before = this.stateOf(slot).reason;
+    const own = judgeUnresolved(verdict, before, this.stateOf(other).reason);
+    const isNew = before === 'no_family_address' && own.reason === 'unresolved';
+    return { verdict: own, ...(isNew && { sinceMs: this.paths.get(other, GAUGE.sinceMs) }) };
   }
 
   /** Answers in a record that say that the service does not work. */
@@ -345,7 +363,8 @@ export class MeasurementState {
     this.#tally(slot, -1);
     this.paths.set(slot, GAUGE.state, state);
     this.paths.set(slot, GAUGE.reason, reason);
-    if (state !== before) this.paths.set(slot, GAUGE.sinceMs, sinceMs);
+    // That a name has no address of a family is no fault, and no part of the one that follows.
+    if (state !== before || reasonBefore === NO_FAMILY_ADDRESS_REASON) this.paths.set(slot, GAUGE.sinceMs, sinceMs);
     this.#tally(slot, 1);
   }
 
