@@ -252,9 +252,14 @@ describe('planning', () => {
     await settle(5_000);
     expect(broker.plans).toEqual([]);
     expect(collector.health().plansUnpublished).toBe(2);
+    await settle(50_000);
+    expect(collector.notReadyReason).toBeUndefined();
+    await settle(10_000);
+    expect(collector.notReadyReason).toBe('the broker does not take the plans of 2 probes');
 
     broker.refusesPlans = false;
     await settle(5_000);
+    expect(collector.notReadyReason).toBeUndefined();
     expect(broker.plans.map(({ identity }) => identity.site).sort()).toEqual(['a', 'b']);
     expect(collector.health().plansUnpublished).toBe(0);
   });
@@ -533,6 +538,65 @@ describe('presence', () => {
       expect(problemsOf(collector).departures).toEqual([]);
       expect(collector.registry.probe(B)?.presence).toBe('live');
     });
+  });
+
+  describe('a broker that is lost', () => {
+    const kinds = (): string[] => problemsOf(collector).problems.map(({ kind, subject }) => `${kind} ${subject}`);
+    const fromC = dictionaryFor(C, [A]);
+    beforeEach(() => {
+      say(helloOf('a/p'));
+      say(helloOf('c/p'));
+      for (const [probe, dictionary] of [
+        [A, dictionaryFor(A, [C])],
+        [C, fromC],
+      ] as const) {
+        announce(probe, dictionary);
+        report(probe, dictionary, [recordOf(0, [10e6])]);
+      }
+      clock.advance(1_000);
+    });
+
+    test('is one problem since then, and no probe is silent before it had three intervals to come back', () => {
+      const since = new Date(clock.wallMs()).toISOString();
+      broker.handlers!.onConnection(false);
+      clock.advance(9_000);
+      expect(kinds()).toEqual([]);
+      clock.advance(2_000);
+      expect(collector.notReadyReason).toBe(`there is no connection to the broker since ${since}`);
+      clock.advance(100_000);
+      expect(problemsOf(collector).problems).toEqual([
+        {
+          kind: 'broker_lost',
+          subject: 'collector',
+          text: 'has no connection to its broker: nothing is known of the fleet',
+          since,
+        },
+      ]);
+      broker.serve(broker.handlers!);
+      expect(collector.notReadyReason).toBeUndefined();
+      report(C, fromC, [recordOf(0, [10e6])]);
+      clock.advance(29_000);
+      expect(kinds()).toEqual([]);
+      clock.advance(1_000);
+      expect(kinds()).toEqual(['probe_silent a/p', 'probe_silent b/p']);
+    });
+
+    test('for a moment is none', () => {
+      broker.restart();
+      broker.handlers!.onConnection(false);
+      clock.advance(5_000);
+      broker.serve(broker.handlers!);
+      clock.advance(20_000);
+      expect([kinds(), collector.notReadyReason]).toEqual([[], undefined]);
+    });
+  });
+
+  test('what is silent and unreachable is so from the first moment in which a restarted collector is ready', async () => {
+    withoutB(100);
+    await collector.stop();
+    await startCollector();
+    expect([collector.isReady, collector.reachable.get('b')]).toEqual([true, false]);
+    expect(await collector.exposition.registry.metrics()).toMatch(/^wan_probe_live\{site="b",probe="p"\} 0$/m);
   });
 
   test('a refused configuration is a problem since it was refused first, until one is taken', () => {
@@ -1047,6 +1111,18 @@ describe('a clock that is off', () => {
     expect(problemsOf(collector).problems).toMatchObject([{ kind: 'clock_off', subject: 'a/p', text }]);
     offsetReports(0, 1);
     expect([await offset(), problemsOf(collector).problems]).toEqual(['0', []]);
+  });
+
+  test.each([[-170_000], [3_600_000]])('by %i ms does not say since when its probe is silent', async (offsetMs) => {
+    offsetReports(0, 2);
+    offsetReports(offsetMs, 5);
+    const lastMs = clock.wallMs() - 1_000;
+    clock.advance(60_000);
+    const silent = [{ kind: 'probe_silent', subject: 'a/p', since: new Date(lastMs).toISOString() }];
+    expect(problemsOf(collector).problems).toMatchObject(silent);
+    await collector.stop();
+    await startCollector();
+    expect(problemsOf(collector).problems).toMatchObject(silent);
   });
 
   test('is not what a backlog looks like', async () => {

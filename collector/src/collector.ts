@@ -32,7 +32,7 @@ import { DepartureBook } from './departures.ts';
 import { createExposition, type Exposition } from './exposition/exposition.ts';
 import type { CollectorHealth } from './exposition/fleet-families.ts';
 import { Gate, SealingBus } from './gate.ts';
-import { Ingest } from './ingest.ts';
+import { Ingest, lastHeardMs } from './ingest.ts';
 import { Keeper } from './keeper.ts';
 import { Leaves } from './leaves.ts';
 import type { Logger } from './log.ts';
@@ -41,7 +41,13 @@ import { PlanBook } from './plan-book.ts';
 import { expectingAlso, planFleet, PolicyIndex, type ProbePlan } from './planner.ts';
 import { formatScope, PauseBook, PAUSES_FILE, type Pause, type PauseScope } from './pauses.ts';
 import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
-import { Registry, type ProbeEntry, type RegistrySettings, type Transition } from './registry.ts';
+import {
+  Registry,
+  SILENT_AFTER_INTERVALS,
+  type ProbeEntry,
+  type RegistrySettings,
+  type Transition,
+} from './registry.ts';
 import { GAUGE } from './series-table.ts';
 import { Rollout, type Observation, type RolloutStatus } from './rollout.ts';
 import type { SettledConfig } from './settled-config.ts';
@@ -77,6 +83,10 @@ const REMOTE_WRITE_DIRECTORY = 'remote-write';
 /** Who acts, in the audit, where nobody asked for it. */
 const OWN_NAME = 'collector';
 const MAX_FAILURES_TOLD = 256;
+/** A connection that is back by then was not lost. */
+const MOMENT_MS = 10_000;
+const UNPUBLISHED_MS = 60_000;
+export const STILL_READING = 'reports sent before the start are still being read';
 
 export interface CollectorOptions {
   readonly config: OperatorConfig;
@@ -141,6 +151,9 @@ export class Collector {
   /** The same, over this connection. */
   #isStateRead = false;
   #connected = false;
+  /** Since when there is no connection to the broker, and since when there is one again; undefined: it was never lost. */
+  #lost: { readonly atMs: number; readonly monoMs: number } | undefined;
+  #backMonoMs: number | undefined;
   #disconnections = 0;
   #missedMessages = 0;
   /** Messages of the report stream behind the latest that was read. */
@@ -176,6 +189,8 @@ export class Collector {
   readonly #unheard = new Map<string, { readonly identity: Identity; readonly asked: number; readonly atMs: number }>();
   /** Whose plan the broker did not take when it was last tried. */
   readonly #unpublished = new Set<string>();
+  /** Since when there are any. */
+  #unpublishedMonoMs: number | undefined;
   #configDigest: string;
   /** On whose account plans are made anew. */
   #planWanted: string | undefined;
@@ -320,10 +335,34 @@ export class Collector {
     return this.#reachable;
   }
 
+  /** Since when the broker is away, where that is for more than a moment. */
+  get brokerLostSinceMs(): number | undefined {
+    return this.#lost !== undefined && this.#monoMs() - this.#lost.monoMs > MOMENT_MS ? this.#lost.atMs : undefined;
+  }
+
+  /** The broker is away, or was until so short a time ago that its probes need not have come back. */
+  get isBlind(): boolean {
+    if (this.#lost !== undefined) return true;
+    const backForMs = this.#backMonoMs === undefined ? Infinity : this.#monoMs() - this.#backMonoMs;
+    return backForMs < SILENT_AFTER_INTERVALS * this.#config.intervalMs;
+  }
+
+  /** Why the collector does not do all of its work now; undefined when it does. What it knows it shows all the same. */
+  get notReadyReason(): string | undefined {
+    const sinceMs = this.brokerLostSinceMs;
+    if (sinceMs !== undefined) return `there is no connection to the broker since ${new Date(sinceMs).toISOString()}`;
+    if (!this.isReady) return STILL_READING;
+    if (this.#unpublishedMonoMs !== undefined && this.#monoMs() - this.#unpublishedMonoMs > UNPUBLISHED_MS) {
+      return `the broker does not take the plans of ${this.#unpublished.size} probes`;
+    }
+    return undefined;
+  }
+
   /** End of the last interval that a probe reported, where it is silent: since then it is. */
   silentSinceMs({ identity, presence, heardAgoMs }: ProbeEntry): number | undefined {
     if (presence !== 'silent') return undefined;
-    return this.ingest.intakeOf(identity)?.lastIntervalEndMs ?? this.#options.clock.wallMs() - heardAgoMs;
+    const intake = this.ingest.intakeOf(identity);
+    return (intake && lastHeardMs(intake, this.#config.intervalMs)) ?? this.#options.clock.wallMs() - heardAgoMs;
   }
 
   get maintenance(): ReadonlyMap<string, boolean> {
@@ -391,6 +430,7 @@ export class Collector {
       paused: this.pauses.all.map(({ scope }) => formatScope(scope)),
     });
     this.#attempt('maintenance', () => this.#refreshMaintenance());
+    this.#lost = { atMs: this.#options.clock.wallMs(), monoMs: this.#monoMs() };
     this.#bus.start(this.#handlers());
     this.cluster?.start();
     this.#scheduleTick();
@@ -496,12 +536,14 @@ export class Collector {
         if (!this.#reportsCaughtUp) this.#logger.info({ paths: this.state.paths.size }, 'reports are caught up');
         this.#reportsCaughtUp = true;
         this.registry.setBlind(false);
+        this.#lookAtFleet();
         this.#planSoon();
       },
       onState: (message) => this.#onState(message),
       onStateCaughtUp: () => {
         this.#stateCaughtUp = true;
         this.#isStateRead = true;
+        this.#lookAtFleet();
         if (this.#seedsConsents) this.#seedConsents();
         // The broker may have lost what it had: plans are said again, and probes asked who they are.
         this.plans.markAllDue((identity, version) => this.#storedPlans.get(identity)?.version === version);
@@ -517,6 +559,7 @@ export class Collector {
       onConnection: (connected) => {
         if (this.#connected && !connected) this.#disconnections += 1;
         this.#connected = connected;
+        this.#followConnection();
         this.#isStateRead = false;
         this.#storedPlans.clear();
         if (connected) this.cluster?.reading();
@@ -545,6 +588,16 @@ export class Collector {
         else if (stream !== undefined) this.#acknowledgingLeaves.delete(site);
       },
     };
+  }
+
+  #followConnection(): void {
+    if (!this.#connected) {
+      this.#lost ??= { atMs: this.#options.clock.wallMs(), monoMs: this.#monoMs() };
+      return;
+    }
+    // The first connection comes at once, unless the broker is away.
+    if (this.#disconnections > 0 || this.brokerLostSinceMs !== undefined) this.#backMonoMs = this.#monoMs();
+    this.#lost = undefined;
   }
 
   /**
@@ -759,6 +812,13 @@ export class Collector {
     this.#attempt('snapshot', () => this.#keeper.tick());
   }
 
+  /** The first scrape of a collector that is ready finds who is silent and what is unreachable, not what is so until a tick says otherwise. */
+  #lookAtFleet(): void {
+    if (!this.isReady) return;
+    this.#attempt('presence', () => this.#followTransitions(this.#options.clock.wallMs()));
+    this.#attempt('reachability', () => this.#surveySites());
+  }
+
   #surveySites(): void {
     const { cluster } = this;
     const elsewhere = cluster && ((site: string) => cluster.evidenceOf(site));
@@ -781,7 +841,8 @@ export class Collector {
     this.#logger.info({ probe: formatIdentity(identity), from, to }, 'probe presence changed');
     const intake = this.ingest.intakeOf(identity);
     if (to === 'silent') {
-      for (const slot of intake?.slots ?? []) this.state.setSourceSilent(slot, intake?.lastIntervalEndMs ?? nowMs);
+      for (const slot of intake?.slots ?? [])
+        this.state.setSourceSilent(slot, (intake && lastHeardMs(intake, this.#config.intervalMs)) ?? nowMs);
     }
     if (to === 'live') this.departures.remove(identity);
     if (to !== 'left') return;
@@ -1117,6 +1178,7 @@ export class Collector {
     }
     // Another collector plans by now, or the probe has left: nothing is owed.
     for (const name of this.#unpublished) if (!this.isLeader || !this.plans.isDue(name)) this.#unpublished.delete(name);
+    this.#unpublishedMonoMs = this.#unpublished.size === 0 ? undefined : (this.#unpublishedMonoMs ?? this.#monoMs());
   }
 
   /** Of several collectors the leader only, and only over the plan that it knows. */

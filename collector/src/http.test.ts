@@ -50,3 +50,22 @@ it.each([
   if (isZipped) expect(rawPayload.length).toBeLessThan(TEXT.length / 20);
   await app.close();
 });
+
+it('says why it is not ready, and goes on being healthy and showing metrics', async () => {
+  const guard = new WebGuard(undefined, silentLogger);
+  const options = {
+    guard,
+    telemetryPath: '/metrics',
+    uiFolders: [],
+    isOwnHost: () => true,
+    serves: 'metrics',
+  } as const;
+  const notReadyReason = 'there is no connection to the broker since 2026-01-05T12:00:00.000Z';
+  const app = await createWeb({ ...options, collector: Object.assign(Object.create(collector), { notReadyReason }) });
+  const [ready, healthy, metrics] = await Promise.all(
+    ['/-/ready', '/-/healthy', '/metrics'].map((url) => app.inject({ url })),
+  );
+  expect([ready!.statusCode, ready!.body]).toEqual([503, `not ready: ${notReadyReason}\n`]);
+  expect([healthy!.statusCode, metrics!.statusCode]).toEqual([200, 200]);
+  await app.close();
+});

@@ -9,7 +9,7 @@ import { createGzip } from 'node:zlib';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { fail } from './api/answers.ts';
 import { registerApi } from './api/api.ts';
-import type { Collector } from './collector.ts';
+import { STILL_READING, type Collector } from './collector.ts';
 import { clientOf, CONNECTION_LIMITS, Connections, STALLED_MS } from './connections.ts';
 import type { IsOwnHost } from './host-names.ts';
 import type { ListenAddress } from './listen-address.ts';
@@ -105,11 +105,13 @@ export async function createWeb(options: WebOptions): Promise<FastifyInstance> {
   });
   app.get('/-/healthy', { schema: { hide: true } }, (_request, reply) => reply.type('text/plain').send('healthy\n'));
   app.get('/-/ready', { schema: { hide: true } }, (_request, reply) =>
-    collector.isReady ? reply.type('text/plain').send('ready\n') : notReady(reply),
+    collector.notReadyReason === undefined
+      ? reply.type('text/plain').send('ready\n')
+      : notReady(reply, collector.notReadyReason),
   );
   if (serves !== 'page') {
     app.get(telemetryPath, { schema: { hide: true } }, (request, reply) => {
-      if (!collector.isReady) return notReady(reply);
+      if (!collector.isReady) return notReady(reply, STILL_READING);
       const { registry } = collector.exposition;
       const text = Readable.from(registry.stream(), { objectMode: false });
       reply.type(registry.contentType).header('vary', 'accept-encoding');
@@ -183,8 +185,8 @@ function pathOf(url: string): string {
   return url.split('?', 1)[0]!;
 }
 
-function notReady(reply: FastifyReply): FastifyReply {
-  return reply.code(503).type('text/plain').send('not ready: reports sent before the start are still being read\n');
+function notReady(reply: FastifyReply, reason: string): FastifyReply {
+  return reply.code(503).type('text/plain').send(`not ready: ${reason}\n`);
 }
 
 async function findFile(folders: readonly string[], urlPath: string): Promise<string | undefined> {

@@ -127,6 +127,8 @@ export interface Intake {
   self: SelfReport;
   /** End of the newest live interval. */
   lastIntervalEndMs: number | undefined;
+  /** When the broker took the newest report. */
+  storedAtMs: number | undefined;
   clockAheadMs: number;
   /** Ends of the intervals of the newest reports less when the broker took them, latest last; what it waits for comes off. */
   readonly clockSamplesMs: number[];
@@ -167,6 +169,8 @@ export interface SavedIntake {
   readonly currentBoot: string | undefined;
   readonly self: SelfReport;
   readonly lastIntervalEndMs: number | undefined;
+  /** Absent in snapshots of earlier releases. */
+  readonly storedAtMs?: number | undefined;
   readonly usedBytes: readonly (readonly [string, number])[];
   /** Absent in snapshots of collectors that committed nothing. */
   readonly counted?: number;
@@ -462,6 +466,7 @@ export class Ingest implements JournalReader {
       currentBoot: intake.currentBoot,
       self: intake.self,
       lastIntervalEndMs: intake.lastIntervalEndMs,
+      storedAtMs: intake.storedAtMs,
       usedBytes: [...intake.usedBytes],
       counted: intake.counted,
     }));
@@ -498,6 +503,7 @@ export class Ingest implements JournalReader {
       intake.currentBoot = entry.currentBoot;
       intake.self = entry.self;
       intake.lastIntervalEndMs = entry.lastIntervalEndMs;
+      intake.storedAtMs = entry.storedAtMs;
       for (const [key, bytes] of entry.usedBytes) intake.usedBytes.set(key, bytes);
       for (const slot of slotsBySource.get(formatIdentity(intake.identity)) ?? []) {
         intake.slots.add(slot);
@@ -585,6 +591,7 @@ export class Ingest implements JournalReader {
     const boot = this.#boot(intake, report.bootId);
     boot.sequences.add(report.seq);
     intake.counted += 1;
+    intake.storedAtMs = Math.max(intake.storedAtMs ?? storedAtMs, storedAtMs);
     this.#raiseFloor(boot, report);
     this.#changed(intake, boot);
     this.counters.closedGaps += boot.sequences.closedGaps;
@@ -871,6 +878,7 @@ export class Ingest implements JournalReader {
       absent: new Set(),
       self: {},
       lastIntervalEndMs: undefined,
+      storedAtMs: undefined,
       clockAheadMs: 0,
       clockSamplesMs: [],
       clockOffSinceMs: undefined,
@@ -942,6 +950,20 @@ export class Ingest implements JournalReader {
 
 function newBoot(changedAt: number): Boot {
   return { sequences: new SequenceSet(), refused: new Map(), floor: 1, changedAt, usageSeq: 0, usage: new Map() };
+}
+
+/**
+ * When a probe last reported: the end of its last interval or, where its clock was wrong or it sent a backlog, the time at which the
+ * broker took its last report.
+ */
+export function lastHeardMs(
+  { lastIntervalEndMs, storedAtMs }: Pick<Intake, 'lastIntervalEndMs' | 'storedAtMs'>,
+  intervalMs: number,
+): number | undefined {
+  if (lastIntervalEndMs === undefined || storedAtMs === undefined) return lastIntervalEndMs ?? storedAtMs;
+  const waitedMs = storedAtMs - lastIntervalEndMs;
+  const isRight = waitedMs >= -FUTURE_AFTER_MS && waitedMs <= REPORT_WAITS_INTERVALS * intervalMs + FUTURE_AFTER_MS;
+  return isRight ? lastIntervalEndMs : storedAtMs;
 }
 
 /** Only the newest report of a boot tells the time: older ones are a backlog. */

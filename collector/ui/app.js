@@ -204,7 +204,7 @@ function drawProblems(bad, pauses, known, withoutProbe, paths) {
 
 /** @param {Problem} problem */
 function problemLine({ kind, subject, text, since }) {
-  const state = kind === 'site_unreachable' || kind === 'uplink_down' ? 'down' : 'degraded';
+  const state = ['broker_lost', 'site_unreachable', 'uplink_down'].includes(kind) ? 'down' : 'degraded';
   return element('li', { class: state }, element('strong', {}, subject), ` ${text}, ${sinceText(since)}`);
 }
 

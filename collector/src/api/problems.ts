@@ -8,8 +8,14 @@ import type { MeasurementState } from '../state.ts';
 
 export interface Problem {
   readonly kind:
-    'site_unreachable' | 'probe_silent' | 'clock_off' | 'uplink_down' | 'paths_unmeasured' | 'configuration_refused';
-  /** `branch-3`, `branch-3/r1`, `branch-3/isp-b`, `branch-3 → hq`, `configuration`. */
+    | 'broker_lost'
+    | 'site_unreachable'
+    | 'probe_silent'
+    | 'clock_off'
+    | 'uplink_down'
+    | 'paths_unmeasured'
+    | 'configuration_refused';
+  /** `collector`, `branch-3`, `branch-3/r1`, `branch-3/isp-b`, `branch-3 → hq`, `configuration`. */
   readonly subject: string;
   readonly text: string;
   readonly since: string;
@@ -36,6 +42,7 @@ export function problemsOf(collector: Collector): {
   readonly sitesWithoutProbe: readonly string[];
 } {
   const problems = [
+    ...brokerProblems(collector),
     ...configurationProblems(collector),
     ...fleetProblems(collector),
     ...clockProblems(collector),
@@ -59,6 +66,13 @@ function sitesWithoutProbe(collector: Collector): string[] {
   return [...config.sites.keys()].filter((site) => collector.owns(site) && !withProbe.has(site));
 }
 
+/** Nothing else is known then. */
+function brokerProblems({ brokerLostSinceMs }: Collector): Problem[] {
+  if (brokerLostSinceMs === undefined) return [];
+  const text = 'has no connection to its broker: nothing is known of the fleet';
+  return [{ kind: 'broker_lost', subject: 'collector', text, since: isoTime(brokerLostSinceMs) }];
+}
+
 /** The file is not what runs: the next start would fail. */
 function configurationProblems({ reloadProblems, reloadRefusedAtMs }: Collector): Problem[] {
   if (reloadRefusedAtMs === undefined) return [];
@@ -68,8 +82,9 @@ function configurationProblems({ reloadProblems, reloadRefusedAtMs }: Collector)
   return [{ kind: 'configuration_refused', subject: 'configuration', text, since: isoTime(reloadRefusedAtMs) }];
 }
 
-/** Unreachable sites, and silent probes of the others. */
+/** Unreachable sites, and silent probes of the others; none while the silence is that of the broker. */
 function fleetProblems(collector: Collector): Problem[] {
+  if (collector.isBlind) return [];
   const sites = new Map<string, number>();
   const probes: Problem[] = [];
   for (const probe of collector.registry.probes()) {
@@ -111,6 +126,7 @@ const UNMEASURED_TEXT: Readonly<Record<UnmeasuredCause, string>> = {
   not_sent: 'nothing can be sent',
   misrouted: 'there is a way by another interface only',
 };
+const FAMILY_TEXT = { ipv4: 'IPv4', ipv6: 'IPv6' } as const;
 const UPLINK_DOWN = REASONS.indexOf('uplink_down');
 
 /** Uplinks without carrier, address or route, and pairs with paths that cannot be measured: one line for each pair, test and cause. */
@@ -121,7 +137,14 @@ function pathProblems({ paths, sites }: MeasurementState): Problem[] {
   });
   const lines = new Map<
     string,
-    { kind: Problem['kind']; subject: string; text: string; sinceMs: number; paths: number }
+    {
+      kind: Problem['kind'];
+      subject: string;
+      textOf: (families: string) => string;
+      families: Set<string>;
+      sinceMs: number;
+      paths: number;
+    }
   >();
   paths.forEach((slot) => {
     const reason = paths.get(slot, GAUGE.reason);
@@ -129,30 +152,35 @@ function pathProblems({ paths, sites }: MeasurementState): Problem[] {
     if (!isUplink && count === 0) return;
     const cause = UNMEASURED_CAUSES.find((each) => each === REASONS[reason]);
     if (!isUplink && cause === undefined) return;
-    const { srcSite, srcUplink, dstSite, dst, dstKind, test } = paths.partsOf(slot);
+    const { srcSite, srcUplink, dstSite, dst, dstKind, test, family } = paths.partsOf(slot);
     const at = paths.gauge(slot, GAUGE.notSentCause);
     const why = at === undefined ? '' : ` (${NOT_SENT_CAUSES[at]!.replaceAll('_', ' ')})`;
     const to = dstKind === 'external' ? dst : dstSite;
     const line = isUplink
-      ? { kind: 'uplink_down' as const, subject: `${srcSite}/${srcUplink}`, text: `is down${why}` }
+      ? {
+          kind: 'uplink_down' as const,
+          subject: `${srcSite}/${srcUplink}`,
+          textOf: (of: string) => `is down for ${of}${why}`,
+        }
       : {
           kind: 'paths_unmeasured' as const,
           subject: `${srcSite} → ${to}`,
-          text: `${test} is not measured: ${UNMEASURED_TEXT[cause!]}${why}`,
+          textOf: (of: string) => `${test} is not measured over ${of}: ${UNMEASURED_TEXT[cause!]}${why}`,
         };
-    const key = `${line.kind} ${line.subject} ${line.text}`;
+    const key = `${line.kind} ${line.subject} ${line.textOf('')}`;
     const sinceMs = paths.get(slot, GAUGE.sinceMs);
     const known = lines.get(key);
     lines.set(key, {
       ...line,
+      families: (known?.families ?? new Set()).add(FAMILY_TEXT[family as keyof typeof FAMILY_TEXT]),
       paths: (known?.paths ?? 0) + 1,
       sinceMs: Math.min(sinceMs, known?.sinceMs ?? sinceMs),
     });
   });
-  return [...lines.values()].map(({ kind, subject, text, sinceMs, paths: count }) => ({
+  return [...lines.values()].map(({ kind, subject, textOf, families, sinceMs, paths: count }) => ({
     kind,
     subject,
-    text: count === 1 ? text : `${text}, ${count} paths`,
+    text: `${textOf([...families].sort().join(' and '))}${count === 1 ? '' : `, ${count} paths`}`,
     since: isoTime(sinceMs),
   }));
 }
