@@ -59,6 +59,7 @@ const sideBySide = {
 /** The packages are what their sources say, without a build. */
 const sources = {
   alias: [
+    { find: /^@wanscope\/shared\/broken-pipe$/, replacement: source('shared/src/broken-pipe.ts') },
     { find: /^@wanscope\/shared\/(config|testing)$/, replacement: source('shared/src/$1/index.ts') },
     { find: /^@wanscope\/collector\/testing$/, replacement: source('collector/src/testing/index.ts') },
     { find: /^@wanscope\/(shared|probe|collector|lab)$/, replacement: source('$1/src/index.ts') },

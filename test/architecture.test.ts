@@ -54,12 +54,18 @@ function loadedAtOnce(program: string): string[] {
     const { text } = all.find((file) => file.path === path)!;
     for (const [, specifier] of text.matchAll(/^(?:import|export) (?!type )(?:[^;']*? from )?'([^']+)';/gm)) {
       if (specifier!.startsWith('.')) visit(normalize(join(dirname(path), specifier!)));
-      else if (isWorkspace(specifier!)) visit(join(specifier!.replace(/^@wanscope\/(\w+)/, '$1/src'), 'index.ts'));
+      else if (isWorkspace(specifier!)) visit(entryOf(specifier!));
       else if (!specifier!.startsWith('node:')) packages.add(specifier!);
     }
   };
   visit(program);
   return [...packages].sort();
+}
+
+/** A room of a workspace, or one file of it. */
+function entryOf(specifier: string): string {
+  const path = specifier.replace(/^@wanscope\/(\w+)/, '$1/src');
+  return all.some((file) => file.path === `${path}.ts`) ? `${path}.ts` : join(path, 'index.ts');
 }
 
 const isWorkspace = (imported: string): boolean => imported.startsWith('@wanscope/');

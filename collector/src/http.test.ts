@@ -61,7 +61,10 @@ it('says why it is not ready, and goes on being healthy and showing metrics', as
     serves: 'metrics',
   } as const;
   const notReadyReason = 'there is no connection to the broker since 2026-01-05T12:00:00.000Z';
-  const app = await createWeb({ ...options, collector: Object.assign(Object.create(collector), { notReadyReason }) });
+  const app = await createWeb({
+    ...options,
+    collector: Object.create(collector, { notReadyReason: { value: notReadyReason } }) as Collector,
+  });
   const [ready, healthy, metrics] = await Promise.all(
     ['/-/ready', '/-/healthy', '/metrics'].map((url) => app.inject({ url })),
   );

@@ -5,6 +5,8 @@
 import { readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { request as tlsRequest } from 'node:https';
+// Of the rest of it a health check needs nothing.
+import { outliveReaders } from '@wanscope/shared/broken-pipe';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { variable } from './environment.ts';
 import { DEFAULT_LISTEN, parseListenAddress } from './listen-address.ts';
@@ -204,6 +206,7 @@ function hearSignals(): Asked {
 }
 
 async function main(): Promise<number> {
+  outliveReaders([process.stdout, process.stderr]);
   let flags: Flags;
   let stateExport: Export | undefined;
   let rules: Rules | undefined;

@@ -8,6 +8,7 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { outliveReaders } from '@wanscope/shared';
 import { Command, InvalidArgumentError } from 'commander';
 import { addLabCommands } from './cli.ts';
 import { DEFAULT_BRANCHES, MAX_BRANCHES, MIN_BRANCHES } from './demo-config.ts';
@@ -46,6 +47,9 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     abort.abort();
   });
 }
+
+// Without a reader there is nobody to look at a lab; it ends as on Ctrl-C.
+outliveReaders([process.stdout, process.stderr], () => abort.abort());
 
 interface Options {
   readonly branches: number;

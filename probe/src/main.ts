@@ -5,7 +5,7 @@
  */
 import { get } from 'node:http';
 import { hostname } from 'node:os';
-import { escapeLogLine } from '@wanscope/shared';
+import { escapeLogLine, outliveReaders } from '@wanscope/shared';
 import type { ProbeEdges, RunningProbe } from './compose.ts';
 import { readSettings, type Settings } from './config.ts';
 import { readBuiltAtMs, readVersion } from './files.ts';
@@ -87,6 +87,7 @@ async function readCommandLine(argv: readonly string[], version: string): Promis
 }
 
 async function main(): Promise<void> {
+  outliveReaders([process.stdout, process.stderr]);
   const version = readVersion();
   const line = await readCommandLine(process.argv.slice(2), version);
   const invocation = line.kind === 'flags' ? readSettings(process.env, line.flags, hostname()) : line;

@@ -1,4 +1,5 @@
 export * from './ask.ts';
+export * from './broken-pipe.ts';
 export * from './broker-tls.ts';
 export * from './bytes.ts';
 export * from './claim.ts';

@@ -16,6 +16,7 @@ import {
   MAX_PARTITIONS,
   WanscopeError,
   type Identity,
+  outliveReaders,
 } from '@wanscope/shared';
 import { AuditLog, type AuditAction } from '../audit.ts';
 import { replaceFile } from '../durable-file.ts';
@@ -610,6 +611,7 @@ function writeTable(table: readonly (readonly string[])[]): void {
 }
 
 async function main(): Promise<number> {
+  outliveReaders([process.stdout, process.stderr]);
   try {
     await program().parseAsync();
     return 0;
