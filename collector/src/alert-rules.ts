@@ -278,7 +278,8 @@ ${recorded('services')}
 
   - name: wanscope-collector
     rules:
-      # While it lasts nothing else is known: it inhibits the others.
+      # While it lasts nothing else is known: it inhibits the others. What its loss brings about does not outlast it, so that its end pages
+      # for nothing: other alerts leave out collectors that are blind.
       - alert: WanBrokerLost
         expr: ${held('wanscope_collector_bus_connected', '== 0')}
         for: 30s
@@ -295,7 +296,7 @@ ${recorded('services')}
         expr: |
           max by (job, instance) (
             (up{job="wanscope"} == 0)
-              or (time() - wanscope_collector_last_report_timestamp_seconds > ${w.staleSeconds})
+              or ((time() - wanscope_collector_last_report_timestamp_seconds > ${w.staleSeconds}) unless on (job, instance) wan:collector_blind)
               or (last_over_time(up{job="wanscope"}[1d]) unless on (job) up{job="wanscope"})
               or absent(last_over_time(up{job="wanscope"}[1d]))
           )
@@ -370,7 +371,7 @@ ${recorded('services')}
           runbook_url: ${runbooks}/collector-job-fails.md
 
       - alert: WanPlansUnpublished
-        expr: wanscope_collector_unpublished_plans > 0
+        expr: wanscope_collector_unpublished_plans > 0 unless on (job, instance) wan:collector_blind
         for: 2m
         labels:
           severity: warning
@@ -426,7 +427,7 @@ ${recorded('services')}
           runbook_url: ${runbooks}/uplink-over-share.md
 
       - alert: WanNobodyPlans
-        expr: max(wanscope_collector_leader) == 0
+        expr: max(wanscope_collector_leader unless on (job, instance) wan:collector_blind) == 0
         for: 2m
         labels:
           severity: warning
@@ -460,7 +461,7 @@ ${recorded('services')}
           runbook_url: ${runbooks}/stream-acknowledges.md
 
       - alert: WanLeafAway
-        expr: (${held('wan_leaf_connected', '== 0')}) unless on (site) wan_site_maintenance == 1
+        expr: (${held('wan_leaf_connected', '== 0')}) unless on (job, instance) wan:collector_blind unless on (site) wan_site_maintenance == 1
         for: 5m
         labels:
           severity: warning

@@ -6,15 +6,19 @@ import { REASONS, UNMEASURED_CAUSES, type UnmeasuredCause } from '../path-state.
 import { GAUGE } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
 
+/** The first of them goes before all others: while it lasts, silence says nothing of probes and sites. */
+export const PROBLEM_KINDS = [
+  'broker_lost',
+  'configuration_refused',
+  'site_unreachable',
+  'probe_silent',
+  'clock_off',
+  'uplink_down',
+  'paths_unmeasured',
+] as const;
+
 export interface Problem {
-  readonly kind:
-    | 'broker_lost'
-    | 'site_unreachable'
-    | 'probe_silent'
-    | 'clock_off'
-    | 'uplink_down'
-    | 'paths_unmeasured'
-    | 'configuration_refused';
+  readonly kind: (typeof PROBLEM_KINDS)[number];
   /** `collector`, `branch-3`, `branch-3/r1`, `branch-3/isp-b`, `branch-3 → hq`, `configuration`. */
   readonly subject: string;
   readonly text: string;

@@ -1,4 +1,6 @@
 /** JSON schemas of what the API answers; they are its OpenAPI description too. */
+import { PROBLEM_KINDS } from './problems.ts';
+
 const text = { type: 'string' } as const;
 const time = { type: 'string', format: 'date-time' } as const;
 const number = { type: 'number' } as const;
@@ -291,7 +293,7 @@ export const pauses = object({ pauses: list(pause), durable: flag });
 export const resumed = object({ resumed: text });
 export const retired = object({ retired: list(text) });
 export const problems = object({
-  problems: list(object({ kind: text, subject: text, text, since: time })),
+  problems: list(object({ kind: { ...text, enum: [...PROBLEM_KINDS] }, subject: text, text, since: time })),
   truncated: flag,
   departures: list(object({ site: text, probe: text, at: time, cause: text, who: text, reason: text })),
   sitesWithoutProbe: list(text),
