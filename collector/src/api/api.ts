@@ -345,7 +345,13 @@ function namesOf(collector: Collector, network: string): ReadonlyMap<string, str
     hasConsented: (hello, address) =>
       // Without keys nobody is asked.
       !gate.isRequired ||
-      CONSENT_PROTOCOLS.some((protocol) => consents.isGiven(hello, network, address, protocol)) ||
+      hello.endpoints.some(({ reflect }) =>
+        CONSENT_PROTOCOLS.some((protocol) => {
+          const port = protocol === 'icmp' ? undefined : reflect[protocol];
+          const { agreementKey } = hello;
+          return consents.isGiven({ owner: hello, agreementKey, network, address, protocol, port });
+        }),
+      ) ||
       (isMigrating && hello.consent !== true),
   });
 }
