@@ -7,11 +7,17 @@ const POLL_MS = 50;
 /** Below the kernel's default range of ephemeral ports (32768 and above), so that no outgoing connection takes the port meanwhile. */
 const [FIRST_PORT, LAST_PORT] = [12_000, 31_999];
 const MAX_ATTEMPTS = 100;
+/** What this process was given before: a program may not have bound it yet. */
+const given = new Set<number>();
+const MOST_GIVEN = 10_000;
 
-/** A free TCP port of 127.0.0.1, chosen at random so that parallel tests do not choose the same one. */
+/** A free TCP port of 127.0.0.1, chosen at random so that parallel tests do not choose the same one, and no test twice. */
 export async function freePort(): Promise<number> {
   for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
     const port = FIRST_PORT + Math.floor(Math.random() * (LAST_PORT - FIRST_PORT + 1));
+    if (given.has(port)) continue;
+    if (given.size >= MOST_GIVEN) given.clear();
+    given.add(port);
     const server = createServer();
     const isFree = await new Promise<boolean>((resolve) => {
       server.once('error', () => resolve(false));
