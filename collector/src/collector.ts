@@ -25,7 +25,15 @@ import {
 import type { OperatorConfig, RemoteWriteConfig } from '@wanscope/shared/config';
 import { AuditLog } from './audit.ts';
 import { WrittenOver, type Bus, type BusHandlers, type BusMessage, type Membership, type StreamFacts } from './bus.ts';
-import { ALL_CONSENT, CONSENT_PROTOCOLS, ConsentBook, refusalOf, type Consent, type Consents } from './consent.ts';
+import {
+  ALL_CONSENT,
+  CONSENT_PROTOCOLS,
+  ConsentBook,
+  consentOf,
+  refusalOf,
+  type Consent,
+  type Consents,
+} from './consent.ts';
 import { Cluster, type ClusterHandlers } from './cluster/cluster.ts';
 import type { Digest } from './cluster/digest.ts';
 import { DepartureBook } from './departures.ts';
@@ -1051,15 +1059,14 @@ export class Collector {
       const { dstSite, dst, dstUplink, dstNetwork, family, protocol } = paths.partsOf(slot);
       answered.add([dstSite, dst, dstUplink, dstNetwork, family, protocol].join(' '));
     });
-    for (const { site, probe, agreementKey, endpoints } of this.registry.plannable()) {
-      const owner = { site, probe };
-      for (const { network, uplink, addresses, reflect } of endpoints) {
+    for (const hello of this.registry.plannable()) {
+      const { site, probe } = hello;
+      for (const endpoint of hello.endpoints) {
+        const { network, uplink, addresses } = endpoint;
         for (const { family, advertised } of addresses) {
           for (const protocol of CONSENT_PROTOCOLS) {
             if (!answered.has([site, probe, uplink, network, family, protocol].join(' '))) continue;
-            const port = protocol === 'icmp' ? undefined : reflect[protocol];
-            const consent = { owner, agreementKey, network, address: advertised, protocol, port };
-            this.consents.give(consent, this.#options.clock.wallMs());
+            this.consents.give(consentOf(hello, endpoint, advertised, protocol), this.#options.clock.wallMs());
           }
         }
       }
@@ -1077,8 +1084,7 @@ export class Collector {
     );
     const asked = new Map<string, Set<string>>();
     for (const { name, asks } of asking) {
-      for (const { consent } of asks) {
-        const key = JSON.stringify(consent);
+      for (const { key } of asks) {
         asked.set(key, (asked.get(key) ?? new Set()).add(name));
       }
     }
@@ -1086,7 +1092,7 @@ export class Collector {
       const intake = this.ingest.intakes.get(name);
       if (intake === undefined || (intake.self.planVersion ?? 0) !== plan.version) continue;
       if (intake.currentStartMs < plan.issuedAtMs + PLAN_TAKEN_MS) continue;
-      for (const { path, consent } of asks) {
+      for (const { path, consent, key } of asks) {
         const slot = this.state.findPath(path);
         if (slot === undefined || this.state.paths.gauge(slot, GAUGE.intervalStartMs) !== intake.currentStartMs)
           continue;
@@ -1095,7 +1101,7 @@ export class Collector {
           (this.state.paths.gauge(slot, GAUGE.intervalLost) ?? 0);
         if (answered <= 0) continue;
         const { revision } = this.consents;
-        this.consents.witness(consent, name, asked.get(JSON.stringify(consent))!.size, nowMs);
+        this.consents.witness(consent, name, asked.get(key)!.size, nowMs);
         if (this.consents.revision !== revision) owners.add(formatIdentity(consent.owner));
       }
     }
@@ -1461,14 +1467,15 @@ function streamName({ created, rewound }: StreamPosition): string {
   return rewound === undefined ? created : `${created}#${rewound}`;
 }
 
-/** The paths of a plan whose addresses are to consent first, and to what. */
-function asksOf(plan: Plan): readonly { readonly path: PathParts; readonly consent: Consent }[] {
+/** The paths of a plan whose addresses are to consent first, and to what; equal consents have equal keys. */
+function asksOf(plan: Plan): readonly { readonly path: PathParts; readonly consent: Consent; readonly key: string }[] {
   return sessionsOf(plan).flatMap(({ path, target: { ask, address } }) => {
     const { protocol } = path;
     if (ask === undefined || address === undefined || protocol === 'dns') return [];
     const owner = { site: path.dstSite, probe: path.dst };
     const port = protocol === 'icmp' ? undefined : ask[protocol];
     const { agreementKey } = ask;
-    return [{ path, consent: { owner, agreementKey, network: path.dstNetwork, address, protocol, port } }];
+    const consent = { owner, agreementKey, network: path.dstNetwork, address, protocol, port };
+    return [{ path, consent, key: JSON.stringify(consent) }];
   });
 }

@@ -12,7 +12,7 @@ meshes: [{ shape: full, tests: [icmp, udp, tcp] }]
 `);
 const newAgreementKey = (): string => generateKeyPairSync('x25519').publicKey.export({ format: 'jwk' }).x!;
 const B = { site: 'b', probe: 'p' };
-/** As `endpointOf` has its reflectors, and nobody a key. */
+/** The ports of `endpointOf`; no probe has a key. */
 const PORTS = { icmp: undefined, udp: 862, tcp: 8620, http: 8621 };
 const consentOf = (address: string, protocol: Consent['protocol'], fields: Partial<Consent> = {}): Consent => ({
   ...{ owner: B, agreementKey: undefined, network: 'default', address, protocol, port: PORTS[protocol] },
@@ -212,7 +212,7 @@ test('a consent book remembers what was given, and who has had an answer', () =>
   expect(again.isGiven(udp)).toBe(true);
 });
 
-test('one witness of several consents for nobody, however often it says so; the only one there is does', () => {
+test('one witness of several is not enough, however often it answers; a single possible witness is', () => {
   const book = new ConsentBook();
   const udp = consentOf('192.0.2.1', 'udp');
   for (let i = 0; i < 9; i += 1) book.witness(udp, 'stolen/p', 3, i);

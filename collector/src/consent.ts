@@ -2,7 +2,7 @@
  * Which announced addresses the fleet may measure. A hello is signed by its probe, and a stolen probe can announce any address: so an
  * address is measured at rate only after its reflector has answered a token there, and until then by the few probes that ask. Pure.
  */
-import type { FullHello, Identity, Protocol } from '@wanscope/shared';
+import type { FullHello, HelloEndpoint, Identity, Protocol } from '@wanscope/shared';
 import { addressOctets, addressScope, embeddedIpv4, formatIdentity, isInPrefix, parseIdentity } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
 
@@ -21,6 +21,17 @@ export interface Consent {
   readonly protocol: ConsentProtocol;
   /** Undefined of ICMP. */
   readonly port: number | undefined;
+}
+
+/** What consents where a probe announces this address: of the protocol's reflector, at its port. */
+export function consentOf(
+  { site, probe, agreementKey }: Identity & Pick<FullHello, 'agreementKey'>,
+  { network, reflect }: Pick<HelloEndpoint, 'network' | 'reflect'>,
+  address: string,
+  protocol: ConsentProtocol,
+): Consent {
+  const port = protocol === 'icmp' ? undefined : reflect[protocol];
+  return { owner: { site, probe }, agreementKey, network, address, protocol, port };
 }
 
 /** Why an announced address is not measured. `local`: this machine's, its link's, or a metadata service. */
@@ -120,7 +131,7 @@ export class ConsentBook {
     return known !== undefined && known.by === undefined;
   }
 
-  /** Nobody has to ask. */
+  /** Without any witness. */
   give(consent: Consent, nowMs: number): void {
     if (!this.isGiven(consent))
       this.#put(formatIdentity(consent.owner), keyOf(consent), { atMs: nowMs, by: undefined });
@@ -176,8 +187,10 @@ export class ConsentBook {
     this.#revision += 1;
     const keys = this.#ofOwner.get(owner) ?? new Set<string>();
     this.#ofOwner.set(owner, keys.add(key));
-    if (keys.size > MAX_OF_OWNER) this.#drop([...keys][0]!);
-    if (this.#known.size > MAX_CONSENTS) this.#drop([...this.#known.keys()][0]!);
+    const [oldestOfOwner] = keys;
+    if (keys.size > MAX_OF_OWNER) this.#drop(oldestOfOwner!);
+    const [oldest] = this.#known.keys();
+    if (this.#known.size > MAX_CONSENTS) this.#drop(oldest!);
   }
 
   #drop(key: string): void {

@@ -23,6 +23,14 @@ const collector = {
   },
 } as unknown as Collector;
 
+const options = {
+  guard: new WebGuard(undefined, silentLogger),
+  telemetryPath: '/metrics',
+  uiFolders: [],
+  isOwnHost: () => true,
+  serves: 'metrics',
+} as const;
+
 it.each([
   ['gzip', true],
   ['gzip;q=1.0, *;q=0.5', true],
@@ -33,14 +41,6 @@ it.each([
   ['identity', false],
   [undefined, false],
 ])('compresses the metrics for Accept-Encoding %s: %s', async (header, isZipped) => {
-  const guard = new WebGuard(undefined, silentLogger);
-  const options = {
-    guard,
-    telemetryPath: '/metrics',
-    uiFolders: [],
-    isOwnHost: () => true,
-    serves: 'metrics',
-  } as const;
   const app = await createWeb({ ...options, collector });
   const headers = header === undefined ? {} : { 'accept-encoding': header };
   const { rawPayload, headers: answered } = await app.inject({ url: '/metrics', headers });
@@ -52,14 +52,6 @@ it.each([
 });
 
 it('says why it is not ready, and goes on being healthy and showing metrics', async () => {
-  const guard = new WebGuard(undefined, silentLogger);
-  const options = {
-    guard,
-    telemetryPath: '/metrics',
-    uiFolders: [],
-    isOwnHost: () => true,
-    serves: 'metrics',
-  } as const;
   const notReadyReason = 'there is no connection to the broker since 2026-01-05T12:00:00.000Z';
   const app = await createWeb({
     ...options,

@@ -34,7 +34,15 @@ import type {
   TargetConfig,
   TestConfig,
 } from '@wanscope/shared/config';
-import { ALL_CONSENT, CONSENT_PROTOCOLS, mayReach, refusalOf, witnessesOf, type Consents } from './consent.ts';
+import {
+  ALL_CONSENT,
+  CONSENT_PROTOCOLS,
+  consentOf,
+  mayReach,
+  refusalOf,
+  witnessesOf,
+  type Consents,
+} from './consent.ts';
 import { NOTHING_PAUSED, type PausedPlaces } from './pauses.ts';
 import type { PairPolicy } from './state.ts';
 import { floorIntervalNs } from './uplink-budget.ts';
@@ -190,12 +198,10 @@ function preparedOf(config: OperatorConfig, probe: FullHello, endpoint: HelloEnd
     const protocols = new Map<Protocol, Set<Family>>();
     const addresses: { ipv4?: string; ipv6?: string } = {};
     for (const protocol of CONSENT_PROTOCOLS) {
-      const port = protocol === 'icmp' ? undefined : endpoint.reflect[protocol];
-      if (protocol !== 'icmp' && port === undefined) continue;
+      if (protocol !== 'icmp' && endpoint.reflect[protocol] === undefined) continue;
       for (const [family, address] of allowed) {
         const isTaken = !answersTokens && consents.isMigrating;
-        const consent = { owner: probe, agreementKey, network: rest.network, address, protocol, port };
-        if ((isTaken || consents.isGiven(consent)) !== isGiven) continue;
+        if ((isTaken || consents.isGiven(consentOf(probe, endpoint, address, protocol))) !== isGiven) continue;
         protocols.set(protocol, (protocols.get(protocol) ?? new Set()).add(family));
         addresses[family] = address;
       }

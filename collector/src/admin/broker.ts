@@ -82,7 +82,7 @@ export interface HearOptions {
 }
 
 /**
- * Hears claims and answers them until it is told to end, one after the other: addresses take turns. A broker that is away is waited for.
+ * Answers claims one after the other until `signal` aborts. Addresses take turns. Connects again when the broker is back.
  */
 export async function hearClaims(options: HearOptions): Promise<void> {
   const { servers, creds, ca, systemCreds, usersOf, onClaim, say, signal } = options;

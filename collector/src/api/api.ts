@@ -4,7 +4,7 @@ import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifySchema } from 'fastify';
 import { formatIdentity, isoTime, isToken, partitionOf, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
-import { CONSENT_PROTOCOLS, refusalOf } from '../consent.ts';
+import { CONSENT_PROTOCOLS, consentOf, refusalOf } from '../consent.ts';
 import { STATES } from '../path-state.ts';
 import { fail } from './answers.ts';
 import { backfillView } from './backfill-view.ts';
@@ -343,14 +343,12 @@ function namesOf(collector: Collector, network: string): ReadonlyMap<string, str
   return endpointNames(registry.probes(), network, {
     isRefused: ({ site }, address) => refusalOf(config, site, address) !== undefined,
     hasConsented: (hello, address) =>
-      // Without keys nobody is asked.
+      // A fleet without keys asks for no consent.
       !gate.isRequired ||
       hello.endpoints.some(({ reflect }) =>
-        CONSENT_PROTOCOLS.some((protocol) => {
-          const port = protocol === 'icmp' ? undefined : reflect[protocol];
-          const { agreementKey } = hello;
-          return consents.isGiven({ owner: hello, agreementKey, network, address, protocol, port });
-        }),
+        CONSENT_PROTOCOLS.some((protocol) =>
+          consents.isGiven(consentOf(hello, { network, reflect }, address, protocol)),
+        ),
       ) ||
       (isMigrating && hello.consent !== true),
   });

@@ -87,7 +87,7 @@ function answersOf({ sent, answered }: RouteHop): HopView['answers'] {
 }
 
 export interface AddressJudge {
-  /** It is not this site's to announce, or nobody's. */
+  /** The site may not announce this address. */
   readonly isRefused: (identity: Identity, address: string) => boolean;
   /** A reflector of this probe has answered there. */
   readonly hasConsented: (hello: FullHello, address: string) => boolean;
@@ -95,7 +95,7 @@ export interface AddressJudge {
 
 /**
  * Names of addresses by what probes announce, in one network. A hello may name any address: only one where the probe's own reflector has
- * answered is its name, and one that probes of two sites announce is nobody's, but of the one where a reflector has answered.
+ * answered gets its name. An address for which this holds at two sites gets none.
  */
 export function endpointNames(
   probes: Iterable<{ readonly identity: Identity; readonly hello?: FullHello | undefined }>,
