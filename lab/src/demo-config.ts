@@ -60,8 +60,32 @@ export function serviceClients(branches: number): number {
   return branches - 1;
 }
 
+/** More sites than this measure the hubs only. */
+const MAX_FULL_MESH = 8;
+/** Ordered pairs of probes that one machine of two processors measures at the demo's rates; more are measured less often. */
+const PAIRS_AT_FULL_RATE = 50;
+
+/** What the probes of the demo measure of each other. */
+export interface DemoMesh {
+  readonly shape: 'full' | 'hub-spoke';
+  /** Ordered pairs of probes. */
+  readonly pairs: number;
+  /** The time between two probes of a test is this many times that of a small demo. */
+  readonly slower: number;
+}
+
+/** A full mesh of a few sites; of many, each branch with the hubs, less often the more there are. */
+export function demoMesh(branches: number): DemoMesh {
+  const probes = demoProbes(branches).length;
+  if (branches <= MAX_FULL_MESH) return { shape: 'full', pairs: probes * (probes - 1), slower: 1 };
+  const spokes = cities(branches).filter(({ role }) => role === 'branch').length;
+  const hubs = probes - spokes;
+  const pairs = hubs * (hubs - 1) + 2 * hubs * spokes;
+  return { shape: 'hub-spoke', pairs, slower: Math.ceil(pairs / PAIRS_AT_FULL_RATE) };
+}
+
 /**
- * A full mesh with rates and an interval that show changes within seconds.
+ * A mesh with rates and an interval that show changes within seconds.
  *
  * @param icmp false where no ICMP can be sent.
  * @param serviceUrl of the service at headquarters; undefined where there is none.
@@ -80,17 +104,22 @@ export function demoConfig(branches: number, icmp: boolean, serviceUrl?: string)
     ({ site, city, location, role }) =>
       `  ${site}: { location: [${location.join(', ')}], timezone: Europe/Berlin, role: ${role} } # ${city}`,
   );
-  return `# Configuration of the demo: every site measures every other one, often.
+  const { shape, slower } = demoMesh(branches);
+  const seconds = (count: number): string => (count * slower === 1 ? 's' : `${count * slower}s`);
+  const hubs = cities(branches).filter(({ role }) => role === 'hub');
+  const members =
+    shape === 'full' ? 'shape: full' : `shape: hub-spoke, hubs: [${hubs.map(({ site }) => site).join(', ')}]`;
+  return `# Configuration of the demo: ${shape === 'full' ? 'every site measures every other one' : 'every branch measures the hubs'}, often.
 interval: 5s
 leaveAfter: 2m
 sites:
 ${sites.join('\n')}
 ${icmp && branches >= 6 ? UPLINKS : ''}tests:
-${icmp ? '  icmp: { protocol: icmp, rate: 2/s }\n' : ''}  udp:  { protocol: udp, rate: 2/s }
-  tcp:  { protocol: tcp, rate: 1/2s }
-  http: { protocol: http, rate: 1/4s, timeout: 2s }
+${icmp ? `  icmp: { protocol: icmp, rate: 2/${seconds(1)} }\n` : ''}  udp:  { protocol: udp, rate: 2/${seconds(1)} }
+  tcp:  { protocol: tcp, rate: 1/${seconds(2)} }
+  http: { protocol: http, rate: 1/${seconds(4)}, timeout: 2s }
 meshes:
-  - { shape: full, tests: [${icmp ? 'icmp, ' : ''}udp, tcp, http] }
+  - { ${members}, tests: [${icmp ? 'icmp, ' : ''}udp, tcp, http] }
 ${targets}objectives:
   - { from: "*", to: "*", test: "*", rtt: 50ms, loss: 1% }
 exposition: { pathFamilies: full, pathHistograms: true }

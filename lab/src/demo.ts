@@ -5,7 +5,7 @@ import { accessSync, constants, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatIdentity, formatNs, NS_PER_S } from '@wanscope/shared';
-import { demoConfig, demoProbes, serviceClients } from './demo-config.ts';
+import { demoConfig, demoMesh, demoProbes, serviceClients } from './demo-config.ts';
 import { SERVICE_PORT } from './equipment/files.ts';
 import type { Sample } from './exposition-text.ts';
 import { openDoor } from './http.ts';
@@ -84,7 +84,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     : undefined;
   const network = lab ?? (icmp ? new SwitchedNetwork(probes) : undefined);
   const serviceUrl = lab === undefined ? undefined : `http://${lab.node(HEADQUARTERS).ipv4}:${SERVICE_PORT}/`;
-  const probePairs = probes.length * (probes.length - 1) * (icmp ? 4 : 3);
+  const probePairs = demoMesh(options.branches).pairs * (icmp ? 4 : 3);
   const pairs = probePairs + (serviceUrl === undefined ? 0 : serviceClients(options.branches));
   const mesh = new Mesh({
     directory,
@@ -141,7 +141,7 @@ async function watch(mesh: Mesh, expectedPairs: number, startedAt: number, optio
       const summary = summarise(samples);
       if (fullAt === undefined && summary.pairs >= expectedPairs) {
         fullAt = elapsed;
-        options.say(`Full mesh in /metrics after ${elapsed} s: ${summary.pairs} ordered pairs x protocols.`);
+        options.say(`Whole mesh in /metrics after ${elapsed} s: ${summary.pairs} ordered pairs x protocols.`);
       }
       draw(
         `${elapsed} s  ${summary.liveProbes} probes live  ${summary.pairs}/${expectedPairs} pairs x protocols  ` +

@@ -113,7 +113,12 @@ const cli = new Command('wan-lab').description('Branches on one machine, measure
 cli
   .command('demo', { isDefault: true })
   .description('run broker, collector and branch probes until Ctrl-C')
-  .option('--branches <n>', 'number of sites', integer(MIN_BRANCHES, MAX_BRANCHES), DEFAULT_BRANCHES)
+  .option(
+    '--branches <n>',
+    'number of sites; more than 8 measure the hubs only',
+    integer(MIN_BRANCHES, MAX_BRANCHES),
+    DEFAULT_BRANCHES,
+  )
   .option('--port <port>', 'loopback port of the page', integer(1, 65_535), 9479)
   .option('--out-of-band', 'reports go over a network beside the WAN', false)
   .option('--keep', 'keep logs and stores after the end', false)
