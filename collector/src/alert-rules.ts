@@ -327,6 +327,28 @@ ${recorded('services')}
             metric.
           runbook_url: ${runbooks}/forged-messages.md
 
+      - alert: WanProbeFloods
+        expr: wan_probe_flood_messages > 0
+        labels:
+          severity: warning
+        annotations:
+          summary: 'Probe {{ $labels.site }}/{{ $labels.probe }} floods the broker'
+          description: >-
+            It sends more messages than a probe may, broken or stolen. The collector reads past them; the other probes are measured on.
+          runbook_url: ${runbooks}/probe-floods.md
+
+      - alert: WanCollectorBehind
+        expr: wanscope_collector_unread_messages > 10000
+        for: 5m
+        labels:
+          severity: warning
+        annotations:
+          summary: 'The collector is behind the broker'
+          description: >-
+            Over 10,000 messages wait in the broker's stream: metrics and states are as old as they are. It is so for a while after an
+            outage of the collector or the broker.
+          runbook_url: ${runbooks}/collector-behind.md
+
       - alert: WanPlanReverted
         expr: wanscope_collector_rollout_reverted == 1
         labels:

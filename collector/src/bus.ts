@@ -54,6 +54,7 @@ import {
   type SubjectKind,
 } from '@wanscope/shared';
 import type { Logger } from './log.ts';
+import { REPORTS_OF_PROBE } from './report-quota.ts';
 
 /** A message of a stream; `data` is valid during the call only. */
 export interface BusMessage {
@@ -470,15 +471,21 @@ export class NatsBus implements Bus {
       duplicate_window: nanos(DUPLICATE_WINDOW_MS),
       ...(cluster && { num_replicas: cluster.replicas }),
     };
-    const reports = await ensureStream(manager, noAck, {
-      ...common,
-      no_ack: acknowledges !== true,
-      name: cluster === undefined ? REPORT_STREAM : reportStreamOf(cluster.partition),
-      subjects: [cluster === undefined ? subjectsOf('report') : reportsOfPartition(cluster.partition)],
-      max_age: nanos(DAY_MS),
-      // Together the partitions hold what one stream would.
-      max_bytes: Math.floor(reportStreamMaxBytes / (cluster?.partitions ?? 1)),
-    });
+    const reports = await ensureStream(
+      manager,
+      { ...noAck, max_msgs_per_subject: REPORTS_OF_PROBE },
+      {
+        ...common,
+        // What floods pushes out its own only. Whoever waited longer sends again from its spool.
+        max_msgs_per_subject: REPORTS_OF_PROBE,
+        no_ack: acknowledges !== true,
+        name: cluster === undefined ? REPORT_STREAM : reportStreamOf(cluster.partition),
+        subjects: [cluster === undefined ? subjectsOf('report') : reportsOfPartition(cluster.partition)],
+        max_age: nanos(DAY_MS),
+        // Together the partitions hold what one stream would.
+        max_bytes: Math.floor(reportStreamMaxBytes / (cluster?.partitions ?? 1)),
+      },
+    );
     const state = await ensureStream(
       manager,
       { ...noAck, subjects: [subjectsOf('hello')] },
@@ -645,11 +652,13 @@ class LeafStreams {
             max_age: nanos(DAY_MS),
             max_bytes: LEAF_STREAM_MAX_BYTES,
             duplicate_window: nanos(DUPLICATE_WINDOW_MS),
+            max_msgs_per_subject: REPORTS_OF_PROBE,
             no_ack: this.#acknowledges !== true,
           })
         : await streams.info(first);
-    if (this.#acknowledges !== undefined && config.no_ack === this.#acknowledges) {
-      await streams.update(config.name, { ...config, no_ack: !this.#acknowledges });
+    const noAck = this.#acknowledges === undefined ? config.no_ack === true : !this.#acknowledges;
+    if ((config.no_ack === true) !== noAck || config.max_msgs_per_subject !== REPORTS_OF_PROBE) {
+      await streams.update(config.name, { ...config, no_ack: noAck, max_msgs_per_subject: REPORTS_OF_PROBE });
     }
     const acknowledges = this.#acknowledges ?? !config.no_ack;
     return { name: config.name, lastSeq: state.last_seq, acknowledges };

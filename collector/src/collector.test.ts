@@ -161,6 +161,38 @@ describe('paths that no plan named', () => {
     expect(collector.state.paths.size).toBeGreaterThanOrEqual(0);
   });
 
+  test('take a share of what large reports may park, and leave room for those of others', () => {
+    const records = Array.from({ length: 1_000 }, (_, index) => recordOf(index, [10e6]));
+    for (let round = 1; round <= 512; round += 1) report(A, invented(round), records);
+    const bytes = broker.reports.at(-1)!.data.length;
+    // 512 of them are more than 4 MiB.
+    expect(bytes).toBeGreaterThan(8_192);
+    expect(collector.ingest.parkedReports).toBe(Math.floor((4 * 1024 * 1024) / bytes));
+    const parked = collector.ingest.parkedReports;
+    report(B, invented(1), records);
+    expect(collector.ingest.parkedReports).toBe(parked + 1);
+  });
+
+  test('in a flood are read past: it costs the others nothing, and the page names its probe', () => {
+    announce(A, live(A));
+    report(A, live(A), [recordOf(0, [10e6])]);
+    const { subject, data } = broker.reports.at(-1)!;
+    for (let round = 0; round < 6_000; round += 1) broker.publish(subject, data);
+    const flood = rejected()['report|flood']!;
+    expect(flood).toBeGreaterThanOrEqual(6_000 - 4_096);
+    expect(flood).toBeLessThan(6_000 - 4_096 + 10);
+    announce(B, live(B));
+    report(B, live(B), [recordOf(0, [10e6])]);
+    expect(collector.state.paths.size).toBe(live(B).paths.length + live(A).paths.length);
+    expect(problemsOf(collector).problems).toContainEqual(
+      expect.objectContaining({
+        kind: 'probe_floods',
+        subject: 'a/p',
+        text: expect.stringContaining(String(flood)) as string,
+      }),
+    );
+  });
+
   test('but those of an earlier plan count for as long as a spool keeps its reports', async () => {
     const before = live(A);
     say(helloOf('c/p'));

@@ -57,6 +57,7 @@ import {
   type Transition,
 } from './registry.ts';
 import { GAUGE } from './series-table.ts';
+import { ReportQuota } from './report-quota.ts';
 import { Rollout, type Observation, type RolloutStatus } from './rollout.ts';
 import type { SettledConfig } from './settled-config.ts';
 import { surveySites, type EvidenceSummary } from './site-reach.ts';
@@ -79,6 +80,8 @@ import { WEB_REFUSALS, type WebGuard } from './web-guard.ts';
 const ASK_AGAIN_MS = 10_000;
 const ASKED_AT_MOST = 6;
 const TICK_MS = 1_000;
+const TELL_MISSED_EVERY_MS = 60_000;
+const FLOOD = new RejectedMessage('flood', 'more messages than a probe may send: they are read past');
 const PLAN_DELAY_MS = 200;
 const MAINTENANCE_EVERY_MS = 10_000;
 /** Sequence numbers are kept for longer than the report stream can replay them. */
@@ -128,6 +131,7 @@ export class Collector {
   readonly state: MeasurementState;
   readonly registry: Registry;
   readonly ingest: Ingest;
+  readonly reportQuota: ReportQuota;
   readonly plans = new PlanBook();
   readonly throughput: ThroughputDesk;
   readonly pauses: PauseBook;
@@ -164,6 +168,9 @@ export class Collector {
   #backMonoMs: number | undefined;
   #disconnections = 0;
   #missedMessages = 0;
+  /** Of these, the ones that no line of the log has named. */
+  #missedUntold = 0;
+  #missedToldMs = Number.NEGATIVE_INFINITY;
   /** Messages of the report stream behind the latest that was read. */
   #unread = 0;
   /** Streams that probes write to and that acknowledge. */
@@ -253,6 +260,7 @@ export class Collector {
       const directory = join(options.stateDir, QUARANTINE_DIRECTORY);
       this.#quarantine = new Quarantine({ directory, logger: options.logger });
     }
+    this.reportQuota = new ReportQuota(options.config.drainBytesPerSecond, clock);
     this.ingest = new Ingest({
       onRefused: (refusal, data, atMs) => {
         // Two probes of one name: what is wrong is the name, not the report.
@@ -288,6 +296,7 @@ export class Collector {
       state: this.state,
       registry: this.registry,
       ingest: this.ingest,
+      reportQuota: this.reportQuota,
       plans: this.plans,
       config: () => this.#config,
       wallMs: () => clock.wallMs(),
@@ -476,6 +485,7 @@ export class Collector {
     this.#rollout.propose(config, this.registry.plannable().length, this.#monoMs());
     this.registry.configure(this.#registrySettings(config));
     this.#configureLeaves();
+    this.reportQuota.configure(config.drainBytesPerSecond);
     const policies = new PolicyIndex(config);
     this.state.setPolicy((src, dst, test) => policies.of(src, dst, test));
     this.#reload = { successful: true, atMs: this.#options.clock.wallMs(), problems: [] };
@@ -660,13 +670,27 @@ export class Collector {
 
   /** Messages left the stream unread: too old, too many, or purged. Their reports are missing, and come again from the spools. */
   #missed(messages: number): void {
-    const position = this.#position;
     this.#missedMessages += messages;
+    this.#missedUntold += messages;
+    this.#tellMissed();
+    this.#streamIsIncomplete();
+  }
+
+  /** A flood pushes its own messages out of the stream, thousands a second. */
+  #tellMissed(): void {
+    const nowMs = this.#monoMs();
+    if (this.#missedUntold === 0 || nowMs - this.#missedToldMs < TELL_MISSED_EVERY_MS) return;
     this.#logger.warn(
-      { stream: position?.stream, messages },
+      { stream: this.#position?.stream, messages: this.#missedUntold },
       'messages left the report stream before they were read; probes send their reports again',
     );
-    // What it held is known only from here, as of a stream that was put back.
+    this.#missedToldMs = nowMs;
+    this.#missedUntold = 0;
+  }
+
+  /** What the stream held is known only from here, as of a stream that was put back: no repetition of a report has failed yet. */
+  #streamIsIncomplete(): void {
+    const position = this.#position;
     if (position !== undefined) this.#position = { ...position, rewound: (position.rewound ?? 0) + 1 };
   }
 
@@ -696,6 +720,12 @@ export class Collector {
       return;
     }
     const { identity } = message;
+    if (!this.reportQuota.take(identity)) {
+      this.ingest.count('report');
+      this.ingest.reject('report', identity, FLOOD);
+      this.#streamIsIncomplete();
+      return;
+    }
     this.#unheard.delete(formatIdentity(identity));
     try {
       // Not settled: the partitions may have changed, and its owner waits for it.
@@ -795,6 +825,7 @@ export class Collector {
 
   #tick(): void {
     const nowMs = this.#options.clock.wallMs();
+    this.#tellMissed();
     this.#attempt('maintenance', () => this.#refreshMaintenance());
     if (this.isReady) {
       this.#attempt('pauses', () => {

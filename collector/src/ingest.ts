@@ -48,6 +48,7 @@ const MAX_PARKED_REPORTS = 4_096;
 /** Of one probe, so that none takes the room of all. */
 const MAX_PARKED_OF_PROBE = 512;
 const MAX_PARKED_BYTES = 64 * 1024 * 1024;
+const MAX_PARKED_BYTES_OF_PROBE = 4 * 1024 * 1024;
 const PARKED_FOR_MS = 600_000;
 const MAX_DICTIONARIES = 8;
 /** A start every minute for longer than the stream keeps a message: one that comes twice must be known for a copy. */
@@ -146,6 +147,7 @@ export interface Intake {
   missing: number;
   /** Reports that wait for their dictionary. */
   parked: number;
+  parkedBytes: number;
   /** The send mark read last since the collector started. */
   lastRead: SendMark | undefined;
 }
@@ -889,6 +891,7 @@ export class Ingest implements JournalReader {
       told: -1,
       missing: 0,
       parked: 0,
+      parkedBytes: 0,
       lastRead: undefined,
     };
     this.intakes.set(key, intake);
@@ -909,6 +912,7 @@ export class Ingest implements JournalReader {
     const parked: Parked = { message: copy, bootId, seq, hash, parkedAtMs: this.#options.wallMs() };
     if (
       intake.parked >= MAX_PARKED_OF_PROBE ||
+      intake.parkedBytes + copy.data.length > MAX_PARKED_BYTES_OF_PROBE ||
       this.#parked.size >= MAX_PARKED_REPORTS ||
       this.#parkedBytes + copy.data.length > MAX_PARKED_BYTES
     ) {
@@ -918,6 +922,7 @@ export class Ingest implements JournalReader {
     this.#parked.set(message.streamSeq, parked);
     this.#parkedBytes += copy.data.length;
     intake.parked += 1;
+    intake.parkedBytes += copy.data.length;
     this.counters.parkedTotal += 1;
   }
 
@@ -926,7 +931,9 @@ export class Ingest implements JournalReader {
     if (parked === undefined) return;
     this.#parked.delete(streamSeq);
     this.#parkedBytes -= parked.message.data.length;
-    this.#intake(parked.message.identity).parked -= 1;
+    const intake = this.#intake(parked.message.identity);
+    intake.parked -= 1;
+    intake.parkedBytes -= parked.message.data.length;
   }
 
   #rejectParked(parked: Parked, why: string): void {

@@ -6,6 +6,7 @@ import {
   encodeDictionary,
   NS_PER_MS,
   subjectOf,
+  TokenBucket,
   type Clock,
   type Dictionary,
   type Identity,
@@ -14,7 +15,6 @@ import {
 import { BusError, type Bus } from './bus.ts';
 import type { Log, OncePerCause } from './log.ts';
 import type { Spool, TakenReport } from './spool/spool.ts';
-import { TokenBucket } from './usage.ts';
 
 /** Publishes under way at once. */
 const MAX_CONCURRENT = 4;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { NS_PER_S } from '@wanscope/shared';
-import { SendBudget, tcpClientBytes, tcpStreamBytes, TokenBucket, UsageLedger } from './usage.ts';
+import { SendBudget, tcpClientBytes, tcpStreamBytes, UsageLedger } from './usage.ts';
 
 describe('octets sent', () => {
   it('of a bare connect: SYN 20 + 40, and two segments of 20 + 32', () => {
@@ -93,11 +93,4 @@ describe('what a target makes a probe cost beyond its plan', () => {
     while (budget.take(1, 1, 0, true)) sent += 1;
     expect(sent).toBe(250);
   });
-});
-
-it('a token bucket never holds more than its burst', () => {
-  const bucket = new TokenBucket(10, 5, 0);
-  expect(bucket.take(5, 0)).toBe(true);
-  expect(bucket.has(5, 100 * NS_PER_S)).toBe(true);
-  expect(bucket.has(6, 100 * NS_PER_S)).toBe(false);
 });

@@ -79,44 +79,6 @@ export class UsageLedger {
   }
 }
 
-/** Tokens that come back at a steady rate up to a limit. */
-export class TokenBucket {
-  readonly #ratePerS: number;
-  readonly #burst: number;
-  #tokens: number;
-  #atNs: number;
-
-  constructor(ratePerS: number, burst: number, nowNs: number) {
-    this.#ratePerS = ratePerS;
-    this.#burst = burst;
-    this.#tokens = burst;
-    this.#atNs = nowNs;
-  }
-
-  has(tokens: number, nowNs: number): boolean {
-    this.#tokens = Math.min(this.#burst, this.#tokens + ((nowNs - this.#atNs) / NS_PER_S) * this.#ratePerS);
-    this.#atNs = nowNs;
-    return this.#tokens >= tokens;
-  }
-
-  take(tokens: number, nowNs: number): boolean {
-    if (!this.has(tokens, nowNs)) return false;
-    this.#tokens -= tokens;
-    return true;
-  }
-
-  /** Takes them also where they are not there: what is owed is paid back first. */
-  force(tokens: number, nowNs: number): void {
-    this.has(tokens, nowNs);
-    this.#tokens -= tokens;
-  }
-
-  /** How long until there are so many; 0 when there are now. */
-  nsUntil(tokens: number, nowNs: number): number {
-    return this.has(tokens, nowNs) ? 0 : ((tokens - this.#tokens) / this.#ratePerS) * NS_PER_S;
-  }
-}
-
 /** Share of a second that may be sent at once when many deadlines fall together. */
 const BURST_S = 0.25;
 /** Share of the rate that is kept for probes that cost more than their plan says, also while the others would take it all. */

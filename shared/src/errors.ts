@@ -38,6 +38,7 @@ export const REJECT_CAUSES = [
   'revoked_key',
   'replayed',
   'unplanned_path',
+  'flood',
 ] as const;
 
 export type RejectCause = (typeof REJECT_CAUSES)[number];

@@ -28,5 +28,6 @@ export * from './stats/one-way-loss.ts';
 export * from './stats/reordering.ts';
 export * from './subjects.ts';
 export * from './throughput.ts';
+export * from './token-bucket.ts';
 export * from './units.ts';
 export { isoTime, isWallMs, MAX_WALL_MS } from './wall-time.ts';

@@ -11,6 +11,8 @@ import {
   inboxPrefixOf,
   PLAN_STREAM,
   REPORT_STREAM,
+  seal,
+  signerOf,
   STATE_STREAM,
   subjectOf,
   unseal,
@@ -43,6 +45,9 @@ const RESPONDER = '127.77.0.2';
 const FULL = process.env['WAN_ATTACKS'] === 'full';
 const RANDOM_REPLIES = FULL ? 10_000 : 500;
 const ALL_AT_ONCE_MS = FULL ? 600_000 : 10_000;
+const FLOOD_MS = FULL ? 60_000 : 8_000;
+const BOOT_OF_FLOOD = '00000000000000f1';
+const REJECTED = 'wanscope_collector_messages_rejected_total';
 
 interface Kept {
   readonly reports: number;
@@ -362,6 +367,53 @@ describe.skipIf(broken)('a stolen router', () => {
     const many = [...families].filter(([, count]) => count > 300);
     expect(many).toEqual([]);
   });
+
+  test(
+    `floods its report subject for ${FLOOD_MS / 1_000} s: it pushes out its own messages only, and the others are measured on`,
+    { timeout: FLOOD_MS + 180_000 },
+    async () => {
+      const isLive = async (site: string): Promise<boolean> => (await fleet.count('wan_probe_live', { site })) === 1;
+      const counted = async (): Promise<number> => fleet.count('wan_probe_reports_counted_total', { site: 'hq' });
+      const [before, refusedBefore] = [
+        await counted(),
+        await fleet.count(REJECTED, { kind: 'report', cause: 'flood' }),
+      ];
+      const subject = subjectOf('report', STOLEN);
+      const one = reportOf([], { bootId: BOOT_OF_FLOOD, intervalStartMs: Date.now() - 1_000, intervalMs: 1_000 });
+      const report = seal(subject, encodeReport(one), signerOf(stolen.enrolment.secret));
+      const garbage = Buffer.alloc(8, 1);
+      const flood = { sent: 0, isOver: false };
+      const flooding = (async () => {
+        for (; !flood.isOver; flood.sent += 200) {
+          // One report again and again, and what is no report at all.
+          for (let i = 0; i < 200; i += 1) stolen.connection.publish(subject, i % 2 === 0 ? report : garbage);
+          await stolen.connection.flush();
+          await sleep(10);
+        }
+      })();
+      const endMs = Date.now() + FLOOD_MS;
+      const silences: string[] = [];
+      while (Date.now() < endMs) {
+        for (const { site } of [HQ, BRANCH]) if (!(await isLive(site))) silences.push(`${site} at ${flood.sent}`);
+        await sleep(500);
+      }
+      const named = (await fleet.get<{ problems: { kind: string; subject: string }[] }>('/api/v1/problems')).problems;
+      flood.isOver = true;
+      await flooding;
+      expect(silences).toEqual([]);
+      expect(named).toContainEqual(expect.objectContaining({ kind: 'probe_floods', subject: 'depot/edge' }));
+      const silent = named.filter(({ kind, subject }) => kind === 'probe_silent' && subject !== 'depot/edge');
+      expect(silent).toEqual([]);
+      expect(flood.sent).toBeGreaterThan((FLOOD_MS / 1_000) * 2_000);
+      expect(await fleet.count(REJECTED, { kind: 'report', cause: 'flood' })).toBeGreaterThan(refusedBefore);
+      const { streams } = await observer.jetstreamManager();
+      const { state } = await streams.info(REPORT_STREAM, { subjects_filter: subjectOf('report', STOLEN) });
+      expect(state.subjects).toEqual({ [subjectOf('report', STOLEN)]: 2_048 });
+      // A report a second, while it lasted and since.
+      await fleet.until('the reports of hq', async () => (await counted()) - before >= FLOOD_MS / 1_000 - 2);
+      expect(await fleet.probeCount(HQ, 'wan_probe_reports_ledgered_total')).toBe(0);
+    },
+  );
 
   test(
     `everything at once for ${ALL_AT_ONCE_MS / 1_000} s: others miss nothing, and nothing counts twice`,

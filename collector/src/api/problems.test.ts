@@ -29,6 +29,7 @@ function texts(): string[] {
     state,
     isBlind: false,
     registry: { probes: () => [] },
+    reportQuota: { floods: () => [] },
     departures: { all: [] },
     config: { sites: new Map() },
   } as unknown as Collector;

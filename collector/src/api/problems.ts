@@ -12,6 +12,7 @@ export const PROBLEM_KINDS = [
   'configuration_refused',
   'site_unreachable',
   'probe_silent',
+  'probe_floods',
   'clock_off',
   'uplink_down',
   'paths_unmeasured',
@@ -49,6 +50,7 @@ export function problemsOf(collector: Collector): {
     ...brokerProblems(collector),
     ...configurationProblems(collector),
     ...fleetProblems(collector),
+    ...floodProblems(collector),
     ...clockProblems(collector),
     ...pathProblems(collector.state),
   ];
@@ -107,6 +109,14 @@ function fleetProblems(collector: Collector): Problem[] {
     return { kind: 'site_unreachable', subject: site, text, since: isoTime(sinceMs) };
   });
   return [...unreachable, ...probes];
+}
+
+/** Probes that send more than any probe has to: broken, or stolen. */
+function floodProblems({ reportQuota }: Collector): Problem[] {
+  return reportQuota.floods().map(({ identity, sinceMs, refused }) => {
+    const text = `sends more messages than a probe may: ${refused} were read past`;
+    return { kind: 'probe_floods', subject: formatIdentity(identity), text, since: isoTime(sinceMs) };
+  });
 }
 
 /** Live probes whose clock is off: what they measure counts as late or not at all. */

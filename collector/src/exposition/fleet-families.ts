@@ -11,6 +11,7 @@ import type { CountersReset } from '../snapshot.ts';
 import type { PauseBook } from '../pauses.ts';
 import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
+import type { ReportQuota } from '../report-quota.ts';
 import { DROP_CAUSES } from '../remote-write/delivery.ts';
 import type { RemoteWriteStatus } from '../remote-write/remote-write.ts';
 import type { RolloutStatus } from '../rollout.ts';
@@ -67,6 +68,7 @@ export interface MetricView {
   readonly state: MeasurementState;
   readonly registry: Registry;
   readonly ingest: Ingest;
+  readonly reportQuota: Pick<ReportQuota, 'refusedOf'>;
   readonly plans: PlanBook;
   readonly gate: Gate;
   readonly leaves: Leaves;
@@ -340,6 +342,11 @@ function probeFamilies(view: MetricView): PlainFamily[] {
         return endMs === undefined ? undefined : endMs / 1_000;
       },
       'timestamp',
+    ),
+    perProbe(
+      'wan_probe_flood_messages',
+      'Messages on the report subject of the probe that were read past, as it sends more than a probe may; 0 a minute after the last.',
+      (probe) => view.reportQuota.refusedOf(probe.identity),
     ),
     perProbe(
       'wan_probe_clock_offset_seconds',

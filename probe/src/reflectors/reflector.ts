@@ -1,9 +1,8 @@
 /** What every reflector has in common: where it listens, what it did, and the bounds that keep it from being abused. */
-import { formatIdentity, type Clock } from '@wanscope/shared';
+import { formatIdentity, TokenBucket, type Clock } from '@wanscope/shared';
 import type { DomainHandle, NativeModule } from '../net/native.ts';
 import { consentAnswer, readConsentRequest, type ConsentTransport } from '../packet/consent-token.ts';
 import type { PeerKeys } from '../peer-keys.ts';
-import { TokenBucket } from '../usage.ts';
 
 export interface Reflector {
   /** The port it listens on, also when it was left to the system. */
