@@ -282,6 +282,16 @@ describe('the agent', () => {
     await settle();
     expect(answers).toEqual([{ status: 'refused', cause: 'off', message: 'WAN_THROUGHPUT is off' }]);
     expect(bus.hellos.at(-1)).not.toHaveProperty('throughput');
+    expect(bus.hellos.at(-1)).not.toHaveProperty('throughputVersion');
+  });
+
+  it('says which version of throughput runs it speaks, where it takes part in them', async () => {
+    await agent.stop(0);
+    bus = new FakeBus();
+    make({ throughput: { handle: () => Promise.resolve({ status: 'ready', port: 1 }) } });
+    bus.setConnected(true);
+    await settle();
+    expect(bus.hellos.at(-1)).toMatchObject({ throughput: true, throughputVersion: 2 });
   });
 
   it('reports each interval even with nothing to measure, after the dictionary it names', async () => {

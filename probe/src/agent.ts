@@ -19,6 +19,7 @@ import {
   SEND_CAP,
   sessionsOf,
   subjectOf,
+  THROUGHPUT_VERSION,
   type Clock,
   type Dictionary,
   type Family,
@@ -494,7 +495,9 @@ export class Agent {
       planVersion: this.#plan?.version ?? 0,
       endpoints: [...this.#endpoints],
       ...(Object.keys(this.#gateways).length === 0 ? {} : { gateways: this.#gateways }),
-      ...(this.#options.throughput === undefined ? {} : { throughput: true }),
+      ...(this.#options.throughput === undefined
+        ? {}
+        : { throughput: true as const, throughputVersion: THROUGHPUT_VERSION }),
       unacknowledged: true,
       ...(this.#options.askConsent === undefined ? {} : { consent: true as const }),
       ...(spans === undefined ? {} : { spool: spans }),

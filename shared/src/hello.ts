@@ -88,6 +88,8 @@ const helloSchema = z.discriminatedUnion('kind', [
     gateways: z.optional(gatewaysSchema),
     /** It takes part in throughput runs. */
     throughput: z.optional(z.literal(true)),
+    /** What it speaks in them (`THROUGHPUT_VERSION`). Absent: 1. */
+    throughputVersion: z.optional(z.int().check(z.minimum(1), z.maximum(255))),
     /** Its reflectors answer tokens, and it asks for them. Absent: version 0.1.0. */
     consent: z.optional(z.literal(true)),
     /** It needs no acknowledgement of the broker: commits are enough. Absent: version 0.1.0, which waits for acknowledgements. */

@@ -24,6 +24,8 @@ const hello: FullHello = {
   reportVersions: { oldest: 1, newest: 1 },
   cap: SEND_CAP,
   icmp: ['ipv4', 'ipv6'],
+  throughput: true,
+  throughputVersion: 2,
   planVersion: 0,
   endpoints: [
     {

@@ -15,6 +15,12 @@ export const THROUGHPUT_CAP = { seconds: 30, bytes: 250_000_000, bitsPerSecond: 
 export const THROUGHPUT_PROTOCOLS = ['tcp', 'udp'] as const;
 export type ThroughputProtocol = (typeof THROUGHPUT_PROTOCOLS)[number];
 
+/**
+ * What both ends of a run say to each other. 2: the sink's answers are MACs over a nonce of the question, so they prove that it arrived. A
+ * probe that tells none in its hello speaks 1, whose sinks prove only that they have the token: collectors and sources refuse it.
+ */
+export const THROUGHPUT_VERSION = 2;
+
 /** Octets of a token. */
 export const THROUGHPUT_TOKEN_BYTES = 32;
 

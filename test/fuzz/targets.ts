@@ -117,6 +117,7 @@ import {
   writeRequest,
 } from '../../probe/src/packet/stamp.ts';
 import { FrameReader } from '../../probe/src/packet/websocket.ts';
+import { CHALLENGE_BYTES, readChallenge } from '../../probe/src/throughput/proof.ts';
 import type { SpoolFiles } from '../../probe/src/spool/files.ts';
 import { encodeRecord, readRecords, type SpoolRecord } from '../../probe/src/spool/records.ts';
 import { recover, segmentName } from '../../probe/src/spool/recovery.ts';
@@ -236,6 +237,7 @@ function messages(): Target[] {
     ],
     gateways: { ipv4: '10.0.0.1', ipv6: 'fd00::1' },
     throughput: true,
+    throughputVersion: 2,
     spool: [{ bootId: BOOT, first: 3, last: 9 }],
   } as const;
   const commit = {
@@ -392,6 +394,13 @@ function messages(): Target[] {
       words: [],
       maxBytes: MAX_DATAGRAM_BYTES,
       run: (input) => void decodeReceived(octets(input)),
+    },
+    {
+      name: 'throughput-challenge',
+      seeds: [Buffer.alloc(CHALLENGE_BYTES, 2)],
+      words: [],
+      maxBytes: MAX_DATAGRAM_BYTES,
+      run: (input) => void readChallenge(octets(input)),
     },
     {
       name: 'name',

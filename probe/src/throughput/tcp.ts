@@ -1,6 +1,10 @@
 /**
- * Throughput over TCP. The source sends the token and waits for one octet; then zeros, as fast as the path takes them and the
- * pace allows. The sink counts, and tells what arrived when the source is done, or when time or octets are used up.
+ * Throughput over TCP. The source sends the token and a nonce, and waits for the sink's proof that it got both (`proof.ts`); then it sends
+ * zeros, as fast as the path takes them and the pace allows. The sink counts, and tells what arrived when the source is done, or when time
+ * or octets are used up.
+ *
+ * The handshake proves that somebody has the address, and the connection's numbers that what is heard comes from there. The proof says that
+ * it is the sink, and no service of a stranger that the sink's probe announced.
  */
 import { timingSafeEqual } from 'node:crypto';
 import { createServer, Socket, type AddressInfo, type SocketConstructorOpts } from 'node:net';
@@ -16,11 +20,11 @@ import {
 } from '@wanscope/shared';
 import { sameAddress } from '../net/destination.ts';
 import { tcpStreamBytes } from '../usage.ts';
+import { CHALLENGE_BYTES, Challenges, PROOF_BYTES, proofOf, readChallenge } from './proof.ts';
 import { GRACE_MS, Pace, PERMIT_MS, type RunContext, type Sink } from './run.ts';
 
 const CHUNK = Buffer.alloc(16 * 1_024);
-/** What the sink says when it has seen the token. */
-const CONSENT = 1;
+const GREETING_BYTES = THROUGHPUT_TOKEN_BYTES + CHALLENGE_BYTES;
 const TICK_MS = 2;
 const MAX_CONNECTIONS = 4;
 /** What is told at the end may be on its way so long. */
@@ -62,21 +66,23 @@ export async function tcpSink(order: SinkOrder, { clock, fd, countBytes }: RunCo
     let head = Buffer.alloc(0);
     const greet = (chunk: Buffer): void => {
       head = Buffer.concat([head, chunk]);
-      if (head.length < THROUGHPUT_TOKEN_BYTES) return;
+      if (head.length < GREETING_BYTES) return;
       socket.off('data', greet);
-      // Nothing follows the token before it is answered.
-      if (isTaken || head.length > THROUGHPUT_TOKEN_BYTES || !timingSafeEqual(head, token)) {
+      const nonce = readChallenge(head.subarray(THROUGHPUT_TOKEN_BYTES));
+      const isOwn = timingSafeEqual(head.subarray(0, THROUGHPUT_TOKEN_BYTES), token);
+      // Nothing follows the nonce before it is answered.
+      if (isTaken || head.length > GREETING_BYTES || !isOwn || nonce === undefined) {
         socket.destroy();
         return;
       }
       isTaken = true;
       server.close();
       for (const other of sockets) if (other !== socket) other.destroy();
-      count(socket);
+      count(socket, proofOf(token, 'consent', nonce));
     };
     socket.on('data', greet);
   });
-  const count = (socket: Socket): void => {
+  const count = (socket: Socket, proof: Buffer): void => {
     let bytes = 0;
     let firstBytes = 0;
     let [firstNs, lastNs] = [0, 0];
@@ -88,7 +94,7 @@ export async function tcpSink(order: SinkOrder, { clock, fd, countBytes }: RunCo
       cancelTime();
       socket.pause();
       const told = { bytes, timedBytes: bytes - firstBytes, durationNs: lastNs - firstNs, packets: 0 };
-      countBytes(RECEIVED_BYTES + Math.ceil(bytes / SEGMENT_BYTES / 2) * ACKNOWLEDGEMENT_BYTES);
+      countBytes(PROOF_BYTES + RECEIVED_BYTES + Math.ceil(bytes / SEGMENT_BYTES / 2) * ACKNOWLEDGEMENT_BYTES);
       socket.end(encodeReceived(told));
       clock.after(LINGER_MS, close);
       // The next run need not wait until this is heard.
@@ -107,7 +113,7 @@ export async function tcpSink(order: SinkOrder, { clock, fd, countBytes }: RunCo
     });
     socket.on('end', finish);
     socket.on('close', close);
-    socket.write(Buffer.of(CONSENT));
+    socket.write(proof);
   };
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -123,31 +129,46 @@ interface HandedOver extends SocketConstructorOpts {
   readonly manualStart: true;
 }
 
-/** Undefined when the sink was not reached, or did not tell what arrived. */
+/** A text, why not, when the sink was not reached, did not prove that it is one, or did not tell what arrived. */
 export function tcpSource(
   order: SourceOrder,
   { clock, native, fd, countBytes }: RunContext,
-): Promise<ThroughputDone | undefined> {
+): Promise<ThroughputDone | string> {
   const options: HandedOver = { fd, manualStart: true };
   const socket = new Socket(options);
   return new Promise((resolve) => {
     let sentBytes = 0;
     let isStarted = false;
     let isOver = false;
+    let isConnected = false;
     let heard = Buffer.alloc(0);
+    const token = Buffer.from(order.token, 'hex');
+    const challenges = new Challenges(token, 'consent');
+    const where = `${order.address} port ${order.port}`;
     let cancelTick = (): void => undefined;
-    const end = (done: ThroughputDone | undefined): void => {
+    const end = (done: ThroughputDone | string): void => {
       if (isOver) return;
       isOver = true;
       cancelTick();
       cancelLimit();
-      countBytes(tcpStreamBytes(sentBytes + THROUGHPUT_TOKEN_BYTES));
+      cancelWait();
+      countBytes(tcpStreamBytes(sentBytes + GREETING_BYTES));
       socket.destroy();
       resolve(done);
     };
-    const cancelLimit = clock.after(order.seconds * 1_000 + GRACE_MS, () => end(undefined));
+    const fail = (): void => {
+      if (!isConnected) end(`no answer of ${where}`);
+      else if (isStarted) end(`${where} did not tell what arrived`);
+      else
+        end(
+          `${where} did not prove that it takes part in this run: if a probe of an earlier release is there, upgrade it`,
+        );
+    };
+    const cancelLimit = clock.after(order.seconds * 1_000 + GRACE_MS, fail);
+    const cancelWait = clock.after(GRACE_MS, fail);
     const start = (): void => {
       isStarted = true;
+      cancelWait();
       const pace = new Pace(clock, order.bitsPerSecond, CHUNK.length);
       const untilNs = clock.monoNs() + order.seconds * NS_PER_S;
       const pump = (): void => {
@@ -175,14 +196,15 @@ export function tcpSource(
     socket.on('data', (chunk) => {
       heard = Buffer.concat([heard, chunk]);
       if (!isStarted) {
-        // A banner or an echo is no consent.
-        if (heard.length !== 1 || heard[0] !== CONSENT) {
-          end(undefined);
+        if (heard.length < PROOF_BYTES) return;
+        // A sink says nothing more before the first data; a banner or an echo is no proof.
+        if (!challenges.isAnsweredBy(heard)) {
+          fail();
           return;
         }
         start();
       }
-      const received = decodeReceived(heard.subarray(1));
+      const received = decodeReceived(heard.subarray(PROOF_BYTES));
       if (received === undefined || isOver) return;
       const info = native.tcpInfo(fd);
       end({
@@ -194,8 +216,11 @@ export function tcpSource(
         ...(info === undefined ? {} : { retransmissions: info.retransmissions }),
       });
     });
-    socket.on('error', () => end(undefined));
-    socket.on('close', () => end(undefined));
-    socket.connect({ host: order.address, port: order.port }, () => socket.write(Buffer.from(order.token, 'hex')));
+    socket.on('error', fail);
+    socket.on('close', fail);
+    socket.connect({ host: order.address, port: order.port }, () => {
+      isConnected = true;
+      socket.write(Buffer.concat([token, challenges.next()]));
+    });
   });
 }

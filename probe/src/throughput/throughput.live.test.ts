@@ -1,5 +1,5 @@
 /** Both ends of throughput runs on loopback: what arrives, the caps, and who is sent away. */
-import { randomBytes } from 'node:crypto';
+import { createHmac, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -125,55 +125,117 @@ describe.each(['tcp', 'udp'] as const)('throughput over %s', (protocol) => {
   });
 });
 
+/** The proof of this version, as the documents say it. */
+const proofOf = (nonce: Uint8Array, token = ORDER.token): Buffer =>
+  createHmac('sha256', Buffer.from(token, 'hex')).update('wan-throughput 2 consent\n').update(nonce).digest();
+/** What version 1 proved itself with: known before any request is sent. */
+const earlierConsent = createHmac('sha256', Buffer.from(ORDER.token, 'hex')).update('wan-throughput consent').digest();
+
 describe('a victim that somebody announced as a sink', () => {
-  /** What it got of a run towards it. */
+  /** What it got of a run towards it. @param answer what the source gets with the victim's address as its source, for each packet. */
   async function runTowards(
-    answer: (packet: Buffer) => Buffer | undefined,
-  ): Promise<{ bytes: number; packets: number }> {
+    answer: (packet: Buffer) => readonly Buffer[],
+  ): Promise<{ bytes: number; packets: number; message: string }> {
     const victim = createSocket('udp4');
     const got = { bytes: 0, packets: 0 };
     victim.on('message', (packet, from) => {
       got.bytes += packet.length;
       got.packets += 1;
-      const reply = answer(packet);
-      if (reply !== undefined) victim.send(reply, from.port, from.address);
+      for (const reply of answer(packet)) victim.send(reply, from.port, from.address);
     });
     await new Promise<void>((resolve) => victim.bind({ address: THERE, port: 0 }, resolve));
     const source = endAt(HERE);
     const reply = await source.end.handle(sourceOrder('udp', victim.address().port));
     victim.close();
-    expect(reply).toMatchObject({ status: 'refused', cause: 'not_reached' });
-    return got;
+    if (reply.status !== 'refused') throw new Error(`${JSON.stringify(reply)} ${JSON.stringify(got)}`);
+    expect(reply.cause).toBe('not_reached');
+    return { ...got, message: reply.message };
   }
 
   it.each([
-    ['is silent', () => undefined],
-    ['echoes', (packet: Buffer) => packet],
-    ['echoes the token', (packet: Buffer) => packet.subarray(0, 32)],
-  ])('gets ten small datagrams when it %s', async (_what, answer) => {
-    expect(await runTowards(answer)).toEqual({ bytes: 10 * 60, packets: 10 });
+    ['is silent', () => [], /^no answer of /],
+    ['echoes', (packet: Buffer) => [packet], /^10 answers from .* without proof/],
+    ['echoes the token', (packet: Buffer) => [packet.subarray(0, 32)], /^10 answers from .* without proof/],
+    ['sends nothing in a datagram', () => [Buffer.alloc(0)], /^10 answers from .* without proof/],
+  ])('gets ten small datagrams when it %s', async (_what, answer, message) => {
+    expect(await runTowards(answer)).toEqual({
+      bytes: 10 * 60,
+      packets: 10,
+      message: expect.stringMatching(message) as string,
+    });
+  });
+
+  // The port of the source is one of 28,232: somebody who forges the victim's address tries all of them.
+  it('gets them too when somebody who has the token, and not the request, answers in its name', async () => {
+    const guesses = (): Buffer[] => [
+      earlierConsent,
+      proofOf(Buffer.alloc(0)),
+      proofOf(Buffer.alloc(16)),
+      proofOf(randomBytes(16)),
+      randomBytes(32),
+    ];
+    const { bytes, packets, message } = await runTowards(guesses);
+    expect({ bytes, packets }).toEqual({ bytes: 10 * 60, packets: 10 });
+    expect(message).toMatch(/^50 answers from .* without proof that what was sent there arrived, as .* upgrade it$/);
+  });
+
+  it('gets fewer when there are many such answers: the run ends', async () => {
+    const { packets, message } = await runTowards(() => Array.from({ length: 100 }, () => randomBytes(32)));
+    expect(packets).toBe(1);
+    expect(message).toMatch(/^64 answers from .* without proof that what was sent there arrived$/);
+  });
+
+  it('gets them when the answer is to a request of another run', async () => {
+    const seen: Buffer[] = [];
+    await runTowards((packet) => (seen.push(Buffer.from(packet.subarray(34, 50))), []));
+    expect(new Set(seen.map((nonce) => nonce.toString('hex'))).size).toBe(10);
+    const { bytes } = await runTowards(() => seen.slice(0, 6).map((nonce) => proofOf(nonce)));
+    expect(bytes).toBeLessThanOrEqual(10 * 60);
   });
 });
 
-it.each([
-  ['a banner', () => Buffer.from('SSH-2.0-x\r\n')],
-  ['an echo', (token: Buffer) => token],
-])('over TCP %s is no consent', async (_what, answer) => {
-  let bytes = 0;
-  const victim = createServer((socket) => {
-    socket.on('error', () => undefined);
-    socket.on('data', (chunk: Buffer) => {
-      bytes += chunk.length;
-      socket.write(answer(chunk));
-    });
+it('a sink of an earlier release, which proves nothing, is sent no data, and is to be upgraded', async () => {
+  const sink = createSocket('udp4');
+  const kinds: number[] = [];
+  sink.on('message', (packet, from) => {
+    kinds.push(packet[32]!);
+    sink.send(earlierConsent, from.port, from.address);
   });
-  await new Promise<void>((resolve) => victim.listen(0, THERE, resolve));
-  const { port } = victim.address() as AddressInfo;
-  const reply = await endAt(HERE).end.handle(sourceOrder('tcp', port));
-  victim.close();
-  expect(reply).toMatchObject({ status: 'refused', cause: 'not_reached' });
-  expect(bytes).toBe(32);
+  await new Promise<void>((resolve) => sink.bind({ address: THERE, port: 0 }, resolve));
+  const reply = await endAt(HERE).end.handle(sourceOrder('udp', sink.address().port));
+  sink.close();
+  expect(kinds).toEqual(Array.from({ length: 10 }, () => 2));
+  const message = expect.stringMatching(/earlier release .*upgrade/) as string;
+  expect(reply).toMatchObject({ status: 'refused', cause: 'not_reached', message });
 });
+
+it.each([
+  ['a banner', () => Buffer.from('SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n')],
+  ['an echo', (greeting: Buffer) => greeting],
+  ['the octet of a sink of an earlier release, or of rsh', () => Buffer.of(1)],
+  ['a proof that was made beforehand', () => proofOf(Buffer.alloc(16))],
+])(
+  'over TCP %s is no consent',
+  async (_what, answer) => {
+    let bytes = 0;
+    const victim = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.on('data', (chunk: Buffer) => {
+        bytes += chunk.length;
+        socket.write(answer(chunk));
+      });
+    });
+    await new Promise<void>((resolve) => victim.listen(0, THERE, resolve));
+    const { port } = victim.address() as AddressInfo;
+    const reply = await endAt(HERE).end.handle(sourceOrder('tcp', port));
+    victim.close();
+    expect(reply).toMatchObject({ status: 'refused', cause: 'not_reached' });
+    expect(reply).toMatchObject({ message: expect.stringMatching(/did not prove .* upgrade it$/) as string });
+    // The token, a version and a nonce.
+    expect(bytes).toBe(32 + 1 + 16);
+  },
+  15_000,
+);
 
 describe('a sink', () => {
   it('of UDP answers no datagram that is not a question with the token, and never with more', async () => {
@@ -183,17 +245,38 @@ describe('a sink', () => {
     const answers: Buffer[] = [];
     socket.on('message', (answer) => answers.push(answer));
     await new Promise<void>((resolve) => socket.bind({ address: HERE, port: 0 }, resolve));
-    const question = Buffer.alloc(64);
+    const question = Buffer.alloc(72);
     const send = (packet: Buffer): Promise<void> =>
       new Promise((resolve) => socket.send(packet, port, THERE, () => resolve()));
-    question[32] = 1;
+    const nonce = randomBytes(16);
+    const says = (kind: number, version: number): void => {
+      [question[32], question[33]] = [kind, version];
+    };
+    nonce.copy(question, 34);
+    says(1, 2);
     await send(question);
     Buffer.from(ORDER.token, 'hex').copy(question);
-    await send(question.subarray(0, 40));
+    await send(question.subarray(0, 50));
+    // Of an earlier release, and of a later one.
+    for (const version of [0, 3]) {
+      for (const kind of [1, 2]) {
+        says(kind, version);
+        await send(question);
+        await send(question.subarray(0, 60));
+      }
+    }
+    says(2, 2);
+    await send(question.subarray(0, 60));
+    says(1, 2);
     await send(question);
-    await expect.poll(() => answers.length, { timeout: 5_000 }).toBe(1);
+    await expect.poll(() => answers.length, { timeout: 5_000 }).toBe(2);
     socket.close();
-    expect(answers[0]!.length).toBe(32);
+    expect(answers[0]).toEqual(proofOf(nonce));
+    const told = Buffer.alloc(32);
+    const mac = createHmac('sha256', Buffer.from(ORDER.token, 'hex'));
+    expect(answers[1]).toEqual(
+      Buffer.concat([told, mac.update('wan-throughput 2 received\n').update(nonce).update(told).digest()]),
+    );
   });
 
   it('of TCP hangs up on who says anything else than the token', async () => {
@@ -201,7 +284,7 @@ describe('a sink', () => {
     const port = portOf(await sink.end.handle(sinkOrder('tcp')));
     const heard = await new Promise<number>((resolve) => {
       let bytes = 0;
-      const socket = connect({ host: THERE, port, localAddress: HERE }, () => socket.write(Buffer.alloc(40)));
+      const socket = connect({ host: THERE, port, localAddress: HERE }, () => socket.write(Buffer.alloc(49)));
       socket.on('data', (chunk) => (bytes += chunk.length));
       socket.on('error', () => undefined);
       socket.on('close', () => resolve(bytes));

@@ -95,7 +95,7 @@ export class Throughput {
     const context = this.#contextOf(order, address, false);
     try {
       const done = await (order.protocol === 'tcp' ? tcpSource : udpSource)(order, context);
-      return done ?? refused('not_reached', `no answer of ${order.address} port ${order.port}`);
+      return typeof done === 'string' ? refused('not_reached', done) : done;
     } finally {
       this.#isRunning = false;
     }

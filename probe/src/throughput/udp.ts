@@ -1,14 +1,16 @@
 /**
- * Throughput over UDP. Every datagram carries the token; the source paces them, headers counted. Nothing is sent at rate before the
- * sink has proved that it has the token too: an address that somebody else announced does not. At the end the source asks what
- * arrived, a few times, and the sink answers with less than it was asked with.
+ * Throughput over UDP. Every datagram carries the token; the source paces them, headers counted. Nothing is sent at rate before an answer
+ * has proved that one of the source's requests arrived at the sink's address (`proof.ts`): the token alone proves nothing, as the sink has
+ * it beforehand and can forge the address of its datagrams. At the end the source asks what arrived, a few times. Each answer is
+ * shorter than what it answers.
  */
-import { createHmac, timingSafeEqual } from 'node:crypto';
+import { timingSafeEqual } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import {
   decodeReceived,
   encodeReceived,
   NS_PER_S,
+  RECEIVED_BYTES,
   THROUGHPUT_TOKEN_BYTES,
   type Family,
   type Received,
@@ -18,14 +20,15 @@ import {
 } from '@wanscope/shared';
 import { sameAddress } from '../net/destination.ts';
 import { IP_HEADER_BYTES, UDP_HEADER_BYTES } from '../usage.ts';
+import { Challenges, isEarlierConsent, proofOf, readChallenge } from './proof.ts';
 import { Pace, PERMIT_MS, type RunContext, type Sink } from './run.ts';
 
 /** Fits every path of the usual MTU of tunnels. */
 const DATAGRAM_BYTES = 1_200;
 const HEAD_BYTES = THROUGHPUT_TOKEN_BYTES + 1;
-/** More than the answer to it. */
-const QUESTION_BYTES = 64;
-/** More than the answer to it, and less than a question: sinks without consent do not take it for one. */
+/** More than the answer to it, which is what was received and its proof: 64. */
+const QUESTION_BYTES = 72;
+/** More than the answer to it, and less than the question of version 1 (64): sinks without consent do not take it for one. */
 const REQUEST_BYTES = 60;
 const DATA = 0;
 const QUESTION = 1;
@@ -34,6 +37,8 @@ const REQUEST = 2;
 const REQUESTS = 10;
 const REQUEST_EVERY_MS = 200;
 const MAX_CONSENTS = 2 * REQUESTS;
+/** Answers without proof that a source reads before it gives up: somebody guesses, or has another run's. */
+const MAX_WRONG_ANSWERS = 64;
 const TICK_MS = 2;
 const QUESTIONS = 10;
 const QUESTION_EVERY_MS = 300;
@@ -41,11 +46,6 @@ const MAX_ANSWERS = 2 * QUESTIONS;
 /** After the first question, so that a repeated one is answered. */
 const LINGER_MS = 1_000;
 const RECEIVE_BUFFER_BYTES = 4 * 2 ** 20;
-
-/** Not the token itself: whatever echoes a datagram would consent. */
-function consentOf(token: Uint8Array): Buffer {
-  return createHmac('sha256', token).update('wan-throughput consent').digest();
-}
 
 const headersOf = (family: Family): number => IP_HEADER_BYTES[family] + UDP_HEADER_BYTES;
 
@@ -87,10 +87,12 @@ export async function udpSink(order: SinkOrder, { clock, fd, countBytes }: RunCo
       packets += 1;
       return;
     }
+    const nonce = readChallenge(packet.subarray(HEAD_BYTES));
+    if (nonce === undefined) return;
     if (packet[THROUGHPUT_TOKEN_BYTES] === REQUEST) {
       if (packet.length < REQUEST_BYTES || consents >= MAX_CONSENTS) return;
       consents += 1;
-      const consent = consentOf(token);
+      const consent = proofOf(token, 'consent', nonce);
       countBytes(consent.length + headersOf(order.family));
       socket.send(consent, from.port, from.address, () => undefined);
       return;
@@ -100,8 +102,9 @@ export async function udpSink(order: SinkOrder, { clock, fd, countBytes }: RunCo
     isAsked = true;
     answers += 1;
     const told = encodeReceived({ bytes, timedBytes: bytes - firstBytes, durationNs: lastNs - firstNs, packets });
-    countBytes(told.length + headersOf(order.family));
-    socket.send(told, from.port, from.address, () => undefined);
+    const answer = Buffer.concat([told, proofOf(token, 'received', nonce, told)]);
+    countBytes(answer.length + headersOf(order.family));
+    socket.send(answer, from.port, from.address, () => undefined);
   });
   await new Promise<void>((resolve, reject) => {
     socket.once('error', reject);
@@ -118,29 +121,43 @@ export async function udpSink(order: SinkOrder, { clock, fd, countBytes }: RunCo
   return { port: socket.address().port, over, close };
 }
 
-/** Undefined when the sink did not consent, or did not tell what arrived. */
+/** A text, why not, when the sink did not prove that it is there, or did not tell what arrived. */
 export async function udpSource(
   order: SourceOrder,
   { clock, fd, countBytes }: RunContext,
-): Promise<ThroughputDone | undefined> {
+): Promise<ThroughputDone | string> {
   const socket = createSocket({ type: order.family === 'ipv4' ? 'udp4' : 'udp6' });
+  const token = Buffer.from(order.token, 'hex');
+  const [requests, questions] = [new Challenges(token, 'consent'), new Challenges(token, 'received')];
+  let phase: 'asking' | 'sending' | 'closing' = 'asking';
   let received: Received | undefined;
-  let hasConsent = false;
-  const expected = consentOf(Buffer.from(order.token, 'hex'));
+  let wrongAnswers = 0;
+  let isEarlier = false;
   let wake = (): void => undefined;
   socket.on('message', (packet) => {
-    if (packet.length === expected.length && timingSafeEqual(packet, expected)) {
-      hasConsent = true;
-      wake();
-      return;
+    // Once one request is answered none is outstanding.
+    if (phase === 'sending' || received !== undefined || wrongAnswers >= MAX_WRONG_ANSWERS) return;
+    const told = packet.subarray(0, RECEIVED_BYTES);
+    if (phase === 'asking' && requests.isAnsweredBy(packet)) phase = 'sending';
+    else if (phase === 'closing' && questions.isAnsweredBy(packet.subarray(RECEIVED_BYTES), told)) {
+      received = decodeReceived(told);
+    } else {
+      wrongAnswers += 1;
+      isEarlier ||= isEarlierConsent(token, packet);
+      if (wrongAnswers < MAX_WRONG_ANSWERS) return;
     }
-    if (!hasConsent) return;
-    received ??= decodeReceived(packet);
-    if (received !== undefined) wake();
+    wake();
   });
   // Refused, for instance: the question will go unanswered.
   socket.on('error', () => undefined);
-  const isConsented = (): boolean => hasConsent;
+  const isOpen = (): boolean => received === undefined && wrongAnswers < MAX_WRONG_ANSWERS;
+  const isProven = (): boolean => phase !== 'asking';
+  const where = `${order.address} port ${order.port}`;
+  const unproven = (): string => {
+    if (wrongAnswers === 0) return `no answer of ${where}`;
+    const count = `${wrongAnswers} answer${wrongAnswers === 1 ? '' : 's'} from ${where} without proof that what was sent there arrived`;
+    return isEarlier ? `${count}, as a probe of an earlier release answers: upgrade it` : count;
+  };
   const sleep = (delayMs: number): Promise<void> =>
     new Promise((resolve) => {
       const cancel = clock.after(delayMs, resolve);
@@ -160,17 +177,17 @@ export async function udpSource(
       );
     });
     const packet = Buffer.alloc(DATAGRAM_BYTES);
-    Buffer.from(order.token, 'hex').copy(packet);
+    token.copy(packet);
     const overhead = headersOf(order.family);
     const request = Buffer.alloc(REQUEST_BYTES);
     packet.copy(request, 0, 0, THROUGHPUT_TOKEN_BYTES);
     request[THROUGHPUT_TOKEN_BYTES] = REQUEST;
-    for (let asked = 0; asked < REQUESTS && !isConsented(); asked += 1) {
+    for (let asked = 0; asked < REQUESTS && !isProven() && isOpen(); asked += 1) {
       countBytes(REQUEST_BYTES + overhead);
-      socket.send(request, () => undefined);
+      socket.send(challenging(request, requests), () => undefined);
       await sleep(REQUEST_EVERY_MS);
     }
-    if (!isConsented()) return undefined;
+    if (!isProven()) return unproven();
     const pace = new Pace(clock, order.bitsPerSecond, DATAGRAM_BYTES + overhead);
     const untilNs = clock.monoNs() + order.seconds * NS_PER_S;
     let [handedBytes, sentBytes, sentPackets] = [0, 0, 0];
@@ -196,12 +213,13 @@ export async function udpSource(
     question[THROUGHPUT_TOKEN_BYTES] = QUESTION;
     // What is still in a queue on the way counts too.
     await sleep(QUESTION_EVERY_MS);
-    for (let asked = 0; asked < QUESTIONS && received === undefined; asked += 1) {
+    [phase, wrongAnswers] = ['closing', 0];
+    for (let asked = 0; asked < QUESTIONS && isOpen(); asked += 1) {
       countBytes(QUESTION_BYTES + overhead);
-      socket.send(question, () => undefined);
+      socket.send(challenging(question, questions), () => undefined);
       await sleep(QUESTION_EVERY_MS);
     }
-    if (received === undefined) return undefined;
+    if (received === undefined) return `what arrived is not known: ${unproven()}`;
     const { bytes, timedBytes, durationNs, packets } = received;
     return {
       status: 'done',
@@ -212,4 +230,11 @@ export async function udpSource(
   } finally {
     socket.close();
   }
+}
+
+/** A copy with a nonce of its own: what is handed to the socket leaves later. */
+function challenging(packet: Buffer, challenges: Challenges): Buffer {
+  const copy = Buffer.from(packet);
+  challenges.next().copy(copy, HEAD_BYTES);
+  return copy;
 }
