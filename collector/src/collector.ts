@@ -284,6 +284,7 @@ export class Collector {
           ? undefined
           : this.registry.plannable().find((hello) => formatIdentity(hello) === formatIdentity(identity)),
       refusalOf: (site, address) => refusalOf(this.#config, site, address),
+      isGivenTo: (consent, source) => !this.gate.isRequired || this.consents.isGivenTo(consent, formatIdentity(source)),
       wallMs: () => clock.wallMs(),
       random: randomBytes,
       sleep: (delayMs) => new Promise((resolve) => clock.after(delayMs, () => resolve())),

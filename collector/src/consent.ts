@@ -79,6 +79,22 @@ export interface Consents {
 /** Nobody has to be asked. */
 export const ALL_CONSENT: Consents = { isGiven: () => true, mayAsk: () => true, isMigrating: true };
 
+/**
+ * Whether everybody may send to this address by this protocol: its reflector there has consented, or its probe is of a version that cannot
+ * and the fleet is migrating. False of a protocol that the probe does not reflect.
+ */
+export function hasConsent(
+  consents: Pick<Consents, 'isGiven' | 'isMigrating'>,
+  probe: FullHello,
+  endpoint: Pick<HelloEndpoint, 'network' | 'reflect'>,
+  address: string,
+  protocol: ConsentProtocol,
+): boolean {
+  if (protocol !== 'icmp' && endpoint.reflect[protocol] === undefined) return false;
+  const isTaken = probe.consent !== true && consents.isMigrating;
+  return isTaken || consents.isGiven(consentOf(probe, endpoint, address, protocol));
+}
+
 export interface SavedConsent {
   /** `site/probe`. */
   readonly owner: string;
@@ -129,6 +145,11 @@ export class ConsentBook {
   isGiven(consent: Consent): boolean {
     const known = this.#known.get(keyOf(consent));
     return known !== undefined && known.by === undefined;
+  }
+
+  /** Whether it is given, or this probe (`site/probe`) has had an answer itself, whoever else has not. */
+  isGivenTo(consent: Consent, witness: string): boolean {
+    return this.isGiven(consent) || this.#known.get(keyOf(consent))?.by?.has(witness) === true;
   }
 
   /** Without any witness. */

@@ -37,7 +37,7 @@ import type {
 import {
   ALL_CONSENT,
   CONSENT_PROTOCOLS,
-  consentOf,
+  hasConsent,
   mayReach,
   refusalOf,
   witnessesOf,
@@ -200,8 +200,7 @@ function preparedOf(config: OperatorConfig, probe: FullHello, endpoint: HelloEnd
     for (const protocol of CONSENT_PROTOCOLS) {
       if (protocol !== 'icmp' && endpoint.reflect[protocol] === undefined) continue;
       for (const [family, address] of allowed) {
-        const isTaken = !answersTokens && consents.isMigrating;
-        if ((isTaken || consents.isGiven(consentOf(probe, endpoint, address, protocol))) !== isGiven) continue;
+        if (hasConsent(consents, probe, endpoint, address, protocol) !== isGiven) continue;
         protocols.set(protocol, (protocols.get(protocol) ?? new Set()).add(family));
         addresses[family] = address;
       }

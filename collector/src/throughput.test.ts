@@ -2,11 +2,12 @@ import { describe, expect, test } from 'vitest';
 import {
   decodeAsk,
   encodeThroughputReply,
+  THROUGHPUT_VERSION,
   type FullHello,
   type ThroughputOrder,
   type ThroughputReply,
 } from '@wanscope/shared';
-import { refusalOf } from './consent.ts';
+import { ConsentBook, consentOf, refusalOf } from './consent.ts';
 import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
 import { ThroughputDesk, type ThroughputRequest } from './throughput.ts';
 
@@ -29,7 +30,12 @@ interface Bench {
   answer: (asked: Asked) => ThroughputReply | undefined | Promise<ThroughputReply>;
 }
 
-function benchOf(section: string, fleet: readonly FullHello[] = standard, sites = 'a: {}, b: {}'): Bench {
+function benchOf(
+  section: string,
+  fleet: readonly FullHello[] = standard,
+  sites = 'a: {}, b: {}',
+  book?: ConsentBook,
+): Bench {
   const config = configOf(`sites: { ${sites} }\ntests: {}\n${section}`);
   const asked: Asked[] = [];
   const bench: Bench = {
@@ -39,6 +45,7 @@ function benchOf(section: string, fleet: readonly FullHello[] = standard, sites 
       config: () => config.throughput,
       helloOf: ({ site, probe }) => fleet.find((hello) => hello.site === site && hello.probe === probe),
       refusalOf: (site, address) => refusalOf(config, site, address),
+      isGivenTo: (consent, { site, probe }) => book?.isGivenTo(consent, `${site}/${probe}`) ?? true,
       wallMs: () => 1_000,
       random: (bytes) => Buffer.alloc(bytes, 7),
       sleep: () => Promise.resolve(),
@@ -65,9 +72,10 @@ const over = (uplink: string, last: number, network = 'default') =>
     uplink,
     addresses: [{ family: 'ipv4', bound: `10.0.0.${last}`, advertised: `192.0.2.${last}` }],
   });
+const TAKES_PART = { consent: true, throughput: true, throughputVersion: THROUGHPUT_VERSION } as const;
 const standard = [
-  helloOf('a/p', { throughput: true, endpoints: [over('isp-a', 1), over('isp-b', 2)] }),
-  helloOf('b/q', { throughput: true, endpoints: [over('', 3)] }),
+  helloOf('a/p', { ...TAKES_PART, endpoints: [over('isp-a', 1), over('isp-b', 2)] }),
+  helloOf('b/q', { ...TAKES_PART, endpoints: [over('', 3)] }),
   helloOf('b/off', { endpoints: [over('', 4)] }),
 ];
 const SECTION = `throughput: { key: ${KEY} }`;
@@ -105,7 +113,7 @@ describe('a throughput run', () => {
     ['of many', '224.0.0.1', 'a: {}, b: {}', 'not_unicast'],
   ])('does not send to an address %s', async (_what, advertised, sites, cause) => {
     const sink = endpointOf({ addresses: [{ family: 'ipv4', bound: advertised, advertised }] });
-    const fleet = [standard[0]!, helloOf('b/q', { throughput: true, endpoints: [sink] })];
+    const fleet = [standard[0]!, helloOf('b/q', { ...TAKES_PART, endpoints: [sink] })];
     const bench = benchOf(SECTION, fleet, sites);
     const message = cause === undefined ? /no addresses/ : new RegExp(`b/q: ${advertised} is not sent to: ${cause}`);
     expect(await bench.desk.run(RUN, KEY)).toMatchObject({
@@ -118,11 +126,83 @@ describe('a throughput run', () => {
 
   test('takes the next address of a sink whose first one is not sent to', async () => {
     const bad = endpointOf({ addresses: [{ family: 'ipv4', bound: '10.0.0.9', advertised: '169.254.169.254' }] });
-    const fleet = [standard[0]!, helloOf('b/q', { throughput: true, endpoints: [bad, over('', 3)] })];
+    const fleet = [standard[0]!, helloOf('b/q', { ...TAKES_PART, endpoints: [bad, over('', 3)] })];
     const bench = benchOf(SECTION, fleet);
     expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: true });
     expect(bench.asked[1]).toMatchObject({ run: { role: 'source', address: '192.0.2.3' } });
   });
+
+  describe('to a sink whose address has not consented', () => {
+    const sink = helloOf('b/q', { ...TAKES_PART, agreementKey: 'its-key', endpoints: [over('', 3)] });
+    const source = standard[0]!;
+    const given = (protocol: 'icmp' | 'udp', fields: Partial<FullHello> = {}, address = '192.0.2.3'): ConsentBook => {
+      const book = new ConsentBook();
+      book.give(consentOf({ ...sink, ...fields }, over('', 3), address, protocol), 0);
+      return book;
+    };
+    const message = expect.stringMatching(
+      /^b\/q: 192\.0\.2\.3 has not consented to be measured: .* answered first$/,
+    ) as string;
+
+    test.each([
+      ['nobody', new ConsentBook()],
+      ['another probe', given('udp', { probe: 'other' })],
+      ['an earlier enrolment', given('udp', { agreementKey: 'of-before' })],
+      ['another address', given('udp', {}, '192.0.2.4')],
+    ])('is refused when there is consent of %s, and no probe is asked', async (_whose, book) => {
+      for (const sites of ['a: {}, b: {}', 'a: {}, b: { prefixes: [192.0.2.3/32] }']) {
+        const bench = benchOf(SECTION, [source, sink], sites, book);
+        expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: false, cause: 'not_possible', message });
+        expect(bench.asked).toEqual([]);
+      }
+    });
+
+    test('is refused while the fleet is migrating, too: a sink of this release answers tokens', async () => {
+      const { consent: _consent, ...silent } = sink;
+      const section = `identity: { consent: migrating }\n${SECTION}`;
+      const bench = benchOf(section, [source, silent], undefined, new ConsentBook());
+      expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: false, cause: 'not_possible', message });
+      expect(bench.asked).toEqual([]);
+    });
+
+    test.each([
+      ['a/p', true],
+      ['c/r', false],
+    ])('is made when of three that ask only %s has been answered: %s', async (witness, isMade) => {
+      const book = new ConsentBook();
+      book.witness(consentOf(sink, over('', 3), '192.0.2.3', 'udp'), witness, 3, 0);
+      const bench = benchOf(SECTION, [source, sink], undefined, book);
+      expect((await bench.desk.run(RUN, KEY)).ok).toBe(isMade);
+    });
+
+    test.each(['icmp', 'udp'] as const)('is made once it has, by %s', async (protocol) => {
+      const bench = benchOf(SECTION, [source, sink], undefined, given(protocol));
+      expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: true });
+    });
+
+    test('takes its next address, which has', async () => {
+      const two = { ...sink, endpoints: [over('isp-c', 9), over('', 3)] };
+      const bench = benchOf(SECTION, [source, two], undefined, given('udp'));
+      expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: true });
+      expect(bench.asked[1]).toMatchObject({ run: { role: 'source', address: '192.0.2.3' } });
+    });
+  });
+
+  test.each(['a/p', 'b/q'])(
+    'with a probe of an earlier release, %s, is refused: it is to be upgraded',
+    async (name) => {
+      const fleet = standard.map((hello) => {
+        const { throughputVersion: _version, ...earlier } = hello;
+        return `${hello.site}/${hello.probe}` === name ? earlier : hello;
+      });
+      const bench = benchOf(SECTION, fleet);
+      const message = expect.stringMatching(
+        new RegExp(`^${name} has to be upgraded: .*\\(software test\\)$`),
+      ) as string;
+      expect(await bench.desk.run(RUN, KEY)).toMatchObject({ ok: false, cause: 'not_possible', message });
+      expect(bench.asked).toEqual([]);
+    },
+  );
 
   test.each([
     ['', RUN, KEY, 'not_configured'],

@@ -8,6 +8,7 @@ import {
   encodeAsk,
   isToken,
   THROUGHPUT_TOKEN_BYTES,
+  THROUGHPUT_VERSION,
   type Family,
   type FullHello,
   type HelloEndpoint,
@@ -19,7 +20,7 @@ import {
 import type { ThroughputConfig } from '@wanscope/shared/config';
 import { AskQuota } from './ask-quota.ts';
 import type { Bus } from './bus.ts';
-import { mayReach, type AddressRefusal } from './consent.ts';
+import { CONSENT_PROTOCOLS, hasConsent, mayReach, type AddressRefusal, type Consent } from './consent.ts';
 import type { Logger } from './log.ts';
 
 /** How long an end may take to say that it listens, and beyond a run's time to say what became of it. */
@@ -101,6 +102,8 @@ export interface ThroughputDeskOptions {
   readonly helloOf: (identity: Identity) => FullHello | undefined;
   /** Why an announced address of a site is not sent to, as in plans; undefined: it is. */
   readonly refusalOf: (site: string, address: string) => AddressRefusal | undefined;
+  /** Whether what a sink is reached by has consented, to everybody or to this source: in a small fleet it alone may have been answered. */
+  readonly isGivenTo: (consent: Consent, source: Identity) => boolean;
   readonly wallMs: () => number;
   readonly random: (bytes: number) => Buffer;
   readonly sleep: (delayMs: number) => Promise<void>;
@@ -175,8 +178,12 @@ export class ThroughputDesk {
       const name = i === 0 ? request.from : request.to;
       if (hello === undefined) return fail('unknown_probe', `no live probe ${name}`);
       if (hello.throughput !== true) return fail('not_possible', `${name} takes part in no runs (WAN_THROUGHPUT)`);
+      if ((hello.throughputVersion ?? 1) < THROUGHPUT_VERSION) {
+        const why = 'its release has no proof that a run reaches the right address';
+        return fail('not_possible', `${name} has to be upgraded: ${why} (software ${hello.software})`);
+      }
     }
-    const ends = endsOf(hellos[0]!, hellos[1]!, request, this.#options.refusalOf);
+    const ends = endsOf(hellos[0]!, hellos[1]!, request, this.#options);
     if (typeof ends === 'string') return fail('not_possible', ends);
     if (this.#busy.has(request.from) || this.#busy.has(request.to)) return fail('busy', 'a run is under way there');
     const user = isOperator ? by.user : 'throughput key';
@@ -284,14 +291,14 @@ function addressOf(endpoint: HelloEndpoint, family: Family): HelloEndpoint['addr
 }
 
 /**
- * The first pair of endpoints in one network that has what is asked for, IPv4 before IPv6, and whose addresses a plan could name; else
- * why there is none.
+ * The first pair of endpoints in one network that has what is asked for, IPv4 before IPv6, whose addresses a plan could name, and whose
+ * sink's address has consented to be measured, by any protocol; else why there is none.
  */
 function endsOf(
   from: FullHello,
   to: FullHello,
   request: ThroughputRequest,
-  refusalOf: ThroughputDeskOptions['refusalOf'],
+  { refusalOf, isGivenTo }: Pick<ThroughputDeskOptions, 'refusalOf' | 'isGivenTo'>,
 ): Ends | string {
   const families: readonly Family[] = request.family === undefined ? ['ipv4', 'ipv6'] : [request.family];
   let refused: string | undefined;
@@ -300,6 +307,15 @@ function endsOf(
     const cause = refusalOf(site, address.advertised);
     if (cause !== undefined) refused ??= `${site}/${probe}: ${address.advertised} is not sent to: ${cause}`;
     return cause === undefined;
+  };
+  // Probes that take part in runs answer tokens: none is let through for its version while a fleet is migrating.
+  const consents = { isGiven: (consent: Consent) => isGivenTo(consent, from), isMigrating: false };
+  const isOpen = (hello: FullHello, endpoint: HelloEndpoint, family: Family): boolean => {
+    const address = addressOf(endpoint, family)!.advertised;
+    if (CONSENT_PROTOCOLS.some((protocol) => hasConsent(consents, hello, endpoint, address, protocol))) return true;
+    const name = `${hello.site}/${hello.probe}`;
+    refused ??= `${name}: ${address} has not consented to be measured: a test over UDP or TCP towards it has to be answered first`;
+    return false;
   };
   const fits = (endpoint: HelloEndpoint, uplink: string | undefined): boolean =>
     (request.network === undefined || endpoint.network === request.network) &&
@@ -310,9 +326,8 @@ function endsOf(
       for (const sink of to.endpoints) {
         if (!fits(sink, request.toUplink) || !isUsable(to, addressOf(sink, family))) continue;
         if (sink.network !== source.network) continue;
-        if (mayReach(addressOf(source, family)!.bound, addressOf(sink, family)!.advertised)) {
-          return { source, sink, family };
-        }
+        if (!mayReach(addressOf(source, family)!.bound, addressOf(sink, family)!.advertised)) continue;
+        if (isOpen(to, sink, family)) return { source, sink, family };
       }
     }
   }
