@@ -9,22 +9,33 @@ import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createUser, encodeUser, fromSeed } from '@nats-io/jwt';
-import { getOverSocket, makeRunDirectory, natsServerProgram, parseSamples, type Service } from '@wanscope/lab';
+import {
+  askOverSocket,
+  getOverSocket,
+  makeRunDirectory,
+  natsServerProgram,
+  parseSamples,
+  type Service,
+} from '@wanscope/lab';
 import { PeerKeys } from '@wanscope/probe';
 import {
   brokerTls,
+  decodeAsk,
   decodeEnrolment,
   encodeHello,
+  encodeThroughputReply,
   formatIdentity,
   inboxPrefixOf,
   seal,
   SEND_CAP,
   signerOf,
   subjectOf,
+  unseal,
   type Enrolment,
   type FullHello,
   type HelloEndpoint,
   type Identity,
+  type ThroughputOrder,
 } from '@wanscope/shared';
 import { connect, headers, jwtAuthenticator, type NatsConnection } from 'nats';
 import { freePort, programsIn, sumOf } from '../programs.ts';
@@ -43,6 +54,8 @@ const ADDRESSES = new Map([
 /** Nobody's, until somebody says so. */
 export const VICTIM = '127.77.0.1';
 
+const THROUGHPUT_KEY = '00112233445566778899aabbccddeeff';
+
 const CONFIG = `
 interval: 1s
 sites: { hq: { prefixes: [127.19.1.0/24] }, branch: {}, depot: {} }
@@ -52,6 +65,7 @@ tests:
   tcp: { protocol: tcp, rate: 2/s, family: ipv4, timeout: 400ms }
   web: { protocol: http, rate: 1/s, family: ipv4, timeout: 400ms }
 meshes: [{ shape: full, tests: [icmp, udp, tcp, web] }]
+throughput: { key: ${THROUGHPUT_KEY}, maxSeconds: 2 }
 `;
 
 export interface ApiPlan {
@@ -186,6 +200,16 @@ include "accounts.conf"
     return JSON.parse((await getOverSocket(this.#socket, path)).body) as T;
   }
 
+  /** What an operator asks for, from hq. */
+  async askForRun(to: Identity, protocol: 'tcp' | 'udp'): Promise<{ status: number; message: string | undefined }> {
+    const { status, body } = await askOverSocket(this.#socket, '/api/v1/throughput', {
+      method: 'POST',
+      body: { from: formatIdentity(HQ), to: formatIdentity(to), protocol, bytes: 100_000 },
+      headers: { authorization: `Bearer ${THROUGHPUT_KEY}` },
+    });
+    return { status, message: (JSON.parse(body) as { error?: { message: string } }).error?.message };
+  }
+
   async probeCount(identity: Identity, family: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
     const port = this.#metricsPorts.get(formatIdentity(identity))!;
     const response = await fetch(`http://127.0.0.1:${port}/metrics`);
@@ -209,6 +233,7 @@ include "accounts.conf"
       WAN_REFLECT: `udp:${udp},tcp:${tcp},http:${http}`,
       WAN_METRICS_LISTEN: `127.0.0.1:${metrics}`,
       WAN_KEEP_ROOT: '1',
+      WAN_THROUGHPUT: 'on',
     });
   }
 }
@@ -271,6 +296,22 @@ export class StolenProbe {
       consent: true,
       ...fields,
     });
+  }
+
+  /** Says that it listens whenever it is asked to be the sink of a run. @returns what it was asked for. */
+  offerRuns(port: number): ThroughputOrder[] {
+    const orders: ThroughputOrder[] = [];
+    const subject = subjectOf('ask', STOLEN);
+    this.connection.subscribe(subject, {
+      callback: (_error, message) => {
+        const ask = decodeAsk(unseal(message.data).body, STOLEN);
+        if (ask.want !== 'throughput') return;
+        orders.push(ask.run);
+        const reply = encodeThroughputReply({ status: 'ready', port });
+        message.respond(seal(`${subject}.answer`, reply, signerOf(this.enrolment.secret)));
+      },
+    });
+    return orders;
   }
 
   announce(endpoints: readonly HelloEndpoint[], of: { reply?: string } = {}): void {

@@ -15,6 +15,7 @@ import {
   signerOf,
   STATE_STREAM,
   subjectOf,
+  THROUGHPUT_VERSION,
   unseal,
   type HelloEndpoint,
   type Identity,
@@ -42,6 +43,8 @@ import {
 
 /** A reflector that is no part of the fleet. */
 const RESPONDER = '127.77.0.2';
+/** Of a victim without reflectors, which nobody asks for its consent. */
+const QUIET = '127.77.0.3';
 const FULL = process.env['WAN_ATTACKS'] === 'full';
 const RANDOM_REPLIES = FULL ? 10_000 : 500;
 const ALL_AT_ONCE_MS = FULL ? 600_000 : 10_000;
@@ -269,6 +272,45 @@ describe.skipIf(broken)('a stolen router', () => {
       }
       expect(victim.packets).toBeLessThanOrEqual(10);
     });
+  });
+
+  test('takes part in throughput runs at the address of a victim, of every release: nothing is sent there, and it gets no token', async () => {
+    const quiet = new Victim();
+    await quiet.start(QUIET);
+    const orders = stolen.offerRuns(quiet.udpPort);
+    let seq = 100;
+    try {
+      // Those between honest probes are made, also while it keeps silent as one of the two that ask.
+      await fleet.until('a run to branch', async () => (await fleet.askForRun(BRANCH, 'udp')).status === 200, 40_000);
+      for (const [throughputVersion, refusal] of [
+        [THROUGHPUT_VERSION, /has not consented to be measured/],
+        [undefined, /has to be upgraded/],
+      ] as const) {
+        const endpoints = [endpointAt(QUIET, {})];
+        const says = { endpoints, throughput: true as const, ...(throughputVersion && { throughputVersion }) };
+        stolen.say('hello', stolen.hello(says));
+        await fleet.until(
+          'it to be refused for that',
+          async () => {
+            // It is to be live.
+            const report = { bootId: stolen.bootId, seq: (seq += 1), intervalStartMs: Date.now() - 1_000 };
+            stolen.say('report', encodeReport(reportOf([], { ...report, intervalMs: 1_000 })));
+            return refusal.test((await fleet.askForRun(STOLEN, 'udp')).message ?? '');
+          },
+          40_000,
+        );
+        for (const protocol of ['udp', 'tcp'] as const) {
+          expect(await fleet.askForRun(STOLEN, protocol)).toMatchObject({
+            status: 422,
+            message: expect.stringMatching(refusal) as string,
+          });
+        }
+      }
+      expect(orders).toEqual([]);
+      expect(quiet.packets).toBe(0);
+    } finally {
+      await quiet.stop();
+    }
   });
 
   test("announces the address of another site's probe, which has consented, with listeners of its own there: they get nothing", async () => {
