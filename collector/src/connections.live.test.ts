@@ -2,13 +2,7 @@
 import { createServer, get, type Server } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
-import {
-  clientOf,
-  CONNECTION_TIMEOUTS,
-  Connections,
-  type ConnectionLimits,
-  type ConnectionRefusal,
-} from './connections.ts';
+import { CONNECTION_TIMEOUTS, Connections, type ConnectionLimits, type ConnectionRefusal } from './connections.ts';
 import { until } from './testing/live.ts';
 
 const closing: (() => void)[] = [];
@@ -106,12 +100,5 @@ describe('the connections of a listener', () => {
     bench.release();
     expect(await Promise.all(slow)).toEqual([200, 200, 200, 200, 200, 200]);
     expect(await ask(bench.port, '/')).toBe(200);
-  });
-
-  it('takes an IPv4 address, mapped or not, and the /64 of an IPv6 address for one client', () => {
-    expect(clientOf('::ffff:192.0.2.1')).toBe(clientOf('192.0.2.1'));
-    expect(clientOf('2001:db8::1')).toBe(clientOf('2001:db8:0:0:ffff::2'));
-    expect(clientOf('2001:db8:0:1::1')).not.toBe(clientOf('2001:db8::1'));
-    expect(clientOf('fe80::1%eth0')).toBe(clientOf('fe80::1'));
   });
 });

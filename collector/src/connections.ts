@@ -5,7 +5,7 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Server as TlsServer } from 'node:https';
 import type { Socket } from 'node:net';
-import { addressOctets } from '@wanscope/shared';
+import { clientOf, ConnectionShares } from '@wanscope/shared';
 
 export interface ConnectionLimits {
   readonly total: number;
@@ -33,7 +33,6 @@ export type ConnectionRefusal = (typeof CONNECTION_REFUSALS)[number];
 
 interface Connection {
   readonly socket: Socket;
-  readonly address: string;
   /** Requests under way. */
   active: number;
 }
@@ -42,10 +41,8 @@ export class Connections {
   readonly #limits: ConnectionLimits;
   readonly #isReserved: (request: IncomingMessage) => boolean;
   readonly #refused: (cause: ConnectionRefusal) => void;
-  /** By address, the one that is idle for the longest first among the idle ones. */
-  readonly #byAddress = new Map<string, Set<Connection>>();
+  readonly #shares: ConnectionShares<Connection>;
   readonly #bySocket = new Map<string | Socket, Connection>();
-  #total = 0;
   #active = 0;
 
   constructor(
@@ -56,6 +53,16 @@ export class Connections {
     this.#limits = limits;
     this.#isReserved = isReserved;
     this.#refused = refused;
+    this.#shares = new ConnectionShares({
+      total: limits.total,
+      // All clients of a Unix socket, such as a proxy, are one address.
+      ofOneSource: (address) => (address === '' ? limits.total : limits.ofOneAddress),
+      mayClose: ({ active }) => active === 0,
+      close: ({ socket }) => {
+        this.#refused('idle');
+        socket.destroy();
+      },
+    });
   }
 
   /** To be called before the server listens. */
@@ -76,8 +83,7 @@ export class Connections {
       connection.active -= 1;
       this.#active -= 1;
       // The latest to become idle is the last to go.
-      const others = this.#byAddress.get(connection.address);
-      if (others?.delete(connection) === true) others.add(connection);
+      this.#shares.touch(connection);
     });
     if (!isTooMuch) return true;
     this.#refused('reserved');
@@ -87,64 +93,23 @@ export class Connections {
   }
 
   #opened(socket: Socket): void {
-    const address = socket.remoteAddress === undefined ? '' : clientOf(socket.remoteAddress);
-    const others = this.#byAddress.get(address) ?? new Set();
-    // All clients of a Unix socket, such as a proxy, are one address.
-    const limit = address === '' ? this.#limits.total : this.#limits.ofOneAddress;
-    if (others.size >= limit && !this.#closeIdle(others)) {
-      this.#refuse(socket, 'address_limit');
+    const connection: Connection = { socket, active: 0 };
+    const refusal = this.#shares.add(
+      connection,
+      socket.remoteAddress === undefined ? '' : clientOf(socket.remoteAddress),
+    );
+    if (refusal !== undefined) {
+      this.#refused(refusal === 'source_share' ? 'address_limit' : 'listener_limit');
+      socket.destroy();
       return;
     }
-    if (this.#total >= this.#limits.total && !this.#closeIdleOfAny()) {
-      this.#refuse(socket, 'listener_limit');
-      return;
-    }
-    const connection: Connection = { socket, address, active: 0 };
     const key = keyOf(socket);
-    others.add(connection);
-    this.#byAddress.set(address, others);
     this.#bySocket.set(key, connection);
-    this.#total += 1;
     socket.once('close', () => {
       if (this.#bySocket.get(key) === connection) this.#bySocket.delete(key);
-      this.#forget(connection);
+      this.#shares.forget(connection);
     });
   }
-
-  #forget(connection: Connection): void {
-    const others = this.#byAddress.get(connection.address);
-    if (others?.delete(connection) !== true) return;
-    this.#total -= 1;
-    if (others.size === 0) this.#byAddress.delete(connection.address);
-  }
-
-  #closeIdle(connections: ReadonlySet<Connection>): boolean {
-    for (const connection of connections) {
-      if (connection.active > 0) continue;
-      this.#refused('idle');
-      this.#forget(connection);
-      connection.socket.destroy();
-      return true;
-    }
-    return false;
-  }
-
-  /** Of the address that has the most. */
-  #closeIdleOfAny(): boolean {
-    const most = [...this.#byAddress.values()].sort((a, b) => b.size - a.size);
-    return most.some((connections) => this.#closeIdle(connections));
-  }
-
-  #refuse(socket: Socket, cause: ConnectionRefusal): void {
-    this.#refused(cause);
-    socket.destroy();
-  }
-}
-
-/** One client: an IPv4 address, or the /64 of an IPv6 address. */
-export function clientOf(address: string): string {
-  const octets = addressOctets(address.replace(/%.*$/, '').replace(/^::ffff:(?=\d+\.)/i, ''));
-  return octets === undefined ? address : Buffer.from(octets.subarray(0, 8)).toString('hex');
 }
 
 /** A socket within TLS has the addresses of the one that carries it. */

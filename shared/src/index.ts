@@ -5,6 +5,7 @@ export * from './bytes.ts';
 export * from './claim.ts';
 export * from './clock.ts';
 export * from './commit.ts';
+export * from './connection-shares.ts';
 export * from './crc32c.ts';
 export { escapeLogLine } from './log-line.ts';
 export * from './dns.ts';

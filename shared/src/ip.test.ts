@@ -1,6 +1,8 @@
 import { describe, expect, it, test } from 'vitest';
 import * as z from 'zod/mini';
 import {
+  clientOf,
+  clientOfOctets,
   addressOctets,
   addressScope,
   addressText,
@@ -98,5 +100,25 @@ describe('the scope of an address', () => {
 
   it.each(['', 'router', '10.0.0', 'fe80::1%eth0', '1.2.3.4.5'])('of %s is none', (text) => {
     expect(addressScope(text)).toBeUndefined();
+  });
+});
+
+describe('one client of a listener', () => {
+  it('is an IPv4 address, mapped or not, and the /64 of an IPv6 address', () => {
+    expect(clientOf('::ffff:192.0.2.1')).toBe(clientOf('192.0.2.1'));
+    expect(clientOf('192.0.2.2')).not.toBe(clientOf('192.0.2.1'));
+    expect(clientOf('2001:db8::1')).toBe(clientOf('2001:db8:0:0:ffff::2'));
+    expect(clientOf('2001:db8:0:1::1')).not.toBe(clientOf('2001:db8::1'));
+    expect(clientOf('fe80::1%eth0')).toBe(clientOf('fe80::1'));
+    expect(clientOf('')).toBe('');
+  });
+
+  it('is the same whether its address is text or octets', () => {
+    for (const address of ['192.0.2.1', '2001:db8::1', '::1']) {
+      expect(clientOfOctets(addressOctets(address)!)).toBe(clientOf(address));
+    }
+    // ::ffff:192.0.2.1, as a socket for both families tells it.
+    const mapped = Buffer.from('00000000000000000000ffffc0000201', 'hex');
+    expect(clientOfOctets(mapped)).toBe(clientOf('192.0.2.1'));
   });
 });

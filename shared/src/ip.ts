@@ -26,6 +26,21 @@ export function canonicalAddress(text: string): string {
   return octets === undefined ? text : addressText(octets);
 }
 
+/** One client of a listener: an IPv4 address, also one inside IPv6 as sockets tell it, or the /64 of an IPv6 address. A text that is no address is its own. */
+export function clientOf(address: string): string {
+  const octets = addressOctets(address.replace(/%.*$/, '').replace(/^::ffff:(?=\d+\.)/i, ''));
+  return octets === undefined ? address : clientOfOctets(octets);
+}
+
+/** The same of 4 or 16 octets. */
+export function clientOfOctets(octets: Uint8Array): string {
+  const isMapped = octets.length === 16 && MAPPED_PREFIX.every((octet, at) => octets[at] === octet);
+  const client = isMapped ? octets.subarray(12) : octets.subarray(0, 8);
+  return Array.from(client, (octet) => octet.toString(16).padStart(2, '0')).join('');
+}
+
+const MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
 /** An address in a message. It is read as the one text of its octets: in another spelling it is the same address. */
 export const ipAddressSchema = z.pipe(
   z.string().check(z.refine((text) => isIP(text) !== 0, 'must be an IP address')),
