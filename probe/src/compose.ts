@@ -37,6 +37,7 @@ import { addressFilter, isLocal, TargetResolver, type Lookup } from './net/desti
 import { Domains } from './net/domains.ts';
 import { Egress } from './net/egress.ts';
 import { KernelEngine } from './net/kernel-engine.ts';
+import { ConnectionClosures } from './net/listener-shares.ts';
 import { LoopWatch } from './net/loop-watch.ts';
 import { handshakeReader, loadNative, type NativeModule } from './net/native.ts';
 import type { PacketEngine } from './net/packet-engine.ts';
@@ -48,7 +49,7 @@ import { FilePlanStore } from './plan-store.ts';
 import { createProbers } from './probers/registry.ts';
 import { Reflectors } from './reflectors/reflectors.ts';
 import { RouteTracer } from './routes/tracer.ts';
-import { serveSelfMetrics, type SelfMetricsServer } from './self-metrics.ts';
+import { serveSelfMetrics, type SelfMetricsServer, type SelfMetricsSource } from './self-metrics.ts';
 import { countSetAside } from './set-aside.ts';
 import { FolderFiles } from './spool/files.ts';
 import { DEFAULT_SPOOL_LIMITS, Spool } from './spool/spool.ts';
@@ -82,6 +83,7 @@ export interface PrivilegedSockets {
   readonly reflectors: Reflectors;
   readonly peerKeys: PeerKeys;
   readonly usage: UsageLedger;
+  readonly closures: ConnectionClosures;
 }
 
 /** How often the event loop's delay is looked at, where it stamps packets and where it does not. */
@@ -116,6 +118,7 @@ export async function openPrivileged(settings: Settings, edges: ProbeEdges): Pro
   }
   log.info({ engine: engine.name, icmp: engine.icmpFamilies }, 'packet engine');
   const peerKeys = new PeerKeys(settings.identity);
+  const closures = new ConnectionClosures();
   const reflectors = new Reflectors({
     ports: settings.reflect,
     addresses: settings.addresses,
@@ -128,9 +131,10 @@ export async function openPrivileged(settings: Settings, edges: ProbeEdges): Pro
     isDeclared: addressFilter(settings.twampSenders),
     usage,
     log,
+    closures,
   });
   await reflectors.open();
-  return { engine, native, domains, watch, reflectors, peerKeys, usage };
+  return { engine, native, domains, watch, reflectors, peerKeys, usage, closures };
 }
 
 /** @throws Error when there is no key: reflecting without it would answer anybody. */
@@ -184,7 +188,7 @@ export async function startProbe(
   const { log } = edges;
   const clock = new FlooredClock(edges.clock ?? systemClock, edges.builtAtMs);
   const timeKeeper = new TimeKeeper(clock, join(settings.stateDirectory, 'time'), log);
-  const { engine, native, domains, watch, reflectors, peerKeys, usage } = privileged;
+  const { engine, native, domains, watch, reflectors, peerKeys, usage, closures } = privileged;
   domains.settle();
   const { bus, trust, claiming, enrolmentState } = openBus(settings, edges, clock, peerKeys);
   const leftOut = new OncePerCause();
@@ -220,7 +224,7 @@ export async function startProbe(
   const throughput =
     port === undefined || native === undefined
       ? undefined
-      : new Throughput({ clock, native, domains, addresses, usage, log, port });
+      : new Throughput({ clock, native, domains, addresses, usage, log, port, closures });
   const rssBytes = lastKnown(() => process.memoryUsage.rss(), 0);
   const bootId = randomBytes(8).toString('hex');
   const { site, probe } = settings.identity;
@@ -292,7 +296,7 @@ export async function startProbe(
   let metrics: SelfMetricsServer | undefined;
   if (settings.metricsListen !== undefined) {
     try {
-      metrics = await serveSelfMetrics(settings.metricsListen, {
+      const source: SelfMetricsSource = {
         state: () => agent.state(),
         enrolment: enrolmentState,
         clock: () => clock,
@@ -300,7 +304,9 @@ export async function startProbe(
         rssBytes,
         cpuThrottledNs: readCpuThrottling,
         unreadableFiles: () => countSetAside([settings.stateDirectory, spoolDirectory]),
-      });
+        closures,
+      };
+      metrics = await serveSelfMetrics(settings.metricsListen, source, clock);
     } catch (error) {
       log.error({ ...settings.metricsListen, error: String(error) }, 'cannot serve the metrics page; going on without');
     }

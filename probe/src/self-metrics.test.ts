@@ -1,6 +1,9 @@
+import { connect } from 'node:net';
 import { describe, expect, it } from 'vitest';
+import { FakeClock } from '@wanscope/shared/testing';
 import type { AgentState } from './agent.ts';
-import { SELF_METRICS, selfMetricsPage, serveSelfMetrics } from './self-metrics.ts';
+import { ConnectionClosures } from './net/listener-shares.ts';
+import { SELF_METRICS, selfMetricsPage, serveSelfMetrics, type SelfMetricsSource } from './self-metrics.ts';
 
 const STATE: AgentState = {
   connected: true,
@@ -41,7 +44,20 @@ const STATE: AgentState = {
   refusedDomains: [{ network: 'tenant', uplink: 'isp', cause: 'no_privilege' }],
 };
 
+const IDLE: SelfMetricsSource = {
+  state: () => STATE,
+  usage: () => [],
+  unreadableFiles: () => 0,
+  closures: new ConnectionClosures(),
+  enrolment: () => 'none',
+  clock: () => ({ isBehind: false, floorMs: 0 }),
+  rssBytes: () => 42,
+  cpuThrottledNs: () => undefined,
+};
+
 describe('the probe’s own metrics', () => {
+  const closures = new ConnectionClosures();
+  closures.count('http', 'unfinished');
   const page = selfMetricsPage({
     state: () => STATE,
     usage: () => [
@@ -53,6 +69,7 @@ describe('the probe’s own metrics', () => {
     rssBytes: () => 42,
     cpuThrottledNs: () => 1_500_000_000,
     unreadableFiles: () => 3,
+    closures,
   });
 
   it('show the state, in base units', () => {
@@ -86,6 +103,8 @@ describe('the probe’s own metrics', () => {
       'wan_probe_state_unreadable_files 3',
       'wan_probe_icmp_available{family="ipv4"} 1',
       'wan_probe_icmp_available{family="ipv6"} 0',
+      'wan_probe_connections_closed_total{listener="http",cause="unfinished"} 1',
+      'wan_probe_connections_closed_total{listener="tcp",cause="source_share"} 0',
       'wan_probe_sent_bytes_total{purpose="probes",uplink="isp"} 1234',
       'wan_probe_resident_memory_bytes 42',
     ]) {
@@ -111,19 +130,22 @@ wan_probe_sent_bytes_total{purpose="reports",uplink="\\"\\\\"} 5
   });
 });
 
-it('is not ready without an address to measure from', async () => {
-  const server = await serveSelfMetrics(
-    { host: '127.0.0.1', port: 0 },
-    {
-      state: () => STATE,
-      usage: () => [],
-      unreadableFiles: () => 0,
-      enrolment: () => 'none',
-      clock: () => ({ isBehind: false, floorMs: 0 }),
-      rssBytes: () => 42,
-      cpuThrottledNs: () => undefined,
-    },
+it('answers while one address holds more connections than it takes', async () => {
+  const closures = new ConnectionClosures();
+  const server = await serveSelfMetrics({ host: '127.0.0.1', port: 0 }, { ...IDLE, closures }, new FakeClock());
+  const held = Array.from({ length: 40 }, () =>
+    connect({ host: '127.0.0.1', port: server.port, localAddress: '127.55.0.1' }).on('error', () => undefined),
   );
+  // A share is eight.
+  await expect.poll(() => held.filter((socket) => socket.closed).length, { timeout: 5_000 }).toBe(32);
+  expect((await fetch(`http://127.0.0.1:${server.port}/-/healthy`)).status).toBe(200);
+  expect(closures.of('metrics', 'source_share')).toBe(32);
+  for (const socket of held) socket.destroy();
+  await server.close();
+});
+
+it('is not ready without an address to measure from', async () => {
+  const server = await serveSelfMetrics({ host: '127.0.0.1', port: 0 }, IDLE, new FakeClock());
   const response = await fetch(`http://127.0.0.1:${server.port}/-/ready`);
   expect([response.status, await response.text()]).toEqual([503, 'no address to measure from: set WAN_ADDRESSES\n']);
   await server.close();

@@ -3,9 +3,10 @@
  * its own. What peers are measured at goes to the collector and is not here.
  */
 import { createServer } from 'node:http';
-import { NS_PER_S, REJECT_CAUSES, type Usage } from '@wanscope/shared';
+import { NS_PER_S, REJECT_CAUSES, type Clock, type Usage } from '@wanscope/shared';
 import type { AgentState } from './agent.ts';
 import { ENROLMENT_STATES, type EnrolmentState } from './enrolling.ts';
+import { CLOSURE_CAUSES, ListenerShares, SHARING_LISTENERS, type ConnectionClosures } from './net/listener-shares.ts';
 import type { LoopDelay } from './net/loop-watch.ts';
 import { ENGINE_NAMES } from './net/packet-engine.ts';
 import { LOSS_CAUSES } from './spool/ledger.ts';
@@ -20,6 +21,7 @@ export interface SelfMetricsSource {
   readonly cpuThrottledNs: () => number | undefined;
   /** Files of the state directory that could not be read and were set aside. */
   readonly unreadableFiles: () => number;
+  readonly closures: ConnectionClosures;
 }
 
 export interface SelfMetric {
@@ -36,6 +38,7 @@ interface Definition extends SelfMetric {
 }
 
 const MS_PER_S = 1_000;
+const CONNECTION_LIMITS = { total: 32, ofOneSource: 8, unfinishedMs: 1_000 } as const;
 
 const one = (value: number | boolean): readonly Value[] => [[{}, Number(value)]];
 
@@ -354,6 +357,16 @@ const DEFINITIONS: readonly Definition[] = [
     values: ({ state }) => one(state().reflectors.overflow),
   },
   {
+    name: 'wan_probe_connections_closed_total',
+    type: 'counter',
+    help: 'Connections that were refused, or ended before their time: their source had its share, the listener was full, or nothing whole came while more than half of it was taken.',
+    labels: ['listener', 'cause'],
+    values: ({ closures }) =>
+      SHARING_LISTENERS.flatMap((listener) =>
+        CLOSURE_CAUSES.map((cause): Value => [{ listener, cause }, closures.of(listener, cause)]),
+      ),
+  },
+  {
     name: 'wan_probe_short_requests_total',
     type: 'counter',
     help: 'STAMP requests of less than 41 octets, by what became of them: those of senders in WAN_TWAMP_SENDERS are answered.',
@@ -422,10 +435,17 @@ export interface SelfMetricsServer {
 export async function serveSelfMetrics(
   listen: { readonly host: string; readonly port: number },
   source: SelfMetricsSource,
+  clock: Pick<Clock, 'monoNs'>,
 ): Promise<SelfMetricsServer> {
+  const shares = new ListenerShares({
+    clock,
+    limits: CONNECTION_LIMITS,
+    closed: (cause) => source.closures.count('metrics', cause),
+  });
   const server = createServer(
     { headersTimeout: 5_000, requestTimeout: 5_000, maxHeaderSize: 8_192 },
     (request, response) => {
+      shares.finished(request.socket);
       const answer = (status: number, body: string, type = 'text/plain; charset=utf-8'): void => {
         response.writeHead(status, { 'content-type': type });
         response.end(body);
@@ -453,7 +473,8 @@ export async function serveSelfMetrics(
       }
     },
   );
-  server.maxConnections = 32;
+  server.maxConnections = 2 * CONNECTION_LIMITS.total;
+  server.on('connection', (socket) => shares.admit(socket));
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(listen.port, listen.host, () => {

@@ -3,10 +3,12 @@
  * headers, time and connections are bounded.
  */
 import { createServer } from 'node:http';
-import { listenOn, reflectorOf } from './tcp.ts';
+import { clientOf } from '@wanscope/shared';
+import { listenOn, reflectorOf, sharesOf } from './tcp.ts';
 import { CONSENT_HEADER } from '../packet/consent-token.ts';
 import {
   answerConsent,
+  CONNECTION_LIMITS,
   SourceLimiter,
   type ListenOptions,
   type Reflector,
@@ -14,9 +16,10 @@ import {
 } from './reflector.ts';
 
 const RATE_LIMIT = { perSecond: 100, burst: 100 };
-const MAX_CONNECTIONS = 256;
 const MAX_HEADER_BYTES = 4_096;
 const MAX_REQUEST_MS = 5_000;
+/** For a head, when more than half of all connections are taken: longer than one retransmission on a slow line. */
+const MAX_HEAD_MS_UNDER_PRESSURE = 1_000;
 const BODY = 'wanscope\n';
 /** About: SYN-ACK, response in one segment with its headers, two acknowledgements and FIN. */
 const WIRE_BYTES = 400;
@@ -24,6 +27,7 @@ const WIRE_BYTES = 400;
 /** Rejects with the system's error when the port cannot be bound. */
 export async function openHttpReflector(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
   const limiter = new SourceLimiter(context.clock, RATE_LIMIT);
+  const shares = sharesOf(context, { ...CONNECTION_LIMITS, unfinishedMs: MAX_HEAD_MS_UNDER_PRESSURE });
   const server = createServer(
     {
       maxHeaderSize: MAX_HEADER_BYTES,
@@ -33,7 +37,8 @@ export async function openHttpReflector(listen: ListenOptions, context: Reflecto
       connectionsCheckingInterval: 1_000,
     },
     (request, response) => {
-      if (!limiter.allow(request.socket.remoteAddress ?? '')) {
+      shares.finished(request.socket);
+      if (!limiter.allow(clientOf(request.socket.remoteAddress ?? ''))) {
         context.dropped();
         request.socket.destroy();
         return;
@@ -54,7 +59,11 @@ export async function openHttpReflector(listen: ListenOptions, context: Reflecto
       context.reflected(WIRE_BYTES);
     },
   );
-  server.maxConnections = MAX_CONNECTIONS;
+  // What was ended is a connection until the event loop has come round.
+  server.maxConnections = 2 * CONNECTION_LIMITS.total;
+  server.on('connection', (socket) => {
+    if (!shares.admit(socket)) context.dropped();
+  });
   server.on('drop', () => context.dropped());
   server.on('error', () => context.dropped());
   server.on('clientError', (_error, socket) => {

@@ -2,7 +2,9 @@
 import { formatIdentity, TokenBucket, type Clock } from '@wanscope/shared';
 import type { DomainHandle, NativeModule } from '../net/native.ts';
 import { consentAnswer, readConsentRequest, type ConsentTransport } from '../packet/consent-token.ts';
+import type { ClosureCause } from '../net/listener-shares.ts';
 import type { PeerKeys } from '../peer-keys.ts';
+import type { KnownSources } from './known-sources.ts';
 
 export interface Reflector {
   /** The port it listens on, also when it was left to the system. */
@@ -38,6 +40,10 @@ export interface ReflectorContext {
   reflected(wireBytes: number): void;
   /** One request was not answered: it was malformed, an answer, or too much. */
   dropped(): void;
+  /** From where authentic requests of peers come, for all reflectors of the probe. */
+  readonly known?: KnownSources | undefined;
+  /** A connection was refused, or ended before its time. */
+  closed?(cause: ClosureCause): void;
 }
 
 /** The answer to a token: of an expected peer with its key; of any where probes have no keys. Undefined: it stays unanswered. */
@@ -53,6 +59,12 @@ export function answerConsent(
 }
 
 const NO_KEY = new Uint8Array();
+
+/**
+ * For connections. Eight sources and more have to come together to fill a reflector, and branches behind one address have room: a
+ * connection of a probe lasts for a round trip or two. A peer's share is for many of them behind one NAT.
+ */
+export const CONNECTION_LIMITS = { total: 256, ofOneSource: 32, ofOnePeer: 128 } as const;
 
 /** Sources that are told apart; all others share one bucket. */
 export const MAX_SOURCES = 16_384;

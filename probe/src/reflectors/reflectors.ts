@@ -6,9 +6,11 @@ import { type Clock } from '@wanscope/shared';
 import type { BoundPorts, LocalAddress, ReflectPorts, ReflectProtocol } from '../addresses.ts';
 import type { Log } from '../log.ts';
 import type { Domains } from '../net/domains.ts';
+import type { ConnectionClosures } from '../net/listener-shares.ts';
 import type { NativeModule } from '../net/native.ts';
 import type { PeerKeys } from '../peer-keys.ts';
 import type { UsageLedger } from '../usage.ts';
+import { KnownSources } from './known-sources.ts';
 import type { ListenOptions, Reflector, ReflectorContext } from './reflector.ts';
 import { openHttpReflector } from './http.ts';
 import { openStampReflector } from './stamp.ts';
@@ -55,11 +57,14 @@ export interface ReflectorsOptions {
   readonly localAddresses?: () => readonly string[];
   readonly usage: UsageLedger;
   readonly log: Log;
+  /** Counts connections that are refused or ended; absent: nobody asks. */
+  readonly closures?: ConnectionClosures;
 }
 
 export class Reflectors {
   readonly #options: ReflectorsOptions;
   readonly #open: Reflector[] = [];
+  readonly #known: KnownSources;
   /** By listening address and its routing domain, '' for all. */
   readonly #ports = new Map<string, Partial<Record<ReflectProtocol, number>>>();
   #reflected = 0;
@@ -70,6 +75,7 @@ export class Reflectors {
 
   constructor(options: ReflectorsOptions) {
     this.#options = options;
+    this.#known = new KnownSources(options.clock);
   }
 
   get counts(): ReflectorCounts {
@@ -124,6 +130,10 @@ export class Reflectors {
       peers: this.#options.peers,
       localAddresses: this.#options.localAddresses,
       isDeclared: this.#options.isDeclared,
+      known: this.#known,
+      closed: (cause) => {
+        if (protocol !== 'udp') this.#options.closures?.count(protocol, cause);
+      },
       shortRequest: (isAnswered) => {
         if (isAnswered) this.#shortAnswered += 1;
         else this.#shortDropped += 1;

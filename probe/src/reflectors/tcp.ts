@@ -1,13 +1,16 @@
 /**
  * TCP reflector: accepts, and closes when the peer does, or after a moment. Says nothing but to a token of an expected peer: one line, by which
- * its address consents to be measured. Holds a bounded number of connections.
+ * its address consents to be measured. Holds a bounded number of connections, and of each source.
  */
 import { createServer, isIPv6 } from 'node:net';
+import { clientOf } from '@wanscope/shared';
+import { ListenerShares, type ListenerLimits } from '../net/listener-shares.ts';
 import { SocketError } from '../net/packet-engine.ts';
 import { errorName } from '../net/rows.ts';
 import { CONSENT_HEADER, MAX_CONSENT_LINE_BYTES } from '../packet/consent-token.ts';
 import {
   answerConsent,
+  CONNECTION_LIMITS,
   SourceLimiter,
   type ListenOptions,
   type Reflector,
@@ -15,7 +18,6 @@ import {
 } from './reflector.ts';
 
 const RATE_LIMIT = { perSecond: 200, burst: 200 };
-const MAX_CONNECTIONS = 256;
 /** Longer than a peer takes to close what it has timed, or to say its line. */
 const HELD_MS = 1_000;
 /** What an accepted and closed connection costs the answering side: SYN-ACK, FIN, ACK of 20 + 40 and 2 * (20 + 32). */
@@ -24,11 +26,16 @@ const WIRE_BYTES = 164;
 /** Rejects with the system's error when the port cannot be bound. */
 export async function openTcpReflector(listen: ListenOptions, context: ReflectorContext): Promise<Reflector> {
   const limiter = new SourceLimiter(context.clock, RATE_LIMIT);
+  const shares = sharesOf(context, CONNECTION_LIMITS);
   const server = createServer({ highWaterMark: MAX_CONSENT_LINE_BYTES }, (socket) => {
     socket.on('error', () => undefined);
-    if (!limiter.allow(socket.remoteAddress ?? '')) {
+    if (!limiter.allow(clientOf(socket.remoteAddress ?? ''))) {
       context.dropped();
       socket.destroy();
+      return;
+    }
+    if (!shares.admit(socket)) {
+      context.dropped();
       return;
     }
     context.reflected(WIRE_BYTES);
@@ -50,7 +57,8 @@ export async function openTcpReflector(listen: ListenOptions, context: Reflector
     });
     socket.on('end', () => socket.destroy());
   });
-  server.maxConnections = MAX_CONNECTIONS;
+  // What was ended is a connection until the event loop has come round.
+  server.maxConnections = 2 * CONNECTION_LIMITS.total;
   server.on('drop', () => context.dropped());
   // A connection that there was no descriptor for.
   server.on('error', () => context.dropped());
@@ -61,6 +69,16 @@ export async function openTcpReflector(listen: ListenOptions, context: Reflector
 function answerTo(line: string, context: ReflectorContext): string | undefined {
   if (!line.startsWith(`${CONSENT_HEADER} `)) return undefined;
   return answerConsent('tcp', line.slice(CONSENT_HEADER.length + 1), context);
+}
+
+export function sharesOf(context: ReflectorContext, limits: ListenerLimits): ListenerShares {
+  const { clock, known } = context;
+  return new ListenerShares({
+    clock,
+    limits,
+    isPeer: known && ((client) => known.has(client)),
+    closed: (cause) => context.closed?.(cause),
+  });
 }
 
 /** Listens, dual-stack on `::`; in a routing domain on a socket that is opened there. */

@@ -1,5 +1,6 @@
 /** What both ends of a throughput run have in common, whatever the protocol. */
 import { NS_PER_S, type Clock } from '@wanscope/shared';
+import type { ClosureCause } from '../net/listener-shares.ts';
 import type { NativeModule } from '../net/native.ts';
 
 /** How long a permit waits for its peer. */
@@ -15,6 +16,8 @@ export interface RunContext {
   readonly fd: number;
   /** Octets handed to the network, headers included. */
   readonly countBytes: (bytes: number) => void;
+  /** A connection was ended that might have brought the token. */
+  readonly closed: (cause: ClosureCause) => void;
 }
 
 /** A sink that listens. */

@@ -19,6 +19,7 @@ import {
   type ThroughputDone,
 } from '@wanscope/shared';
 import { sameAddress } from '../net/destination.ts';
+import { ListenerShares } from '../net/listener-shares.ts';
 import { tcpStreamBytes } from '../usage.ts';
 import { CHALLENGE_BYTES, Challenges, PROOF_BYTES, proofOf, readChallenge } from './proof.ts';
 import { GRACE_MS, Pace, PERMIT_MS, type RunContext, type Sink } from './run.ts';
@@ -26,7 +27,10 @@ import { GRACE_MS, Pace, PERMIT_MS, type RunContext, type Sink } from './run.ts'
 const CHUNK = Buffer.alloc(16 * 1_024);
 const GREETING_BYTES = THROUGHPUT_TOKEN_BYTES + CHALLENGE_BYTES;
 const TICK_MS = 2;
-const MAX_CONNECTIONS = 4;
+/** Of the peer's address, that have not brought the token. One after it has the place of the oldest: others may be behind that address. */
+const WAITING_LIMITS = { total: 4, ofOneSource: 4 } as const;
+/** Of strangers, that were hung up on and are not gone yet, too. */
+const MAX_CONNECTIONS = 256;
 /** What is told at the end may be on its way so long. */
 const LINGER_MS = 2_000;
 /** A segment that only acknowledges: about one for every two that arrive. */
@@ -34,10 +38,11 @@ const ACKNOWLEDGEMENT_BYTES = 52;
 const SEGMENT_BYTES = 1_440;
 
 /** Rejects with the system's error when it cannot listen. */
-export async function tcpSink(order: SinkOrder, { clock, fd, countBytes }: RunContext): Promise<Sink> {
+export async function tcpSink(order: SinkOrder, { clock, fd, countBytes, closed }: RunContext): Promise<Sink> {
   const token = Buffer.from(order.token, 'hex');
   const server = createServer();
   server.maxConnections = MAX_CONNECTIONS;
+  const shares = new ListenerShares({ clock, limits: WAITING_LIMITS, closed });
   const sockets = new Set<Socket>();
   let isTaken = false;
   let settle = (): void => undefined;
@@ -61,6 +66,7 @@ export async function tcpSink(order: SinkOrder, { clock, fd, countBytes }: RunCo
       socket.destroy();
       return;
     }
+    if (!shares.admit(socket)) return;
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
     let head = Buffer.alloc(0);

@@ -279,6 +279,19 @@ describe('a sink', () => {
     );
   });
 
+  it('of TCP has room for the source, whatever else of its address holds connections', async () => {
+    const [source, sink] = [endAt(HERE), endAt(THERE)];
+    const port = portOf(await sink.end.handle(sinkOrder('tcp')));
+    // Behind its NAT, and of strangers.
+    const held = [HERE, '127.20.0.9'].flatMap((localAddress) =>
+      Array.from({ length: 8 }, () => connect({ host: THERE, port, localAddress }).on('error', () => undefined)),
+    );
+    await expect.poll(() => held.filter((socket) => socket.closed).length, { timeout: 5_000 }).toBe(4 + 8);
+    const done = doneOf(await source.end.handle(sourceOrder('tcp', port, { bytes: 100_000 })));
+    expect(done.deliveredBytes).toBe(100_000);
+    for (const socket of held) socket.destroy();
+  });
+
   it('of TCP hangs up on who says anything else than the token', async () => {
     const sink = endAt(THERE);
     const port = portOf(await sink.end.handle(sinkOrder('tcp')));

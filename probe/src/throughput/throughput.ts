@@ -13,6 +13,7 @@ import type { LocalAddress } from '../addresses.ts';
 import type { Log } from '../log.ts';
 import { isLocal, mayProbe } from '../net/destination.ts';
 import type { Domains } from '../net/domains.ts';
+import type { ConnectionClosures } from '../net/listener-shares.ts';
 import type { NativeModule } from '../net/native.ts';
 import { SocketError } from '../net/packet-engine.ts';
 import { errorName } from '../net/rows.ts';
@@ -30,6 +31,8 @@ export interface ThroughputOptions {
   readonly log: Log;
   /** Where sinks listen; 0: the system's choice. */
   readonly port: number;
+  /** Counts connections that a sink ends; absent: nobody asks. */
+  readonly closures?: ConnectionClosures;
 }
 
 export class Throughput {
@@ -102,7 +105,7 @@ export class Throughput {
   }
 
   #contextOf(order: ThroughputOrder, address: LocalAddress, listens: boolean): RunContext {
-    const { native, domains, clock, usage, port } = this.#options;
+    const { native, domains, clock, usage, port, closures } = this.#options;
     const fd = native.openSocket({
       domain: domains.ofAddress(address),
       datagram: order.protocol === 'udp',
@@ -113,7 +116,8 @@ export class Throughput {
       listens,
     });
     if (fd < 0) throw new SocketError(errorName(-fd), `no socket on ${address.bound}`);
-    return { clock, native, fd, countBytes: usage.counter('throughput', address.uplink) };
+    const countBytes = usage.counter('throughput', address.uplink);
+    return { clock, native, fd, countBytes, closed: (cause) => closures?.count('throughput', cause) };
   }
 }
 
