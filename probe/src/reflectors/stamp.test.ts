@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { newSecret, NS_PER_S, type Askers, type Identity } from '@wanscope/shared';
+import { clientOf, newSecret, NS_PER_S, type Askers, type Identity } from '@wanscope/shared';
 import { FakeClock, mutate, plannedOf, Random } from '@wanscope/shared/testing';
 import { readAuthenticatedReply, writeAuthenticatedRequest } from '../packet/stamp-auth.ts';
 import { emptyReply, writeRequest } from '../packet/stamp.ts';
 import { PeerKeys } from '../peer-keys.ts';
+import { KnownSources } from './known-sources.ts';
 import { SourceLimiter } from './reflector.ts';
-import { ReflectorSessions, StampResponder } from './stamp.ts';
+import { StampResponder } from './stamp.ts';
 
 function request(seq: number, size = 44, ssid = 1): Buffer {
   const packet = Buffer.alloc(Math.max(44, size));
@@ -193,6 +194,59 @@ describe('the STAMP responder', () => {
       expect(responder.respond(sent(branch, 1), '192.0.2.1', 5_000, 862)).toBe(112);
     });
 
+    const numberSent = (responder: StampResponder, from: Peer, seq: number, address: string): number => {
+      const packet = sent(from, seq);
+      expect(responder.respond(packet, address, 5_000, 862)).toBe(112);
+      return packet.readUInt32BE(0);
+    };
+
+    it.each([
+      ['one address', 1],
+      ['5,000 addresses', 5_000],
+    ])('numbers its sessions before and after 60,000 made-up ones of %s', (_name, addresses) => {
+      hq.keys.expect({ peers: expected(branch, other), only: false });
+      const clock = new FakeClock();
+      const responder = new StampResponder(clock, undefined, hq.keys);
+      expect(numberSent(responder, branch, 3, '192.0.2.1')).toBe(0);
+      for (let i = 0; i < 60_000; i += 1) {
+        clock.advanceNs(NS_PER_S / 4_000);
+        const address = `198.18.${(i % addresses) >> 8}.${(i % addresses) & 255}`;
+        responder.respond(request(1, 44, i % 16), address, 1_024 + (i >> 4), 862);
+      }
+      // Nothing came of it for 15 s, which is longer than any made-up one was left alone.
+      expect(numberSent(responder, branch, 5, '192.0.2.1')).toBe(1);
+      expect([8, 10].map((seq) => numberSent(responder, other, seq, '198.18.0.1'))).toEqual([0, 1]);
+    });
+
+    it('keeps its numbers from whoever asks without a key by its address, port and SSID', () => {
+      const responder = responderFor(false, branch);
+      const ssid = sent(branch, 1).readUInt16BE(26);
+      expect(numberSent(responder, branch, 1, '192.0.2.1')).toBe(0);
+      for (let seq = 100; seq < 120; seq += 1) responder.respond(request(seq, 44, ssid), '192.0.2.1', 5_000, 862);
+      expect(numberSent(responder, branch, 2, '192.0.2.1')).toBe(1);
+    });
+
+    it('tells where a peer is, for ten minutes, and not where somebody without a key is', () => {
+      hq.keys.expect({ peers: expected(branch), only: false });
+      const clock = new FakeClock();
+      const known = new KnownSources(clock);
+      const responder = new StampResponder(clock, undefined, hq.keys, { known });
+      responder.respond(request(1), '192.0.2.9', 5_000, 862);
+      responder.respond(sent(other, 1), '192.0.2.8', 5_000, 862);
+      responder.respond(sent(branch, 1), '::ffff:192.0.2.1', 5_000, 862);
+      expect(['192.0.2.9', '192.0.2.8', '192.0.2.1'].map((one) => known.has(clientOf(one)))).toEqual([
+        false,
+        false,
+        true,
+      ]);
+      clock.advance(120_000);
+      responder.respond(sent(branch, 2), '::ffff:192.0.2.1', 5_000, 862);
+      clock.advance(600_000);
+      expect(known.has(clientOf('192.0.2.1'))).toBe(true);
+      clock.advance(1);
+      expect(known.has(clientOf('192.0.2.1'))).toBe(false);
+    });
+
     it('limits each by himself: of two behind one address none starves the other, and nobody without a key both', () => {
       const responder = responderFor(false, branch, other);
       const answered = (packetOf: (seq: number) => Buffer): number => {
@@ -207,6 +261,36 @@ describe('the STAMP responder', () => {
       expect(answered((seq) => sent(other, seq))).toBe(2_000);
     });
   });
+
+  /** The number that the reflector gives to a packet that its sender numbers so. */
+  const numberOf = (responder: StampResponder, seq: number, address: string, port = 5_000, ssid = 1): number => {
+    const packet = request(seq, 44, ssid);
+    expect(responder.respond(packet, address, port, 862)).toBe(44);
+    return packet.readUInt32BE(0);
+  };
+
+  it.each([
+    ['one address', 1],
+    ['5,000 addresses', 5_000],
+  ])(
+    'numbers new sessions statefully after 60,000 made-up ones of %s, and a real one as before',
+    (_name, addresses) => {
+      const clock = new FakeClock();
+      const responder = new StampResponder(clock);
+      expect([3, 4].map((seq) => numberOf(responder, seq, '192.0.2.1'))).toEqual([0, 1]);
+      for (let i = 0; i < 60_000; i += 1) {
+        // 4,000 a second is what one address may ask.
+        clock.advanceNs(NS_PER_S / 4_000);
+        const address = `198.18.${(i % addresses) >> 8}.${(i % addresses) & 255}`;
+        numberOf(responder, 1, address, 1_024 + (i >> 4), i % 16);
+        // Ten a second.
+        if (i % 400 === 0) expect(numberOf(responder, 5 + i / 400, '192.0.2.1')).toBe(2 + i / 400);
+      }
+      expect(responder.sessions).toBe(addresses === 1 ? 1 + 512 : 16_384);
+      // 9 was lost on its way: a reflector that echoes the number of a packet would not show it.
+      expect([8, 10, 12].map((seq) => numberOf(responder, seq, '192.0.2.2'))).toEqual([0, 1, 2]);
+    },
+  );
 
   it('never sends more than it got and never fails, over 10,000 malformed datagrams', () => {
     const clock = new FakeClock();
@@ -231,20 +315,8 @@ describe('the STAMP responder', () => {
   });
 });
 
-describe('the tables of the reflector', () => {
-  it('number newcomers statelessly when full, until a session has been idle for a minute', () => {
-    const clock = new FakeClock();
-    const sessions = new ReflectorSessions(clock, 2);
-    sessions.number('a', 7);
-    sessions.number('b', 7);
-    expect(sessions.number('c', 7)).toBe(7);
-    clock.advance(61_000);
-    sessions.number('b', 8);
-    expect(sessions.number('c', 7)).toBe(0);
-    expect(sessions.size).toBe(2);
-  });
-
-  it('share one bucket among newcomers when full, and forget sources that used nothing up', () => {
+describe('the buckets of the reflector', () => {
+  it('share one among newcomers when full, and forget sources that used nothing up', () => {
     const clock = new FakeClock();
     const limiter = new SourceLimiter(clock, { perSecond: 1, burst: 1 }, 2);
     expect(['a', 'b', 'c', 'd'].map((source) => limiter.allow(source))).toEqual([true, true, true, false]);

@@ -11,7 +11,7 @@
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { isIPv4, isIPv6 } from 'node:net';
-import { addressText, NS_PER_S, SEND_CAP, type Clock } from '@wanscope/shared';
+import { addressText, clientOf, clientOfOctets, SEND_CAP, type Clock } from '@wanscope/shared';
 import {
   REFLECTOR_ADDRESS_BYTES,
   REFLECTOR_KEY_BYTES,
@@ -44,85 +44,20 @@ import {
   type NtpTimestamp,
 } from '../packet/stamp.ts';
 import { IP_HEADER_BYTES, UDP_HEADER_BYTES } from '../usage.ts';
-import { MAX_SOURCES, SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
+import { SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
+import { ReflectorSessions } from './sessions.ts';
 
 /** One peer sends at most its own cap; twice that leaves room for two behind one NAT. */
 const RATE_LIMIT = { perSecond: 2 * SEND_CAP.packetsPerSecond, burst: SEND_CAP.packetsPerSecond };
 const SSID_AT = 14;
 const AUTHENTICATED_SSID_AT = 26;
-/** Recent packets of a session in which a duplicate is recognised. */
-const WINDOW = 64;
-/** A session that was silent for so long may make room for another. */
-const IDLE_NS = 60 * NS_PER_S;
 
-interface ReflectedSession {
-  /** Number for the next distinct packet. */
-  next: number;
-  /** Packets answered, duplicates too. */
-  answered: number;
-  usedNs: number;
-  /** By sender sequence number modulo WINDOW: that number plus one (0 is none), and the number it was given. */
-  readonly senderSeq: Float64Array;
-  readonly reflectorSeq: Uint32Array;
-}
+/** Octets 0 to 11 of an IPv4 address inside IPv6, each a character. */
+const MAPPED_PREFIX = '\0\0\0\0\0\0\0\0\0\0\xff\xff';
 
-/** Sequence numbers by (source address, port, SSID), bounded. */
-export class ReflectorSessions {
-  readonly #clock: Clock;
-  readonly #maxSessions: number;
-  /** Least recently begun or swept first. */
-  readonly #sessions = new Map<string, ReflectedSession>();
-  #sweptNs: number;
-
-  constructor(clock: Clock, maxSessions = MAX_SOURCES) {
-    this.#clock = clock;
-    this.#maxSessions = maxSessions;
-    this.#sweptNs = clock.monoNs();
-  }
-
-  get size(): number {
-    return this.#sessions.size;
-  }
-
-  /**
-   * The reflector's number for a packet. When the table is full of live sessions a newcomer is answered statelessly:
-   * with the sender's own number (RFC 8762 section 4.3).
-   */
-  number(key: string, senderSeq: number): number {
-    const nowNs = this.#clock.monoNs();
-    let session = this.#sessions.get(key);
-    if (session === undefined) {
-      if (this.#sessions.size >= this.#maxSessions) this.#sweep(nowNs);
-      if (this.#sessions.size >= this.#maxSessions) return senderSeq;
-      session = {
-        next: 0,
-        answered: 0,
-        usedNs: nowNs,
-        senderSeq: new Float64Array(WINDOW),
-        reflectorSeq: new Uint32Array(WINDOW),
-      };
-      this.#sessions.set(key, session);
-    }
-    session.usedNs = nowNs;
-    session.answered += 1;
-    const slot = senderSeq % WINDOW;
-    if (session.senderSeq[slot] === senderSeq + 1) return session.reflectorSeq[slot]!;
-    session.senderSeq[slot] = senderSeq + 1;
-    session.reflectorSeq[slot] = session.next;
-    session.next = (session.next + 1) >>> 0;
-    return session.reflectorSeq[slot];
-  }
-
-  /** Packets of a session that were given a number; undefined when it is answered statelessly. */
-  answered(key: string): number | undefined {
-    return this.#sessions.get(key)?.answered;
-  }
-
-  #sweep(nowNs: number): void {
-    if (nowNs - this.#sweptNs < NS_PER_S) return;
-    this.#sweptNs = nowNs;
-    for (const [key, session] of this.#sessions) if (nowNs - session.usedNs > IDLE_NS) this.#sessions.delete(key);
-  }
+/** `clientOf` for the rate of a flood: an IPv4 address as it is, and the first 8 octets of any other. */
+function sourceOfOctets(address: string): string {
+  return address.startsWith(MAPPED_PREFIX) ? address : address.slice(0, 8);
 }
 
 /** What the kernel knows of a request. T3 is then written by who sends the answer. */
@@ -133,8 +68,11 @@ export interface Arrival {
   readonly dscp: number;
 }
 
-/** Senders that are not ours. */
-export type ThirdParties = Pick<ReflectorContext, 'isDeclared' | 'shortRequest'>;
+/** What a responder knows of senders: those that are not ours, and, told by it, where peers are. */
+export interface Senders extends Pick<ReflectorContext, 'isDeclared' | 'shortRequest' | 'known'> {
+  /** Absent: addresses are text. */
+  readonly addresses?: 'octets';
+}
 
 /** Judges one datagram and turns it into its answer in place. Sockets aside, this is the whole reflector. */
 export class StampResponder {
@@ -145,16 +83,23 @@ export class StampResponder {
   readonly #t3 = { high: 0, low: 0 };
   readonly #key: Uint8Array | undefined;
   readonly #peers: PeerKeys | undefined;
-  readonly #thirdParties: ThirdParties;
+  readonly #senders: Senders;
   #answeredWith: Uint8Array | undefined;
 
   /** @param key of whoever is none of `peers`; undefined: he needs none, unless only peers are answered. */
-  constructor(clock: Clock, key?: Uint8Array, peers?: PeerKeys, thirdParties: ThirdParties = {}) {
-    this.#thirdParties = thirdParties;
+  constructor(clock: Clock, key?: Uint8Array, peers?: PeerKeys, senders: Senders = {}) {
+    this.#senders = senders;
     this.#key = key;
     this.#peers = peers;
     this.#limiter = new SourceLimiter(clock, RATE_LIMIT);
-    this.#sessions = new ReflectorSessions(clock);
+    this.#sessions = new ReflectorSessions({
+      clock,
+      sourceOf: senders.addresses === 'octets' ? sourceOfOctets : clientOf,
+      sawPeer: (address) => {
+        const isText = senders.addresses === undefined;
+        senders.known?.saw(isText ? clientOf(address) : clientOfOctets(Buffer.from(address, 'latin1')));
+      },
+    });
     this.#ntpClock = new NtpClock(clock);
   }
 
@@ -181,15 +126,16 @@ export class StampResponder {
     // What somebody else sends in a source's name does not use up what it may ask.
     if (verdict !== 'request' || !this.#limiter.allow(asker === undefined ? address : `peer ${asker.name}`)) return 0;
     const ssid = packet.readUInt16BE(secret === undefined ? SSID_AT : AUTHENTICATED_SSID_AT);
-    const key = `${address} ${port} ${ssid}`;
     const senderSeq = packet.readUInt32BE(0);
-    const reflectorSeq = this.#sessions.number(key, senderSeq);
+    const peer = asker?.name ?? (secret === undefined ? undefined : address);
+    const key = peer === undefined ? `${address} ${port} ${ssid}` : `${address} ${port} ${ssid} ${peer}`;
+    const reflectorSeq = this.#sessions.number(key, senderSeq, address, peer);
     const [t2, ttl] = [arrival?.t2 ?? this.#t2, arrival?.ttl ?? 0];
     let length = packet.length;
     if (secret === undefined) length = turnIntoReply(packet, reflectorSeq, t2, ttl);
     else turnIntoAuthenticatedReply(packet, reflectorSeq, t2, ttl);
     const base = secret === undefined ? STAMP_BYTES : AUTHENTICATED_BYTES;
-    if (hasTlvs(packet, base)) this.#answerExtensions(packet, base, key, senderSeq, arrival?.dscp);
+    if (hasTlvs(packet, base)) this.#answerExtensions(packet, base, senderSeq, arrival?.dscp);
     if (arrival === undefined) {
       this.#ntpClock.read(this.#t3);
       if (secret === undefined) stampReply(packet, this.#t3);
@@ -200,14 +146,15 @@ export class StampResponder {
 
   /** A sender that is not ours, and is declared: with padding that is not zero, or with less of it than an answer needs. */
   #answerThirdParty(packet: Buffer, address: string, port: number, arrival: Arrival | undefined): number {
-    const { isDeclared, shortRequest } = this.#thirdParties;
+    const { isDeclared, shortRequest } = this.#senders;
     const isShort = packet.length < TWAMP_LIGHT_REPLY_BYTES;
     const isAnswered =
       packet.length >= TWAMP_LIGHT_REQUEST_BYTES && isDeclared?.(address) === true && this.#limiter.allow(address);
     if (isShort) shortRequest?.(isAnswered);
     if (!isAnswered) return 0;
     // What stands where an SSID would be is padding.
-    const reflectorSeq = this.#sessions.number(`${address} ${port} third party`, packet.readUInt32BE(0));
+    const key = `${address} ${port} third party`;
+    const reflectorSeq = this.#sessions.number(key, packet.readUInt32BE(0), address, address);
     const length = turnIntoTwampReply(packet, reflectorSeq, arrival?.t2 ?? this.#t2, arrival?.ttl ?? 0);
     if (arrival === undefined) {
       this.#ntpClock.read(this.#t3);
@@ -230,14 +177,8 @@ export class StampResponder {
     return undefined;
   }
 
-  #answerExtensions(
-    packet: Buffer,
-    base: number,
-    key: string,
-    senderSeq: number,
-    receivedDscp: number | undefined,
-  ): void {
-    const answered = this.#sessions.answered(key);
+  #answerExtensions(packet: Buffer, base: number, senderSeq: number, receivedDscp: number | undefined): void {
+    const { answered } = this.#sessions;
     reflectTlvs(packet, base, senderSeq, {
       receivedDscp,
       receivedEcn: undefined,
@@ -268,6 +209,7 @@ function openWithKernelStamps(listen: ListenOptions, context: ReflectorContext, 
   const responder = new StampResponder(context.clock, context.stampKey, context.peers, {
     ...context,
     ...(isDeclared && { isDeclared: (octets: string) => isDeclared(addressText(Buffer.from(octets, 'latin1'))) }),
+    addresses: 'octets',
   });
   const arrival = { t2: { high: 0, low: 0 }, ttl: 0, dscp: 0 };
 
