@@ -73,12 +73,21 @@ export interface ApiPlan {
   readonly destinations: readonly { readonly site: string; readonly ipv4?: string; readonly ask?: boolean }[];
 }
 
+/** Where a probe answers. */
+export interface ReflectorOf {
+  readonly address: string;
+  readonly udp: number;
+  readonly tcp: number;
+  readonly http: number;
+}
+
 export class AttackedFleet {
   readonly directory = makeRunDirectory();
   readonly #programs = programsIn(this.directory, PATIENCE_MS);
   readonly #open = new Set<NatsConnection>();
   readonly #lines = new Map<string, string>();
   readonly #metricsPorts = new Map<string, number>();
+  readonly #reflectors = new Map<string, ReflectorOf>();
   readonly #dir = join(this.directory, 'fleet');
   readonly #socket = join(this.directory, 'collector.sock');
   #url = '';
@@ -128,6 +137,10 @@ include "accounts.conf"
     for (const connection of this.#open) await connection.close().catch(() => undefined);
     await this.#programs.stop();
     rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  reflectorOf(identity: Identity): ReflectorOf {
+    return this.#reflectors.get(formatIdentity(identity))!;
   }
 
   admin(...args: string[]): string {
@@ -223,6 +236,7 @@ include "accounts.conf"
   async #runProbe(name: string, address: string): Promise<void> {
     const [udp, tcp, http, metrics] = [await freePort(), await freePort(), await freePort(), await freePort()];
     this.#metricsPorts.set(name, metrics);
+    this.#reflectors.set(name, { address, udp, tcp, http });
     const directory = join(this.directory, name.replace('/', '-'));
     mkdirSync(directory, { recursive: true });
     this.#programs.run(name.replace('/', '-'), [process.execPath, program('probe/dist/main.js')], {
