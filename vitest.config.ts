@@ -41,6 +41,7 @@ const SLOWEST = [
 /** Tests of the emulated WAN over minutes of its time, and of what is asked of npm. */
 const scenarios = [
   'lab/src/{lab,emulator}.live.test.ts',
+  'test/attacks/reached-reflector.live.test.ts',
   'test/{alerting,direction,flood,flows,late-data,namespaces,pause,readdress,routes,sbom,throughput,ways-out}.live.test.ts',
 ];
 

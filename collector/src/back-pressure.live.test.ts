@@ -12,6 +12,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { NatsBus, type Bus, type BusHandlers } from './bus.ts';
 import { Collector } from './collector.ts';
 import { silentLogger } from './log.ts';
+import { REPORTS_OF_PROBE } from './report-quota.ts';
 import { COUNTER } from './series-table.ts';
 import { configOf } from './testing/fleet.ts';
 import { freePort, samplesOf, Service, until } from './testing/live.ts';
@@ -21,7 +22,8 @@ const PATIENCE_MS = 100_000;
 /** As large as a message may be, nearly. */
 const LARGE_BYTES = 200 * 1_024;
 const LARGE_MESSAGES = 700;
-const REPORTS = 1_500;
+/** With what is in the stream before, no more than it holds of one probe. */
+const REPORTS = REPORTS_OF_PROBE - LARGE_MESSAGES - 1;
 const PATHS = 10;
 const SENT_EACH = 5;
 const IDENTITY = { site: 'a', probe: 'p' };

@@ -12,7 +12,7 @@ import { openTcpReflector } from './tcp.ts';
 const REFLECTOR = '127.0.0.1';
 const PEER = '127.19.2.1';
 const HELD = 300;
-const PROBES = 60;
+const PROBES = 30;
 const PROBE_EVERY_MS = 25;
 const TIMEOUT_MS = 3_000;
 /** Less is for a host that tries again as fast as it can. */
