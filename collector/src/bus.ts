@@ -476,7 +476,7 @@ export class NatsBus implements Bus {
       { ...noAck, max_msgs_per_subject: REPORTS_OF_PROBE },
       {
         ...common,
-        // What floods pushes out its own only. Whoever waited longer sends again from its spool.
+        // A probe that floods displaces only its own messages. A probe resends from its spool what was discarded.
         max_msgs_per_subject: REPORTS_OF_PROBE,
         no_ack: acknowledges !== true,
         name: cluster === undefined ? REPORT_STREAM : reportStreamOf(cluster.partition),

@@ -147,7 +147,7 @@ export class ConsentBook {
     return known !== undefined && known.by === undefined;
   }
 
-  /** Whether it is given, or this probe (`site/probe`) has had an answer itself, whoever else has not. */
+  /** Whether consent is given, or at least this probe (`site/probe`) has received an answer itself. */
   isGivenTo(consent: Consent, witness: string): boolean {
     return this.isGiven(consent) || this.#known.get(keyOf(consent))?.by?.has(witness) === true;
   }

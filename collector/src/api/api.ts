@@ -4,7 +4,7 @@ import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifySchema } from 'fastify';
 import { formatIdentity, isoTime, isToken, partitionOf, PROTOCOLS, type Identity, type Plan } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
-import { CONSENT_PROTOCOLS, consentOf, refusalOf } from '../consent.ts';
+import { CONSENT_PROTOCOLS, hasConsent, refusalOf, type Consent } from '../consent.ts';
 import { STATES } from '../path-state.ts';
 import { fail } from './answers.ts';
 import { backfillView } from './backfill-view.ts';
@@ -339,18 +339,18 @@ export function withoutSecrets(plan: Plan): Plan {
 /** Names of the addresses of the fleet in one network. */
 function namesOf(collector: Collector, network: string): ReadonlyMap<string, string> {
   const { config, consents, gate, registry } = collector;
-  const isMigrating = config.identity?.consent === 'migrating';
+  const given = {
+    isGiven: (consent: Consent) => consents.isGiven(consent),
+    isMigrating: config.identity?.consent === 'migrating',
+  };
   return endpointNames(registry.probes(), network, {
     isRefused: ({ site }, address) => refusalOf(config, site, address) !== undefined,
     hasConsented: (hello, address) =>
       // A fleet without keys asks for no consent.
       !gate.isRequired ||
       hello.endpoints.some(({ reflect }) =>
-        CONSENT_PROTOCOLS.some((protocol) =>
-          consents.isGiven(consentOf(hello, { network, reflect }, address, protocol)),
-        ),
-      ) ||
-      (isMigrating && hello.consent !== true),
+        CONSENT_PROTOCOLS.some((protocol) => hasConsent(given, hello, { network, reflect }, address, protocol)),
+      ),
   });
 }
 
