@@ -245,8 +245,8 @@ describe('planning', () => {
     await settle(1_000);
     const before = decodePlan(broker.plans[0]!.bytes, A);
     const step = CONFIG.planExpiryMs / 2 + 2_000;
-    for (let passed = 0; passed < step; passed += 10_000) {
-      clock.advance(10_000);
+    for (let passed = 0; passed < step; passed += 60_000) {
+      clock.advance(60_000);
       report(A, dictionaryOf([]), []);
     }
     await settle(2_000);
@@ -254,7 +254,7 @@ describe('planning', () => {
     expect(after.version).toBe(2);
     expect(after.expiresAtMs).toBeGreaterThan(before.expiresAtMs);
     expect(after.sessions).toEqual(before.sessions);
-  }, 20_000);
+  });
 
   test('asks a probe again that sends no report after the broker lost its store, six times in all', async () => {
     for (const identity of [A, B]) say(helloOf(`${identity.site}/p`));

@@ -7,6 +7,7 @@ import {
   type ThroughputOrder,
   type ThroughputReply,
 } from '@wanscope/shared';
+import { waitFor } from '@wanscope/shared/testing';
 import { ConsentBook, consentOf, refusalOf } from './consent.ts';
 import { configOf, endpointOf, helloOf } from './testing/fleet.ts';
 import { ThroughputDesk, type ThroughputRequest } from './throughput.ts';
@@ -235,7 +236,7 @@ describe('a throughput run', () => {
     bench.answer = ({ run }) =>
       run.role === 'sink' ? { status: 'ready', port: 1 } : new Promise((resolve) => (release = resolve));
     const first = bench.desk.run(RUN, KEY);
-    await expect.poll(() => bench.asked.length).toBe(2);
+    await waitFor('both orders', 5_000, () => bench.asked.length === 2 || undefined);
     expect(bench.desk.running).toEqual(['a/p', 'b/q']);
     expect(await bench.desk.run({ ...RUN, from: 'b/q', to: 'a/p' }, KEY)).toMatchObject({ cause: 'busy' });
     release(DONE);

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { afterEach, expect, test, vi } from 'vitest';
-import { freePort } from '@wanscope/shared/testing';
+import { freePort, waitFor } from '@wanscope/shared/testing';
 import { NatsBus } from './bus.ts';
 
 const PATIENCE_MS = 20_000;
@@ -30,13 +30,13 @@ test('is there again soon after the wall clock was set back while it was away', 
     log: silent,
   });
   try {
-    await vi.waitUntil(() => bus.connected, { timeout: PATIENCE_MS, interval: 50 });
+    await waitFor('the connection', PATIENCE_MS, () => bus.connected || undefined);
     broker!.kill('SIGKILL');
     await once(broker!, 'exit');
-    await vi.waitUntil(() => !bus.connected, { timeout: PATIENCE_MS, interval: 50 });
+    await waitFor('its end', PATIENCE_MS, () => !bus.connected || undefined);
     wall.mockImplementation(now);
     start();
-    await vi.waitUntil(() => bus.connected, { timeout: PATIENCE_MS, interval: 50 });
+    await waitFor('the connection', PATIENCE_MS, () => bus.connected || undefined);
     expect(bus.connected).toBe(true);
   } finally {
     await bus.close();

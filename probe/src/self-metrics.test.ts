@@ -1,6 +1,6 @@
 import { connect } from 'node:net';
 import { describe, expect, it } from 'vitest';
-import { FakeClock } from '@wanscope/shared/testing';
+import { FakeClock, waitFor } from '@wanscope/shared/testing';
 import type { AgentState } from './agent.ts';
 import { ConnectionClosures } from './net/listener-shares.ts';
 import { SELF_METRICS, selfMetricsPage, serveSelfMetrics, type SelfMetricsSource } from './self-metrics.ts';
@@ -137,7 +137,8 @@ it('answers while one address holds more connections than it takes', async () =>
     connect({ host: '127.0.0.1', port: server.port, localAddress: '127.55.0.1' }).on('error', () => undefined),
   );
   // A share is eight.
-  await expect.poll(() => held.filter((socket) => socket.closed).length, { timeout: 5_000 }).toBe(32);
+  const closed = (): number => held.filter((socket) => socket.closed).length;
+  await waitFor('what is beyond the share to be closed', 5_000, () => closed() === 32 || undefined);
   expect((await fetch(`http://127.0.0.1:${server.port}/-/healthy`)).status).toBe(200);
   expect(closures.of('metrics', 'source_share')).toBe(32);
   for (const socket of held) socket.destroy();

@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '@wanscope/shared';
+import { waitFor } from '@wanscope/shared/testing';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { ClosureCause } from '../net/listener-shares.ts';
 import { openHttpReflector } from './http.ts';
@@ -111,7 +112,7 @@ describe.each([
     async (protocol, ask, answered) => {
       const { port, closed } = await reflector(protocol);
       const held = hold(port, sources);
-      await expect.poll(held, { timeout: 10_000 }).toBeGreaterThan(20);
+      await waitFor('connections to be held', 10_000, () => held() > 20 || undefined);
       const probes: Promise<string>[] = [];
       for (let i = 0; i < PROBES; i += 1) {
         probes.push(ask(port));

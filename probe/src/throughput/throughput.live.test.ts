@@ -10,6 +10,7 @@ import {
   type ThroughputDone,
   type ThroughputReply,
 } from '@wanscope/shared';
+import { waitFor } from '@wanscope/shared/testing';
 import { parseAddresses } from '../addresses.ts';
 import { Domains } from '../net/domains.ts';
 import { loadNative } from '../net/native.ts';
@@ -269,7 +270,7 @@ describe('a sink', () => {
     await send(question.subarray(0, 60));
     says(1, 2);
     await send(question);
-    await expect.poll(() => answers.length, { timeout: 5_000 }).toBe(2);
+    await waitFor('both answers', 5_000, () => answers.length === 2 || undefined);
     socket.close();
     expect(answers[0]).toEqual(proofOf(nonce));
     const told = Buffer.alloc(32);
@@ -286,7 +287,8 @@ describe('a sink', () => {
     const held = [HERE, '127.20.0.9'].flatMap((localAddress) =>
       Array.from({ length: 8 }, () => connect({ host: THERE, port, localAddress }).on('error', () => undefined)),
     );
-    await expect.poll(() => held.filter((socket) => socket.closed).length, { timeout: 5_000 }).toBe(4 + 8);
+    const closed = (): number => held.filter((socket) => socket.closed).length;
+    await waitFor('the connections to be closed', 5_000, () => closed() === 4 + 8 || undefined);
     const done = doneOf(await source.end.handle(sourceOrder('tcp', port, { bytes: 100_000 })));
     expect(done.deliveredBytes).toBe(100_000);
     for (const socket of held) socket.destroy();
