@@ -42,6 +42,7 @@ export async function pushAccounts({ servers, creds, ca, accounts }: PushOptions
   });
   try {
     const said: string[] = [];
+    // In this order: the last imports from those before it.
     for (const jwt of accounts) {
       const answer = await connection.request('$SYS.REQ.CLAIMS.UPDATE', jwt, { timeout: TIMEOUT_MS });
       const { data, error, server } = answer.json<{

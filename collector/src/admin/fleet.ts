@@ -15,6 +15,7 @@ import {
   fmtCreds,
   fromSeed,
   newScopedSigner,
+  type Account,
   type KeyPair,
   type OperatorLimits,
 } from '@nats-io/jwt';
@@ -36,9 +37,10 @@ import { z } from 'zod';
 import type { Certificates } from './certificate.ts';
 import {
   CLAIM_PERMISSIONS,
-  LEAF_PERMISSIONS,
   collectorPermissions,
+  FORMER_LEAF_PERMISSIONS,
   ISSUER_PERMISSIONS,
+  leafExchangeOf,
   PROBE_PERMISSIONS,
 } from './permissions.ts';
 
@@ -47,6 +49,8 @@ export class FleetError extends WanscopeError {
   readonly code = 'FLEET_ERROR';
 }
 
+/** What a broker takes in one message is a little more. */
+const MAX_ACCOUNT_BYTES = 256 * 1_024;
 const ROUTE_PASSWORD_BYTES = 32;
 const ROUTE_PORT = 6_222;
 const UNLIMITED: OperatorLimits = {
@@ -98,8 +102,10 @@ const claimsSchema = named({
 export type FleetClaims = z.infer<typeof claimsSchema>;
 
 const leavesSchema = named({
-  /** Signs users of leaf nodes: each may carry what is of its site. */
+  /** Signs users of leaf nodes that have no account of their own. */
   signer: seed,
+  /** Of each site that has or had a leaf node; absent in a fleet whose leaf nodes are all of before. */
+  accounts: z.array(named({ site: z.string(), key: z.string(), seed, jwt: z.string() })).optional(),
   sites: z.array(
     named({
       site: z.string(),
@@ -107,6 +113,8 @@ const leavesSchema = named({
       user: z.string(),
       addedAtMs: timeMs,
       revokedAtMs: timeMs.optional(),
+      /** In the account of its site; otherwise in the fleet's. */
+      ownAccount: z.boolean().optional(),
     }),
   ),
 });
@@ -447,7 +455,13 @@ export function filesOf(fleet: Fleet): ReadonlyMap<string, string> {
 
 /** The accounts as a running broker is to have them. */
 export function accountsOf(fleet: Fleet): readonly string[] {
-  return [fleet.account.jwt];
+  // The fleet's last: it imports from those of leaf nodes.
+  return [...(fleet.leaves?.accounts ?? []).map(({ jwt }) => jwt), fleet.account.jwt];
+}
+
+/** Whether a broker has to be told. */
+export function haveAccountsChanged(before: Fleet, after: Fleet): boolean {
+  return accountsOf(before).join() !== accountsOf(after).join();
 }
 
 export function systemCredsOf(fleet: Fleet): string {
@@ -459,7 +473,12 @@ function rosterOf(fleet: Fleet): string {
 }
 
 /** What nats-server includes: operator, accounts and how it learns of changes, and TLS where there are certificates. */
-function brokerConfigOf({ operator, system, account, certificates, broker }: Fleet): string {
+function brokerConfigOf({ operator, system, account, leaves, certificates, broker }: Fleet): string {
+  const preloaded = [
+    [publicKeyOfSeed(system.seed), system.jwt],
+    ...(leaves?.accounts ?? []).map(({ key, jwt }) => [key, jwt]),
+    [publicKeyOfSeed(account.seed), account.jwt],
+  ].map(([key, jwt]) => `  ${key}: "${jwt}"\n`);
   const tls = `
 # Whoever does not speak TLS is not heard.
 tls {
@@ -481,9 +500,7 @@ resolver {
   timeout: "2s"
 }
 resolver_preload {
-  ${publicKeyOfSeed(system.seed)}: "${system.jwt}"
-  ${publicKeyOfSeed(account.seed)}: "${account.jwt}"
-}
+${preloaded.join('')}}
 ${certificates === undefined ? '' : tls}`;
 }
 
@@ -530,13 +547,23 @@ async function withNewCollector(fleet: Fleet): Promise<Fleet> {
   return { ...fleet, collector: { ...fleet.collector, jwt } };
 }
 
-/** The account as it is to be: who may sign users, with which permissions, and who is revoked. */
+/** The account as it is to be: who may sign users, with which permissions, who is revoked, and what passes from and to leaf nodes. */
 export async function withAccount(fleet: Fleet): Promise<Fleet> {
+  const jwt = await encodeFleetAccount(fleet, true);
+  if (Buffer.byteLength(jwt) > MAX_ACCOUNT_BYTES) {
+    throw new FleetError('the account no longer fits a message to the broker: it takes about 250 leaf nodes');
+  }
+  return { ...fleet, account: { ...fleet.account, jwt } };
+}
+
+/** @param isOfBroker false: as a leaf node has it, which knows no other account. */
+export async function encodeFleetAccount(fleet: Fleet, isOfBroker: boolean): Promise<string> {
   const scoped = (text: string, role: string, permissions: typeof PROBE_PERMISSIONS) =>
     newScopedSigner(publicKeyOfSeed(text), role, permissions);
-  const { partitions } = fleet;
+  const { partitions, leaves } = fleet;
   const mapping = partitions === undefined ? undefined : reportMapping(partitions);
-  const jwt = await encodeAccount(
+  const hasFormerLeaf = leaves?.sites.some((leaf) => leaf.ownAccount !== true && leaf.revokedAtMs === undefined);
+  return encodeAccount(
     'WAN',
     accountOf(fleet),
     {
@@ -544,7 +571,7 @@ export async function withAccount(fleet: Fleet): Promise<Fleet> {
       signing_keys: [
         ...fleet.probeSigners.map(({ seed: text }) => scoped(text, 'probe', PROBE_PERMISSIONS)),
         scoped(fleet.collectorSigner, 'collector', collectorPermissions(partitions)),
-        ...(fleet.leaves === undefined ? [] : [scoped(fleet.leaves.signer, 'leaf', LEAF_PERMISSIONS)]),
+        ...(hasFormerLeaf === true ? [scoped(leaves!.signer, 'leaf', FORMER_LEAF_PERMISSIONS)] : []),
         ...(fleet.claims === undefined
           ? []
           : [
@@ -553,11 +580,59 @@ export async function withAccount(fleet: Fleet): Promise<Fleet> {
             ]),
       ],
       ...(mapping && { mappings: { [mapping.from]: [{ subject: mapping.to, weight: 100 }] } }),
+      ...(isOfBroker && leavesInAccount(fleet)),
       revocations: fleet.revocations,
     },
     { signer: fromSeed(bytesOf(fleet.operator.seed)) },
   );
-  return { ...fleet, account: { ...fleet.account, jwt } };
+}
+
+/** What the fleet's account offers to leaf nodes, and takes from those that are there. */
+function leavesInAccount({ leaves }: Fleet): Pick<Account, 'exports' | 'imports'> {
+  const isThere = (site: string): boolean =>
+    leaves?.sites.some((leaf) => leaf.site === site && leaf.ownAccount === true && leaf.revokedAtMs === undefined) ===
+    true;
+  const accounts = (leaves?.accounts ?? []).filter(({ site }) => isThere(site));
+  if (accounts.length === 0) return {};
+  return {
+    exports: leafExchangeOf('*').toLeaf.map((subject) => ({ name: subject, subject, type: 'stream' })),
+    imports: accounts.flatMap(({ site, key: account }) => {
+      const { fromLeaf, requests } = leafExchangeOf(site);
+      return [
+        ...fromLeaf.map((subject) => ({ name: '', subject, account, type: 'stream' as const })),
+        ...requests.map((subject) => ({ name: '', subject, account, type: 'service' as const })),
+      ];
+    }),
+  };
+}
+
+/** The account of a site's leaf node, made where there is none: it has what passes between it and the fleet's, and no JetStream. */
+export async function withLeafAccount(fleet: Fleet, site: string): Promise<Fleet> {
+  const { leaves } = fleet;
+  if (leaves?.sites.some((leaf) => leaf.site === site && leaf.ownAccount === true) !== true) return fleet;
+  const accounts = leaves.accounts ?? [];
+  const known = accounts.find((account) => account.site === site);
+  const key = known === undefined ? createAccount() : fromSeed(bytesOf(known.seed));
+  const { fromLeaf, requests, toLeaf } = leafExchangeOf(site);
+  const account = publicKeyOfSeed(fleet.account.seed);
+  const revoked = leaves.sites.filter((leaf) => leaf.site === site && leaf.revokedAtMs !== undefined);
+  const jwt = await encodeAccount(
+    `leaf ${site}`,
+    key,
+    {
+      limits: UNLIMITED,
+      exports: [
+        ...fromLeaf.map((subject) => ({ name: subject, subject, type: 'stream' as const })),
+        ...requests.map((subject) => ({ name: subject, subject, type: 'service' as const })),
+      ],
+      imports: toLeaf.map((subject) => ({ name: '', subject, account, type: 'stream' as const })),
+      revocations: Object.fromEntries(revoked.map(({ user, revokedAtMs }) => [user, Math.floor(revokedAtMs! / 1_000)])),
+    },
+    { signer: fromSeed(bytesOf(fleet.operator.seed)) },
+  );
+  const changed = { site, key: key.getPublicKey(), seed: seedOf(key), jwt };
+  const others = accounts.filter((one) => one.site !== site);
+  return { ...fleet, leaves: { ...leaves, accounts: [...others, { ...known, ...changed }] } };
 }
 
 export function withRevoked(fleet: Fleet, isGone: (probe: Fleet['probes'][number]) => boolean, nowMs: number): Fleet {

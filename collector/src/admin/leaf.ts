@@ -1,7 +1,17 @@
 /** Leaf nodes: the broker of one site, which carries what its probes say and hear over one connection. Pure but for random keys. */
-import { createAccount, createUser, fmtCreds, fromSeed } from '@nats-io/jwt';
+import { createAccount, createUser, encodeUser, fmtCreds, fromSeed } from '@nats-io/jwt';
 import { isToken, reportsOfSite } from '@wanscope/shared';
-import { bytesOf, FleetError, publicKeyOfSeed, scopedUser, seedOf, withAccount, type Fleet } from './fleet.ts';
+import {
+  bytesOf,
+  encodeFleetAccount,
+  FleetError,
+  publicKeyOfSeed,
+  seedOf,
+  withAccount,
+  withLeafAccount,
+  type Fleet,
+} from './fleet.ts';
+import { leafPermissions } from './permissions.ts';
 
 /** What nats-server starts with. */
 export const LEAF_CONFIG = 'leaf.conf';
@@ -42,17 +52,15 @@ export async function addLeaf(
   const cleared = hasLeaf(fleet, site) ? withoutLeaf(fleet, site, nowMs) : fleet;
   const leaves = cleared.leaves ?? { signer: seedOf(createAccount()), sites: [] };
   const user = createUser();
-  const identity = { site, probe: 'leaf' };
-  const named = { name: `leaf ${site}`, user: user.getPublicKey(), identity, expiresAtMs: undefined };
-  const jwt = await scopedUser(cleared, named, fromSeed(bytesOf(leaves.signer)));
-  const sites = [...leaves.sites, { site, user: user.getPublicKey(), addedAtMs: nowMs }];
-  const added = { ...cleared, leaves: { ...leaves, sites } };
-  // The broker has to be told only of who is revoked, and of a signer that it does not know.
-  const changed = cleared === fleet && fleet.leaves !== undefined ? added : await withAccount(added);
+  const added = { site, user: user.getPublicKey(), addedAtMs: nowMs, ownAccount: true };
+  const withSite = { ...cleared, leaves: { ...leaves, sites: [...leaves.sites, added] } };
+  const changed = await withAccount(await withLeafAccount(withSite, site));
+  const account = changed.leaves!.accounts!.find((one) => one.site === site)!;
+  const jwt = await encodeUser(`leaf ${site}`, user, fromSeed(bytesOf(account.seed)), leafPermissions(site));
   // Loaded when it is needed only: it takes a third of a second.
   const own = certificates && (await (await import('./certificate.ts')).leafCertificate(names, certificates, nowMs));
   const files = new Map([
-    [LEAF_CONFIG, leafConfig(changed, options)],
+    [LEAF_CONFIG, leafConfig(changed, await encodeFleetAccount(changed, false), options)],
     ['leaf.creds', Buffer.from(fmtCreds(jwt, user)).toString('utf8')],
     ...(own === undefined
       ? []
@@ -68,7 +76,7 @@ export async function addLeaf(
 /** @throws FleetError when the site has none. */
 export async function revokeLeaf(fleet: Fleet, site: string, nowMs: number): Promise<Fleet> {
   if (!hasLeaf(fleet, site)) throw new FleetError(`${site} has no leaf node`);
-  return withAccount(withoutLeaf(fleet, site, nowMs));
+  return withAccount(await withLeafAccount(withoutLeaf(fleet, site, nowMs), site));
 }
 
 export function hasLeaf({ leaves }: Fleet, site: string): boolean {
@@ -88,7 +96,8 @@ function withoutLeaf(fleet: Fleet, site: string, nowMs: number): Fleet {
 }
 
 /** What the leaf's nats-server runs with. It has the public half of everything and signs nothing. */
-function leafConfig(fleet: Fleet, { site, hubs, path, listen, http, storeDir }: NewLeaf): string {
+function leafConfig(fleet: Fleet, accountJwt: string, options: NewLeaf): string {
+  const { site, hubs, path, listen, http, storeDir } = options;
   const { operator, system, account, certificates } = fleet;
   const [systemKey, accountKey] = [publicKeyOfSeed(system.seed), publicKeyOfSeed(account.seed)];
   const file = (name: string): string => JSON.stringify(`${path}/${name}`);
@@ -115,7 +124,7 @@ system_account: "${systemKey}"
 resolver: MEMORY
 resolver_preload {
   ${systemKey}: "${system.jwt}"
-  ${accountKey}: "${account.jwt}"
+  ${accountKey}: "${accountJwt}"
 }
 leafnodes {
   reconnect: 2

@@ -32,6 +32,7 @@ import {
   FILES,
   filesOf,
   FleetError,
+  haveAccountsChanged,
   newFleet,
   parseFleet,
   renewCollector,
@@ -118,7 +119,7 @@ async function change(flags: Shared, deed: Deed, make: (fleet: Fleet) => Promise
     note(folder, deed);
     return [present, changed] as const;
   });
-  if (fleet.account.jwt !== before.account.jwt) await tell(flags, fleet);
+  if (haveAccountsChanged(before, fleet)) await tell(flags, fleet);
   return fleet;
 }
 
@@ -274,7 +275,7 @@ function program(): Command {
     .option('--listen <address>', 'where the leaf listens for the probes of the site', '0.0.0.0:4222')
     .option('--http <address>', 'where the leaf answers a health check, such as 127.0.0.1:8222 (default: nowhere)')
     .option('--store-dir <path>', 'where the leaf keeps reports (default: data, beside these files)')
-    .option('--keep', 'does nothing when the files are there and the site has a leaf node')
+    .option('--keep', 'makes nothing when the files are there and the site has a leaf node')
     .action(async (site: string, flags: Shared & LeafFlags) => leafAdd(site, flags));
   add(leaf, 'revoke', 'the leaf node of this site is cut off')
     .argument('<site>')
@@ -456,7 +457,12 @@ interface LeafFlags {
 async function leafAdd(site: string, flags: Shared & LeafFlags): Promise<void> {
   const { hub: hubs, out, listen, http } = flags;
   if (flags.keep === true && existsSync(join(out, LEAF_CONFIG))) {
-    if (hasLeaf(load(new Folder(flags.dir, flags.owner)), site)) return;
+    const fleet = load(new Folder(flags.dir, flags.owner));
+    if (hasLeaf(fleet, site)) {
+      // Made before, and perhaps while the broker was away.
+      if (flags.natsUrl !== undefined) await tell(flags, fleet);
+      return;
+    }
   }
   const path = flags.path ?? resolve(out);
   let files: ReadonlyMap<string, string> = new Map();

@@ -75,39 +75,69 @@ export const ISSUER_PERMISSIONS: Partial<UserPermissionsLimits> = {
   allowed_connection_types: connections,
 };
 
-/** Any probe of the site. */
-const anyProbe = { ...probe, probe: '*' };
 /**
- * nats-server 2.9 passes on interest in `x.*.*` to a leaf that may send `x.site.*` only if it may send a subject of that kind without
- * a wildcard, too.
+ * What passes between the fleet's account and the account of a site's leaf node. nats-server 2.9 does not check what a leaf node publishes
+ * against the permissions of its user, so a leaf node has an account of its own, without JetStream: what is not in this list has no way into
+ * the fleet's account, whatever a leaf node publishes and whatever reply subject it names.
  */
-const somebody = { ...probe, probe: 'leaf' };
+export interface LeafExchange {
+  /** Messages from the leaf node. */
+  readonly fromLeaf: readonly string[];
+  /** Requests to the leaf node; the broker takes one answer to each, on a subject that it chooses. */
+  readonly requests: readonly string[];
+  /** Messages to the leaf node. */
+  readonly toLeaf: readonly string[];
+}
+
+/** @param site its name, or "*" for what the fleet's account offers to all of them. */
+export function leafExchangeOf(site: string): LeafExchange {
+  const probes = { site, probe: '*' };
+  return {
+    // The last is its stream of reports, which the broker fetches.
+    fromLeaf: [subjectOf('hello', probes), claimSubjectOf(probes), `${leafDeliveryOf(site)}.>`],
+    requests: [`${jetStreamApiOf(site)}.>`, subjectOf('ask', probes)],
+    toLeaf: [
+      subjectOf('plan', probes),
+      subjectOf('commit', probes),
+      `${inboxPrefixOf(probes)}.>`,
+      `${claimInboxPrefixOf(probes)}.>`,
+      // How much the broker can take of the stream.
+      '$JS.FC.>',
+    ],
+  };
+}
+
+/** Answers to requests across accounts, on subjects that the broker makes. */
+const ANSWERS_ACROSS_ACCOUNTS = '_R_.>';
+
+/** The leaf node's user in its own account: both ends ask each other for nothing else, and the broker sends it nothing else. */
+export function leafPermissions(site: string): Partial<UserPermissionsLimits> {
+  const { fromLeaf, requests, toLeaf } = leafExchangeOf(site);
+  return {
+    pub: { allow: [...fromLeaf, ANSWERS_ACROSS_ACCOUNTS] },
+    sub: { allow: [...toLeaf, ...requests] },
+    allowed_connection_types: ['LEAFNODE', 'LEAFNODE_WS'],
+  };
+}
 
 /**
- * The leaf node of a site: what the probes of this site say and hear, and nothing of another. Both ends hold the connection to it,
- * whoever logs in at the leaf. Reports are no part of it: the broker fetches them from the leaf's stream.
+ * Of leaf nodes that were made before each had an account of its own: the broker holds them to what it sends them, not to what they
+ * publish. Kept until `wan-admin leaf add` replaces them.
  */
-export const LEAF_PERMISSIONS: Partial<UserPermissionsLimits> = {
+export const FORMER_LEAF_PERMISSIONS: Partial<UserPermissionsLimits> = {
   pub: {
     allow: [
-      ...[anyProbe, somebody].flatMap((who) => [subjectOf('hello', who), claimSubjectOf(who)]),
-      // Its stream, and the answer to who fetches it.
+      // nats-server 2.9 passes on interest in `x.*.*` only where a subject of that kind without a wildcard may be sent, too.
+      ...[
+        { ...probe, probe: '*' },
+        { ...probe, probe: 'leaf' },
+      ].flatMap((who) => [subjectOf('hello', who), claimSubjectOf(who)]),
       `${leafDeliveryOf(probe.site)}.>`,
       '$JSC.R.*',
-      // Answers to what the collector asked. They are signed.
       `${COLLECTOR_INBOX_PREFIX}.>`,
     ],
   },
-  sub: {
-    allow: [
-      ...(['plan', 'commit', 'ask'] as const).map((kind) => subjectOf(kind, anyProbe)),
-      `${inboxPrefixOf(anyProbe)}.>`,
-      `${claimInboxPrefixOf(anyProbe)}.>`,
-      // Who fetches its stream asks for it, and says how much it can take.
-      `${jetStreamApiOf(probe.site)}.>`,
-      '$JS.FC.>',
-    ],
-  },
+  sub: { allow: [...leafExchangeOf(probe.site).toLeaf, ...leafExchangeOf(probe.site).requests] },
   allowed_connection_types: ['LEAFNODE', 'LEAFNODE_WS'],
 };
 
