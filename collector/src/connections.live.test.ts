@@ -2,7 +2,13 @@
 import { createServer, get, type Server } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
-import { CONNECTION_TIMEOUTS, Connections, type ConnectionLimits, type ConnectionRefusal } from './connections.ts';
+import {
+  CONNECTION_LIMITS,
+  CONNECTION_TIMEOUTS,
+  Connections,
+  type ConnectionLimits,
+  type ConnectionRefusal,
+} from './connections.ts';
 import { until } from './testing/live.ts';
 
 const closing: (() => void)[] = [];
@@ -17,17 +23,17 @@ interface Bench {
   readonly release: () => void;
 }
 
-async function listen(limits: ConnectionLimits): Promise<Bench> {
+async function listen(limits: Partial<ConnectionLimits>): Promise<Bench> {
   const refused: ConnectionRefusal[] = [];
   const connections = new Connections(
-    limits,
-    ({ url }) => url === '/metrics',
+    { ...CONNECTION_LIMITS, ...limits },
+    ({ url }) => url!.startsWith('/metrics'),
     (cause) => refused.push(cause),
   );
   const slow: (() => void)[] = [];
   const server: Server = createServer(CONNECTION_TIMEOUTS, (request, response) => {
     if (!connections.admits(request, response)) return;
-    if (request.url === '/slow') slow.push(() => response.end('slow'));
+    if (request.url!.endsWith('slow')) slow.push(() => response.end('slow'));
     else response.end('in');
   });
   connections.watch(server);
@@ -100,5 +106,31 @@ describe('the connections of a listener', () => {
     bench.release();
     expect(await Promise.all(slow)).toEqual([200, 200, 200, 200, 200, 200]);
     expect(await ask(bench.port, '/')).toBe(200);
+  });
+
+  it('lets one address read so many metrics at once, so that slow readers do not take what is reserved', async () => {
+    const bench = await listen({ total: 20, ofOneAddress: 20, reserved: 4, reservedOfOneAddress: 2 });
+    const slow = Array.from({ length: 2 }, () => ask(bench.port, '/metrics/slow', '127.0.0.2'));
+    await until('2 are asked', () => Promise.resolve(bench.waiting() === 2));
+    expect(await ask(bench.port, '/metrics', '127.0.0.2')).toBe(503);
+    expect(await ask(bench.port, '/', '127.0.0.2')).toBe(200);
+    expect(await ask(bench.port, '/metrics', '127.0.0.3')).toBe(200);
+    bench.release();
+    expect(await Promise.all(slow)).toEqual([200, 200]);
+    expect(await ask(bench.port, '/metrics', '127.0.0.2')).toBe(200);
+  });
+
+  it('closes requests that are slow when all connections are taken, those of the address with the most first', async () => {
+    const bench = await listen({ total: 6, ofOneAddress: 6, reserved: 0, slowMs: 3_000 });
+    const slow = ['127.0.0.2', '127.0.0.2', '127.0.0.2', '127.0.0.2', '127.0.0.3', '127.0.0.4'].map((address) =>
+      ask(bench.port, '/slow', address),
+    );
+    await until('6 are asked', () => Promise.resolve(bench.waiting() === 6));
+    expect(await ask(bench.port, '/', '127.0.0.5')).toBe('ECONNRESET');
+    await until('one to make room', async () => (await ask(bench.port, '/metrics', '127.0.0.5')) === 200);
+    bench.release();
+    const ends = await Promise.all(slow);
+    expect(ends.slice(4)).toEqual([200, 200]);
+    expect(ends.filter((end) => end === 200)).toHaveLength(5);
   });
 });

@@ -12,9 +12,19 @@ export interface ConnectionLimits {
   readonly ofOneAddress: number;
   /** Of the total, for requests that are always answered. */
   readonly reserved: number;
+  /** Such requests of one address under way at once: readers that never finish do not take what is reserved. */
+  readonly reservedOfOneAddress: number;
+  /** A request that takes longer makes room when all connections are taken. */
+  readonly slowMs: number;
 }
 
-export const CONNECTION_LIMITS: ConnectionLimits = { total: 1_024, ofOneAddress: 256, reserved: 64 };
+export const CONNECTION_LIMITS: ConnectionLimits = {
+  total: 1_024,
+  ofOneAddress: 256,
+  reserved: 64,
+  reservedOfOneAddress: 8,
+  slowMs: 30_000,
+};
 
 /** For the listener: a request has to come, and its answer has to be read, in time. */
 export const CONNECTION_TIMEOUTS = {
@@ -28,13 +38,17 @@ export const TLS_HANDSHAKE_MS = 10_000;
 export const STALLED_MS = 120_000;
 
 export const CONNECTION_REFUSALS = ['address_limit', 'listener_limit', 'idle', 'reserved'] as const;
-/** `idle`: closed to make room. `reserved`: answered with 503, as what is left is for health and metrics. */
+/** `idle`: closed to make room, also when slow. `reserved`: answered with 503, as what is left is for health and metrics of other addresses. */
 export type ConnectionRefusal = (typeof CONNECTION_REFUSALS)[number];
 
 interface Connection {
   readonly socket: Socket;
+  /** Undefined for clients of a Unix socket, such as a proxy. */
+  readonly address: string | undefined;
   /** Requests under way. */
   active: number;
+  /** Since when there is one. */
+  activeSinceMs: number;
 }
 
 export class Connections {
@@ -43,13 +57,18 @@ export class Connections {
   readonly #refused: (cause: ConnectionRefusal) => void;
   readonly #shares: ConnectionShares<Connection>;
   readonly #bySocket = new Map<string | Socket, Connection>();
+  readonly #nowMs: () => number;
+  /** Requests under way that are always answered, by address. */
+  readonly #reservedOf = new Map<string, number>();
   #active = 0;
 
   constructor(
     limits: ConnectionLimits,
     isReserved: (request: IncomingMessage) => boolean,
     refused: (cause: ConnectionRefusal) => void,
+    nowMs: () => number = () => performance.now(),
   ) {
+    this.#nowMs = nowMs;
     this.#limits = limits;
     this.#isReserved = isReserved;
     this.#refused = refused;
@@ -57,7 +76,7 @@ export class Connections {
       total: limits.total,
       // All clients of a Unix socket, such as a proxy, are one address.
       ofOneSource: (address) => (address === '' ? limits.total : limits.ofOneAddress),
-      mayClose: ({ active }) => active === 0,
+      mayClose: ({ active, activeSinceMs }) => active === 0 || nowMs() - activeSinceMs > limits.slowMs,
       close: ({ socket }) => {
         this.#refused('idle');
         socket.destroy();
@@ -75,13 +94,18 @@ export class Connections {
   admits(request: IncomingMessage, response: ServerResponse): boolean {
     const connection = this.#bySocket.get(keyOf(request.socket));
     if (connection === undefined) return true;
-    const { total, reserved } = this.#limits;
-    const isTooMuch = this.#active >= total - reserved && !this.#isReserved(request);
+    const { total, reserved, reservedOfOneAddress } = this.#limits;
+    const address = this.#isReserved(request) ? connection.address : undefined;
+    const ofAddress = address === undefined ? 0 : (this.#reservedOf.get(address) ?? 0);
+    const isTooMuch = this.#isReserved(request) ? ofAddress >= reservedOfOneAddress : this.#active >= total - reserved;
+    if (connection.active === 0) connection.activeSinceMs = this.#nowMs();
     connection.active += 1;
     this.#active += 1;
+    if (address !== undefined) this.#reservedOf.set(address, ofAddress + 1);
     response.once('close', () => {
       connection.active -= 1;
       this.#active -= 1;
+      if (address !== undefined) this.#leaveReserved(address);
       // The latest to become idle is the last to go.
       this.#shares.touch(connection);
     });
@@ -92,12 +116,16 @@ export class Connections {
     return false;
   }
 
+  #leaveReserved(address: string): void {
+    const left = (this.#reservedOf.get(address) ?? 1) - 1;
+    if (left === 0) this.#reservedOf.delete(address);
+    else this.#reservedOf.set(address, left);
+  }
+
   #opened(socket: Socket): void {
-    const connection: Connection = { socket, active: 0 };
-    const refusal = this.#shares.add(
-      connection,
-      socket.remoteAddress === undefined ? '' : clientOf(socket.remoteAddress),
-    );
+    const address = socket.remoteAddress === undefined ? undefined : clientOf(socket.remoteAddress);
+    const connection: Connection = { socket, address, active: 0, activeSinceMs: 0 };
+    const refusal = this.#shares.add(connection, address ?? '');
     if (refusal !== undefined) {
       this.#refused(refusal === 'source_share' ? 'address_limit' : 'listener_limit');
       socket.destroy();

@@ -14,7 +14,7 @@ describe('the fair queue', () => {
         return Promise.resolve();
       }),
     );
-    await Promise.all(all.filter((job) => job !== undefined));
+    await Promise.all(all);
     return ran;
   }
 
@@ -32,14 +32,41 @@ describe('the fair queue', () => {
     expect(ran.indexOf('g/bob')).toBeLessThanOrEqual(2);
   });
 
-  it('is full for one name at 32, for one address at 64, and takes those of others still', () => {
+  const never = (): Promise<'ran'> => new Promise(() => undefined);
+  /** Jobs of these that were refused, or lost their place. */
+  async function refusedOf(jobs: readonly Promise<unknown>[]): Promise<number[]> {
+    const settled = new Set<number>();
+    for (const [i, job] of jobs.entries()) void job.then(() => settled.add(i));
+    await Promise.resolve().then(() => undefined);
+    await new Promise(setImmediate);
+    return [...settled];
+  }
+
+  it('is full for one name at 32, for one address at 64, and takes those of others still', async () => {
     const queue = new FairQueue(BOUNDS);
-    const never = (): Promise<void> => new Promise(() => undefined);
-    const add = (address: string, name: string): boolean => queue.add(address, name, never) !== undefined;
     // The first is under way and waits no more.
-    expect(Array.from({ length: 40 }, () => add('g', 'alice')).filter(Boolean)).toHaveLength(33);
-    expect(Array.from({ length: 40 }, (_, n) => add('g', `name-${n}`)).filter(Boolean)).toHaveLength(32);
-    expect(add('h', 'alice')).toBe(true);
+    const alice = Array.from({ length: 40 }, () => queue.add('g', 'alice', never));
+    expect(await refusedOf(alice)).toEqual([33, 34, 35, 36, 37, 38, 39]);
+    const names = Array.from({ length: 40 }, (_, n) => queue.add('g', `name-${n}`, never));
+    expect(await refusedOf(names)).toHaveLength(8);
+    expect(await refusedOf([queue.add('h', 'alice', never)])).toEqual([]);
+  });
+
+  it('when full takes a place from the address with the most waiting, and the latest of it', async () => {
+    const queue = new FairQueue(BOUNDS);
+    const first = queue.add('first', 'x', never);
+    const guesses = Array.from({ length: 512 }, (_, n) => queue.add(`g${n >> 6}`, `name-${(n >> 5) & 1}`, never));
+    expect(await refusedOf([first, ...guesses])).toEqual([]);
+    const newcomers = Array.from({ length: 8 }, (_, n) => queue.add(`h${n}`, 'alice', never));
+    expect(await refusedOf(newcomers)).toEqual([]);
+    // One of each of the eight: by then all have 63.
+    expect((await refusedOf(guesses)).map((n) => n >> 6)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  });
+
+  it('refuses one more of an address that has as many waiting as any other', async () => {
+    const queue = new FairQueue({ ...BOUNDS, inAll: 4 });
+    const all = ['first', 'a', 'b', 'c', 'd', 'a'].map((address) => queue.add(address, 'x', never));
+    expect(await refusedOf(all)).toEqual([5]);
   });
 
   it('goes on after a job that failed', async () => {

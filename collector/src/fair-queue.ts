@@ -1,6 +1,7 @@
 /**
  * Jobs that run one at a time, fairly: addresses take turns, and the names that are tried from one address take turns. One client that
- * asks without end delays others by one job each, and fills its own queue only.
+ * asks without end delays others by one job each, and fills its own queue only. When too much waits in all, the address with the most waiting
+ * loses its latest job to one with fewer.
  */
 export interface FairQueueBounds {
   /** Waiting of one name at one address. */
@@ -11,6 +12,7 @@ export interface FairQueueBounds {
 
 interface Waiting {
   readonly run: () => Promise<void>;
+  readonly drop: () => void;
 }
 
 export class FairQueue {
@@ -24,19 +26,35 @@ export class FairQueue {
     this.#bounds = bounds;
   }
 
-  /** @returns undefined when too much waits already, there or in all. */
-  add<T>(address: string, name: string, job: () => Promise<T>): Promise<T> | undefined {
+  /** @returns what the job returns; undefined when it does not run, since too much waits there or in all. */
+  async add<T>(address: string, name: string, job: () => Promise<T>): Promise<T | undefined> {
     const names = this.#queues.get(address) ?? new Map<string, Waiting[]>();
     const queue = names.get(name) ?? [];
     const { ofName, ofAddress, inAll } = this.#bounds;
-    if (queue.length >= ofName || sizeOf(names) >= ofAddress || this.#waiting >= inAll) return undefined;
-    return new Promise<T>((resolve, reject) => {
-      queue.push({ run: () => job().then(resolve, reject) });
+    if (queue.length >= ofName || sizeOf(names) >= ofAddress) return undefined;
+    if (this.#waiting >= inAll && !this.#dropOneOfMore(sizeOf(names))) return undefined;
+    return new Promise<T | undefined>((resolve, reject) => {
+      queue.push({ run: () => job().then(resolve, reject), drop: () => resolve(undefined) });
       names.set(name, queue);
       this.#queues.set(address, names);
       this.#waiting += 1;
       if (!this.#isRunning) void this.#work();
     });
+  }
+
+  /** @returns false when no address has more waiting than one that has `fewer` would have. */
+  #dropOneOfMore(fewer: number): boolean {
+    let [most, ofMost]: [number, Map<string, Waiting[]> | undefined] = [fewer + 1, undefined];
+    for (const names of this.#queues.values()) {
+      const size = sizeOf(names);
+      if (size > most) [most, ofMost] = [size, names];
+    }
+    if (ofMost === undefined) return false;
+    const [name, queue] = [...ofMost].reduce((a, b) => (b[1].length > a[1].length ? b : a));
+    queue.pop()!.drop();
+    this.#waiting -= 1;
+    if (queue.length === 0) ofMost.delete(name);
+    return true;
   }
 
   async #work(): Promise<void> {

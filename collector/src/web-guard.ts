@@ -115,9 +115,9 @@ export class WebGuard {
     const passed = hash === undefined ? undefined : this.#passed.get(user);
     if (passed !== undefined && timingSafeEqual(passed, digest)) return { ok: true, user };
     // One at a time. A name that does not exist takes as long as one that does.
-    const checked = this.#checks.add(client, user, () => bcrypt.compare(password, hash ?? [...users.values()][0]!));
-    if (checked === undefined) return this.#refuse('busy');
-    const isRight = await checked;
+    const compare = (): Promise<boolean> => bcrypt.compare(password, hash ?? [...users.values()][0]!);
+    const isRight = await this.#checks.add(client, user, compare);
+    if (isRight === undefined) return this.#refuse('busy');
     // The file may have changed meanwhile.
     if (!isRight || hash === undefined || this.#config.users.get(user) !== hash) return this.#refuse('wrong_password');
     this.#passed.delete(user);
