@@ -27,7 +27,7 @@ test('intervals are added up in steps of five minutes', () => {
   expect(book.of(4)).toEqual([]);
 });
 
-test('is bounded: the path heard of first loses its first step, and the drop is counted', () => {
+test('is bounded: of the paths with the most steps the first loses its first step, and the drop is counted', () => {
   const book = new BackfillBook(3);
   for (const minutes of [0, 5]) book.add(1, recordOf(0, [MS]), NOON + minutes * 60_000);
   for (const minutes of [0, 5]) book.add(2, recordOf(0, [MS]), NOON + minutes * 60_000);
@@ -36,6 +36,17 @@ test('is bounded: the path heard of first loses its first step, and the drop is 
   expect([book.size, book.dropped]).toEqual([2, 1]);
   for (const minutes of [10, 15]) book.add(2, recordOf(0, [MS]), NOON + minutes * 60_000);
   expect(book.of(2).map(({ startMs }) => (startMs - NOON) / 60_000)).toEqual([5, 10, 15]);
+});
+
+test('one path with steps without end displaces its own only', () => {
+  const book = new BackfillBook(20);
+  for (const slot of [1, 2, 3, 4])
+    for (const minutes of [0, 5]) book.add(slot, recordOf(0, [MS]), NOON + minutes * 60_000);
+  // The newest first, as a hostile probe may say them.
+  for (let n = 100; n > 0; n -= 1) book.add(9, recordOf(0, [MS]), NOON + n * 300_000);
+  expect([1, 2, 3, 4].map((slot) => book.of(slot).length)).toEqual([2, 2, 2, 2]);
+  expect([book.of(9).length, book.size, book.dropped]).toEqual([12, 20, 88]);
+  expect(book.of(9)[0]!.startMs).toBe(NOON + 300_000);
 });
 
 test('comes back from what was saved', () => {

@@ -1,6 +1,6 @@
 /**
- * What came late of each path, so that an outage can be shown filled in: intervals added up in steps of five minutes. Bounded: the
- * step that was begun first goes first.
+ * What came late of each path, so that an outage can be shown filled in: intervals added up in steps of five minutes. Bounded: a path
+ * with the most steps loses the one that it began first, so that one probe's late reports do not displace what others have.
  */
 import type { PathRecord } from '@wanscope/shared';
 
@@ -32,6 +32,9 @@ export class BackfillBook {
   readonly #maxSteps: number;
   /** By slot and start; both in the order in which they were begun. */
   readonly #steps = new Map<number, Map<number, BackfillStep>>();
+  /** Slots by how many steps they have. */
+  readonly #levels: Set<number>[] = [];
+  #most = 0;
   #size = 0;
   #dropped = 0;
 
@@ -68,8 +71,10 @@ export class BackfillBook {
   }
 
   release(slot: number): void {
-    this.#size -= this.#steps.get(slot)?.size ?? 0;
+    const count = this.#steps.get(slot)?.size ?? 0;
+    this.#size -= count;
     this.#steps.delete(slot);
+    this.#level(slot, count, 0);
   }
 
   save(keyOf: (slot: number) => string | undefined): SavedBackfill[] {
@@ -103,23 +108,30 @@ export class BackfillBook {
       step = { startMs, intervals: 0, sent: 0, lost: 0, answers: 0, sumNs: 0, minNs: Infinity, maxNs: 0 };
       ofPath.set(startMs, step);
       this.#size += 1;
-      if (this.#size > this.#maxSteps) this.#makeRoom(slot);
+      this.#level(slot, ofPath.size - 1, ofPath.size);
+      if (this.#size > this.#maxSteps) this.#makeRoom(step);
     }
     return step;
   }
 
-  /** The first step of the path that was heard of first, or of this one when it is the only one. */
-  #makeRoom(justAdded: number): void {
-    for (const [slot, steps] of this.#steps) {
-      if (slot === justAdded && this.#steps.size > 1) continue;
-      const first = steps.keys().next().value;
-      if (first === undefined) continue;
-      steps.delete(first);
-      if (steps.size === 0) this.#steps.delete(slot);
-      this.#size -= 1;
-      this.#dropped += 1;
-      return;
-    }
+  /** @param justAdded stays, since the caller adds to it. */
+  #makeRoom(justAdded: BackfillStep): void {
+    const slot = this.#levels[this.#most]!.values().next().value!;
+    const steps = this.#steps.get(slot)!;
+    const [first, second] = steps.values();
+    const gone = first === justAdded && second !== undefined ? second : first!;
+    steps.delete(gone.startMs);
+    if (steps.size === 0) this.#steps.delete(slot);
+    this.#size -= 1;
+    this.#dropped += 1;
+    this.#level(slot, steps.size + 1, steps.size);
+  }
+
+  #level(slot: number, before: number, after: number): void {
+    this.#levels[before]?.delete(slot);
+    if (after > 0) (this.#levels[after] ??= new Set()).add(slot);
+    this.#most = Math.max(this.#most, after);
+    while (this.#most > 0 && (this.#levels[this.#most]?.size ?? 0) === 0) this.#most -= 1;
   }
 }
 

@@ -99,6 +99,20 @@ describe.each(stores)('a queue of late reports %s', (_where, makeStore) => {
     expect(seen).toEqual(Array.from({ length: 20 }, (_, i) => `report ${i + 1}`));
   });
 
+  test('one probe has a share, and what others measured stays', async () => {
+    const queue = await opened(makeStore(), 4_000);
+    // Alone it has all the room.
+    for (let n = 1; n <= 100; n += 1) queue.push(late(n));
+    await queue.flush();
+    for (let n = 1; n <= 20; n += 1) {
+      queue.push(late(1_000 + n, { identity: SITE_B, dictionary: OTHER }));
+      for (let again = 0; again < 20; again += 1) queue.push(late(2_000 + n));
+      await queue.flush();
+    }
+    const kept = await drain(queue);
+    expect(kept.filter((text) => text.startsWith('report 10') && text !== 'report 100')).toHaveLength(20);
+  });
+
   test('drops the oldest segment when there is no room, and counts its samples', async () => {
     // Segments of an eighth of 40 kB; a report of 1 kB and a few octets: five to a segment, eight segments at most.
     const queue = await opened(makeStore(), 40_000);

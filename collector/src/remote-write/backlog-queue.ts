@@ -1,6 +1,7 @@
 /**
  * Late reports that wait to be written, in the order in which they came: each with the dictionary that it needs, in segments
- * that can each be read alone. Bounded in octets; the oldest segment goes first, and what was in it is counted.
+ * that can each be read alone. Bounded in octets; the oldest segment goes first, and what was in it is counted. One probe has a share, so
+ * that its late reports do not push out what others measured.
  *
  * At least once: what was taken and not yet acknowledged when the process ended is taken again.
  *
@@ -17,6 +18,8 @@ const REPORT = 2;
 const MAX_SEGMENT_BYTES = 4 * 2 ** 20;
 /** Segments that the bound is divided into at least, so that not much goes at once. */
 const LEAST_SEGMENTS = 8;
+/** A probe may have all the room while no other has something here, and this part of it where there are as many or more. */
+const MOST_SHARES = 4;
 /** What waits for the disk; more than this goes, counted. */
 const MAX_WAITING_BYTES = 64 * 2 ** 20;
 
@@ -50,6 +53,8 @@ interface Segment {
   samples: number;
   /** When the first report in it was counted. */
   firstAtMs: number | undefined;
+  /** Octets of reports, by probe. */
+  readonly ofProbe: Map<string, number>;
 }
 
 interface Waiting extends Omit<LateReport, 'data'> {
@@ -74,6 +79,8 @@ export class BacklogQueue {
   #newest = 1;
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
+  /** Of these, by probe. */
+  readonly #waitingOf = new Map<string, number>();
   #position: QueuePosition = { segment: 1, offset: 0 };
   #reader: Reader | undefined;
   #flushing: Promise<void> | undefined;
@@ -95,10 +102,10 @@ export class BacklogQueue {
         continue;
       }
       const from = saved?.segment === segment ? saved.offset : 0;
-      const entry: Segment = { bytes, reports: 0, samples: 0, firstAtMs: undefined };
+      const entry: Segment = { bytes, reports: 0, samples: 0, firstAtMs: undefined, ofProbe: new Map() };
       for (const { payload, end } of recordsOf(await this.#store.read(segment))) {
         const head = headOf(payload);
-        if (head.kind === REPORT && end > from) this.#countIn(entry, head);
+        if (head.kind === REPORT && end > from) this.#countIn(entry, { ...head, bytes: payload.length });
       }
       this.#segments.set(segment, entry);
     }
@@ -131,10 +138,12 @@ export class BacklogQueue {
   /** Takes a report in; it is in memory until `flush`. */
   push(late: LateReport): void {
     const report = recordOf(REPORT, late, late.data);
-    if (this.#waitingBytes + report.length > MAX_WAITING_BYTES) {
+    const probe = formatIdentity(late.identity);
+    if (this.#waitingBytes + report.length > MAX_WAITING_BYTES || this.#hasItsShare(probe)) {
       this.lost.queueFull += late.samples;
       return;
     }
+    this.#waitingOf.set(probe, (this.#waitingOf.get(probe) ?? 0) + report.length);
     const { identity, dictionary, countedAtMs, samples } = late;
     this.#waiting.push({ report, identity, dictionary, countedAtMs, samples });
     this.#waitingBytes += report.length;
@@ -186,11 +195,31 @@ export class BacklogQueue {
   async clear(): Promise<void> {
     this.#waiting = [];
     this.#waitingBytes = 0;
+    this.#waitingOf.clear();
     while (this.#flushing !== undefined) await this.#flushing.catch(() => undefined);
     for (const segment of [...this.#segments.keys()]) await this.#drop(segment);
     this.#rotate();
     this.#position = { segment: this.#newest, offset: 0 };
     this.#reader = undefined;
+  }
+
+  /** Of what waits for the disk, or of the room there, once half of that is taken. */
+  #hasItsShare(probe: string): boolean {
+    const waiting = this.#waitingOf.get(probe) ?? 0;
+    const share = 1 / this.#probes(probe);
+    if (this.#waitingBytes > MAX_WAITING_BYTES / 2 && waiting > MAX_WAITING_BYTES * share) return true;
+    const room = this.#maxBytes();
+    if (this.bytes < room / 2) return false;
+    return waiting + this.#sum(({ ofProbe }) => ofProbe.get(probe) ?? 0) > room * share;
+  }
+
+  /** How many probes have something here, with this one; no more than share it. */
+  #probes(probe: string): number {
+    const found = new Set([probe]);
+    for (const ofProbe of [this.#waitingOf, ...[...this.#segments.values()].map((segment) => segment.ofProbe)]) {
+      for (const name of ofProbe.keys()) if (found.add(name).size >= MOST_SHARES) return MOST_SHARES;
+    }
+    return found.size;
   }
 
   async #moveTo(position: QueuePosition): Promise<void> {
@@ -223,7 +252,7 @@ export class BacklogQueue {
       const segment = this.#newest;
       const parts: Buffer[] = [];
       const dictionaries: string[] = [];
-      const added: Segment = { bytes: 0, reports: 0, samples: 0, firstAtMs: undefined };
+      const added: Segment = { bytes: 0, reports: 0, samples: 0, firstAtMs: undefined, ofProbe: new Map() };
       const before = this.#segments.get(segment);
       for (const { report, ...late } of this.#waiting) {
         const { identity, dictionary, samples, countedAtMs } = late;
@@ -236,7 +265,7 @@ export class BacklogQueue {
         }
         parts.push(report);
         added.bytes += report.length;
-        this.#countIn(added, { samples, countedAtMs });
+        this.#countIn(added, { identity, samples, countedAtMs, bytes: report.length });
         if ((before?.bytes ?? 0) + added.bytes >= segmentBytes) break;
       }
       try {
@@ -247,7 +276,13 @@ export class BacklogQueue {
         throw error;
       }
       const done = this.#waiting.splice(0, added.reports);
-      this.#waitingBytes -= done.reduce((sum, { report }) => sum + report.length, 0);
+      for (const { report, identity } of done) {
+        const probe = formatIdentity(identity);
+        const left = this.#waitingOf.get(probe)! - report.length;
+        if (left > 0) this.#waitingOf.set(probe, left);
+        else this.#waitingOf.delete(probe);
+        this.#waitingBytes -= report.length;
+      }
       for (const name of dictionaries) this.#written.add(name);
       const known = this.#segments.get(segment);
       if (known === undefined) this.#segments.set(segment, added);
@@ -255,6 +290,7 @@ export class BacklogQueue {
         known.bytes += added.bytes;
         known.reports += added.reports;
         known.samples += added.samples;
+        for (const [probe, bytes] of added.ofProbe) known.ofProbe.set(probe, (known.ofProbe.get(probe) ?? 0) + bytes);
       }
       await this.#makeRoom();
     }
@@ -309,8 +345,16 @@ export class BacklogQueue {
 
   #countIn(
     segment: Segment,
-    { samples, countedAtMs }: { readonly samples: number; readonly countedAtMs: number },
+    report: {
+      readonly identity: Identity;
+      readonly samples: number;
+      readonly countedAtMs: number;
+      readonly bytes: number;
+    },
   ): void {
+    const { identity, samples, countedAtMs, bytes } = report;
+    const probe = formatIdentity(identity);
+    segment.ofProbe.set(probe, (segment.ofProbe.get(probe) ?? 0) + bytes);
     segment.reports += 1;
     segment.samples += samples;
     segment.firstAtMs ??= countedAtMs;
