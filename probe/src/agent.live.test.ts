@@ -269,8 +269,11 @@ describe.skipIf(BROKER === undefined)('two probes and a broker', () => {
           expect([record.spoofed, record.replayed, record.duplicates, record.late]).toEqual([0, 0, 0, 0]);
           if (protocol === 'udp') expect(record.oneWayLost).toEqual({ forward: 0, reverse: 0, unknown: 0 });
           if (protocol === 'http') {
-            expect(record.httpPhases!.processing!.count).toBe(record.sent);
-            expect(record.httpPhases!.connect!.count).toBe(record.sent);
+            // An answer that this busy machine held up beyond its time has no phases.
+            const { processing, connect } = record.httpPhases!;
+            expect(record.sent - processing!.count).toBeLessThanOrEqual(tolerance);
+            expect(record.sent - connect!.count).toBeLessThanOrEqual(tolerance);
+            expect(processing!.count).toBeLessThanOrEqual(record.sent);
           }
         }
       }

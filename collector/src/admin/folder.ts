@@ -19,7 +19,7 @@ const LOCK = 'admin/lock';
 const STALE_LOCK_MS = 60_000;
 const LOOK_AGAIN_MS = 50;
 /** Longer than anything but the enrolment of thousands. */
-const WAIT_MS = 10_000;
+const WAIT_MS = 60_000;
 
 /** Somebody else is changing it. */
 export class FolderInUse extends WanscopeError {
