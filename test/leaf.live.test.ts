@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as tlsConnect, type TLSSocket } from 'node:tls';
 import { fileURLToPath } from 'node:url';
-import { subjectOf, type Identity } from '@wanscope/shared';
+import { decodeEnrolment, subjectOf, type Identity } from '@wanscope/shared';
 import { Patience, Random } from '@wanscope/shared/testing';
 import { getOverSocket, makeRunDirectory, natsServerProgram, type Service } from '@wanscope/lab';
 import { nkeys as untypedKeys } from 'nats';
@@ -178,7 +178,22 @@ test('probes behind a leaf are planned, measure, and are counted at the hub', as
   });
 });
 
-/** Speaks the protocol of leaf nodes by hand, with the credentials of the leaf: bound by nothing but what the hub holds it to. */
+interface Login {
+  readonly jwt: string;
+  readonly seed: string;
+}
+
+function leafLogin(): Login {
+  const creds = readFileSync(join(directory, 'leaf/leaf.creds'), 'utf8');
+  const [jwt, seed] = loginIn(creds);
+  return { jwt: jwt!, seed: seed! };
+}
+
+function loginIn(creds: string): string[] {
+  return [...creds.matchAll(/-----\n([A-Za-z0-9._-]+)\n-----/g)].map(([, text]) => text!);
+}
+
+/** Speaks the protocol of leaf nodes by hand: bound by nothing but what the hub holds it to. */
 class RogueLeaf {
   readonly #socket: TLSSocket;
   heard = '';
@@ -192,15 +207,13 @@ class RogueLeaf {
     });
   }
 
-  static async open(port: number): Promise<RogueLeaf> {
+  static async open(port: number, { jwt, seed }: Login = leafLogin()): Promise<RogueLeaf> {
     const plain = netConnect(port, '127.0.0.1');
     const [info] = (await once(plain, 'data')) as [Buffer];
     const { nonce } = JSON.parse(info.toString().slice('INFO '.length)) as { readonly nonce: string };
     const socket = tlsConnect({ socket: plain, ca: readFileSync(join(directory, 'leaf/ca.pem')), host: '127.0.0.1' });
     await once(socket, 'secureConnect');
-    const creds = readFileSync(join(directory, 'leaf/leaf.creds'), 'utf8');
-    const [jwt, seed] = [...creds.matchAll(/-----\n([A-Za-z0-9._-]+)\n-----/g)].map(([, text]) => text!);
-    const sig = Buffer.from(nkeys.fromSeed(Buffer.from(seed!)).sign(Buffer.from(nonce))).toString('base64url');
+    const sig = Buffer.from(nkeys.fromSeed(Buffer.from(seed)).sign(Buffer.from(nonce))).toString('base64url');
     const rogue = new RogueLeaf(socket);
     socket.write(
       `CONNECT ${JSON.stringify({ jwt, sig, name: 'leaf-branch', version: '2.9.10', tls_required: true })}\r\n`,
@@ -211,6 +224,10 @@ class RogueLeaf {
   /** Wants to hear everything. */
   listen(): void {
     this.#socket.write('LS+ >\r\nPING\r\n');
+  }
+
+  get isEnded(): boolean {
+    return this.#socket.closed;
   }
 
   say(subject: string, text: string, reply?: string): void {
@@ -266,7 +283,13 @@ test('a leaf node that was broken into writes nothing under the name of another 
 
 test('and has no effect on streams and keys, by subject or by reply subject', async () => {
   const identityOf = (list: readonly StreamDetail[]): unknown =>
-    list.map(({ name, created, config, state }) => [name, created, config.sources, state.first_seq]);
+    // The other streams keep the last message of each subject, and hellos of its own site it may write.
+    list.map(({ name, created, config, state }) => [
+      name,
+      created,
+      config.sources,
+      name.startsWith('WAN_REPORTS') ? state.first_seq : 'any',
+    ]);
   const streams = await streamsOfHub();
   expect(streams.map(({ name }) => name)).toEqual(expect.arrayContaining(['WAN_PLANS', 'WAN_STATE']));
   const rogue = await RogueLeaf.open(link.to);
@@ -311,6 +334,19 @@ test('and has no effect on streams and keys, by subject or by reply subject', as
   rogue.close();
   const counted = await committedOf(FAR);
   await until('reports to be committed as before', async () => (await committedOf(FAR)) > counted + 2);
+});
+
+test('nobody else is a leaf node: neither with the credentials of a probe, nor with those of the collector', async () => {
+  const thief = decodeEnrolment(admin('probe', 'add', 'hq', 'thief'));
+  const [jwt, seed] = loginIn(readFileSync(join(fleet, 'collector/collector.creds'), 'utf8'));
+  for (const login of [thief, { jwt: jwt!, seed: seed! }]) {
+    const rogue = await RogueLeaf.open(link.to, login);
+    rogue.listen();
+    rogue.say('$JS.API.STREAM.NAMES', '', subjectOf('commit', { site: 'hq', probe: 'thief' }));
+    await until('the hub to end it', () => rogue.isEnded);
+    expect(rogue.heard).toContain('maximum account active connections exceeded');
+    expect(rogue.heard).not.toContain('LMSG');
+  }
 });
 
 /** What the collector has on disk of a probe. */

@@ -51,6 +51,8 @@ export class FleetError extends WanscopeError {
 
 /** What a broker takes in one message is a little more. */
 const MAX_ACCOUNT_BYTES = 256 * 1_024;
+/** Of one site: its leaf node, and connections of it that the broker has not given up yet. */
+const MAX_LEAF_CONNECTIONS = 8;
 const ROUTE_PASSWORD_BYTES = 32;
 const ROUTE_PORT = 6_222;
 const UNLIMITED: OperatorLimits = {
@@ -562,16 +564,18 @@ export async function encodeFleetAccount(fleet: Fleet, isOfBroker: boolean): Pro
     newScopedSigner(publicKeyOfSeed(text), role, permissions);
   const { partitions, leaves } = fleet;
   const mapping = partitions === undefined ? undefined : reportMapping(partitions);
-  const hasFormerLeaf = leaves?.sites.some((leaf) => leaf.ownAccount !== true && leaf.revokedAtMs === undefined);
+  const hasFormerLeaf = formerLeavesOf(fleet).length > 0;
   return encodeAccount(
     'WAN',
     accountOf(fleet),
     {
-      limits: { ...UNLIMITED, ...JETSTREAM },
+      // A broker that listens for leaf nodes takes any user of the account as one (2.9.10 does not hold users of a scoped key to
+      // "allowed_connection_types"), and does not check what a leaf node publishes: with the credentials of one probe every stream was open.
+      limits: { ...UNLIMITED, ...JETSTREAM, leaf: isOfBroker && !hasFormerLeaf ? 0 : -1 },
       signing_keys: [
         ...fleet.probeSigners.map(({ seed: text }) => scoped(text, 'probe', PROBE_PERMISSIONS)),
         scoped(fleet.collectorSigner, 'collector', collectorPermissions(partitions)),
-        ...(hasFormerLeaf === true ? [scoped(leaves!.signer, 'leaf', FORMER_LEAF_PERMISSIONS)] : []),
+        ...(hasFormerLeaf ? [scoped(leaves!.signer, 'leaf', FORMER_LEAF_PERMISSIONS)] : []),
         ...(fleet.claims === undefined
           ? []
           : [
@@ -585,6 +589,12 @@ export async function encodeFleetAccount(fleet: Fleet, isOfBroker: boolean): Pro
     },
     { signer: fromSeed(bytesOf(fleet.operator.seed)) },
   );
+}
+
+/** Sites whose leaf node has no account of its own: as long as there is one, the fleet's account takes leaf nodes. */
+export function formerLeavesOf({ leaves }: Fleet): readonly string[] {
+  const former = leaves?.sites.filter((leaf) => leaf.ownAccount !== true && leaf.revokedAtMs === undefined) ?? [];
+  return former.map(({ site }) => site);
 }
 
 /** What the fleet's account offers to leaf nodes, and takes from those that are there. */
@@ -620,7 +630,7 @@ export async function withLeafAccount(fleet: Fleet, site: string): Promise<Fleet
     `leaf ${site}`,
     key,
     {
-      limits: UNLIMITED,
+      limits: { ...UNLIMITED, leaf: MAX_LEAF_CONNECTIONS },
       exports: [
         ...fromLeaf.map((subject) => ({ name: subject, subject, type: 'stream' as const })),
         ...requests.map((subject) => ({ name: subject, subject, type: 'service' as const })),

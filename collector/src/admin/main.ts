@@ -31,6 +31,7 @@ import {
   enrol,
   FILES,
   filesOf,
+  formerLeavesOf,
   FleetError,
   haveAccountsChanged,
   newFleet,
@@ -119,6 +120,13 @@ async function change(flags: Shared, deed: Deed, make: (fleet: Fleet) => Promise
     note(folder, deed);
     return [present, changed] as const;
   });
+  const former = formerLeavesOf(fleet);
+  if (former.length > 0) {
+    say(
+      `SECURITY: while the leaf node of ${former.join(', ')} is of release 0.1.0, the credentials of any probe can purge the streams of the fleet`,
+    );
+    say('through the port for leaf nodes. Replace it with wan-admin leaf add, or close that port (docs/leaf.md).');
+  }
   if (haveAccountsChanged(before, fleet)) await tell(flags, fleet);
   return fleet;
 }
