@@ -4,6 +4,7 @@ import type { DomainHandle, NativeModule } from '../net/native.ts';
 import { consentAnswer, readConsentRequest, type ConsentTransport } from '../packet/consent-token.ts';
 import type { ClosureCause } from '../net/listener-shares.ts';
 import type { PeerKeys } from '../peer-keys.ts';
+import type { PacketFreshness } from './freshness.ts';
 import type { KnownSources } from './known-sources.ts';
 
 export interface Reflector {
@@ -42,6 +43,8 @@ export interface ReflectorContext {
   dropped(): void;
   /** From where authentic requests of peers come, for all reflectors of the probe. */
   readonly known?: KnownSources | undefined;
+  /** STAMP: which requests of peers are new, for all reflectors of the probe. */
+  readonly freshness?: PacketFreshness | undefined;
   /** A connection was refused, or ended before its time. */
   closed?(cause: ClosureCause): void;
 }

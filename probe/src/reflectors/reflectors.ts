@@ -10,6 +10,7 @@ import type { ConnectionClosures } from '../net/listener-shares.ts';
 import type { NativeModule } from '../net/native.ts';
 import type { PeerKeys } from '../peer-keys.ts';
 import type { UsageLedger } from '../usage.ts';
+import { PacketFreshness } from './freshness.ts';
 import { KnownSources } from './known-sources.ts';
 import type { ListenOptions, Reflector, ReflectorContext } from './reflector.ts';
 import { openHttpReflector } from './http.ts';
@@ -65,6 +66,7 @@ export class Reflectors {
   readonly #options: ReflectorsOptions;
   readonly #open: Reflector[] = [];
   readonly #known: KnownSources;
+  readonly #freshness: PacketFreshness;
   /** By listening address and its routing domain, '' for all. */
   readonly #ports = new Map<string, Partial<Record<ReflectProtocol, number>>>();
   #reflected = 0;
@@ -76,6 +78,7 @@ export class Reflectors {
   constructor(options: ReflectorsOptions) {
     this.#options = options;
     this.#known = new KnownSources(options.clock);
+    this.#freshness = new PacketFreshness(options.clock);
   }
 
   get counts(): ReflectorCounts {
@@ -131,6 +134,7 @@ export class Reflectors {
       localAddresses: this.#options.localAddresses,
       isDeclared: this.#options.isDeclared,
       known: this.#known,
+      freshness: this.#freshness,
       closed: (cause) => {
         if (protocol !== 'udp') this.#options.closures?.count(protocol, cause);
       },

@@ -120,6 +120,14 @@ class Session {
     this.#slab.senderSeq.fill(0, this.#offset, this.#offset + WINDOW);
   }
 
+  /** Undefined where the packet is not among the recent ones. */
+  numberOfCopy(senderSeq: number): number | undefined {
+    const slot = this.#offset + (senderSeq % WINDOW);
+    if (this.#slab.senderSeq[slot] !== senderSeq + 1) return undefined;
+    this.answered += 1;
+    return this.#slab.reflectorSeq[slot]!;
+  }
+
   number(senderSeq: number, nowNs: number): number {
     this.usedNs = nowNs;
     this.answered += 1;
@@ -154,6 +162,11 @@ class Pool {
 
   get size(): number {
     return this.#sessions.size;
+  }
+
+  /** Does not count as its use. */
+  get(key: string): Session | undefined {
+    return this.#sessions.get(key);
   }
 
   /** The session with this key, which is used now. */
@@ -267,6 +280,19 @@ export class ReflectorSessions {
       this.#options.sawPeer?.(address);
     }
     return session.number(senderSeq, nowNs);
+  }
+
+  /** Whether a known peer has this session. */
+  isKnown(key: string): boolean {
+    return this.#known.get(key) !== undefined;
+  }
+
+  /** The number that the first copy of a packet got in a known peer's session; undefined where it is not among the recent ones of one. */
+  numberOfCopy(key: string, senderSeq: number): number | undefined {
+    const session = this.#known.get(key);
+    const reflectorSeq = session?.numberOfCopy(senderSeq);
+    if (reflectorSeq !== undefined) this.#latest = session;
+    return reflectorSeq;
   }
 
   /** Packets of the session that was numbered last; undefined when it was answered statelessly. */

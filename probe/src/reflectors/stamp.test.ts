@@ -4,6 +4,7 @@ import { FakeClock, mutate, plannedOf, Random } from '@wanscope/shared/testing';
 import { readAuthenticatedReply, writeAuthenticatedRequest } from '../packet/stamp-auth.ts';
 import { emptyReply, writeRequest } from '../packet/stamp.ts';
 import { PeerKeys } from '../peer-keys.ts';
+import { PacketFreshness } from './freshness.ts';
 import { KnownSources } from './known-sources.ts';
 import { SourceLimiter } from './reflector.ts';
 import { StampResponder } from './stamp.ts';
@@ -149,12 +150,12 @@ describe('the STAMP responder', () => {
       keys.use(newSecret());
       return { identity, keys };
     }) as [Peer, Peer, Peer];
-    const sent = (from: Peer, seq: number, flip = -1): Buffer => {
+    const sent = (from: Peer, seq: number, flip = -1, t1High = 5): Buffer => {
       const path = { dstSite: 'hq', dst: 'edge' };
       const target = { agreementKey: hq.keys.publicKey! };
       const { stampKey, ssidClass } = from.keys.withKey(plannedOf({ path, target })).target;
       const packet = Buffer.alloc(112);
-      const fields = { seq, t1High: 5, t1Low: 6, errorEstimate: 1, ssid: ssidClass! };
+      const fields = { seq, t1High, t1Low: 6, errorEstimate: 1, ssid: ssidClass! };
       writeAuthenticatedRequest(packet, fields, Buffer.from(stampKey!, 'hex'));
       if (flip >= 0) packet[flip]! ^= 1;
       return packet;
@@ -245,6 +246,79 @@ describe('the STAMP responder', () => {
       expect(known.has(clientOf('192.0.2.1'))).toBe(true);
       clock.advance(1);
       expect(known.has(clientOf('192.0.2.1'))).toBe(false);
+    });
+
+    describe('of which a packet was captured', () => {
+      /** One packet a second, from T1 1,000 s on, until the reflector knows the peer's clock. */
+      const running = (): { responder: StampResponder; clock: FakeClock; known: KnownSources } => {
+        hq.keys.expect({ peers: expected(branch), only: false });
+        const clock = new FakeClock();
+        const known = new KnownSources(clock);
+        const responder = new StampResponder(clock, undefined, hq.keys, { known });
+        for (let seq = 0; seq < 5; seq += 1) {
+          responder.respond(sent(branch, seq, -1, 1_000 + seq), '192.0.2.1', 5_000, 862);
+          clock.advanceNs(NS_PER_S);
+        }
+        return { responder, clock, known };
+      };
+      const answer = (responder: StampResponder, packet: Buffer, address: string, port = 5_000): number | undefined =>
+        responder.respond(packet, address, port, 862) === 0 ? undefined : packet.readUInt32BE(0);
+
+      it.each([
+        ['another address', '198.51.100.1'],
+        ['its own address', '192.0.2.1'],
+      ])('keeps the peer’s share when it comes 5,000 times from %s', (_name, address) => {
+        const { responder } = running();
+        let answered = 0;
+        for (let i = 0; i < 5_000; i += 1) {
+          if (responder.respond(sent(branch, 4, -1, 1_004), address, 5_000, 862) > 0) answered += 1;
+        }
+        // What any source address may ask at once.
+        expect(answered).toBe(2_000);
+        expect(answer(responder, sent(branch, 5, -1, 1_005), '192.0.2.1')).toBe(5);
+      });
+
+      it('keeps the peer’s sessions when it comes from 5,000 ports, and does not take the address for the peer’s', () => {
+        const { responder, clock, known } = running();
+        for (let i = 0; i < 5_000; i += 1) {
+          clock.advanceNs(NS_PER_S / 4_000);
+          responder.respond(sent(branch, 4, -1, 1_004), '198.51.100.1', 1_024 + i, 862);
+        }
+        expect(known.has(clientOf('198.51.100.1'))).toBe(false);
+        // 512 of a source without a key, and the peer's own.
+        expect(responder.sessions).toBe(513);
+        // 1.25 s went by.
+        expect(answer(responder, sent(branch, 5, -1, 1_006), '192.0.2.1')).toBe(5);
+      });
+
+      it('gives a copy the number of the first one, and takes no number for an older one', () => {
+        const { responder, clock } = running();
+        expect(answer(responder, sent(branch, 3, -1, 1_003), '192.0.2.1')).toBe(3);
+        for (let seq = 5; seq < 105; seq += 1) {
+          expect(answer(responder, sent(branch, seq, -1, 1_000 + seq), '192.0.2.1')).toBe(seq);
+          clock.advanceNs(NS_PER_S);
+        }
+        // 100 packets later no window has it any more.
+        answer(responder, sent(branch, 3, -1, 1_003), '192.0.2.1');
+        expect(answer(responder, sent(branch, 105, -1, 1_105), '192.0.2.1')).toBe(105);
+      });
+
+      it('keeps the peer’s share at another address of the probe', () => {
+        hq.keys.expect({ peers: expected(branch), only: false });
+        const clock = new FakeClock();
+        const freshness = new PacketFreshness(clock);
+        const [one, two] = [0, 1].map(() => new StampResponder(clock, undefined, hq.keys, { freshness })) as [
+          StampResponder,
+          StampResponder,
+        ];
+        for (let seq = 0; seq < 5; seq += 1) {
+          answer(one, sent(branch, seq, -1, 1_000 + seq), '192.0.2.1');
+          clock.advanceNs(NS_PER_S);
+        }
+        for (let i = 0; i < 5_000; i += 1) two.respond(sent(branch, 4, -1, 1_004), '198.51.100.1', 5_000, 862);
+        expect(two.sessions).toBe(1);
+        expect(answer(two, sent(branch, 5, -1, 1_005), '192.0.2.1')).toBe(0);
+      });
     });
 
     it('limits each by himself: of two behind one address none starves the other, and nobody without a key both', () => {

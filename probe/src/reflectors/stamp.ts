@@ -44,6 +44,7 @@ import {
   type NtpTimestamp,
 } from '../packet/stamp.ts';
 import { IP_HEADER_BYTES, UDP_HEADER_BYTES } from '../usage.ts';
+import { PacketFreshness, type Freshness } from './freshness.ts';
 import { SourceLimiter, type ListenOptions, type Reflector, type ReflectorContext } from './reflector.ts';
 import { ReflectorSessions } from './sessions.ts';
 
@@ -69,7 +70,7 @@ export interface Arrival {
 }
 
 /** What a responder knows of senders: those that are not ours, and, told by it, where peers are. */
-export interface Senders extends Pick<ReflectorContext, 'isDeclared' | 'shortRequest' | 'known'> {
+export interface Senders extends Pick<ReflectorContext, 'isDeclared' | 'shortRequest' | 'known' | 'freshness'> {
   /** Absent: addresses are text. */
   readonly addresses?: 'octets';
 }
@@ -77,6 +78,7 @@ export interface Senders extends Pick<ReflectorContext, 'isDeclared' | 'shortReq
 /** Judges one datagram and turns it into its answer in place. Sockets aside, this is the whole reflector. */
 export class StampResponder {
   readonly #limiter: SourceLimiter;
+  readonly #freshness: PacketFreshness;
   readonly #sessions: ReflectorSessions;
   readonly #ntpClock: NtpClock;
   readonly #t2 = { high: 0, low: 0 };
@@ -92,6 +94,7 @@ export class StampResponder {
     this.#key = key;
     this.#peers = peers;
     this.#limiter = new SourceLimiter(clock, RATE_LIMIT);
+    this.#freshness = senders.freshness ?? new PacketFreshness(clock);
     this.#sessions = new ReflectorSessions({
       clock,
       sourceOf: senders.addresses === 'octets' ? sourceOfOctets : clientOf,
@@ -123,13 +126,19 @@ export class StampResponder {
     if (secret === undefined && this.#peers?.only === true) return 0;
     const verdict = secret === undefined ? judgeRequest(packet) : judgeAuthenticatedRequest(packet, secret);
     if (verdict !== 'request' && secret === undefined) return this.#answerThirdParty(packet, address, port, arrival);
-    // What somebody else sends in a source's name does not use up what it may ask.
-    if (verdict !== 'request' || !this.#limiter.allow(asker === undefined ? address : `peer ${asker.name}`)) return 0;
+    if (verdict !== 'request') return 0;
     const ssid = packet.readUInt16BE(secret === undefined ? SSID_AT : AUTHENTICATED_SSID_AT);
     const senderSeq = packet.readUInt32BE(0);
+    const freshness =
+      asker === undefined
+        ? 'new'
+        : this.#freshness.judge(asker.name, ssid, senderSeq, packet.readUInt32BE(16), packet.readUInt32BE(20));
+    // What somebody else sends in a source's name, or sends again, does not use up what it may ask.
+    const isOfPeer = asker !== undefined && freshness === 'new';
+    if (!this.#limiter.allow(isOfPeer ? `peer ${asker.name}` : address)) return 0;
     const peer = asker?.name ?? (secret === undefined ? undefined : address);
     const key = peer === undefined ? `${address} ${port} ${ssid}` : `${address} ${port} ${ssid} ${peer}`;
-    const reflectorSeq = this.#sessions.number(key, senderSeq, address, peer);
+    const reflectorSeq = this.#number(freshness, key, senderSeq, address, peer);
     const [t2, ttl] = [arrival?.t2 ?? this.#t2, arrival?.ttl ?? 0];
     let length = packet.length;
     if (secret === undefined) length = turnIntoReply(packet, reflectorSeq, t2, ttl);
@@ -142,6 +151,18 @@ export class StampResponder {
       else stampAuthenticatedReply(packet, this.#t3, secret);
     }
     return length;
+  }
+
+  /**
+   * A packet that is not new opens no session in its peer's name, and takes no number of one that there is: its first copy has one, or it is numbered
+   * as a stranger's.
+   */
+  #number(freshness: Freshness, key: string, senderSeq: number, address: string, peer: string | undefined): number {
+    const sessions = this.#sessions;
+    if (freshness === 'new' || (freshness === 'ahead' && sessions.isKnown(key))) {
+      return sessions.number(key, senderSeq, address, peer);
+    }
+    return sessions.numberOfCopy(key, senderSeq) ?? sessions.number(`${key} again`, senderSeq, address);
   }
 
   /** A sender that is not ours, and is declared: with padding that is not zero, or with less of it than an answer needs. */
