@@ -306,6 +306,7 @@ export interface UserKeys {
 interface KeyPair {
   getPublicKey(): string;
   getSeed(): Uint8Array;
+  sign(octets: Uint8Array): Uint8Array;
 }
 
 export function newUserKeys(): UserKeys {
@@ -316,6 +317,12 @@ export function newUserKeys(): UserKeys {
 /** @throws Error when it is no seed. */
 export function publicKeyOf(seed: string): string {
   return (nkeys as { fromSeed(seed: Uint8Array): KeyPair }).fromSeed(Buffer.from(seed, 'latin1')).getPublicKey();
+}
+
+/** Signature by the key of a broker's user, base64url. @throws Error when it is no seed. */
+export function signedBy(seed: string, octets: Uint8Array): string {
+  const pair = (nkeys as { fromSeed(seed: Uint8Array): KeyPair }).fromSeed(Buffer.from(seed, 'latin1'));
+  return Buffer.from(pair.sign(octets)).toString('base64url');
 }
 
 /** As the user of a claim, who may make it and hear the answer. */

@@ -11,6 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
+  claimProofOf,
   encodeClaimAnswer,
   newSecret,
   readClaimRequest,
@@ -21,6 +22,7 @@ import {
   type ClaimRequest,
 } from '@wanscope/shared';
 import { FakeClock } from '@wanscope/shared/testing';
+import { nkeys } from 'nats';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BusError, type Bus, type ClaimDesk } from './bus.ts';
 import { Claiming, EnrolmentStore, LateBus } from './enrolling.ts';
@@ -39,6 +41,11 @@ const claimOf = (): Claim => ({
   expiresAtMs: 1,
   servers: ['tls://nats.example.com:4222'],
 });
+
+interface UserKey {
+  verify(octets: Uint8Array, signature: Uint8Array): boolean;
+}
+const userKey = (publicKey: string): UserKey => (nkeys as { fromPublic(key: string): UserKey }).fromPublic(publicKey);
 
 type Reply = (request: ClaimRequest) => ClaimAnswer | Error;
 const grant: Reply = ({ user, key }) => ({
@@ -120,6 +127,10 @@ describe('a claim', () => {
     expect(enrolment).toMatchObject({ ...EDGE, jwt: `user.of.${asked[0]!.user}`, servers: claim.servers });
     expect(signerOf(enrolment!.secret).publicKey).toBe(asked[0]!.key);
     expect(asked.map(({ step }) => step)).toEqual(['claim', 'stored']);
+    for (const request of asked) {
+      const proof = Buffer.from(request.userProof!, 'base64url');
+      expect(userKey(request.user).verify(claimProofOf(request), proof)).toBe(true);
+    }
     expect(statSync(file()).mode & 0o777).toBe(0o600);
     expect(store().granted()?.enrolment).toEqual(enrolment);
     // Neither the claim's secret nor its user's is kept.

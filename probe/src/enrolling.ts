@@ -6,6 +6,7 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
+  claimProofOf,
   decodeClaimAnswer,
   decodeEnrolment,
   encodeClaimRequest,
@@ -25,7 +26,7 @@ import {
   type Identity,
   type SendMark,
 } from '@wanscope/shared';
-import { BusError, newUserKeys, publicKeyOf, type Bus, type ClaimDesk, type OnMessage } from './bus.ts';
+import { BusError, newUserKeys, publicKeyOf, signedBy, type Bus, type ClaimDesk, type OnMessage } from './bus.ts';
 import { isInMemory, writeKept } from './kept-file.ts';
 import type { Log } from './log.ts';
 import { setAside } from './set-aside.ts';
@@ -229,7 +230,8 @@ export class Claiming {
     const { seed, secret } = store.keysFor(claimKey);
     const device = signerOf(secret);
     const user = publicKeyOf(seed);
-    const asked: ClaimRequest = { v: 1, site, probe, claim: claimKey, user, key: device.publicKey, step: 'claim' };
+    const named: ClaimRequest = { v: 1, site, probe, claim: claimKey, user, key: device.publicKey, step: 'claim' };
+    const asked = { ...named, userProof: signedBy(seed, claimProofOf(named)) };
     const desk = await open();
     try {
       const bytes = await desk.request(encodeClaimRequest(asked, device, claim.secret));

@@ -104,12 +104,19 @@ const requestSchema = z.object({
   claim: publicKey,
   /** The broker's user that the device made. */
   user,
+  /** Signature of `claimProofOf` by that user's key: the device has it. Absent in those of earlier releases. */
+  userProof: z.optional(z.string().check(z.regex(/^[A-Za-z0-9_-]{86}$/))),
   /** What the device will seal its messages with. */
   key: publicKey,
   /** `claim`: it asks. `stored`: it has its answer on disk, and needs the claim no more. */
   step: z.enum(['claim', 'stored']),
 });
 export type ClaimRequest = z.infer<typeof requestSchema>;
+
+/** What the key of the broker's user signs. Everything in it is of one line. */
+export function claimProofOf({ site, probe, claim, user: name, key }: ClaimRequest): Uint8Array {
+  return Buffer.from(`wanscope claim user 1\n${site}\n${probe}\n${claim}\n${name}\n${key}`);
+}
 
 /** Sealed by the device's own key, which shows that it has it, and then by the claim's. */
 export function encodeClaimRequest(request: ClaimRequest, device: Signer, claimSecret: string): Uint8Array {

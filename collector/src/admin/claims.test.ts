@@ -1,5 +1,6 @@
-import { createUser, decode, type Account, type ScopedUser } from '@nats-io/jwt';
+import { createUser, decode, fromSeed, type Account, type ScopedUser } from '@nats-io/jwt';
 import {
+  claimProofOf,
   decodeClaim,
   decodeClaimAnswer,
   decodeRoster,
@@ -205,6 +206,63 @@ describe('a claim that is made', () => {
     expect((await answerClaim(fleet, EDGE, Buffer.from('{}'), NOON)).outcome).toEqual(refused('malformed'));
     const elsewhere = encodeClaimRequest(request, signerOf(by.secret), claims[0]!.secret);
     expect((await answerClaim(fleet, BRANCH, elsewhere, NOON)).outcome).toEqual(refused('wrong_identity'));
+  });
+
+  test('in the name of a user key that the device does not have is refused', async () => {
+    const { fleet, claims } = await handOut(empty, EDGE);
+    const [by, user, other] = [device(), createUser(), createUser()];
+    const named = requestOf(claims[0]!, { ...by, user: user.getPublicKey() });
+    const outcomeWith = async (request: ClaimRequest): Promise<unknown> => {
+      const bytes = encodeClaimRequest(request, signerOf(by.secret), claims[0]!.secret);
+      return (await answerClaim(fleet, EDGE, bytes, NOON)).outcome;
+    };
+    const proofBy = (pair: typeof user, of = named): string =>
+      Buffer.from(pair.sign(claimProofOf(of))).toString('base64url');
+    expect(await outcomeWith({ ...named, userProof: proofBy(other) })).toEqual(refused('bad_signature'));
+    // Of this user's key, for another probe.
+    const elsewhere = { ...named, ...BRANCH };
+    expect(await outcomeWith({ ...named, userProof: proofBy(user, elsewhere) })).toEqual(refused('bad_signature'));
+    expect(await outcomeWith({ ...named, userProof: proofBy(user) })).toMatchObject({ kind: 'granted' });
+  });
+
+  test('in the name of a key that anybody else of the fleet has or had is refused, and revoking harms no one', async () => {
+    const { fleet: first, claims } = await handOut(empty, EDGE, BRANCH);
+    const victim = device();
+    const { fleet: enrolled } = await make(first, claims[0]!, victim);
+    const left = await revoke(enrolled, EDGE, NOON);
+    const userOf = (seed: string): string => fromSeed(Buffer.from(seed)).getPublicKey();
+    const { collector, system, claims: desk } = enrolled;
+    const users: readonly (readonly [string, Fleet, string])[] = [
+      ['a probe’s', enrolled, victim.user],
+      ['a revoked probe’s', left, victim.user],
+      ['the collector’s', enrolled, userOf(collector.seed)],
+      ['the issuer’s', enrolled, userOf(desk!.issuer.seed)],
+      ['the administrator’s', enrolled, userOf(system.user.seed)],
+      ['another claim’s', enrolled, userOf(claims[0]!.seed)],
+      [
+        'a leaf node’s',
+        { ...enrolled, leaves: { ...enrolled.leaves!, sites: [{ site: 'x', user: device().user, addedAtMs: NOON }] } },
+        '',
+      ],
+    ];
+    for (const [whose, fleet, user] of users) {
+      const by = { ...device(), user: user === '' ? fleet.leaves!.sites[0]!.user : user };
+      const { outcome, fleet: after } = await make(fleet, claims[1]!, by);
+      expect(outcome, whose).toEqual(refused('bad_signature'));
+      expect(after, whose).toBe(fleet);
+    }
+    const twice = await make(enrolled, claims[1]!, { ...device(), secret: victim.secret });
+    expect(twice.outcome).toEqual(refused('bad_signature'));
+  });
+
+  test('that named the collector’s key before that was refused does not take it along when it is revoked', async () => {
+    const { fleet, claims } = await handOut(empty, EDGE);
+    const { fleet: enrolled } = await make(fleet, claims[0]!, device());
+    const collectorUser = fromSeed(Buffer.from(fleet.collector.seed)).getPublicKey();
+    const probes = enrolled.probes.map((probe) => ({ ...probe, user: collectorUser }));
+    const after = await revoke({ ...enrolled, probes }, EDGE, NOON);
+    expect(rosterOf(after)[0]!.revokedAtMs).toBe(NOON);
+    expect(accountOf(after).revocations ?? {}).toEqual({});
   });
 
   test('is not made again once its probe was revoked', async () => {

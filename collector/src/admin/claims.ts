@@ -4,6 +4,7 @@
  */
 import { createAccount, createUser, encodeUser, fromPublic, fromSeed } from '@nats-io/jwt';
 import {
+  claimProofOf,
   encodeClaim,
   encodeClaimAnswer,
   formatIdentity,
@@ -28,6 +29,7 @@ import {
   credsOf,
   FleetError,
   isOpenClaim,
+  ownUsersOf,
   scopedUser,
   seedOf,
   withAccount,
@@ -236,6 +238,8 @@ export async function answerClaim(
   if (claim.used !== undefined && !isHis) return refuse('used');
   if (claim.revokedAtMs !== undefined) return refuse('revoked');
   if (!isUserKey(request.user)) return refuse('malformed');
+  // A key of somebody else in the roster would be revoked there with the device that named it.
+  if (!hasUserKey(request) || (!isHis && isTaken(fleet, request))) return refuse('bad_signature');
   if (request.step === 'stored') return isHis ? settle(fleet, claims, claim, nowMs) : refuse('unknown');
   if (claim.expiresAtMs <= nowMs) return refuse('expired');
   return isHis ? grantAgain(fleet, claims, request, nowMs, refuse) : grant(fleet, claims, claim, request, nowMs);
@@ -321,6 +325,32 @@ function isUserKey(text: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** Whether the device showed that it has the user's key. Earlier releases show nothing: theirs are only held against the keys in use. */
+function hasUserKey(request: ClaimRequest): boolean {
+  if (request.userProof === undefined) return true;
+  try {
+    return fromPublic(request.user).verify(claimProofOf(request), Buffer.from(request.userProof, 'base64url'));
+  } catch {
+    return false;
+  }
+}
+
+/** Whether one of the keys of a request is, or was, that of anybody else in the fleet. */
+function isTaken(fleet: Fleet, { user, key }: ClaimRequest): boolean {
+  const { claims } = fleet;
+  return (
+    Object.hasOwn(fleet.revocations, user) ||
+    ownUsersOf(fleet).has(user) ||
+    collectorKeysOf(fleet).includes(key) ||
+    fleet.probes.some((probe) => probe.user === user || probe.key === key) ||
+    (claims !== undefined &&
+      (signerOf(claims.secret).publicKey === key ||
+        claims.issued.some(
+          (claim) => claim.user === user || claim.key === key || claim.used?.user === user || claim.used?.key === key,
+        )))
+  );
 }
 
 function replaced<T>(all: readonly T[], old: T, next: T): T[] {

@@ -647,14 +647,25 @@ export async function withLeafAccount(fleet: Fleet, site: string): Promise<Fleet
 
 export function withRevoked(fleet: Fleet, isGone: (probe: Fleet['probes'][number]) => boolean, nowMs: number): Fleet {
   const gone = fleet.probes.filter(isGone);
+  // A device could once name a key that it did not have: those of the fleet itself stay.
+  const own = ownUsersOf(fleet);
   return {
     ...fleet,
     probes: fleet.probes.map((probe) => (gone.includes(probe) ? { ...probe, revokedAtMs: nowMs } : probe)),
     revocations: {
       ...fleet.revocations,
-      ...Object.fromEntries(gone.map(({ user }) => [user, Math.floor(nowMs / 1_000)])),
+      ...Object.fromEntries(
+        gone.flatMap(({ user }) => (own.has(user) ? [] : [[user, Math.floor(nowMs / 1_000)] as const])),
+      ),
     },
   };
+}
+
+/** Public keys of the broker's users that are no probe's: collector, issuer, administrator, leaf nodes. */
+export function ownUsersOf({ system, collector, claims, leaves }: Fleet): ReadonlySet<string> {
+  const seeds = [system.user.seed, collector.seed, ...(claims === undefined ? [] : [claims.issuer.seed])];
+  const ofLeaves = (leaves?.sites ?? []).map(({ user }) => user);
+  return new Set([...seeds.map(publicKeyOfSeed), ...ofLeaves]);
 }
 
 export function activeOf(fleet: Fleet, { site, probe }: Identity): Fleet['probes'][number][] {
