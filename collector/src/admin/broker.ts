@@ -73,7 +73,7 @@ export interface HearOptions {
   readonly ca: string | undefined;
   /** SECRET: of the system account's user, who may ask brokers from which address a claim came. */
   readonly systemCreds: string;
-  /** The broker's users that may make claims of this name. */
+  /** The broker's users that may make claims of this name; none: there was never a claim for it. Called for each request before any quota. */
   readonly usersOf: (identity: Identity) => readonly string[];
   /** Called for one after the other. Undefined: says nothing. */
   readonly onClaim: (identity: Identity, bytes: Uint8Array) => Promise<Uint8Array | undefined>;
@@ -123,7 +123,14 @@ export async function hearClaims(options: HearOptions): Promise<void> {
           }
           const identity = parseClaimSubject(message.subject);
           if (identity === undefined || message.data.length > MAX_CLAIM_BYTES || asking >= MAX_ASKING) return;
-          if (!quota.take(formatIdentity(identity), Date.now())) return;
+          let users: readonly string[];
+          try {
+            users = usersOf(identity);
+          } catch (cause) {
+            say(`a claim was not heard: ${messageOf(cause)}`);
+            return;
+          }
+          if (!quota.take(identity, users.length > 0, Date.now())) return;
           // A reply subject is the caller's to choose: one that is not below its own inbox would be written with the issuer's rights.
           const { reply } = message;
           if (reply !== undefined && reply !== '' && !reply.startsWith(`${claimInboxPrefixOf(identity)}.`)) {
@@ -136,7 +143,7 @@ export async function hearClaims(options: HearOptions): Promise<void> {
             if (said !== undefined && reply !== undefined && reply !== '') connection?.publish(reply, said);
           };
           asking += 1;
-          const heard = addressOf(addresses, usersOf(identity))
+          const heard = addressOf(addresses, users)
             .finally(() => (asking -= 1))
             .then((address = '') => queue.add(address, formatIdentity(identity), answer))
             .catch((cause: unknown) => say(`a claim was not answered: ${messageOf(cause)}`))

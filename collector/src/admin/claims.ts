@@ -155,11 +155,18 @@ export async function issueClaims(
   return { fleet: fleet.claims === undefined ? await withAccount(changed) : changed, handedOut };
 }
 
-/** The broker's users of the claims of this name: the newest few, as others are shut out or have expired. */
-export function claimUsersOf({ claims }: Fleet, identity: Identity): readonly string[] {
-  const name = formatIdentity(identity);
-  const users = (claims?.issued ?? []).flatMap((claim) => (formatIdentity(claim) === name ? [claim.user] : []));
-  return users.slice(-MAX_USERS_ASKED_FOR).reverse();
+/**
+ * The broker's users of the claims of each name, by `site/probe`: the newest few, as others are shut out or have expired. No entry: nothing was handed
+ * out for it.
+ */
+export function claimUsersOf({ claims }: Fleet): ReadonlyMap<string, readonly string[]> {
+  const users = new Map<string, string[]>();
+  for (const claim of claims?.issued ?? []) {
+    const name = formatIdentity(claim);
+    const before = users.get(name) ?? [];
+    users.set(name, [claim.user, ...before].slice(0, MAX_USERS_ASKED_FOR));
+  }
+  return users;
 }
 
 /** Credentials of the user who answers claims. SECRET. */

@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync,
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Folder, FolderInUse } from './folder.ts';
+import { Folder, FolderInUse, whileUnchanged } from './folder.ts';
 
 let path: string;
 let folder: Folder;
@@ -35,6 +35,18 @@ describe('a file', () => {
     folder.write('admin/fleet.json', 'new');
     expect([kept, folder.read(kept)]).toEqual(['admin/fleet.json.before-20260105T120000003Z', 'old']);
     expect(statSync(join(path, kept)).mode & 0o777).toBe(0o600);
+  });
+
+  test('is parsed once, and again when another one has taken its place', () => {
+    folder.write('admin/fleet.json', 'one');
+    let parsed = 0;
+    const read = whileUnchanged(folder, 'admin/fleet.json', (text) => `${text} ${(parsed += 1)}`);
+    expect([read(), read(), read()]).toEqual(['one 1', 'one 1', 'one 1']);
+    // As long, and in the same millisecond.
+    folder.write('admin/fleet.json', 'two');
+    expect([read(), read()]).toEqual(['two 2', 'two 2']);
+    rmSync(join(path, 'admin/fleet.json'));
+    expect(read).toThrow(/ENOENT/);
   });
 
   test('is left alone when it would be the same', () => {

@@ -96,6 +96,22 @@ export class Folder {
   }
 }
 
+/**
+ * What is in a file, read again only when another one has taken its place. The value is shared by all who ask.
+ *
+ * @throws what `parse` throws, each time.
+ */
+export function whileUnchanged<T>(folder: Folder, file: string, parse: (text: string) => T): () => T {
+  let kept: { readonly version: string; readonly value: T } | undefined;
+  return () => {
+    const { ino, size, mtimeNs, ctimeNs } = statSync(folder.pathOf(file), { bigint: true });
+    const version = `${ino} ${size} ${mtimeNs} ${ctimeNs}`;
+    // Replaced in between: it is read again the next time.
+    if (kept?.version !== version) kept = { version, value: parse(folder.read(file)) };
+    return kept.value;
+  };
+}
+
 /** @returns whether it is ours now. */
 function take(lock: string): boolean {
   if (isLeft(lock)) rmSync(lock, { force: true });

@@ -48,7 +48,7 @@ import {
   withRoutes,
   type Fleet,
 } from './fleet.ts';
-import { Folder, type Owner } from './folder.ts';
+import { Folder, whileUnchanged, type Owner } from './folder.ts';
 import { addLeaf, hasLeaf, LEAF_CONFIG, revokeLeaf } from './leaf.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -529,11 +529,16 @@ async function serveClaims(flags: Shared & { readonly once: boolean }): Promise<
   if (flags.natsUrl === undefined) throw new FleetError('--nats-url is needed');
   const folder = new Folder(flags.dir, flags.owner);
   const fleet = load(folder);
+  // Anybody with a claim, and a leaf node, can have this looked up as often as messages come.
+  const current = whileUnchanged(folder, FILES.fleet, (text) => {
+    const parsed = parseFleet(text, folder.pathOf(FILES.fleet));
+    return { fleet: parsed, users: claimUsersOf(parsed) };
+  });
   const abort = new AbortController();
   const stop = (): void => abort.abort();
   const desk = new ClaimDesk({
     folder,
-    load: () => load(folder),
+    load: () => current().fleet,
     note: (action, what, now) => note(folder, [action, what, now]),
     tell: (changed) => tell(flags, changed),
     say,
@@ -553,7 +558,7 @@ async function serveClaims(flags: Shared & { readonly once: boolean }): Promise<
       servers: addressesOf(flags.natsUrl),
       creds: issuerCredsOf(fleet),
       systemCreds: systemCredsOf(fleet),
-      usersOf: (identity) => claimUsersOf(load(folder), identity),
+      usersOf: (identity) => current().users.get(formatIdentity(identity)) ?? [],
       ca: fleet.certificates?.ca,
       onClaim: (identity, bytes) => desk.answer(identity, bytes),
       say,
