@@ -192,6 +192,37 @@ describe('the audit', () => {
     empty.close();
   });
 
+  it('shows all that is kept a page at a time, over files, starts and a change of files in between', () => {
+    let audit = new AuditLog(file, () => 0, silent, 150_000);
+    // 4,000 lines of 161 to 164 bytes are four full files and one that is not.
+    for (let i = 0; i < 4_000; i += 1) audit.add('a', 'plan', String(i), undefined, undefined);
+    audit.close();
+    audit = new AuditLog(file, () => 0, silent, 150_000);
+    const seen: string[] = [];
+    for (
+      let page = audit.page();
+      page !== undefined;
+      page = page.next === undefined ? undefined : audit.page(page.next)
+    ) {
+      expect(page.entries.length).toBeLessThanOrEqual(1_000);
+      seen.unshift(...page.entries.map(({ what }) => what));
+    }
+    // Two were there before.
+    expect(seen.slice(2)).toEqual(Array.from({ length: 4_000 }, (_, i) => String(i)));
+    const { next, entries } = audit.page()!;
+    for (let i = 0; i < 950; i += 1) audit.add('a', 'pause', String(i), undefined, undefined);
+    const before = audit.page(next)!.entries.at(-1)!.what;
+    expect(Number(before)).toBe(Number(entries[0]!.what) - 1);
+    // The file that is the oldest one by then goes.
+    const oldest = `${statSync(`${file}.4`).ino}-${statSync(`${file}.4`).size}`;
+    expect(audit.page(oldest)!.entries.length).toBeGreaterThan(0);
+    for (let i = 0; i < 1_000; i += 1) audit.add('a', 'pause', String(i), undefined, undefined);
+    for (const gone of [oldest, '1-1', `${statSync(file).ino}-5`, `${statSync(file).ino}-999999999`]) {
+      expect(audit.page(gone), gone).toBeUndefined();
+    }
+    audit.close();
+  });
+
   it('keeps the latest 1,000 at hand', () => {
     const audit = new AuditLog(undefined, () => 0, silent);
     for (let i = 0; i < 1_500; i += 1) audit.add('a', 'plan', String(i), undefined, undefined);

@@ -18,6 +18,7 @@ import {
   readFileSync,
   readSync,
   renameSync,
+  statSync,
   writeSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
@@ -38,7 +39,9 @@ export type AuditAction =
   | 'enrol'
   | 'revoke'
   | 'claim'
-  | 'keys';
+  | 'keys'
+  /** Changes that a user was not let make, summed up. */
+  | 'refused';
 
 export interface AuditEntry {
   /** ISO 8601. */
@@ -62,11 +65,26 @@ const MAX_FILE_BYTES = 16 * 1_024 * 1_024;
 /** Full files that are kept. */
 const MAX_OLD_FILES = 4;
 const CHUNK_BYTES = 1_024 * 1_024;
+/** Read for one page of what is not at hand: sixty-four lines of the longest, a thousand of the usual ones. */
+const PAGE_BYTES = CHUNK_BYTES;
 /** Replaced in place, so that it takes one write; padded to this length. */
 const HEAD_BYTES = 256;
 
 export const AUDIT_PROBLEMS = ['chain', 'cut', 'head'] as const;
 export type AuditProblem = (typeof AUDIT_PROBLEMS)[number];
+
+/** Where a line begins: the file, whatever its name is by now, and how many bytes are before it. */
+interface Place {
+  readonly inode: number;
+  readonly offset: number;
+}
+
+export interface AuditPage {
+  /** Oldest first, at most 1,000. */
+  readonly entries: readonly AuditEntry[];
+  /** What the page before it is asked for with; undefined: there is none. */
+  readonly next: string | undefined;
+}
 
 export interface AuditFile {
   /** The last entries, at most 1,000. */
@@ -78,6 +96,8 @@ export interface AuditFile {
   readonly lines: number;
   /** What the next line has to carry. */
   readonly lastHash: string;
+  /** Where each of the entries begins. */
+  readonly offsets: readonly number[];
 }
 
 interface Head {
@@ -95,8 +115,11 @@ export class AuditLog {
   readonly #file: string | undefined;
   readonly #maxFileBytes: number;
   readonly #recent: AuditEntry[] = [];
+  /** Where those begin; undefined: it could not be written. */
+  readonly #places: (Place | undefined)[] = [];
   #descriptor: number | undefined;
   #headDescriptor: number | undefined;
+  #inode = 0;
   #bytes = 0;
   #previous = hashOf('');
   #before = 0;
@@ -119,13 +142,15 @@ export class AuditLog {
     this.#headDescriptor = openSync(headFileOf(file), existsSync(headFileOf(file)) ? 'r+' : 'w+', 0o600);
     const old = `${file}.1`;
     const audit = readDescriptor(this.#descriptor, existsSync(old) ? lastHashOf(old) : hashOf(''));
-    const { entries, goodBytes, lastHash, lines } = audit;
+    const { entries, goodBytes, lastHash, lines, offsets } = audit;
+    this.#inode = fstatSync(this.#descriptor).ino;
     if (audit.problem !== undefined) this.#report('chain', `${audit.problem}: the file was changed from outside`);
     this.#checkHead(audit);
     // A line that a power cut tore was never answered.
     if (goodBytes < fstatSync(this.#descriptor).size) ftruncateSync(this.#descriptor, goodBytes);
     this.#bytes = goodBytes;
     this.#recent.push(...entries);
+    this.#places.push(...offsets.map((offset) => ({ inode: this.#inode, offset })));
     this.#previous = lastHash;
     this.#count = this.#before + lines;
     this.#writeHead();
@@ -151,12 +176,72 @@ export class AuditLog {
     return this.#problem;
   }
 
+  /**
+   * Entries, a page at a time: the latest without `before`, else those before the page whose `next` it is. Reads a megabyte at most.
+   *
+   * @returns undefined when what was there is not kept any more, or was never there.
+   */
+  page(before?: string): AuditPage | undefined {
+    if (before === undefined) {
+      const first = this.#places.find((place) => place !== undefined);
+      const end = first ?? (this.#file === undefined ? undefined : { inode: this.#inode, offset: this.#bytes });
+      return { entries: [...this.#recent], next: end && this.#nextBefore(end) };
+    }
+    const [inode, offset] = before.split('-').map(Number) as [number, number];
+    try {
+      return this.#readBefore({ inode, offset });
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Files that are kept, the latest first. */
+  #files(): readonly { readonly path: string; readonly inode: number; readonly size: number }[] {
+    const file = this.#file!;
+    const paths = [file, ...Array.from({ length: MAX_OLD_FILES }, (_, i) => `${file}.${i + 1}`)];
+    return paths.flatMap((path) => {
+      const found = statSync(path, { throwIfNoEntry: false });
+      return found === undefined ? [] : [{ path, inode: found.ino, size: found.size }];
+    });
+  }
+
+  /** Names what is before a place; undefined where nothing is. */
+  #nextBefore({ inode, offset }: Place): string | undefined {
+    if (offset > 0) return `${inode}-${offset}`;
+    const files = this.#files();
+    const older = files[files.findIndex((one) => one.inode === inode) + 1];
+    return older === undefined || older.size === 0 ? undefined : `${older.inode}-${older.size}`;
+  }
+
+  #readBefore({ inode, offset }: Place): AuditPage | undefined {
+    const found = this.#files().find((one) => one.inode === inode);
+    if (found === undefined || offset > found.size) return undefined;
+    const length = Math.min(offset, PAGE_BYTES);
+    const bytes = Buffer.alloc(length);
+    const descriptor = openSync(found.path, 'r');
+    try {
+      readSync(descriptor, bytes, 0, length, offset - length);
+    } finally {
+      closeSync(descriptor);
+    }
+    // A place in the midst of a line is none.
+    if (bytes[length - 1] !== 0x0a) return undefined;
+    const lines = bytes.toString('utf8', offset > length ? bytes.indexOf(0x0a) + 1 : 0, length - 1).split('\n');
+    const last = lines.slice(-RECENT);
+    const read = last.reduce((sum, line) => sum + Buffer.byteLength(line) + 1, 0);
+    return { entries: last.flatMap(entryOf), next: this.#nextBefore({ inode, offset: offset - read }) };
+  }
+
   /** On disk when it returns; a failure is counted and logged with the entry. */
   add(who: string, action: AuditAction, what: string, old: unknown, now: unknown): void {
     const at = isoTime(this.#wallMs());
     const entry: AuditEntry = { at, who, action, what, old: old ?? null, new: now ?? null };
     this.#recent.push(entry);
-    if (this.#recent.length > RECENT) this.#recent.shift();
+    this.#places.push(undefined);
+    if (this.#recent.length > RECENT) {
+      this.#recent.shift();
+      this.#places.shift();
+    }
     if (this.#descriptor === undefined) {
       this.#logger.info({ audit: entry }, 'audit');
       return;
@@ -164,7 +249,9 @@ export class AuditLog {
     const line = lineOf(entry, this.#previous);
     try {
       this.#rotateWhenFull();
+      const place = { inode: this.#inode, offset: this.#bytes };
       this.#bytes += writeSync(this.#descriptor, `${line}\n`);
+      this.#places[this.#places.length - 1] = place;
       fdatasyncSync(this.#descriptor);
       this.#previous = hashOf(line);
       this.#count += 1;
@@ -194,6 +281,7 @@ export class AuditLog {
     const before = this.#descriptor!;
     this.#descriptor = openSync(file, 'a+', 0o600);
     closeSync(before);
+    this.#inode = fstatSync(this.#descriptor).ino;
     this.#bytes = 0;
     this.#before = this.#count;
     const folder = openSync(dirname(file), 'r');
@@ -284,13 +372,16 @@ export function readAudit(
     }
     rest = Buffer.from(all.subarray(from));
   }
-  const entries = last.slice(-RECENT).flatMap((line) => {
-    const stored = parseLine(line);
-    if (stored === undefined) return [];
-    const { previous: _previous, ...entry } = stored;
-    return [entry];
-  });
-  return { entries, problem, goodBytes, lines, lastHash: previous, lastPrevious };
+  const [entries, offsets]: [AuditEntry[], number[]] = [[], []];
+  let offset = goodBytes;
+  for (const line of last.slice(-RECENT).reverse()) {
+    offset -= Buffer.byteLength(line) + 1;
+    const [entry] = entryOf(line);
+    if (entry === undefined) continue;
+    entries.unshift(entry);
+    offsets.unshift(offset);
+  }
+  return { entries, offsets, problem, goodBytes, lines, lastHash: previous, lastPrevious };
 }
 
 function* chunksOf(descriptor: number): Generator<Buffer> {
@@ -338,6 +429,14 @@ function parseLine(line: string): StoredEntry | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** None of a line that is none. */
+function entryOf(line: string): readonly AuditEntry[] {
+  const stored = parseLine(line);
+  if (stored === undefined) return [];
+  const { previous: _previous, ...entry } = stored;
+  return [entry];
 }
 
 function hashOf(text: string): string {

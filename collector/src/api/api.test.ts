@@ -168,6 +168,27 @@ describe('a pause', () => {
     expect(audited()).toEqual(['pause fleet', 'resume fleet']);
   });
 
+  it('is refused from the 121st change on, with the time to wait, and noted once', async () => {
+    for (let i = 0; i < 60; i += 1) {
+      expect((await ask('POST', '/api/v1/pauses', { scope: 'fleet' })).status).toBe(200);
+      expect((await ask('DELETE', '/api/v1/pauses/fleet')).status).toBe(200);
+    }
+    const lines = audited().length;
+    for (let i = 0; i < 20; i += 1) {
+      expect(await ask('POST', '/api/v1/pauses', { scope: 'fleet' })).toMatchObject({
+        status: 429,
+        body: { error: { code: 'over_quota' } },
+      });
+    }
+    const { headers } = await app.inject({ method: 'POST', url: '/api/v1/pauses', payload: { scope: 'fleet' } });
+    expect(Number(headers['retry-after'])).toBeGreaterThanOrEqual(1);
+    expect(Number(headers['retry-after'])).toBeLessThanOrEqual(5);
+    expect(audited().slice(lines)).toEqual(['refused changes']);
+    expect((await ask('GET', '/api/v1/pauses')).body).toMatchObject({ pauses: [] });
+    // What changes nothing costs nothing.
+    expect((await ask('DELETE', '/api/v1/pauses/fleet')).status).toBe(404);
+  });
+
   it.each([
     { scope: ['fleet'] },
     { scope: 'fleet', for: ['1h'] },

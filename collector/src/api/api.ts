@@ -15,7 +15,7 @@ import { pathView, type PathFilter, pathPage } from './paths.ts';
 import { clockOffsetMs } from '../ingest.ts';
 import { meshOf, problemPairsOf } from './mesh.ts';
 import { problemsOf } from './problems.ts';
-import { registerControls } from './controls.ts';
+import { changesOf, registerControls } from './controls.ts';
 import { endpointNames, routesView } from './route-view.ts';
 import * as schemas from './schemas.ts';
 import { registerThroughput } from './throughput.ts';
@@ -46,8 +46,9 @@ export async function registerApi(app: FastifyInstance, collector: Collector): P
   const issuedTo = (identity: Identity): Plan | undefined =>
     plans.planOf(identity)?.plan ?? (collector.isLeader ? undefined : plans.issuedTo(identity));
 
-  registerThroughput(app, collector);
-  registerControls(app, collector, () => Date.now());
+  const overQuota = changesOf(collector);
+  registerThroughput(app, collector, overQuota);
+  registerControls(app, collector, () => Date.now(), overQuota);
   app.get('/api/v1/openapi.json', { schema: { hide: true } }, () => app.swagger());
 
   app.get('/api/v1/status', { schema: describeRoute('Health of the collector.', schemas.status) }, () => {

@@ -4,6 +4,8 @@ import { formatIdentity, isToken, MAX_DURATION_NS, NS_PER_MS, parseDurationNs } 
 import { ROLES, type OperatorConfig, type Role } from '@wanscope/shared/config';
 import { shownPause, type Collector } from '../collector.ts';
 import { parseScope } from '../pauses.ts';
+import { RefusalTally } from '../refusal-tally.ts';
+import { WRITE_LIMITS, WriteQuota } from '../write-quota.ts';
 import { fail } from './answers.ts';
 import * as schemas from './schemas.ts';
 
@@ -19,6 +21,29 @@ export function hasRole(request: FastifyRequest, { access }: OperatorConfig, nee
   return ROLES.indexOf(role) >= ROLES.indexOf(needed);
 }
 
+/**
+ * What every change through the API asks first: whether this user may make one, and not too many.
+ *
+ * @returns what was answered; undefined: the change may be made.
+ */
+export type OverQuota = (request: FastifyRequest, reply: FastifyReply) => FastifyReply | undefined;
+
+export function changesOf(collector: Collector): OverQuota {
+  const quota = new WriteQuota();
+  const refusals = new RefusalTally();
+  return (request, reply) => {
+    const who = nameOf(request);
+    const waitS = quota.take(who, performance.now());
+    if (waitS === 0) return undefined;
+    const summary = refusals.add(who, 'over_quota', Date.now());
+    if (summary !== undefined) collector.audit.add(who, 'refused', 'changes', undefined, summary);
+    const { perMinute, perDay } = WRITE_LIMITS;
+    void reply.header('retry-after', String(waitS));
+    const message = `${who} may change ${perMinute} things a minute and ${perDay} a day; try again in ${waitS} s`;
+    return fail(reply, 429, 'over_quota', message);
+  };
+}
+
 interface RetireBody {
   readonly scope: string;
   readonly reason?: string;
@@ -30,7 +55,12 @@ interface PauseBody {
   readonly reason?: string;
 }
 
-export function registerControls(app: FastifyInstance, collector: Collector, wallMs: () => number): void {
+export function registerControls(
+  app: FastifyInstance,
+  collector: Collector,
+  wallMs: () => number,
+  overQuota: OverQuota,
+): void {
   const mayNot = (request: FastifyRequest, reply: FastifyReply, needed: Role): FastifyReply | undefined =>
     hasRole(request, collector.config, needed)
       ? undefined
@@ -84,6 +114,8 @@ export function registerControls(app: FastifyInstance, collector: Collector, wal
       if (duration !== undefined && (durationNs === undefined || durationNs > MAX_DURATION_NS)) {
         return fail(reply, 400, 'invalid_parameter', 'for must be a duration such as 30m or 2h, 366d at most');
       }
+      const tooMany = overQuota(request, reply);
+      if (tooMany !== undefined) return tooMany;
       const sinceMs = wallMs();
       const untilMs = durationNs === undefined ? undefined : sinceMs + durationNs / NS_PER_MS;
       const pause = { scope, sinceMs, untilMs, who: nameOf(request), reason };
@@ -100,9 +132,12 @@ export function registerControls(app: FastifyInstance, collector: Collector, wal
       if (refused !== undefined) return refused;
       const scope = parseScope(request.params['*']);
       if (scope === undefined) return badScope(reply);
-      if (!collector.resume(scope, nameOf(request))) {
+      if (collector.pauses.of(scope) === undefined) {
         return fail(reply, 404, 'not_found', `${request.params['*']} is not paused`);
       }
+      const tooMany = overQuota(request, reply);
+      if (tooMany !== undefined) return tooMany;
+      collector.resume(scope, nameOf(request));
       return { resumed: request.params['*'] };
     },
   );
@@ -139,6 +174,8 @@ export function registerControls(app: FastifyInstance, collector: Collector, wal
         .map(({ identity }) => identity)
         .filter((identity) => identity.site === site && (probe === undefined || identity.probe === probe));
       if (named.length === 0) return fail(reply, 404, 'not_found', `there is no probe of ${scope}`);
+      const tooMany = overQuota(request, reply);
+      if (tooMany !== undefined) return tooMany;
       const retired = collector.retire(named, nameOf(request), reason);
       if (retired.length === 0) {
         return fail(
@@ -152,15 +189,27 @@ export function registerControls(app: FastifyInstance, collector: Collector, wal
     },
   );
 
-  app.get(
+  app.get<{ Querystring: { before?: string } }>(
     '/api/v1/audit',
     {
       schema: {
-        summary: 'Who did what: the latest 1,000 entries, oldest first. Needs an admin.',
+        summary:
+          'Who did what: the latest 1,000 entries, oldest first; `before` the `next` of a page has the page before it. Needs an admin.',
         response: { 200: schemas.audit, ...answered },
+        querystring: {
+          type: 'object',
+          additionalProperties: false,
+          properties: { before: { type: 'string', pattern: '^[0-9]{1,20}-[0-9]{1,15}$' } },
+        },
       },
     },
-    (request, reply) => mayNot(request, reply, 'admin') ?? { entries: collector.audit.recent },
+    (request, reply) => {
+      const refused = mayNot(request, reply, 'admin');
+      if (refused !== undefined) return refused;
+      const page = collector.audit.page(request.query.before);
+      if (page === undefined) return fail(reply, 404, 'not_found', 'what was before is not kept any more');
+      return { entries: page.entries, next: page.next ?? null };
+    },
   );
 }
 

@@ -300,4 +300,5 @@ export const problems = object({
 });
 export const audit = object({
   entries: list(object({ at: time, who: text, action: text, what: text, old: {}, new: {} })),
+  next: optional(text),
 });

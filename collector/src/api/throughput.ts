@@ -5,7 +5,7 @@ import type { ThroughputFailure, ThroughputRequest, ThroughputResult } from '../
 import type { Collector } from '../collector.ts';
 import { RefusalTally } from '../refusal-tally.ts';
 import { fail } from './answers.ts';
-import { hasRole, nameOf } from './controls.ts';
+import { hasRole, nameOf, type OverQuota } from './controls.ts';
 import * as schemas from './schemas.ts';
 
 const STATUS: Readonly<Record<ThroughputFailure, number>> = {
@@ -20,7 +20,7 @@ const STATUS: Readonly<Record<ThroughputFailure, number>> = {
   no_answer: 504,
 };
 
-export function registerThroughput(app: FastifyInstance, collector: Collector): void {
+export function registerThroughput(app: FastifyInstance, collector: Collector, overQuota: OverQuota): void {
   const desk = collector.throughput;
   const refusals = new RefusalTally();
   app.get(
@@ -64,6 +64,9 @@ export function registerThroughput(app: FastifyInstance, collector: Collector): 
       const key = /^Bearer (\S{1,256})$/.exec(request.headers.authorization ?? '')?.[1];
       const { user } = request;
       const isOperator = user !== undefined && hasRole(request, collector.config, 'operator');
+      // Who has the key alone is held to the runs of a minute, once it is known to be the key.
+      const tooMany = isOperator ? overQuota(request, reply) : undefined;
+      if (tooMany !== undefined) return tooMany;
       const outcome = await desk.run(request.body, isOperator ? { user } : key);
       const who = isOperator || key === undefined ? nameOf(request) : 'throughput key';
       const { from, to } = request.body;
