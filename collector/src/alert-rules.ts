@@ -398,7 +398,7 @@ ${recorded('services')}
         labels:
           severity: warning
         annotations:
-          summary: 'The broker does not take the plans of {{ $value }} probes'
+          summary: 'The plans of {{ $value }} probes cannot be made or are not taken by the broker'
           description: >-
             These probes keep the plans they have, until those expire: what was changed, paused or revoked since is not with them.
           runbook_url: ${runbooks}/plans-unpublished.md

@@ -384,12 +384,16 @@ export class NatsBus implements Bus {
           ),
         );
         for (const reader of readers) {
-          void reader.closed().then(() => resolve('reader closed'));
-          if (this.#options.cluster !== undefined) void whenLost(reader).then(() => resolve('reader lost its broker'));
+          const isOver = (why: string) => () => resolve(why);
+          reader.closed().then(isOver('reader closed'), isOver('reader failed'));
+          if (this.#options.cluster === undefined) continue;
+          whenLost(reader).then(isOver('reader lost its broker'), isOver('reader failed'));
         }
         healthy();
         for (let [failures, round] = [0, 0]; !this.#isClosed() && !connection.isClosed(); round += 1) {
-          void leaves.look(leafSites(), round % LEAF_CHECK_ROUNDS === 0);
+          leaves.look(leafSites(), round % LEAF_CHECK_ROUNDS === 0).catch((error: unknown) => {
+            this.#options.logger.error({ error: describe(error) }, 'leaf nodes could not be looked at');
+          });
           await this.#pause(CHECK_EVERY_MS);
           if (this.#isClosed() || connection.isClosed()) return;
           if (handlers.acknowledges?.() !== acknowledges) {
@@ -618,6 +622,14 @@ class LeafStreams {
   async look(sites: readonly string[], all: boolean): Promise<void> {
     if (this.#isLooking) return;
     this.#isLooking = true;
+    try {
+      await this.#look(sites, all);
+    } finally {
+      this.#isLooking = false;
+    }
+  }
+
+  async #look(sites: readonly string[], all: boolean): Promise<void> {
     const due = sites.filter((site) => all || this.#silent.has(site) || !this.#names.has(site));
     const silent = new Set(this.#silent);
     await Promise.all(
@@ -633,7 +645,6 @@ class LeafStreams {
     );
     this.#silent = silent;
     await this.#fetch(sites).catch(() => undefined);
-    this.#isLooking = false;
   }
 
   async #ensure(site: string): Promise<LeafStream> {

@@ -296,6 +296,30 @@ describe('planning', () => {
     expect(collector.health().plansUnpublished).toBe(0);
   });
 
+  test('goes on when the plan of one probe cannot be made, and says which and why', async () => {
+    for (const identity of [A, B]) say(helloOf(`${identity.site}/p`));
+    await settle(2_000);
+    expect(broker.plans).toHaveLength(2);
+    const web = configOf(`
+sites: { a: {}, b: {}, c: {} }
+tests: { icmp: { protocol: icmp, rate: 1/s, family: ipv4 }, web: { protocol: http, rate: 1/60s } }
+meshes: [{ shape: full, tests: [icmp] }]
+targets: { u: { kind: external, url: "https://u.example/", tests: [web], from: [a] } }
+`);
+    const broken = new Map([...web.targets].map(([name, target]) => [name, { ...target, url: 'no url' }]));
+    collector.reload({ ...web, targets: broken, rollout: CONFIG.rollout });
+    say(helloOf('c/p'));
+    await settle(90_000);
+    // B and C have plans with each other; A keeps one, which the others' plans need not wait for.
+    expect(collector.plans.planOf(C)?.plan.sessions).toHaveLength(2);
+    expect(collector.plans.planOf(A)).toBeDefined();
+    const problem = { kind: 'plan_failed', subject: 'a/p', text: expect.stringContaining('Invalid URL') as string };
+    expect(problemsOf(collector).problems).toContainEqual(expect.objectContaining(problem));
+    expect(collector.health()).toMatchObject({ plansUnpublished: 1 });
+    expect(collector.health().timerFailures).toBeGreaterThan(0);
+    expect(collector.notReadyReason).toBeUndefined();
+  });
+
   test('gives the same versions after a restart, with and without its snapshot', async () => {
     say(helloOf('a/p'));
     say(helloOf('b/p'));

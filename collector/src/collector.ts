@@ -11,6 +11,7 @@ import {
   decodePlan,
   encodeAsk,
   encodeCommit,
+  encodePlan,
   formatIdentity,
   NS_PER_MS,
   RejectedMessage,
@@ -418,7 +419,7 @@ export class Collector {
       isLeader: this.isLeader,
       cluster: this.cluster?.status,
       plansRefused: this.#plansRefused,
-      plansUnpublished: this.#unpublished.size,
+      plansUnpublished: new Set([...this.#unpublished, ...this.plans.failures().map(([name]) => name)]).size,
       quarantine: {
         files: this.#quarantine?.files ?? 0,
         bytes: this.#quarantine?.bytes ?? 0,
@@ -492,7 +493,7 @@ export class Collector {
     this.#reload = { successful: true, atMs: this.#options.clock.wallMs(), problems: [] };
     this.#maintenanceAtMs = Number.NEGATIVE_INFINITY;
     this.#attempt('maintenance', () => this.#refreshMaintenance());
-    void this.remoteWrite.reconfigured();
+    this.remoteWrite.reconfigured().catch((error: unknown) => this.#jobFailed('remote write', error));
     this.#planAnew('configuration file');
   }
 
@@ -813,15 +814,20 @@ export class Collector {
     try {
       run();
     } catch (error) {
-      this.#timerFailures += 1;
-      const cause = `${job}: ${error instanceof Error ? error.message : String(error)}`;
-      if (this.#failuresTold.has(cause) || this.#failuresTold.size >= MAX_FAILURES_TOLD) return;
-      this.#failuresTold.add(cause);
-      this.#logger.error(
-        { job, error: error instanceof Error ? error.stack : String(error) },
-        'a regular job failed; the collector goes on, and only counts further failures of this cause',
-      );
+      this.#jobFailed(job, error);
     }
+  }
+
+  #jobFailed(job: string, error: unknown): void {
+    this.#timerFailures += 1;
+    const why = error instanceof RejectedMessage ? error.rejectCause : error;
+    const cause = `${job}: ${why instanceof Error ? why.message : String(why)}`;
+    if (this.#failuresTold.has(cause) || this.#failuresTold.size >= MAX_FAILURES_TOLD) return;
+    this.#failuresTold.add(cause);
+    this.#logger.error(
+      { job, error: error instanceof Error ? error.stack : String(error) },
+      'a regular job failed; the collector goes on, and only counts further failures of this cause',
+    );
   }
 
   #tick(): void {
@@ -1019,9 +1025,12 @@ export class Collector {
     if (this.registry.revision !== this.#plannedRevision || this.plans.isOutdated || who !== undefined) {
       this.#plannedRevision = this.registry.revision;
       this.#planWanted = undefined;
-      const plans = this.#plansNow();
+      const failed = new Map<string, unknown>();
+      const plans = this.#plansNow(failed);
       const before = this.plans.summary();
-      this.plans.update(plans, clock.wallMs(), this.#config.planExpiryMs, this.registry.dismissed());
+      const { planExpiryMs } = this.#config;
+      const added = this.plans.update(plans, clock.wallMs(), planExpiryMs, this.registry.dismissed(), failed);
+      for (const [name, error] of added) this.#jobFailed(`plan of ${name}`, error);
       if (who !== undefined) this.audit.add(who, 'plan', 'fleet', before, this.plans.summary());
       this.#tellUplinks();
       if (this.#restamp) this.plans.markAllDue();
@@ -1029,7 +1038,9 @@ export class Collector {
     }
     if (this.#connected && !this.#publishing) {
       this.#publishing = true;
-      void this.#publishDue().finally(() => (this.#publishing = false));
+      void this.#publishDue()
+        .catch((error: unknown) => this.#jobFailed('publishing plans', error))
+        .finally(() => (this.#publishing = false));
     }
   }
 
@@ -1050,22 +1061,26 @@ export class Collector {
   }
 
   /** Of the configuration that each probe has by now. */
-  #plansNow(): Map<string, ProbePlan> {
+  #plansNow(failed: Map<string, unknown>): Map<string, ProbePlan> {
     this.#proposeAfterStart();
     const fleet = this.registry.plannable();
     const { stable, candidate } = this.#rollout.configs;
     const consents = this.#consents();
-    const before = planFleet(stable, fleet, this.pauses, consents);
+    const onFailed = (name: string, error: unknown): void => void failed.set(name, error);
+    const before = planFleet(stable, fleet, this.pauses, consents, onFailed);
     if (candidate === undefined) return before;
-    const after = planFleet(candidate, fleet, this.pauses, consents);
+    const after = planFleet(candidate, fleet, this.pauses, consents, onFailed);
     const isSame = [...after].every(([name, { body }]) => isDeepStrictEqual(body, before.get(name)?.body));
     if (isSame) this.#rollout.finish();
     const members = this.#rollout.membersOf(fleet);
     if (isSame) return after;
     return new Map(
-      [...after].map(([name, plan]) => {
-        const [own, other] = members.has(name) ? [plan, before.get(name)] : [before.get(name)!, plan];
-        return [name, expectingAlso(own, other)];
+      fleet.flatMap((hello) => {
+        const name = formatIdentity(hello);
+        const [own, other] = members.has(name)
+          ? [after.get(name), before.get(name)]
+          : [before.get(name), after.get(name)];
+        return own === undefined ? [] : [[name, expectingAlso(own, other)] as const];
       }),
     );
   }
@@ -1197,8 +1212,16 @@ export class Collector {
   }
 
   async #publishDue(): Promise<void> {
-    for (const { identity, bytes, plan } of this.plans.takeDue()) {
+    for (const { identity, plan } of this.plans.takeDue()) {
       const name = formatIdentity(identity);
+      let bytes: Uint8Array;
+      try {
+        bytes = encodePlan(plan);
+      } catch (error) {
+        // The broker has no part in it: the others get theirs.
+        this.#jobFailed(`plan of ${name}`, error);
+        continue;
+      }
       try {
         await this.#publishPlan(identity, plan.version, bytes);
         if (this.#unpublished.delete(name)) this.#logger.info({ probe: name }, 'its plan is published now');

@@ -34,7 +34,11 @@ export class FairQueue {
     if (queue.length >= ofName || sizeOf(names) >= ofAddress) return undefined;
     if (this.#waiting >= inAll && !this.#dropOneOfMore(sizeOf(names))) return undefined;
     return new Promise<T | undefined>((resolve, reject) => {
-      queue.push({ run: () => job().then(resolve, reject), drop: () => resolve(undefined) });
+      queue.push({
+        // One that throws before it is a promise fails alone, too.
+        run: async () => Promise.resolve().then(job).then(resolve, reject),
+        drop: () => resolve(undefined),
+      });
       names.set(name, queue);
       this.#queues.set(address, names);
       this.#waiting += 1;

@@ -28,6 +28,38 @@ test('a probe that never had a plan has its own before others are told to measur
   expect(dueFor(['a/p', 'b/p', 'c/p'])).toEqual([]);
 });
 
+test('a plan that cannot be encoded leaves its probe the last one, and the others get theirs', () => {
+  const book = new PlanBook();
+  const fleet = ['a/p', 'b/p'].map((name) => helloOf(name));
+  const plans = planFleet(CONFIG, fleet);
+  expect(book.update(plans, 0, 60_000)).toEqual([]);
+  book.takeDue();
+  const grown = planFleet(CONFIG, [...fleet, helloOf('c/p')]);
+  const { body, ...rest } = grown.get('a/p')!;
+  // 300,000 octets, in a message of 262,144.
+  const sources = [{ ...body.sources[0]!, interface: 'x'.repeat(300_000) }];
+  grown.set('a/p', { ...rest, body: { ...body, sources } });
+  const versionsOf = (): string[] => book.current().map(([name, { plan }]) => `${name} ${plan.version}`);
+  const [failure, ...others] = book.update(grown, 5_000, 60_000);
+  expect([failure?.[0], String(failure?.[1]), others]).toEqual([
+    'a/p',
+    expect.stringMatching(/plan of 3\d+ octets/),
+    [],
+  ]);
+  expect(book.takeDue().map(({ identity }) => identity.site)).toEqual(['c', 'b']);
+  expect(versionsOf()).toEqual(['a/p 1', 'b/p 2', 'c/p 1']);
+  // The same again is no other failure; one that planning threw is.
+  expect(book.update(grown, 9_000, 60_000)).toEqual([]);
+  expect(book.failures()).toMatchObject([['a/p', { sinceMs: 5_000 }]]);
+  grown.delete('a/p');
+  expect(book.update(grown, 9_000, 60_000, [], new Map([['b/p', 'a bug']]))).toEqual([['b/p', 'a bug']]);
+  grown.delete('b/p');
+  book.update(grown, 9_000, 60_000, [], new Map([['b/p', 'a bug']]));
+  expect(versionsOf()).toEqual(['b/p 2', 'c/p 1']);
+  book.update(planFleet(CONFIG, fleet), 9_000, 60_000);
+  expect(book.failures()).toEqual([]);
+});
+
 test('a probe that is to measure nothing any more gets one plan without sessions, and another when it may again', () => {
   const book = new PlanBook();
   const A = { site: 'a', probe: 'p' };

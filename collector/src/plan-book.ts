@@ -26,8 +26,13 @@ export interface PlannedProbe {
 
 export interface DuePlan {
   readonly identity: Identity;
-  readonly bytes: Uint8Array;
   readonly plan: Plan;
+}
+
+/** A plan that could not be made: its probe keeps the last one. */
+export interface PlanFailure {
+  readonly sinceMs: number;
+  readonly error: unknown;
 }
 
 /** Of a plan without sessions: the report is a sign of life only. */
@@ -47,6 +52,8 @@ interface Page {
 
 export class PlanBook {
   readonly #pages = new Map<string, Page>();
+  /** By identity; `bodyHash` of a plan that was made and cannot be encoded. */
+  readonly #failures = new Map<string, PlanFailure & { readonly bodyHash?: string }>();
   #outdated = true;
 
   /** True when a version was found that is not ours, so that `update` has to issue a plan above it. */
@@ -65,17 +72,30 @@ export class PlanBook {
   }
 
   /**
-   * Takes the plans the fleet should have now.
+   * Takes the plans the fleet should have now. A probe whose plan cannot be encoded keeps its last one.
    *
    * @param dismissed probes that are to measure nothing any more: each that has a plan gets one without sessions.
+   * @param failed what planning threw, by probe: these keep their last plan, too.
+   * @returns what failed now and had not failed in this way before.
    */
   update(
     plans: ReadonlyMap<string, ProbePlan>,
     nowMs: number,
     expiryMs: number,
     dismissed: readonly Identity[] = [],
-  ): void {
+    failed: ReadonlyMap<string, unknown> = new Map(),
+  ): [string, unknown][] {
     this.#outdated = false;
+    const added: [string, unknown][] = [];
+    const failedBefore = new Map(this.#failures);
+    this.#failures.clear();
+    const fail = (identity: string, error: unknown, bodyHash?: string): void => {
+      const before = failedBefore.get(identity);
+      const isKnown = bodyHash === undefined ? before !== undefined : before?.bodyHash === bodyHash;
+      this.#failures.set(identity, { sinceMs: before?.sinceMs ?? nowMs, error, ...(bodyHash && { bodyHash }) });
+      if (!isKnown) added.push([identity, error]);
+    };
+    for (const [identity, error] of failed) fail(identity, error);
     for (const [identity, { body, stretch, omittedSessions, uplinks }] of plans) {
       const page = this.#page(identity);
       const bodyHash = hashOf(body);
@@ -89,16 +109,30 @@ export class PlanBook {
         page.current = { plan: stored, stretch, omittedSessions, uplinks };
         continue;
       }
-      page.version += 1;
+      const plan: Plan = { ...body, version: page.version + 1, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
+      const before = failedBefore.get(identity);
+      const error = before?.bodyHash === bodyHash ? before.error : whyNotEncoded(plan);
+      if (error !== undefined) {
+        fail(identity, error, bodyHash);
+        continue;
+      }
+      page.version = plan.version;
       page.bodyHash = bodyHash;
       page.stored = undefined;
-      const plan: Plan = { ...body, version: page.version, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
       page.current = { plan, stretch, omittedSessions, uplinks };
       page.dictionaries.issue(plan, nowMs);
       page.due = true;
     }
-    for (const [identity, page] of this.#pages) if (!plans.has(identity)) page.current = undefined;
+    for (const [identity, page] of this.#pages) {
+      if (!plans.has(identity) && !failed.has(identity)) page.current = undefined;
+    }
     for (const identity of dismissed) this.#dismiss(identity, nowMs, expiryMs);
+    return added;
+  }
+
+  /** Probes whose plan could not be made when it was last tried. */
+  failures(): [string, PlanFailure][] {
+    return [...this.#failures];
   }
 
   #dismiss(identity: Identity, nowMs: number, expiryMs: number): void {
@@ -177,7 +211,7 @@ export class PlanBook {
       const plan = page.current?.plan ?? page.stored;
       if (!page.due || plan === undefined || identity === undefined) continue;
       page.due = false;
-      due.push({ identity, plan, bytes: encodePlan(plan) });
+      due.push({ identity, plan });
     }
     const isFirst = ({ plan }: DuePlan): number => Number(plan.version === 1);
     return due.sort((one, other) => isFirst(other) - isFirst(one));
@@ -258,6 +292,16 @@ export class PlanBook {
     };
     this.#pages.set(identity, page);
     return page;
+  }
+}
+
+/** Undefined for a plan that fits in its message. */
+function whyNotEncoded(plan: Plan): unknown {
+  try {
+    encodePlan(plan);
+    return undefined;
+  } catch (error) {
+    return error;
   }
 }
 

@@ -4,6 +4,7 @@ import {
   encodeDictionary,
   encodePlan,
   formatIdentity,
+  MAX_BODY_BYTES,
   MAX_MESSAGE_BYTES,
   planLoad,
   SEND_CAP,
@@ -571,6 +572,81 @@ test('a plan and its dictionary fit in one message each; what does not is counte
   expect(dictionaryBytes).toBeLessThanOrEqual(MAX_MESSAGE_BYTES);
   // And no room is wasted: a path takes some 100 octets.
   expect(dictionaryBytes).toBeGreaterThan(MAX_MESSAGE_BYTES - 400);
+});
+
+describe('a plan at its bound', () => {
+  const noteOf = ({ body }: ProbePlan): number =>
+    encodePlan({
+      ...body,
+      version: Number.MAX_SAFE_INTEGER,
+      issuedAtMs: Number.MAX_SAFE_INTEGER,
+      expiresAtMs: Number.MAX_SAFE_INTEGER,
+    }).length;
+  const long = (letter: string, index: number): string => letter.repeat(55) + String(index).padStart(8, '0');
+  // URLs of 1,500 characters make the plan the tight bound, not the dictionary.
+  const urls = Array.from(
+    { length: 300 },
+    (_, i) => `  u${i}: { kind: external, url: "https://u${i}.example/${'x'.repeat(1_500)}", tests: [web], from: [a] }`,
+  ).join('\n');
+
+  test('has its sources in it, interfaces that JSON escapes included', () => {
+    // Each octet 0 of a name is six characters: "\u0000".
+    const endpoints = Array.from({ length: 63 }, (_, i) => {
+      const [address] = endpointOf().addresses;
+      return endpointOf({
+        ...{ network: long('n', i), uplink: long('u', i) },
+        addresses: [{ ...address!, interface: '\0'.repeat(15) }],
+      });
+    });
+    const config = configOf(`${sitesOf(['a'])}${TESTS}meshes: []\ntargets:\n${urls}\n`);
+    const probe = helloOf('a/p', { endpoints: [endpointOf(), ...endpoints] });
+    const plan = planFleet(config, [probe]).get('a/p')!;
+    expect(plan.omittedSessions).toBeGreaterThan(0);
+    expect(noteOf(plan)).toBeLessThanOrEqual(MAX_BODY_BYTES);
+    expect(noteOf(plan)).toBeGreaterThan(MAX_BODY_BYTES - 3_000);
+  });
+
+  test('has its table of tests in it', () => {
+    // 200 tests by a proxy whose URL has 400 characters are 100 KB.
+    const proxy = `http://${'p'.repeat(190)}:${'p'.repeat(190)}@proxy.example:3128`;
+    const names = Array.from({ length: 200 }, (_, i) => `web${i}`);
+    const tests = names.map((name) => `  ${name}: { protocol: http, rate: 1/60s, proxy: "${proxy}" }`).join('\n');
+    const targets = Array.from(
+      { length: 120 },
+      (_, i) =>
+        `  u${i}: { kind: external, url: "https://u${i}.example/${'x'.repeat(1_500)}", tests: [${names.join(', ')}], from: [a] }`,
+    ).join('\n');
+    const config = configOf(`${sitesOf(['a'])}tests:\n${tests}\nmeshes: []\ntargets:\n${targets}\n`);
+    const plan = planFleet(config, [helloOf('a/p')]).get('a/p')!;
+    expect(plan.omittedSessions).toBeGreaterThan(0);
+    expect(noteOf(plan)).toBeLessThanOrEqual(MAX_BODY_BYTES);
+  });
+
+  test('has the names of the probes that ask in it', () => {
+    const agreementKey = 'A'.repeat(43);
+    const site = 's'.repeat(63);
+    // 900 names of 126 characters: 900 x (84 + 126) = 189,000 octets, of which half of a message is expected.
+    const askers = Array.from({ length: 900 }, (_, i) => helloOf(`${site}/${long('p', i)}`, { agreementKey }));
+    const config = configOf(
+      `sites: { a: {}, ${site}: {} }\n${TESTS}meshes: [{ shape: hub-spoke, hubs: [a], peers: 0, tests: [udp] }]\ntargets:\n${urls}\n`,
+    );
+    const plan = planFleet(config, [helloOf('a/p', { agreementKey }), ...askers]).get('a/p')!;
+    expect(plan.body.askers!.peers.length).toBeGreaterThan(600);
+    expect(noteOf(plan)).toBeLessThanOrEqual(MAX_BODY_BYTES);
+    // During a rollout it expects the probes of both configurations.
+    const others = Array.from({ length: 900 }, (_, i) => ({ site: 'b', probe: long('q', i), agreementKey }));
+    const both = { ...plan, body: { ...plan.body, askers: { peers: others, only: false } } };
+    expect(noteOf(expectingAlso(plan, both))).toBeLessThanOrEqual(MAX_BODY_BYTES);
+  });
+});
+
+test('what planning one probe throws is told, and the others are planned', () => {
+  const config = full('targets: { u: { kind: external, url: "https://u.example/", tests: [web], from: [a] } }\n');
+  const targets = new Map([...config.targets].map(([name, target]) => [name, { ...target, url: 'no url' }]));
+  const fleet = ['a/p', 'b/p', 'hq/p'].map((name) => helloOf(name));
+  const failed: string[] = [];
+  const plans = planFleet({ ...config, targets }, fleet, undefined, undefined, (name) => failed.push(name));
+  expect([failed, [...plans.keys()]]).toEqual([['a/p'], ['b/p', 'hq/p']]);
 });
 
 describe('objectives', () => {

@@ -64,8 +64,8 @@ export interface ProbePlan {
 const STAMP_PORT = 862;
 /** Of one probe, that its peers measure. */
 const MAX_ENDPOINTS = 16;
-/** One of those who are expected, in a plan at its longest, without its names. */
-const ASKER_BYTES = 96;
+/** What the probes that one probe is to expect may take of its plan: half. */
+const ASKERS_ROOM_BYTES = MAX_BODY_BYTES / 2;
 const DNS_PORT = 53;
 const MAX_SESSIONS = 65_536;
 const MAX_SOURCES = 64;
@@ -74,8 +74,16 @@ const MAX_DESTINATIONS = 16_384;
 const PATH_OVERHEAD_BYTES = 13;
 /** A session in a plan at its longest: `[255,63,16383,6],`. */
 const SESSION_BYTES = 17;
-/** Room for a plan's tables and head beside its sessions; dictionaries are the tighter bound. */
-const MESSAGE_ROOM_BYTES = MAX_BODY_BYTES - 4_096;
+/** A plan without the entries of its tables, at its longest. */
+const HEAD_BYTES = encodedBytes({
+  ...{ v: 1, site: 'x'.repeat(63), probe: 'x'.repeat(63) },
+  ...{ version: Number.MAX_SAFE_INTEGER, issuedAtMs: Number.MAX_SAFE_INTEGER, expiresAtMs: Number.MAX_SAFE_INTEGER },
+  ...{ intervalMs: Number.MAX_SAFE_INTEGER, drainBytesPerSecond: Number.MAX_SAFE_INTEGER, paused: false },
+  ...{ tests: [], sources: [], destinations: [], sessions: [], askers: { peers: [], only: false } },
+});
+/** By how much a test's two intervals get longer when they are stretched: no number is longer than 22 characters. */
+const STRETCHED_BYTES = 2 * 22;
+const SLOWED_BY_BYTES = ',"slowedBy":'.length + 22;
 const ROUNDING_MARGIN = 1 + 1e-9;
 /** Of a plan's table of tests, and room for one that is in it for an uplink's sake. */
 const MAX_TESTS = 256;
@@ -83,32 +91,53 @@ const SLOWED_TEST_BYTES = 220;
 
 type PlanSession = Plan['sessions'][number];
 
-/** Plans for the whole fleet, by identity in ascending order. */
+/**
+ * Plans for the whole fleet, by identity in ascending order.
+ *
+ * @param onFailed takes what planning one probe threw: the others are planned without it. Absent: it is thrown.
+ */
 export function planFleet(
   config: OperatorConfig,
   fleet: readonly FullHello[],
   paused: PausedPlaces = NOTHING_PAUSED,
   consents: Consents = ALL_CONSENT,
+  onFailed?: (name: string, error: unknown) => void,
 ): Map<string, ProbePlan> {
+  const attempt = <T>(probe: Identity, run: () => T): T | undefined => {
+    if (onFailed === undefined) return run();
+    try {
+      return run();
+    } catch (error) {
+      onFailed(formatIdentity(probe), error);
+      return undefined;
+    }
+  };
   const probes = [...fleet].sort(byIdentity);
   const policies = new PolicyIndex(config);
   const meshes = config.meshes.map((mesh) => new MeshTargets(mesh, probes));
   const prepared = new Map(
     probes.map((probe) => {
       const endpoints = endpointsOf(probe).slice(0, MAX_ENDPOINTS);
-      return [probe, endpoints.flatMap((one) => preparedOf(config, probe, one, consents))] as const;
+      const parts = attempt(probe, () => endpoints.flatMap((one) => preparedOf(config, probe, one, consents)));
+      return [probe, parts ?? []] as const;
     }),
   );
   const uplinks = new UplinkBook(config, probes);
   const addresses = new AddressLoad(config.packetsPerSecondPerAddress);
   const witnesses = witnessesIn(probes, meshes, prepared, consents);
-  const shared = { config, probes, meshes, policies, prepared, uplinks, addresses, paused, witnesses };
-  const builders = probes.map((probe) => planProbe(shared, probe));
-  for (const builder of builders) builder.want();
-  if (!uplinks.isEmpty) uplinks.settle();
   const askers = new AskerBook(config, probes);
-  for (const builder of builders) builder.announce(askers);
-  const plans = builders.map((builder) => builder.finish(askers));
+  const { roomBytes: askersBytes } = askers;
+  const shared = { config, probes, meshes, policies, prepared, uplinks, addresses, paused, witnesses, askersBytes };
+  const each = <T>(
+    builders: readonly PlanBuilder[],
+    step: (builder: PlanBuilder) => T,
+  ): { builder: PlanBuilder; done: T }[] =>
+    builders.flatMap((builder) => attempt(builder.probe, () => [{ builder, done: step(builder) }]) ?? []);
+  const built = probes.flatMap((probe) => attempt(probe, () => planProbe(shared, probe)) ?? []);
+  const wanted = each(built, (builder) => builder.want()).map(({ builder }) => builder);
+  if (!uplinks.isEmpty) uplinks.settle();
+  const announced = each(wanted, (builder) => builder.announce(askers)).map(({ builder }) => builder);
+  const plans = each(announced, (builder) => builder.finish(askers)).map(({ done }) => done);
   const byKey = new Map(uplinks.plans().map((uplink) => [`${uplink.site}/${uplink.uplink}`, uplink]));
   return new Map(
     plans.map((plan) => {
@@ -124,9 +153,34 @@ export function expectingAlso(plan: ProbePlan, other: ProbePlan | undefined): Pr
   const theirs = other?.body.askers;
   if (theirs === undefined) return plan;
   const own = plan.body.askers ?? { peers: [], only: theirs.only };
-  const peers = new Map([...theirs.peers, ...own.peers].map((peer) => [formatIdentity(peer), peer]));
-  const askers = { peers: [...peers.values()].slice(0, MAX_ASKERS), only: own.only && theirs.only };
+  const peers = new AskerList();
+  for (const peer of [...own.peers, ...theirs.peers]) peers.add(peer);
+  const askers = { peers: peers.all, only: own.only && theirs.only };
   return { ...plan, body: { ...plan.body, askers } };
+}
+
+type Asker = Askers['peers'][number];
+
+/** The probes that one is to expect, each once, as many as there is room for in its plan. */
+class AskerList {
+  readonly #peers = new Map<string, Asker>();
+  #bytes = 0;
+
+  add(peer: Asker): void {
+    const name = formatIdentity(peer);
+    const bytes = entryBytes(peer);
+    if (this.#peers.has(name) || this.#peers.size >= MAX_ASKERS || this.#bytes + bytes > ASKERS_ROOM_BYTES) return;
+    this.#peers.set(name, peer);
+    this.#bytes += bytes;
+  }
+
+  has(name: string): boolean {
+    return this.#peers.has(name);
+  }
+
+  get all(): Asker[] {
+    return [...this.#peers.values()];
+  }
 }
 
 /** A destination as every plan that has it holds it, and what it adds to the plan's and the dictionary's size. */
@@ -143,25 +197,29 @@ interface Prepared {
 /** Who asks whom in STAMP's authenticated mode with a key that both have agreed on. */
 class AskerBook {
   readonly #only: boolean;
-  readonly #keys: ReadonlyMap<string, string>;
-  readonly #byReflector = new Map<string, Map<string, Askers['peers'][number]>>();
+  readonly #askers: ReadonlyMap<string, Asker>;
+  readonly #byReflector = new Map<string, AskerList>();
+  /** What a list of them takes of a plan at most. */
+  readonly roomBytes: number;
 
   constructor(config: OperatorConfig, probes: readonly FullHello[]) {
     this.#only = stampModeOf(config) === 'required';
-    this.#keys = new Map(
-      probes.flatMap((probe) =>
-        probe.agreementKey === undefined ? [] : [[formatIdentity(probe), probe.agreementKey] as const],
+    this.#askers = new Map(
+      probes.flatMap(({ site, probe, agreementKey }) =>
+        agreementKey === undefined ? [] : [[formatIdentity({ site, probe }), { site, probe, agreementKey }] as const],
       ),
     );
+    const longest = [...this.#askers.values()].map(entryBytes).sort((one, other) => other - one);
+    const allBytes = longest.slice(0, MAX_ASKERS).reduce((sum, bytes) => sum + bytes, 0);
+    this.roomBytes = Math.min(allBytes, ASKERS_ROOM_BYTES);
   }
 
   announce(sender: Identity, reflector: string): void {
-    const agreementKey = this.#keys.get(formatIdentity(sender));
-    if (agreementKey === undefined || !this.#keys.has(reflector)) return;
-    const known = this.#byReflector.get(reflector) ?? new Map<string, Askers['peers'][number]>();
+    const asker = this.#askers.get(formatIdentity(sender));
+    if (asker === undefined || !this.#askers.has(reflector)) return;
+    const known = this.#byReflector.get(reflector) ?? new AskerList();
     this.#byReflector.set(reflector, known);
-    if (known.size >= MAX_ASKERS) return;
-    known.set(formatIdentity(sender), { site: sender.site, probe: sender.probe, agreementKey });
+    known.add(asker);
   }
 
   expects(sender: Identity, reflector: string): boolean {
@@ -171,8 +229,8 @@ class AskerBook {
   /** Undefined for a probe that has no key, or nobody to expect. */
   of(reflector: Identity): Askers | undefined {
     const name = formatIdentity(reflector);
-    const peers = [...(this.#byReflector.get(name)?.values() ?? [])];
-    if (!this.#keys.has(name) || (peers.length === 0 && !this.#only)) return undefined;
+    const peers = this.#byReflector.get(name)?.all ?? [];
+    if (!this.#askers.has(name) || (peers.length === 0 && !this.#only)) return undefined;
     return { peers, only: this.#only };
   }
 }
@@ -274,11 +332,21 @@ class AddressLoad {
   }
 }
 
+/** Octets of a value as plans hold it. */
+function encodedBytes(value: object): number {
+  return Buffer.byteLength(JSON.stringify(value));
+}
+
+/** The same, as an entry of a table. */
+function entryBytes(value: object): number {
+  return encodedBytes(value) + 1;
+}
+
 function prepare(destination: PlanDestination): Prepared {
   const { site, name, uplink, network, kind } = destination;
   return {
     destination,
-    planBytes: Buffer.byteLength(JSON.stringify(destination)) + 1,
+    planBytes: entryBytes(destination),
     pathBytes: site.length + Buffer.byteLength(name) + uplink.length + network.length + kind.length,
     isGiven: true,
   };
@@ -295,11 +363,13 @@ interface FleetPlan {
   readonly addresses: AddressLoad;
   readonly paused: PausedPlaces;
   readonly witnesses: Witnesses;
+  /** To leave free in each plan for the probes that may be expected. */
+  readonly askersBytes: number;
 }
 
 function planProbe(fleet: FleetPlan, probe: FullHello): PlanBuilder {
   const { config, probes, meshes, policies, prepared, witnesses } = fleet;
-  const builder = new PlanBuilder(fleet, probe, Math.min(probes.length, MAX_ASKERS) * ASKER_BYTES);
+  const builder = new PlanBuilder(fleet, probe);
   config.meshes.forEach((mesh, at) => {
     const tests = testsOf(config, mesh.tests);
     for (const index of meshes[at]!.destinationsOf(probe)) {
@@ -400,18 +470,22 @@ class PlanBuilder {
   readonly #sessions: PlanSession[] = [];
   readonly #seen = new Set<number>();
   #dictionaryBytes = 64;
-  #planBytes = 1_024;
+  /** Of the plan as it is encoded, at its longest, but for its tests. */
+  #planBytes = HEAD_BYTES;
+  #testBytes = 0;
+  /** Left free for tests that are in the table for an uplink's sake. */
+  readonly #slowedTestsBytes: number;
   #omitted = 0;
 
-  /** @param askersBytes to leave free for those who may be expected. */
-  constructor({ config, uplinks, addresses, paused }: FleetPlan, probe: FullHello, askersBytes: number) {
+  constructor({ config, uplinks, addresses, paused, askersBytes }: FleetPlan, probe: FullHello) {
     this.#config = config;
     this.#probe = probe;
     this.#uplinks = uplinks;
     this.#addresses = addresses;
     this.#paused = paused;
     this.#sources = endpointsOf(probe).map(sourceOf);
-    if (!uplinks.isEmpty) this.#planBytes += MAX_TESTS * SLOWED_TEST_BYTES;
+    for (const source of this.#sources) this.#planBytes += entryBytes(source) + (uplinks.isEmpty ? 0 : SLOWED_BY_BYTES);
+    this.#slowedTestsBytes = uplinks.isEmpty ? 0 : MAX_TESTS * SLOWED_TEST_BYTES;
     if (probe.agreementKey !== undefined) this.#planBytes += askersBytes;
   }
 
@@ -530,7 +604,11 @@ class PlanBuilder {
       (source.network.length + this.#probe.site.length + this.#probe.probe.length + source.uplink.length) +
       (prepared.pathBytes + test.name.length + test.protocol.length + test.class.length + family.length);
     const planBytes = SESSION_BYTES + (known === undefined ? prepared.planBytes : 0);
-    const testIndex = this.#indexOfTest(test, this.#sizeOf(test, destination));
+    const testIndex = this.#indexOfTest(test, this.#sizeOf(test, destination), planBytes);
+    if (testIndex === undefined) {
+      this.#omitted += 1;
+      return;
+    }
     const digit = family === 'ipv4' ? 4 : 6;
     // Two meshes may name the same pair and test; a path is planned once.
     const key =
@@ -540,7 +618,7 @@ class PlanBuilder {
       this.#sessions.length >= MAX_SESSIONS ||
       (known === undefined && this.#destinations.length >= MAX_DESTINATIONS) ||
       this.#dictionaryBytes + pathBytes > MAX_BODY_BYTES ||
-      this.#planBytes + planBytes > MESSAGE_ROOM_BYTES
+      planBytes > this.#roomBytes
     ) {
       this.#omitted += 1;
       return;
@@ -549,6 +627,15 @@ class PlanBuilder {
     this.#dictionaryBytes += pathBytes;
     this.#planBytes += planBytes;
     this.#sessions.push([testIndex, sourceIndex, known ?? this.#addDestination(destination), digit]);
+  }
+
+  get probe(): Identity {
+    return this.#probe;
+  }
+
+  /** What is left of the message. */
+  get #roomBytes(): number {
+    return MAX_BODY_BYTES - this.#planBytes - this.#testBytes - this.#slowedTestsBytes;
   }
 
   #addDestination(destination: PlanDestination): number {
@@ -572,20 +659,24 @@ class PlanBuilder {
     return Math.max(leastStampBytes(isAuthenticated, test.class, true), sizeBytes);
   }
 
-  /** A test is in the table once for each size. */
-  #indexOfTest(test: TestConfig, sizeBytes: number): number {
+  /** A test is in the table once for each size. Undefined where there is no room for it beside `besideBytes`. */
+  #indexOfTest(test: TestConfig, sizeBytes: number, besideBytes: number): number | undefined {
     const key = `${sizeBytes} ${test.name}`;
     const known = this.#testIndex.get(key);
     if (known !== undefined) return known;
     const { name, protocol, intervalNs, timeoutNs, keepAlive, flows, routeIntervalNs, proxy, question } = test;
-    this.#tests.push({
+    const entry: PlanTest = {
       ...{ name, protocol, class: test.class, sizeBytes, intervalNs, timeoutNs, keepAlive },
       ...(flows > 1 ? { flows } : {}),
       ...(routeIntervalNs === undefined ? {} : { routeIntervalNs }),
       ...(proxy === undefined ? {} : { proxy }),
       ...(question === undefined ? {} : { question }),
       ...(test.stampKey === undefined ? {} : { stampKey: test.stampKey }),
-    });
+    };
+    const bytes = testBytes(entry);
+    if (this.#tests.length >= MAX_TESTS || bytes + besideBytes > this.#roomBytes) return undefined;
+    this.#tests.push(entry);
+    this.#testBytes += bytes;
     this.#testIndex.set(key, this.#tests.length - 1);
     return this.#tests.length - 1;
   }
@@ -609,12 +700,17 @@ class PlanBuilder {
     const stepsPerOctave = this.#tests.length <= 8 ? 4 : 1;
     const tests: PlanTest[] = [];
     const variants = new Map<string, number>();
-    const variantOf = (test: PlanTest, slowedBy: number): number => {
+    let roomBytes = MAX_BODY_BYTES - this.#planBytes;
+    const variantOf = (test: PlanTest, slowedBy: number): number | undefined => {
       const key = `${slowedBy} ${test.sizeBytes} ${test.name}`;
       const known = variants.get(key);
       if (known !== undefined) return known;
+      const variant = slowedBy === 1 ? test : slow(test, slowedBy);
+      const bytes = testBytes(variant);
+      if (tests.length >= MAX_TESTS || bytes > roomBytes) return undefined;
+      roomBytes -= bytes;
       variants.set(key, tests.length);
-      return tests.push(slowedBy === 1 ? test : slow(test, slowedBy)) - 1;
+      return tests.push(variant) - 1;
     };
     const sessions: PlanSession[] = [];
     for (const [testIndex, sourceIndex, to, family] of this.#sessions) {
@@ -625,10 +721,10 @@ class PlanBuilder {
       // The ends of sessions are many, and so may their factors be: these are rounded up to a few.
       const rounded = 2 ** (Math.ceil(Math.log2(destination) * stepsPerOctave - 1e-9) / stepsPerOctave);
       const test = variantOf(this.#tests[testIndex]!, destination > source ? rounded : source);
-      if (test >= MAX_TESTS) this.#omitted += 1;
+      if (test === undefined) this.#omitted += 1;
       else sessions.push([test, sourceIndex, to, family]);
     }
-    return { tests: tests.slice(0, MAX_TESTS), sessions };
+    return { tests, sessions };
   }
 
   /** Stretches every send interval by one factor until the load fits; nothing is left out for being too much. */
@@ -650,6 +746,11 @@ class PlanBuilder {
     const tests = wanted.map((test) => ({ ...test, intervalNs: Math.ceil(test.intervalNs * stretch) }));
     return { stretch: excess, tests };
   }
+}
+
+/** Of an entry in the table of tests, however much longer its intervals get. */
+function testBytes(test: PlanTest): number {
+  return entryBytes(test) + STRETCHED_BYTES;
 }
 
 /** A test with longer intervals, none beyond its floor. */

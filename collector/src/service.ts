@@ -281,7 +281,12 @@ export async function run(flags: Flags, asked: Asked, { version, revision }: Bui
     ...metricsAddresses.map((address) => listen(metrics, address, metricsGuard, common.telemetryPath)),
   ]);
   const watchGuards = setInterval(
-    () => new Set([guard, metricsGuard]).forEach((each) => void each.refresh()),
+    () =>
+      new Set([guard, metricsGuard]).forEach((each) => {
+        each.refresh().catch((error: unknown) => {
+          logger.error({ error: String(error) }, 'the web configuration could not be read again; the last one stays');
+        });
+      }),
     GUARD_EVERY_MS,
   );
   logger.info({ addresses: servers.map((server) => server.address()), version }, 'listening');

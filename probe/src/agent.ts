@@ -261,6 +261,8 @@ export class Agent {
       budget: this.#budget,
       nextStreamId: () => this.#nextSessionId++,
       countBytes: (uplink, bytes) => options.usage.add('routes', uplink, bytes),
+      onFailed: (error) =>
+        this.#once.run('trace', () => options.log.error({ error: String(error) }, 'a route could not be followed')),
     });
     this.#publisher = new Publisher({
       bus: options.bus,
@@ -442,7 +444,9 @@ export class Agent {
     try {
       const ask = decodeAsk(trust.open('ask', bytes), identity);
       if (ask.want === 'throughput') {
-        void this.#runThroughput(ask.run, answer);
+        this.#runThroughput(ask.run, answer).catch((error: unknown) => {
+          this.#options.log.error({ error: String(error) }, 'a throughput run could not be answered');
+        });
         return;
       }
       this.#tracer?.sayAgain();

@@ -13,6 +13,7 @@ export const PROBLEM_KINDS = [
   'site_unreachable',
   'probe_silent',
   'probe_floods',
+  'plan_failed',
   'clock_off',
   'uplink_down',
   'paths_unmeasured',
@@ -51,6 +52,7 @@ export function problemsOf(collector: Collector): {
     ...configurationProblems(collector),
     ...fleetProblems(collector),
     ...floodProblems(collector),
+    ...planProblems(collector),
     ...clockProblems(collector),
     ...pathProblems(collector.state),
   ];
@@ -116,6 +118,15 @@ function floodProblems({ reportQuota }: Collector): Problem[] {
   return reportQuota.floods().map(({ identity, sinceMs, refused }) => {
     const text = `sends more messages than a probe may: ${refused} were read past`;
     return { kind: 'probe_floods', subject: formatIdentity(identity), text, since: isoTime(sinceMs) };
+  });
+}
+
+/** Probes whose plan cannot be made: they go on with the one that they have. */
+function planProblems({ plans }: Collector): Problem[] {
+  return plans.failures().map(([subject, { sinceMs, error }]) => {
+    const why = (error instanceof Error ? error.message : String(error)).slice(0, MAX_REFUSAL_CHARS);
+    const text = `keeps its last plan, the next one cannot be made: ${why}`;
+    return { kind: 'plan_failed', subject, text, since: isoTime(sinceMs) };
   });
 }
 

@@ -790,7 +790,7 @@ function collectorFamilies(view: MetricView): PlainFamily[] {
     now(
       'unpublished_plans',
       '1',
-      'Probes whose plan the broker did not take when it was last tried.',
+      'Probes whose plan could not be made, or was not taken by the broker, when it was last tried.',
       () => view.health().plansUnpublished,
     ),
     now(

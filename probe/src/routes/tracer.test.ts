@@ -65,7 +65,11 @@ describe('the route tracer', () => {
   const usual = (news: RouteNews | undefined): (string | undefined)[] | undefined =>
     news?.route?.hops.map(({ addresses }) => addresses[0]);
 
+  let failure: Error | undefined;
+  let failures: unknown[];
+
   beforeEach(() => {
+    failures = [];
     clock = new FakeClock();
     open = new Map();
     mostOfAFlow = 0;
@@ -74,7 +78,9 @@ describe('the route tracer', () => {
     tracer = new RouteTracer(
       {
         engine,
-        resolver: { resolve: () => ({ address: DESTINATION }) } as never,
+        resolver: {
+          resolve: () => (failure === undefined ? { address: DESTINATION } : Promise.reject(failure)),
+        } as never,
         tcp: undefined as never,
         // Which flows are tried decides whether all ways are found: 95 times in 100.
         random: () => random.next(),
@@ -84,6 +90,7 @@ describe('the route tracer', () => {
         budget: new SendBudget(0),
         nextStreamId: () => (streams += 1),
         countBytes: () => undefined,
+        onFailed: (error) => failures.push(error),
       },
     );
     tracer.use([
@@ -98,6 +105,17 @@ describe('the route tracer', () => {
     tracer.setSending(true);
   });
   afterEach(() => tracer.stop());
+
+  it('goes on after a round that throws', async () => {
+    way = () => ['10.0.0.1', DESTINATION];
+    failure = new Error('a bug');
+    await pass(2 * ROUND_S);
+    expect(failures.length).toBeGreaterThan(0);
+    expect(tracer.take('r')).toBeUndefined();
+    failure = undefined;
+    await pass(2 * ROUND_S);
+    expect(usual(tracer.take('r'))).toEqual(['10.0.0.1', DESTINATION]);
+  });
 
   it('tells a route within a round, and no more of it while it stays', async () => {
     way = () => ['10.0.0.1', '10.0.1.1', DESTINATION];

@@ -54,6 +54,8 @@ export interface TracerContext {
   /** A stream number that nobody else has. */
   readonly nextStreamId: () => number;
   readonly countBytes: (uplink: string, bytes: number) => void;
+  /** Takes what a round threw: it is over, and the next one comes in its turn. */
+  readonly onFailed?: (error: unknown) => void;
 }
 
 export interface TracerDependencies {
@@ -247,16 +249,19 @@ export class RouteTracer {
       if (traced === undefined) return;
       const destination = destinationOf(traced.planned);
       this.#active.add(destination);
-      void this.#round(traced).finally(() => {
-        traced.isQueued = false;
-        this.#active.delete(destination);
-        this.#startWaiting();
-        if (traced.isUnsure) this.#enqueue(traced);
-      });
+      const onFailed = (error: unknown): void => this.#context.onFailed?.(error);
+      void this.#round(traced, onFailed)
+        .catch(onFailed)
+        .finally(() => {
+          traced.isQueued = false;
+          this.#active.delete(destination);
+          this.#startWaiting();
+          if (traced.isUnsure) this.#enqueue(traced);
+        });
     }
   }
 
-  async #round(traced: Traced): Promise<void> {
+  async #round(traced: Traced, onFailed: (error: unknown) => void): Promise<void> {
     const destination = await this.#dependencies.resolver.resolve(traced.planned, RESOLVE_NS);
     if (!('address' in destination) || !this.#isLive(traced)) return;
     const { address } = destination;
@@ -267,14 +272,16 @@ export class RouteTracer {
     // Both take long where packets vanish; rounds go on meanwhile.
     if (traced.rounds >= traced.searchInRound && !this.#isSearching) {
       this.#isSearching = true;
-      void this.#withOwn(traced, address, (own) => this.#searchWays(traced, address, own)).finally(() => {
-        this.#isSearching = false;
-      });
+      void this.#withOwn(traced, address, (own) => this.#searchWays(traced, address, own))
+        .catch(onFailed)
+        .finally(() => (this.#isSearching = false));
     }
     if (traced.planned.path.protocol === 'tcp' || traced.route?.ending !== 'reached') return;
     if (this.#sizing.has(traced) || this.#sizing.size >= AT_ONCE) return;
     this.#sizing.add(traced);
-    void this.#findMtu(traced, address).finally(() => this.#sizing.delete(traced));
+    void this.#findMtu(traced, address)
+      .catch(onFailed)
+      .finally(() => this.#sizing.delete(traced));
   }
 
   /** A flow has one asker at a time: a second would not get the port of connects. */
