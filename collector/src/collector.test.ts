@@ -296,6 +296,21 @@ describe('planning', () => {
     expect(collector.health().plansUnpublished).toBe(0);
   });
 
+  test.each([Number.MAX_SAFE_INTEGER, WALL_MS + 60_000])('refuses hellos that claim plan version %i', async (made) => {
+    const hello = helloOf('a/p', { bootId: 'a'.repeat(16) });
+    say({ ...hello, planVersion: made });
+    await settle(1_000);
+    expect(Object.keys(rejected())).toEqual([expect.stringMatching(/^hello\|(malformed|impossible_value)$/)]);
+    // The router that takes its place has none, and gets the first.
+    say({ ...hello, version: 2 });
+    await settle(1_000);
+    expect(decodePlan(broker.plans.at(-1)!.bytes, A).version).toBe(1);
+    // One of a collector whose state was lost is caught up with, as long as it can be one.
+    say({ ...hello, version: 3, planVersion: WALL_MS });
+    await settle(1_000);
+    expect(decodePlan(broker.plans.at(-1)!.bytes, A).version).toBe(WALL_MS + 1);
+  });
+
   test('goes on when the plan of one probe cannot be made, and says which and why', async () => {
     for (const identity of [A, B]) say(helloOf(`${identity.site}/p`));
     await settle(2_000);

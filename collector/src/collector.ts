@@ -46,7 +46,7 @@ import { Keeper } from './keeper.ts';
 import { Leaves } from './leaves.ts';
 import type { Logger } from './log.ts';
 import { isInMaintenance } from './maintenance.ts';
-import { PlanBook } from './plan-book.ts';
+import { isIssuable, PlanBook } from './plan-book.ts';
 import { expectingAlso, planFleet, PolicyIndex, type ProbePlan } from './planner.ts';
 import { formatScope, PauseBook, PAUSES_FILE, type Pause, type PauseScope } from './pauses.ts';
 import { Quarantine, QUARANTINE_DIRECTORY } from './quarantine.ts';
@@ -757,6 +757,7 @@ export class Collector {
       const data = this.gate.open(kind, identity, message.data, message.storedAtMs);
       if (kind === 'plan') {
         const plan = decodePlan(data, identity);
+        this.#checkPlanVersion(identity, plan.version);
         if (this.cluster !== undefined) {
           const { version } = plan;
           const stored = this.#storedPlans.get(formatIdentity(identity));
@@ -770,6 +771,7 @@ export class Collector {
         return;
       }
       const hello = decodeHello(data, identity);
+      if (hello.kind === 'full') this.#checkPlanVersion(identity, hello.planVersion);
       const ageMs = Math.max(0, this.#options.clock.wallMs() - message.storedAtMs);
       this.registry.hello(identity, hello, ageMs, message.streamSeq);
       if (hello.kind === 'full' && hello.spool !== undefined && this.owns(identity.site)) {
@@ -782,6 +784,12 @@ export class Collector {
       if (!(error instanceof RejectedMessage)) throw error;
       this.ingest.reject(counted, identity, error);
     }
+  }
+
+  /** Versions that no collector can have issued by now are not gone on from. */
+  #checkPlanVersion(identity: Identity, version: number): void {
+    if (isIssuable(version, this.#options.clock.wallMs())) return;
+    throw new RejectedMessage('impossible_value', `plan version ${version} of ${formatIdentity(identity)}`);
   }
 
   #ask(identity: Identity, want: 'hello' | 'dictionary'): void {

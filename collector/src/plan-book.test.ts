@@ -60,6 +60,30 @@ test('a plan that cannot be encoded leaves its probe the last one, and the other
   expect(book.failures()).toEqual([]);
 });
 
+test('a version that a snapshot has and no collector can have issued is not gone on from', () => {
+  const book = new PlanBook();
+  const nowMs = Date.UTC(2026, 0, 5);
+  book.restore(
+    [
+      { identity: 'a/p', version: Number.MAX_SAFE_INTEGER, bodyHash: 'x' },
+      { identity: 'b/p', version: nowMs, bodyHash: 'x' },
+    ],
+    nowMs,
+  );
+  book.update(
+    planFleet(
+      CONFIG,
+      ['a/p', 'b/p'].map((name) => helloOf(name)),
+    ),
+    nowMs,
+    60_000,
+  );
+  expect(book.takeDue().map(({ plan: { site, version } }) => [site, version])).toEqual([
+    ['a', 1],
+    ['b', nowMs + 1],
+  ]);
+});
+
 test('a probe that is to measure nothing any more gets one plan without sessions, and another when it may again', () => {
   const book = new PlanBook();
   const A = { site: 'a', probe: 'p' };

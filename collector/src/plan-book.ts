@@ -38,6 +38,11 @@ export interface PlanFailure {
 /** Of a plan without sessions: the report is a sign of life only. */
 const EMPTY_PLAN_INTERVAL_MS = 60_000;
 
+/** True for a version that may have been issued by now: at most one for each ms since 1970 was. */
+export function isIssuable(version: number, nowMs: number): boolean {
+  return version <= nowMs;
+}
+
 interface Page {
   version: number;
   /** Undefined: that of `stored`, and not needed yet. */
@@ -279,7 +284,9 @@ export class PlanBook {
     for (const { identity, version, bodyHash, dictionaries: known } of saved) {
       const dictionaries = new IssuedDictionaries(known);
       if (known === undefined) dictionaries.openFor(nowMs);
-      this.#pages.set(identity, { version, bodyHash, stored: undefined, current: undefined, due: false, dictionaries });
+      // Earlier releases went on from whatever a probe said that it ran.
+      const from = isIssuable(version, nowMs) ? { version, bodyHash } : { version: 0, bodyHash: '' };
+      this.#pages.set(identity, { ...from, stored: undefined, current: undefined, due: false, dictionaries });
     }
   }
 

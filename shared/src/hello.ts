@@ -6,7 +6,7 @@ import * as z from 'zod/mini';
 import { ipAddressSchema } from './ip.ts';
 import { encodeJsonMessage, parseJsonMessage } from './message.ts';
 import { FAMILIES } from './path.ts';
-import { agreementKeySchema } from './plan.ts';
+import { agreementKeySchema, planVersionSchema } from './plan.ts';
 import { MAX_SEQ } from './report.ts';
 import { isToken, type Identity } from './subjects.ts';
 import { wallMsSchema } from './wall-time.ts';
@@ -82,7 +82,7 @@ const helloSchema = z.discriminatedUnion('kind', [
     /** Families in which it can send ICMP. */
     icmp: z.array(z.enum(FAMILIES)).check(z.maxLength(FAMILIES.length)),
     /** Version of the plan it is running; 0 when it has none. */
-    planVersion: z.int().check(z.minimum(0)),
+    planVersion: z.union([z.literal(0), planVersionSchema]),
     endpoints: z.array(helloEndpointSchema).check(z.maxLength(64)),
     /** Default gateways by the probe's routing table, where it has some. */
     gateways: z.optional(gatewaysSchema),

@@ -12,9 +12,15 @@ import { isPublicKey } from './seal.ts';
 import { isToken, type Identity } from './subjects.ts';
 import { MAX_FLOWS } from './report.ts';
 import { DSCP_BY_CLASS, NS_PER_MS, NS_PER_S } from './units.ts';
-import { wallMsSchema } from './wall-time.ts';
+import { MAX_WALL_MS, wallMsSchema } from './wall-time.ts';
 
 export const PLAN_VERSION = 1;
+/**
+ * Versions of plans stay below the wall clock in ms: no collector issues more than one for each ms since 1970. A version above it was
+ * made up, and a collector that went on from it would come to numbers that are not exact.
+ */
+const MAX_PLAN_VERSION = MAX_WALL_MS;
+export const planVersionSchema = z.int().check(z.minimum(1), z.maximum(MAX_PLAN_VERSION));
 
 /** Compiled-in limits of what one probe sends; hello announces them, the planner plans under them. */
 export const SEND_CAP = { packetsPerSecond: 2_000, bitsPerSecond: 10_000_000 } as const;
@@ -137,7 +143,7 @@ const planSchema = z.object({
   site: token,
   probe: token,
   /** Grows with each plan of this probe; a lower one is refused. */
-  version: z.int().check(z.minimum(1)),
+  version: planVersionSchema,
   issuedAtMs: wallMsSchema,
   /** After it the probe stops sending and goes on reflecting. */
   expiresAtMs: wallMsSchema,
