@@ -311,6 +311,51 @@ describe('planning', () => {
     expect(decodePlan(broker.plans.at(-1)!.bytes, A).version).toBe(WALL_MS + 1);
   });
 
+  test('reads past the hellos of a flood before it verifies them, and asks for the last one when it is over', async () => {
+    const open = vi.spyOn(collector.gate, 'open');
+    say(helloOf('b/p'));
+    await settle(1_000);
+    for (let version = 1; version <= 1_000; version += 1) say(helloOf('a/p', { version }));
+    // B's, its plan, 120 of A.
+    expect(open.mock.calls.filter(([kind]) => kind === 'hello')).toHaveLength(1 + 120);
+    expect(rejected()).toEqual({ 'hello|flood': 880 });
+    const problem = { kind: 'probe_floods', subject: 'a/p', text: expect.stringContaining('880') as string };
+    expect(problemsOf(collector).problems).toContainEqual(expect.objectContaining(problem));
+    expect(await collector.exposition.registry.metrics()).toMatch(/^wan_probe_flood_messages\{[^}]*"a"[^}]*\} 880$/m);
+    broker.asked.length = 0;
+    await settle(61_000);
+    expect(broker.asked).toEqual(['hello a/p']);
+  });
+
+  test('takes the hellos of one that reconnects every second, and those of 1,000 probes at once', async () => {
+    for (let version = 1; version <= 300; version += 1) {
+      say(helloOf('a/p0', { version, planVersion: 0 }));
+      clock.advance(1_000);
+    }
+    for (let at = 1; at < 1_000; at += 1) say(helloOf(`a/p${at}`));
+    expect(rejected()).toEqual({});
+    expect(collector.registry.plannable()).toHaveLength(1_000);
+  });
+
+  test('a probe that claims versions gets its own plan numbered anew, four times at once, and the fleet is not planned', async () => {
+    for (const identity of [A, B, C]) say(helloOf(`${identity.site}/p`));
+    await settle(2_000);
+    const update = vi.spyOn(collector.plans, 'update');
+    const published = broker.plans.length;
+    for (let version = 2; version <= 60; version += 1) {
+      say(helloOf('a/p', { version, planVersion: 1_000 * version }));
+      await settle(1_000);
+    }
+    expect(update).not.toHaveBeenCalled();
+    const after = broker.plans.slice(published);
+    expect(new Set(after.map(({ identity }) => identity.site))).toEqual(new Set(['a']));
+    // Four, and one each 15 s of a minute.
+    expect(after.length).toBeGreaterThanOrEqual(4);
+    expect(after.length).toBeLessThanOrEqual(4 + 4);
+    await settle(15_000);
+    expect(decodePlan(broker.plans.at(-1)!.bytes, A)).toMatchObject({ version: 60_001, sessions: { length: 2 } });
+  });
+
   test('goes on when the plan of one probe cannot be made, and says which and why', async () => {
     for (const identity of [A, B]) say(helloOf(`${identity.site}/p`));
     await settle(2_000);

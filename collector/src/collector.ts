@@ -58,7 +58,7 @@ import {
   type Transition,
 } from './registry.ts';
 import { GAUGE } from './series-table.ts';
-import { ReportQuota } from './report-quota.ts';
+import { HelloQuota, ReportQuota } from './report-quota.ts';
 import { Rollout, type Observation, type RolloutStatus } from './rollout.ts';
 import type { SettledConfig } from './settled-config.ts';
 import { surveySites, type EvidenceSummary } from './site-reach.ts';
@@ -133,6 +133,7 @@ export class Collector {
   readonly registry: Registry;
   readonly ingest: Ingest;
   readonly reportQuota: ReportQuota;
+  readonly helloQuota: HelloQuota;
   readonly plans = new PlanBook();
   readonly throughput: ThroughputDesk;
   readonly pauses: PauseBook;
@@ -201,6 +202,8 @@ export class Collector {
   /** Of a cluster: the plans that the state stream has, as far as it was read over this connection. */
   readonly #storedPlans = new Map<string, { readonly version: number; readonly seq: number }>();
   #plansRefused = 0;
+  /** Probes of which a hello was read past: the last of a flood may be the one that holds. */
+  readonly #unreadHellos = new Map<string, Identity>();
   /** Probes that were asked for their hello when reading began, and have sent no report since. */
   readonly #unheard = new Map<string, { readonly identity: Identity; readonly asked: number; readonly atMs: number }>();
   /** Whose plan the broker did not take when it was last tried. */
@@ -262,6 +265,7 @@ export class Collector {
       this.#quarantine = new Quarantine({ directory, logger: options.logger });
     }
     this.reportQuota = new ReportQuota(options.config.drainBytesPerSecond, clock);
+    this.helloQuota = new HelloQuota(clock);
     this.ingest = new Ingest({
       onRefused: (refusal, data, atMs) => {
         // Two probes of one name: what is wrong is the name, not the report.
@@ -298,7 +302,7 @@ export class Collector {
       state: this.state,
       registry: this.registry,
       ingest: this.ingest,
-      reportQuota: this.reportQuota,
+      quotas: [this.reportQuota, this.helloQuota],
       plans: this.plans,
       config: () => this.#config,
       wallMs: () => clock.wallMs(),
@@ -754,6 +758,10 @@ export class Collector {
       if (identity === undefined || (kind !== 'hello' && kind !== 'plan')) {
         throw new RejectedMessage('unexpected_subject', message.subject);
       }
+      if (kind === 'hello' && !this.helloQuota.take(identity)) {
+        this.#unreadHellos.set(formatIdentity(identity), identity);
+        throw FLOOD;
+      }
       const data = this.gate.open(kind, identity, message.data, message.storedAtMs);
       if (kind === 'plan') {
         const plan = decodePlan(data, identity);
@@ -778,7 +786,7 @@ export class Collector {
         this.ingest.spoolNamed(identity);
         this.#keeper.commitSoon();
       }
-      if (hello.kind === 'full') this.plans.probeRuns(identity, hello.planVersion);
+      if (hello.kind === 'full') this.plans.probeRuns(identity, hello.planVersion, this.isLeader);
       this.#planSoon();
     } catch (error) {
       if (!(error instanceof RejectedMessage)) throw error;
@@ -798,6 +806,11 @@ export class Collector {
 
   /** Who was asked at the start of reading and has sent no report since may not have been connected yet, or not for this collector's broker. */
   #askAgain(nowMs: number): void {
+    for (const [name, identity] of this.#unreadHellos) {
+      if (this.helloQuota.refusedOf(identity) > 0) continue;
+      this.#unreadHellos.delete(name);
+      if (this.registry.probe(identity) !== undefined && this.owns(identity.site)) this.#ask(identity, 'hello');
+    }
     for (const [name, asked] of this.#unheard) {
       if (nowMs - asked.atMs < ASK_AGAIN_MS) continue;
       if (asked.asked >= ASKED_AT_MOST) {
@@ -1029,6 +1042,7 @@ export class Collector {
         this.#restamp = true;
       }
     }
+    this.plans.renumber(clock.wallMs(), this.#config.planExpiryMs);
     const who = this.#planWanted;
     if (this.registry.revision !== this.#plannedRevision || this.plans.isOutdated || who !== undefined) {
       this.#plannedRevision = this.registry.revision;

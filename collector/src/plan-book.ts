@@ -35,6 +35,9 @@ export interface PlanFailure {
   readonly error: unknown;
 }
 
+/** A plan is given a version above the one that its probe claims so often at once, and then once in so long. */
+const RENUMBERINGS_AT_ONCE = 4;
+const RENUMBER_EVERY_MS = 15_000;
 /** Of a plan without sessions: the report is a sign of life only. */
 const EMPTY_PLAN_INTERVAL_MS = 60_000;
 
@@ -52,6 +55,11 @@ interface Page {
   current: PlannedProbe | undefined;
   /** Must be sent (again). */
   due: boolean;
+  /** A version that the probe says it runs, and that this plan is to be above of; 0: none. */
+  claimed: number;
+  /** How often that may still be done, and when that was so. */
+  renumberings: number;
+  renumberedAtMs: number;
   readonly dictionaries: IssuedDictionaries;
 }
 
@@ -169,15 +177,46 @@ export class PlanBook {
 
   /**
    * A probe says which version it runs: another than ours is answered with ours, a higher one (of a collector whose
-   * state was lost) with one above it.
+   * state was lost) with one above it, which `renumber` makes: a probe that claims versions costs its own plan, and no planning.
+   *
+   * @param isPlanner false: another collector answers it.
    */
-  probeRuns(identity: Identity, version: number): void {
+  probeRuns(identity: Identity, version: number, isPlanner = true): void {
     const page = this.#page(formatIdentity(identity));
     if (version > page.version) {
+      if (isPlanner && (page.current ?? page.stored) !== undefined) {
+        page.claimed = Math.max(page.claimed, version);
+        return;
+      }
       page.version = version;
+      if (page.current === undefined) return;
       page.current = undefined;
       this.#outdated = true;
     } else if ((page.current ?? page.stored) !== undefined && version !== page.version) {
+      page.due = true;
+    }
+  }
+
+  /** Gives the plans whose probes run a higher version one above that; each probe has a share of that. */
+  renumber(nowMs: number, expiryMs: number): void {
+    for (const page of this.#pages.values()) {
+      const { claimed } = page;
+      const plan = page.current?.plan ?? page.stored;
+      if (claimed === 0 || plan === undefined) continue;
+      if (claimed <= page.version) {
+        page.claimed = 0;
+        continue;
+      }
+      const gained = Math.max(0, nowMs - page.renumberedAtMs) / RENUMBER_EVERY_MS;
+      page.renumberings = Math.min(RENUMBERINGS_AT_ONCE, page.renumberings + gained);
+      page.renumberedAtMs = nowMs;
+      if (page.renumberings < 1) continue;
+      page.renumberings -= 1;
+      page.claimed = 0;
+      page.version = claimed + 1;
+      const next = { ...plan, version: page.version, issuedAtMs: nowMs, expiresAtMs: nowMs + expiryMs };
+      if (page.current === undefined) page.stored = next;
+      else page.current = { ...page.current, plan: next };
       page.due = true;
     }
   }
@@ -286,20 +325,25 @@ export class PlanBook {
       if (known === undefined) dictionaries.openFor(nowMs);
       // Earlier releases went on from whatever a probe said that it ran.
       const from = isIssuable(version, nowMs) ? { version, bodyHash } : { version: 0, bodyHash: '' };
-      this.#pages.set(identity, { ...from, stored: undefined, current: undefined, due: false, dictionaries });
+      this.#pages.set(identity, { ...newPage(dictionaries), ...from });
     }
   }
 
   #page(identity: string): Page {
     const known = this.#pages.get(identity);
     if (known !== undefined) return known;
-    const page: Page = {
-      ...{ version: 0, bodyHash: '', stored: undefined, current: undefined, due: false },
-      dictionaries: new IssuedDictionaries(),
-    };
+    const page = newPage(new IssuedDictionaries());
     this.#pages.set(identity, page);
     return page;
   }
+}
+
+function newPage(dictionaries: IssuedDictionaries): Page {
+  return {
+    ...{ version: 0, bodyHash: '', stored: undefined, current: undefined, due: false },
+    ...{ claimed: 0, renumberings: RENUMBERINGS_AT_ONCE, renumberedAtMs: 0 },
+    dictionaries,
+  };
 }
 
 /** Undefined for a plan that fits in its message. */

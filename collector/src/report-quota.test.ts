@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { FakeClock } from '@wanscope/shared/testing';
-import { ReportQuota } from './report-quota.ts';
+import { allFloods, HelloQuota, ReportQuota } from './report-quota.ts';
 
 const DEPOT = { site: 'depot', probe: 'edge' };
 const HQ = { site: 'hq', probe: 'edge' };
@@ -16,6 +16,23 @@ function quotaAt(): { quota: ReportQuota; clock: FakeClock; taken: (count: numbe
     Array.from({ length: count }, () => quota.take(of)).filter(Boolean).length;
   return { quota, clock, taken };
 }
+
+describe('the quota of hellos', () => {
+  it('takes 120 at once and two a second, which a probe that reconnects every second keeps to', () => {
+    const clock = new FakeClock();
+    const quota = new HelloQuota(clock);
+    // One when it connects and one for the plan that it takes, for an hour.
+    for (let second = 0; second < 3_600; second += 1) {
+      expect([quota.take(DEPOT), quota.take(DEPOT)]).toEqual([true, true]);
+      clock.advance(1_000);
+    }
+    const flood = Array.from({ length: 1_000 }, () => quota.take(DEPOT)).filter(Boolean).length;
+    expect([flood, quota.take(HQ)]).toEqual([120, true]);
+    const reports = new ReportQuota(DRAIN_BYTES, clock);
+    for (let at = 0; at < BURST + 5; at += 1) reports.take(DEPOT);
+    expect(allFloods([reports, quota])).toMatchObject([{ identity: DEPOT, refused: 880 + 5 }]);
+  });
+});
 
 describe('the quota of reports', () => {
   it('takes what the stream can hold of a probe at once, and then its rate', () => {

@@ -1,6 +1,7 @@
 /**
- * How many messages of one probe's report subject are handled. One that sends more than any probe has to is read past, before its
- * messages are verified, so that it costs the others nothing. What is read past stays in its spool and comes again.
+ * How many messages of one probe's subjects are handled. One that sends more than any probe has to is read past, before its
+ * messages are verified, so that it costs the others nothing. Reports that are read past stay in its spool and come again; for a hello
+ * the collector asks when the flood is over.
  */
 import { formatIdentity, TokenBucket, type Clock, type Identity } from '@wanscope/shared';
 
@@ -12,6 +13,9 @@ const BURST = 2 * REPORTS_OF_PROBE;
 const LIVE_PER_SECOND = 100;
 /** No report is smaller. */
 const MIN_REPORT_BYTES = 100;
+/** A probe says hello when it connects, for each plan that it takes, and when it is asked: one that reconnects every second stays below. */
+const HELLOS_PER_SECOND = 2;
+const HELLO_BURST = 120;
 /** Probes with a bucket of their own; the names below a site whose broker is hostile have no end. */
 const MAX_PROBES = 20_000;
 /** A probe that kept to its rate for so long floods no more, and its bucket is full. */
@@ -32,24 +36,29 @@ interface Sender {
   flood: (Flood & { refused: number; lastMs: number }) | undefined;
 }
 
-export class ReportQuota {
+/** Of messages of one kind. */
+interface Rate {
+  readonly perSecond: number;
+  readonly burst: number;
+}
+
+export class ProbeQuota {
   readonly #senders = new Map<string, Sender>();
   readonly #overflow: TokenBucket;
   readonly #clock: Pick<Clock, 'monoNs' | 'wallMs'>;
-  #perSecond: number;
+  #rate: Rate;
   #sweptMs = 0;
 
-  /** @param drainBytesPerSecond what a probe may send of its backlog. */
-  constructor(drainBytesPerSecond: number, clock: Pick<Clock, 'monoNs' | 'wallMs'>) {
+  /** @param overflow of all names together that get no bucket of their own. */
+  constructor(rate: Rate, overflow: Rate, clock: Pick<Clock, 'monoNs' | 'wallMs'>) {
     this.#clock = clock;
-    this.#perSecond = rateOf(drainBytesPerSecond);
-    this.#overflow = new TokenBucket(LIVE_PER_SECOND, BURST, clock.monoNs());
+    this.#rate = rate;
+    this.#overflow = new TokenBucket(overflow.perSecond, overflow.burst, clock.monoNs());
   }
 
-  configure(drainBytesPerSecond: number): void {
-    const perSecond = rateOf(drainBytesPerSecond);
-    if (perSecond === this.#perSecond) return;
-    this.#perSecond = perSecond;
+  protected setRate(rate: Rate): void {
+    if (rate.perSecond === this.#rate.perSecond) return;
+    this.#rate = rate;
     // A bucket has the rate that it was made with. Floods go on.
     for (const [name, { flood, seenMs }] of this.#senders)
       this.#senders.set(name, { bucket: this.#bucket(), seenMs, flood });
@@ -94,7 +103,7 @@ export class ReportQuota {
   }
 
   #bucket(): TokenBucket {
-    return new TokenBucket(this.#perSecond, Math.max(BURST, this.#perSecond), this.#clock.monoNs());
+    return new TokenBucket(this.#rate.perSecond, this.#rate.burst, this.#clock.monoNs());
   }
 
   #sweep(nowMs: number): void {
@@ -103,6 +112,37 @@ export class ReportQuota {
   }
 }
 
-function rateOf(drainBytesPerSecond: number): number {
-  return LIVE_PER_SECOND + drainBytesPerSecond / MIN_REPORT_BYTES;
+export class ReportQuota extends ProbeQuota {
+  /** @param drainBytesPerSecond what a probe may send of its backlog. */
+  constructor(drainBytesPerSecond: number, clock: Pick<Clock, 'monoNs' | 'wallMs'>) {
+    super(rateOf(drainBytesPerSecond), { perSecond: LIVE_PER_SECOND, burst: BURST }, clock);
+  }
+
+  configure(drainBytesPerSecond: number): void {
+    this.setRate(rateOf(drainBytesPerSecond));
+  }
+}
+
+export class HelloQuota extends ProbeQuota {
+  constructor(clock: Pick<Clock, 'monoNs' | 'wallMs'>) {
+    const rate = { perSecond: HELLOS_PER_SECOND, burst: HELLO_BURST };
+    super(rate, rate, clock);
+  }
+}
+
+/** The floods of several quotas, one of each probe. */
+export function allFloods(quotas: readonly ProbeQuota[]): Flood[] {
+  const floods = new Map<string, Flood>();
+  for (const flood of quotas.flatMap((quota) => quota.floods())) {
+    const name = formatIdentity(flood.identity);
+    const known = floods.get(name);
+    const sinceMs = Math.min(flood.sinceMs, known?.sinceMs ?? flood.sinceMs);
+    floods.set(name, { ...flood, sinceMs, refused: flood.refused + (known?.refused ?? 0) });
+  }
+  return [...floods.values()];
+}
+
+function rateOf(drainBytesPerSecond: number): Rate {
+  const perSecond = LIVE_PER_SECOND + drainBytesPerSecond / MIN_REPORT_BYTES;
+  return { perSecond, burst: Math.max(BURST, perSecond) };
 }

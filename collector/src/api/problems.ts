@@ -3,6 +3,7 @@ import { formatIdentity, isoTime, NOT_SENT_CAUSES } from '@wanscope/shared';
 import type { Collector } from '../collector.ts';
 import { clockOffsetMs, LATE_AFTER_MS } from '../ingest.ts';
 import { REASONS, UNMEASURED_CAUSES, type UnmeasuredCause } from '../path-state.ts';
+import { allFloods } from '../report-quota.ts';
 import { GAUGE } from '../series-table.ts';
 import type { MeasurementState } from '../state.ts';
 
@@ -114,8 +115,8 @@ function fleetProblems(collector: Collector): Problem[] {
 }
 
 /** Probes that send more than any probe has to: broken, or stolen. */
-function floodProblems({ reportQuota }: Collector): Problem[] {
-  return reportQuota.floods().map(({ identity, sinceMs, refused }) => {
+function floodProblems({ reportQuota, helloQuota }: Collector): Problem[] {
+  return allFloods([reportQuota, helloQuota]).map(({ identity, sinceMs, refused }) => {
     const text = `sends more messages than a probe may: ${refused} were read past`;
     return { kind: 'probe_floods', subject: formatIdentity(identity), text, since: isoTime(sinceMs) };
   });

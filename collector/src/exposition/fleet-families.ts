@@ -11,7 +11,7 @@ import type { CountersReset } from '../snapshot.ts';
 import type { PauseBook } from '../pauses.ts';
 import type { PlanBook } from '../plan-book.ts';
 import type { ProbeEntry, Registry } from '../registry.ts';
-import type { ReportQuota } from '../report-quota.ts';
+import type { ProbeQuota } from '../report-quota.ts';
 import { DROP_CAUSES } from '../remote-write/delivery.ts';
 import type { RemoteWriteStatus } from '../remote-write/remote-write.ts';
 import type { RolloutStatus } from '../rollout.ts';
@@ -68,7 +68,7 @@ export interface MetricView {
   readonly state: MeasurementState;
   readonly registry: Registry;
   readonly ingest: Ingest;
-  readonly reportQuota: Pick<ReportQuota, 'refusedOf'>;
+  readonly quotas: readonly Pick<ProbeQuota, 'refusedOf'>[];
   readonly plans: PlanBook;
   readonly gate: Gate;
   readonly leaves: Leaves;
@@ -346,7 +346,7 @@ function probeFamilies(view: MetricView): PlainFamily[] {
     perProbe(
       'wan_probe_flood_messages',
       'Messages on the report subject of the probe that were read past, as it sends more than a probe may; 0 a minute after the last.',
-      (probe) => view.reportQuota.refusedOf(probe.identity),
+      (probe) => view.quotas.reduce((sum, quota) => sum + quota.refusedOf(probe.identity), 0),
     ),
     perProbe(
       'wan_probe_clock_offset_seconds',
