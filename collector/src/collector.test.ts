@@ -327,7 +327,7 @@ describe('planning', () => {
     expect(broker.asked).toEqual(['hello a/p']);
   });
 
-  test('takes the hellos of one that reconnects every second, and those of 1,000 probes at once', async () => {
+  test('takes the hellos of one that reconnects every second, and those of 1,000 probes at once', () => {
     for (let version = 1; version <= 300; version += 1) {
       say(helloOf('a/p0', { version, planVersion: 0 }));
       clock.advance(1_000);

@@ -199,8 +199,8 @@ export class Collector {
   #publishing = false;
   /** Every plan is to be published, also those that need not change. */
   #restamp = false;
-  /** Of a cluster: the plans that the state stream has, as far as it was read over this connection. */
-  readonly #storedPlans = new Map<string, { readonly version: number; readonly seq: number }>();
+  /** Of a cluster: the plans that the state stream has, as far as it was read over this connection; no version: one that is refused. */
+  readonly #storedPlans = new Map<string, { readonly version: number | undefined; readonly seq: number }>();
   #plansRefused = 0;
   /** Probes of which a hello was read past: the last of a flood may be the one that holds. */
   readonly #unreadHellos = new Map<string, Identity>();
@@ -762,22 +762,11 @@ export class Collector {
         this.#unreadHellos.set(formatIdentity(identity), identity);
         throw FLOOD;
       }
-      const data = this.gate.open(kind, identity, message.data, message.storedAtMs);
       if (kind === 'plan') {
-        const plan = decodePlan(data, identity);
-        this.#checkPlanVersion(identity, plan.version);
-        if (this.cluster !== undefined) {
-          const { version } = plan;
-          const stored = this.#storedPlans.get(formatIdentity(identity));
-          // One of the stream that version 0.1.0 wrote plans to is no reason to take another for unwritten.
-          if (stored === undefined || message.streamSeq > stored.seq) {
-            this.#storedPlans.set(formatIdentity(identity), { version, seq: message.streamSeq });
-          }
-        }
-        this.plans.published(identity, plan, this.#options.clock.wallMs());
-        this.ingest.planned(identity);
+        this.#onStoredPlan(identity, message);
         return;
       }
+      const data = this.gate.open(kind, identity, message.data, message.storedAtMs);
       const hello = decodeHello(data, identity);
       if (hello.kind === 'full') this.#checkPlanVersion(identity, hello.planVersion);
       const ageMs = Math.max(0, this.#options.clock.wallMs() - message.storedAtMs);
@@ -792,6 +781,34 @@ export class Collector {
       if (!(error instanceof RejectedMessage)) throw error;
       this.ingest.reject(counted, identity, error);
     }
+  }
+
+  /**
+   * A message in the place of a probe's plan. Also one that is refused is what the next plan is to be written over: junk, or a plan that
+   * was signed with another key.
+   *
+   * @throws RejectedMessage
+   */
+  #onStoredPlan(identity: Identity, { data, storedAtMs, streamSeq: seq }: BusMessage): void {
+    const name = formatIdentity(identity);
+    const stored = this.#storedPlans.get(name);
+    // One of the stream that version 0.1.0 wrote plans to is no reason to take another for unwritten.
+    const isLatest = this.cluster !== undefined && (stored === undefined || seq > stored.seq);
+    if (isLatest) this.#storedPlans.set(name, { version: undefined, seq });
+    let body: Uint8Array;
+    try {
+      body = this.gate.open('plan', identity, data, storedAtMs);
+    } catch (error) {
+      // No collector with this key put it there: the plan is said again.
+      this.plans.markDue(identity);
+      this.#planSoon();
+      throw error;
+    }
+    const plan = decodePlan(body, identity);
+    this.#checkPlanVersion(identity, plan.version);
+    if (isLatest) this.#storedPlans.set(name, { version: plan.version, seq });
+    this.plans.published(identity, plan, this.#options.clock.wallMs());
+    this.ingest.planned(identity);
   }
 
   /** Versions that no collector can have issued by now are not gone on from. */

@@ -6,6 +6,7 @@ import {
   encodeDictionary,
   encodeHello,
   encodeReport,
+  newSecret,
   partitionOf,
   subjectOf,
   type Identity,
@@ -14,6 +15,7 @@ import {
 import { FakeClock, pathOf, recordOf, reportOf } from '@wanscope/shared/testing';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Collector } from '../collector.ts';
+import { Gate } from '../gate.ts';
 import { silentLogger } from '../log.ts';
 import { parseScope } from '../pauses.ts';
 import { configOf, helloOf } from '../testing/fleet.ts';
@@ -36,7 +38,7 @@ let buses: MemoryClusterBus[];
 let collectors: Collector[];
 let seq: number;
 
-async function startOne(partition: number): Promise<void> {
+async function startOne(partition: number, messageKey?: string): Promise<void> {
   buses[partition] = new MemoryClusterBus(brokers, partition);
   collectors[partition] = new Collector({
     // These tests make up their paths.
@@ -46,6 +48,9 @@ async function startOne(partition: number): Promise<void> {
     bus: buses[partition],
     logger: silentLogger,
     membership: { partition, partitions: 2, replicas: 1 },
+    ...(messageKey !== undefined && {
+      gate: new Gate({ keys: { messageKey, roster: { v: 1, probes: [] } }, required: false }),
+    }),
   });
   await collectors[partition].start();
 }
@@ -161,6 +166,53 @@ test('one plans for all; the other goes on with the next version when it is lost
   await pass(2_000);
   expect(leaders()).toEqual([first]);
   expect(plans(first).slice(3)).toEqual(['b 1', 'c 1', 'a 8']);
+});
+
+test('junk in the place of a plan is written over, and refused and counted', async () => {
+  const [leader] = leaders() as [number];
+  brokers.putState('wan.v1.plan.a.p', Buffer.from('junk'));
+  brokers.publish(subjectOf('hello', A), encodeHello(helloOf('a/p', { version: 2, planVersion: 3 })));
+  await pass(1_000);
+  expect(collectors[leader]!.ingest.counters.rejected.get('plan|malformed')).toBe(1);
+  expect(plans(leader).slice(3)).toEqual(['a 4']);
+  // After a restart too, with nothing but the junk to read.
+  brokers.putState('wan.v1.plan.a.p', Buffer.from('junk'));
+  for (const collector of collectors) await collector.stop();
+  await startOne(0);
+  await startOne(1);
+  await pass(5_000);
+  const [next] = leaders() as [number];
+  expect(plans(next).at(-1)).toMatch(/^[abc] \d$/);
+  expect(collectors[next]!.health()).toMatchObject({ plansRefused: 0, plansUnpublished: 0 });
+  expect(decodePlan(brokers.state.get('wan.v1.plan.a.p')!.data, A).version).toBe(4);
+});
+
+test('plans that were signed with a former key of the collector are written over, live and after a restart', async () => {
+  const [former, key] = [newSecret(), newSecret()];
+  const restart = async (secret: string): Promise<number> => {
+    for (const collector of collectors) await collector.stop();
+    await startOne(0, secret);
+    await startOne(1, secret);
+    await pass(LEASE_MS + 5_000);
+    return leaders()[0]!;
+  };
+  const open = (secret: string): number[] => {
+    const gate = new Gate({ keys: { messageKey: secret, roster: { v: 1, probes: [] } }, required: true });
+    return SITES.map((site) => {
+      const { data, storedAtMs } = brokers.state.get(subjectOf('plan', site))!;
+      return decodePlan(gate.open('plan', site, data, storedAtMs), site).sessions.length;
+    });
+  };
+  await restart(former);
+  expect(open(former)).toEqual([2, 2, 2]);
+  const before = brokers.state.get(subjectOf('plan', A))!.data;
+  const leader = await restart(key);
+  expect(open(key)).toEqual([2, 2, 2]);
+  // Somebody who took over the broker puts the old one back.
+  brokers.putState(subjectOf('plan', A), before);
+  await pass(2_000);
+  expect(open(key)).toEqual([2, 2, 2]);
+  expect(collectors[leader]!.health()).toMatchObject({ plansUnpublished: 0 });
 });
 
 test('a plan over one that it does not know is refused, and the one that is there holds', async () => {

@@ -1,5 +1,5 @@
 /** Brokers of a cluster in memory, for several collectors: reports go to the stream of their partition, puts compare revisions. */
-import { parseSubject, partitionOf, reportStreamOf, type Identity } from '@wanscope/shared';
+import { parseSubject, partitionOf, reportStreamOf, unseal, type Identity } from '@wanscope/shared';
 import { WrittenOver, type Bus, type BusHandlers } from '../bus.ts';
 import { messageOf, type Stored } from './memory-bus.ts';
 
@@ -139,7 +139,7 @@ export class MemoryClusterBus implements Bus {
   }
 
   ask(identity: Identity, bytes: Uint8Array): void {
-    const { want } = JSON.parse(Buffer.from(bytes).toString()) as { want: string };
+    const { want } = JSON.parse(Buffer.from(unseal(bytes).body).toString()) as { want: string };
     this.#cluster.asked.push(`${this.#partition}: ${want} ${identity.site}/${identity.probe}`);
   }
 
