@@ -296,6 +296,48 @@ describe('what plans are made of', () => {
     expect(registry.revision - before).toBe(5);
   });
 
+  test('one that makes up names of uplinks has 64 at once and one in five minutes, and is planned as it was meanwhile', () => {
+    const named = (version: number, uplinks: readonly string[]): void =>
+      registry.hello(A, helloOf('a/p', { version, endpoints: uplinks.map((uplink) => endpointOf({ uplink })) }), 0);
+    const made = new Set<string>();
+    // Two new names every 15 s for a day.
+    for (let turn = 0; turn < 86_400 / 15; turn += 1) {
+      later(15_000);
+      named(turn + 2, [`x${2 * turn}`, `x${2 * turn + 1}`]);
+      for (const { endpoints } of registry.plannable()) for (const { uplink } of endpoints) made.add(uplink);
+    }
+    // The first hello of the test had one of the 64; a day has 288 times five minutes.
+    expect(made.size).toBeGreaterThan(288);
+    expect(made.size).toBeLessThanOrEqual(64 + 288);
+    // Its own names cost nothing when they come back.
+    const [one, other] = [...made].slice(-2) as [string, string];
+    for (let turn = 0; turn < 100; turn += 1) {
+      later(15_000);
+      named(10_000 + turn, [turn % 2 === 0 ? one : other]);
+      expect(registry.plannable()[0]!.endpoints.map(({ uplink }) => uplink)).toEqual([turn % 2 === 0 ? one : other]);
+    }
+  });
+
+  test('what a probe says that it runs is shown as a version, and changes once in five minutes', () => {
+    const says = (version: number, software: string): void =>
+      registry.hello(A, helloOf('a/p', { version, software }), 0);
+    const shown = new Set<string | undefined>();
+    for (let turn = 0; turn < 3_600; turn += 1) {
+      later(1_000);
+      says(turn + 2, `wan-probe/0.1.${turn}`);
+      shown.add(registry.probe(A)!.software);
+    }
+    // One at the start, and twelve times five minutes in an hour.
+    expect(shown.size).toBeLessThanOrEqual(13);
+    expect(shown.size).toBeGreaterThan(11);
+    says(5_000, 'wan-probe/2.0.0+build.7');
+    later(300_000);
+    expect(registry.probe(A)!.software).toBe('wan-probe/2.0.0+build.7');
+    later(300_000);
+    says(5_001, 'a name\nwith lines');
+    expect(registry.probe(A)!.software).toBe('invalid');
+  });
+
   test('a goodbye and a hello in turn are damped, too', () => {
     const before = registry.revision;
     for (let turn = 1; turn <= 40; turn += 1) {

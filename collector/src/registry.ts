@@ -24,6 +24,14 @@ const MAX_BOOTS = 8;
 /** A probe may change what plans are made of so often at once, and then once in so long: each change is a new plan for all its peers. */
 const CHANGES_AT_ONCE = 4;
 const CHANGE_EVERY_MS = 15_000;
+/** Each name of a network and an uplink that a probe makes up is a set of series: it may bring so many at once, and then one in so long. */
+const NAMES_AT_ONCE = 64;
+const NAME_EVERY_MS = 300_000;
+/** Names of its endpoints that are known to be its own, and cost nothing when they come back. */
+const MAX_NAMES = 128;
+/** What it says that it runs is a label, too. */
+const SOFTWARE_EVERY_MS = 300_000;
+const SOFTWARE = /^[A-Za-z0-9][A-Za-z0-9._+/-]*$/;
 
 export interface RegistrySettings {
   readonly intervalMs: number;
@@ -47,6 +55,8 @@ export interface ProbeEntry {
   readonly presence: Presence;
   /** Undefined until a full hello was read. */
   readonly hello: FullHello | undefined;
+  /** What it says that it runs, as it is shown: one change in five minutes, and `invalid` for what is no name or version. */
+  readonly software: string | undefined;
   /** What it announces now is not planned yet: it changed too often. */
   readonly isDamped: boolean;
   readonly saidGoodbye: boolean;
@@ -75,6 +85,11 @@ interface Entry {
   /** Changes that it may still make, and when that was so. */
   changes: number;
   changesAtMs: number;
+  /** The same of names of endpoints that it did not have before. */
+  namesLeft: number;
+  namesAtMs: number;
+  readonly names: Set<string>;
+  software: { readonly text: string; readonly sinceMs: number } | undefined;
   presence: Presence;
   /** Monotonic ms of the last report or hello, and the same without the time the bus was away. */
   heardMonoMs: number;
@@ -175,6 +190,35 @@ export class Registry {
     entry.goodbyeMonoMs = undefined;
     this.#hear(entry, ageMs);
     this.#plan(entry);
+    this.#showSoftware(entry);
+  }
+
+  #showSoftware(entry: Entry): void {
+    const { hello, software } = entry;
+    const nowMs = this.#monoMs();
+    if (hello === undefined || (software !== undefined && nowMs - software.sinceMs < SOFTWARE_EVERY_MS)) return;
+    const text = SOFTWARE.test(hello.software) ? hello.software : 'invalid';
+    if (text !== software?.text) entry.software = { text, sinceMs: nowMs };
+  }
+
+  /** Takes note of the names of its endpoints; false where it brings more new ones than it may. */
+  #takeNames(entry: Entry, hello: FullHello | undefined): boolean {
+    const names = new Set(hello?.endpoints.map(({ network, uplink }) => `${network}|${uplink}`));
+    const added = [...names].filter((name) => !entry.names.has(name)).length;
+    const nowMs = this.#monoMs();
+    entry.namesLeft = Math.min(NAMES_AT_ONCE, entry.namesLeft + (nowMs - entry.namesAtMs) / NAME_EVERY_MS);
+    entry.namesAtMs = nowMs;
+    if (added > entry.namesLeft) return false;
+    entry.namesLeft -= added;
+    for (const name of names) {
+      entry.names.delete(name);
+      entry.names.add(name);
+    }
+    for (const oldest of entry.names) {
+      if (entry.names.size <= MAX_NAMES) break;
+      entry.names.delete(oldest);
+    }
+    return true;
   }
 
   /** Takes over into plans what a probe said last, unless it has changed too often: then with a later tick. */
@@ -191,7 +235,7 @@ export class Registry {
     const nowMs = this.#monoMs();
     entry.changes = Math.min(CHANGES_AT_ONCE, entry.changes + (nowMs - entry.changesAtMs) / CHANGE_EVERY_MS);
     entry.changesAtMs = nowMs;
-    if (entry.changes < 1) {
+    if (entry.changes < 1 || !this.#takeNames(entry, wanted)) {
       this.#damped += 1;
       return;
     }
@@ -247,6 +291,7 @@ export class Registry {
     const nowMs = this.#monoMs();
     for (const [key, entry] of this.#entries) {
       if (this.#isDamped(entry) && nowMs - entry.changesAtMs >= CHANGE_EVERY_MS) this.#plan(entry);
+      this.#showSoftware(entry);
       const presence = this.#presenceOf(entry, nowMs);
       if (presence !== entry.presence) {
         transitions.push({ identity: entry.identity, from: entry.presence, to: presence });
@@ -312,6 +357,7 @@ export class Registry {
       identity: entry.identity,
       presence: entry.presence,
       hello: entry.hello,
+      software: entry.software?.text,
       isDamped: this.#isDamped(entry),
       saidGoodbye: entry.goodbyeMonoMs !== undefined,
       duplicateIdentity:
@@ -363,6 +409,10 @@ export class Registry {
       planned: undefined,
       changes: CHANGES_AT_ONCE,
       changesAtMs: this.#monoMs(),
+      namesLeft: NAMES_AT_ONCE,
+      namesAtMs: this.#monoMs(),
+      names: new Set(),
+      software: undefined,
       helloStreamSeq: undefined,
       presence: 'live',
       heardMonoMs: Number.NEGATIVE_INFINITY,

@@ -308,8 +308,8 @@ function probeFamilies(view: MetricView): PlainFamily[] {
     });
   return [
     gauge('wan_probe_info', '1', 'Which software a probe runs.', ['site', 'probe', 'software'], (put) => {
-      for (const { identity, hello } of present(view)) {
-        if (hello !== undefined) put({ site: identity.site, probe: identity.probe, software: hello.software }, 1);
+      for (const { identity, software } of present(view)) {
+        if (software !== undefined) put({ site: identity.site, probe: identity.probe, software }, 1);
       }
     }),
     perProbe('wan_probe_live', '1 while reports of the probe come in.', (probe) => Number(probe.presence === 'live')),
