@@ -1,4 +1,4 @@
-import type { PeerCertificate } from 'node:tls';
+import { createSecureContext, type PeerCertificate } from 'node:tls';
 import { describe, expect, test } from 'vitest';
 import { brokerTls } from './broker-tls.ts';
 
@@ -14,6 +14,14 @@ const refusalOf = (...servers: readonly string[]): string | undefined =>
 describe('a broker', () => {
   test('needs no TLS where neither an address nor certificates ask for it', () => {
     expect(brokerTls(['nats://broker.example:4222', 'broker.example'], undefined)).toBeUndefined();
+  });
+
+  test('chooses no prime of its own in a handshake', () => {
+    const { ciphers, ecdhCurve } = brokerTls(['tls://broker.example'], undefined)!;
+    const context = createSecureContext({ ciphers, ecdhCurve });
+    expect(context).toBeDefined();
+    expect(ciphers.split(':')).toContain('!DHE');
+    expect(ecdhCurve).not.toContain('ffdhe');
   });
 
   test('needs it where one address asks for it, or where certificates are given', () => {

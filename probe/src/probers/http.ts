@@ -15,6 +15,7 @@ import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import { connect as connectTls, TLSSocket, type ConnectionOptions } from 'node:tls';
 import {
+  CLIENT_HANDSHAKE,
   NS_PER_MS,
   type Family,
   type HttpPhase,
@@ -435,9 +436,10 @@ class HttpChannel implements ProbeChannel {
     return address === undefined ? {} : { localAddress: address };
   }
 
-  #tlsOptions(resource: Resource): { host: string; servername?: string; ca?: string[]; rejectUnauthorized: false } {
+  #tlsOptions(resource: Resource): ConnectionOptions & { host: string; rejectUnauthorized: false } {
     const { trustedCertificates } = this.#dependencies;
     return {
+      ...CLIENT_HANDSHAKE,
       host: resource.host,
       ...(isIP(resource.host) === 0 ? { servername: serverName(resource.host) } : {}),
       ...(trustedCertificates === undefined ? {} : { ca: [...trustedCertificates] }),

@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createServer as createTlsServer } from 'node:tls';
+import { connect as connectTls, createServer as createTlsServer } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FAMILIES, NS_PER_MS, systemClock, type Clock, type Family, type PathRecord } from '@wanscope/shared';
 import { plannedOf, waitFor } from '@wanscope/shared/testing';
@@ -844,6 +844,39 @@ describe('HTTPS', () => {
 
   beforeEach(() => {
     requests = 0;
+  });
+
+  it.each([
+    ['DHE', { maxVersion: 'TLSv1.2', ciphers: 'DHE-RSA-AES128-GCM-SHA256', dhparam: 'auto' }, false],
+    ['a group of a finite field', { minVersion: 'TLSv1.3', ecdhCurve: 'ffdhe2048' }, false],
+    ['ECDHE', { maxVersion: 'TLSv1.2', ciphers: 'ECDHE-RSA-AES128-GCM-SHA256' }, true],
+    ['P-256', { minVersion: 'TLSv1.3', ecdhCurve: 'P-256' }, true],
+  ] as const)('lets a server not choose what its handshake costs: %s', async (_name, options, isSpoken) => {
+    // Of RSA, with which a server can speak each of them.
+    const [keyFile, certFile] = [join(folder, 'rsa.pem'), join(folder, 'rsa-certificate.pem')];
+    execFileSync(
+      'openssl',
+      [
+        ...['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', keyFile, '-out', certFile, '-days', '3'],
+        ...['-subj', '/CN=service.example', '-addext', 'subjectAltName=DNS:service.example'],
+      ],
+      { stdio: 'pipe' },
+    );
+    const cert = readFileSync(certFile, 'utf8');
+    const server = createHttpsServer({ key: readFileSync(keyFile), cert, ...options }, (_request, response) =>
+      response.end('x'),
+    );
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const { port } = server.address() as AddressInfo;
+    const prober = httpProber({ ...connects(), resolver: onLoopback, trustedCertificates: [cert] });
+    const result = await probeOnce(prober, { url: `https://service.example:${port}/` }, 10_000);
+    expect(result.outcome).toBe(isSpoken ? 'answered' : 'tls_failed');
+    // The server would have spoken it with a client that offers all that OpenSSL can.
+    const anything = { ciphers: 'ALL', ecdhCurve: 'ffdhe2048:P-256:X25519', rejectUnauthorized: false };
+    const willing = connectTls({ ...anything, host: '127.0.0.1', port });
+    await once(willing, 'secureConnect');
+    willing.destroy();
+    server.close();
   });
 
   it('ends at its bound: interim responses without an end', async () => {
