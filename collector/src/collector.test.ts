@@ -1137,17 +1137,33 @@ meshes: [{ shape: full, tests: [icmp] }]
     collector.reload(ofRate('2/s'));
   });
 
-  test('that silences probes is taken back by itself from the one that had it', async () => {
+  test('that silences probes is taken back by itself from the three that had it', async () => {
     await pass(10, true);
-    expect(changed()).toHaveLength(1);
-    const [first] = changed();
+    const first = changed();
+    expect(first).toHaveLength(3);
     await pass(60, true);
     expect(collector.rollout).toMatchObject({ state: 'reverted', reason: 'probes fell silent with it' });
     expect(changed()).toEqual([]);
-    expect(toldMs().get(first!)).toBe(1_000);
+    expect(first.map((site) => toldMs().get(site))).toEqual([1_000, 1_000, 1_000]);
     // Nobody else was ever told of it.
     const told = broker.plans.filter(({ identity, bytes }) => decodePlan(bytes, identity).tests[0]!.intervalNs === 5e8);
-    expect(new Set(told.map(({ identity }) => identity.site))).toEqual(new Set([first]));
+    expect(new Set(told.map(({ identity }) => identity.site))).toEqual(new Set(first));
+  });
+
+  test('is not taken back by one probe that falls silent and one that never takes it', async () => {
+    const others = fleet.slice(1);
+    let refuses: string | undefined;
+    for (let seconds = 0; seconds < 900 && collector.rollout.state === 'running'; seconds += 10) {
+      hellos += 1;
+      refuses ??= changed().at(-1);
+      for (const identity of seconds < 300 ? fleet : others) {
+        const planVersion = identity.site === refuses ? 1 : versionOf(identity);
+        say(helloOf(`${identity.site}/p`, { version: hellos, planVersion }));
+        report(identity, nothing, []);
+      }
+      await settle(10_000);
+    }
+    expect(collector.rollout).toEqual({ state: 'idle', share: 1, reason: '' });
   });
 
   test('that comes with a restart goes out in rings, too, and back', async () => {
@@ -1155,7 +1171,7 @@ meshes: [{ shape: full, tests: [icmp] }]
     await pass(10, false);
     await restartWith('2/s');
     await pass(20, true);
-    expect(changed()).toHaveLength(1);
+    expect(changed()).toHaveLength(3);
     await pass(60, true);
     expect(collector.rollout).toMatchObject({ state: 'reverted' });
     expect(changed()).toEqual([]);
@@ -1163,10 +1179,10 @@ meshes: [{ shape: full, tests: [icmp] }]
 
   test('that was on its way when the collector was restarted begins anew with the first ring', async () => {
     await pass(150, false);
-    expect(changed()).toHaveLength(2);
+    expect(changed()).toHaveLength(3);
     await restartWith('2/s');
     await pass(20, false);
-    expect(changed()).toHaveLength(1);
+    expect(changed()).toHaveLength(3);
     await pass(420, false);
     expect(changed()).toHaveLength(20);
     await restartWith('2/s');
@@ -1186,13 +1202,13 @@ meshes: [{ shape: full, tests: [icmp] }]
     expect(aside.map((name) => readFileSync(join(directory, name), 'utf8'))).toEqual(['tests: 7\n']);
   });
 
-  test('that does no harm reaches one, two and then all of twenty', async () => {
+  test('that does no harm reaches three and then all of twenty', async () => {
     const counts = new Set<number>();
     for (let seconds = 0; seconds < 420; seconds += 10) {
       await pass(10, false);
       counts.add(changed().length);
     }
-    expect([...counts]).toEqual([1, 2, 20]);
+    expect([...counts]).toEqual([3, 20]);
     expect(collector.rollout).toEqual({ state: 'idle', share: 1, reason: '' });
   });
 });

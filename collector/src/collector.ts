@@ -59,7 +59,7 @@ import {
 } from './registry.ts';
 import { GAUGE } from './series-table.ts';
 import { HelloQuota, ReportQuota } from './report-quota.ts';
-import { Rollout, type Observation, type RolloutStatus } from './rollout.ts';
+import { Rollout, type Condition, type Observation, type RolloutStatus } from './rollout.ts';
 import type { SettledConfig } from './settled-config.ts';
 import { surveySites, type EvidenceSummary } from './site-reach.ts';
 import {
@@ -89,6 +89,8 @@ const MAINTENANCE_EVERY_MS = 10_000;
 const FORGET_INTAKE_AFTER_MS = 25 * 3_600_000;
 const NOT_MEASURED_AFTER_SENDS = 3;
 const ROLLOUT_EVERY_MS = 5_000;
+/** A probe that has not taken its plan by then does not take plans. */
+const STUCK_AFTER_MS = 60_000;
 /** A plan that was issued so long ago has reached its probe, whose clock may be off by so much. */
 const PLAN_TAKEN_MS = 5_000;
 const REMOTE_WRITE_DIRECTORY = 'remote-write';
@@ -488,7 +490,7 @@ export class Collector {
     this.audit.add('configuration file', 'configuration', 'taken', digestOf(this.#config), digestOf(config));
     this.#config = config;
     this.#configDigest = digestOf(config);
-    this.#rollout.propose(config, this.registry.plannable().length, this.#monoMs());
+    this.#rollout.propose(config, this.registry.plannable().length, this.#monoMs(), this.#observe(new Set()));
     this.registry.configure(this.#registrySettings(config));
     this.#configureLeaves();
     this.reportQuota.configure(config.drainBytesPerSecond);
@@ -1088,7 +1090,7 @@ export class Collector {
     const { stable, candidate } = this.#rollout.configs;
     if (stable !== this.#settledConfig || stable === this.#config || candidate !== undefined) return;
     if (this.#rollout.status.state === 'reverted') return;
-    this.#rollout.propose(this.#config, this.registry.plannable().length, this.#monoMs());
+    this.#rollout.propose(this.#config, this.registry.plannable().length, this.#monoMs(), this.#observe(new Set()));
   }
 
   /** What the whole fleet has is kept, for the next start. */
@@ -1235,17 +1237,17 @@ export class Collector {
   }
 
   #observe(members: ReadonlySet<string>): Observation {
-    const none = { live: 0, astray: 0, sent: 0, lost: 0 };
-    const observed = { ring: { ...none }, others: { ...none } };
+    const observed = { ring: new Map<string, Condition>(), others: new Map<string, Condition>() };
+    const nowMs = this.#options.clock.wallMs();
     for (const { identity, presence, hello, configured } of this.registry.probes()) {
       if (!configured) continue;
-      const condition = members.has(formatIdentity(identity)) ? observed.ring : observed.others;
-      if (presence === 'live') condition.live += 1;
-      const issued = this.plans.planOf(identity)?.plan.version;
-      if (presence === 'live' && issued !== undefined && hello?.planVersion !== issued) condition.astray += 1;
+      const name = formatIdentity(identity);
+      const isLive = presence === 'live';
+      const issued = this.plans.planOf(identity)?.plan;
+      const isAstray = isLive && issued !== undefined && hello?.planVersion !== issued.version;
+      const isStuck = isAstray && nowMs - issued.issuedAtMs >= STUCK_AFTER_MS;
       const { sent, lost } = this.cluster?.trafficOf(identity) ?? this.#trafficOf(identity);
-      condition.sent += sent;
-      condition.lost += lost;
+      (members.has(name) ? observed.ring : observed.others).set(name, { isLive, isAstray, isStuck, sent, lost });
     }
     return observed;
   }

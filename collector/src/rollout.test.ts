@@ -10,8 +10,18 @@ const STABLE = config();
 const CANDIDATE = config('leaveAfter: 20m');
 const SOAK_MS = 120_000;
 
-const well = (live: number, lost = 0): Condition => ({ live, astray: 0, sent: 1_000, lost });
-const seen = (ring: Condition, others: Condition = well(99)): Observation => ({ ring, others });
+const WELL: Condition = { isLive: true, isAstray: false, isStuck: false, sent: 1_000, lost: 0 };
+const SILENT = { ...WELL, isLive: false };
+const ASTRAY = { ...WELL, isAstray: true };
+const STUCK = { ...ASTRAY, isStuck: true };
+const losing = (lost: number): Condition => ({ ...WELL, lost });
+const well = (count: number, lost = 0): Condition[] => Array.from({ length: count }, () => losing(lost));
+const named = (letter: string, probes: readonly Condition[]): ReadonlyMap<string, Condition> =>
+  new Map(probes.map((probe, at) => [`${letter}${at}`, probe]));
+const seen = (ring: readonly Condition[], others: readonly Condition[] = well(99)): Observation => ({
+  ring: named('r', ring),
+  others: named('o', others),
+});
 const fleetOf = (count: number): Identity[] =>
   Array.from({ length: count }, (_, i) => ({ site: `site-${i}`, probe: 'p' }));
 
@@ -34,53 +44,94 @@ describe('a rollout', () => {
     expect(rollout.configs).toEqual({ stable: CANDIDATE, candidate: undefined });
   });
 
-  it('begins with one probe at least, and each ring holds the one before it', () => {
-    const fleet = fleetOf(250);
+  it('begins with three probes at least, and each ring holds the one before it', () => {
+    const fleet = fleetOf(350);
     const first = rollout.membersOf(fleet);
-    expect(first.size).toBe(3);
-    rollout.judge(seen(well(3)), 0);
-    expect(rollout.judge(seen(well(3)), SOAK_MS)).toBe('advance');
+    expect(first.size).toBe(4);
+    rollout.judge(seen(well(4)), 0);
+    expect(rollout.judge(seen(well(4)), SOAK_MS)).toBe('advance');
     const second = rollout.membersOf(fleet);
-    expect(second.size).toBe(25);
+    expect(second.size).toBe(35);
     for (const name of first) expect(second.has(name)).toBe(true);
-    expect(rollout.membersOf(fleetOf(7)).size).toBe(1);
+    expect(rollout.membersOf(fleetOf(2)).size).toBe(2);
   });
 
-  it('is taken back as soon as a probe of the ring falls silent', () => {
-    rollout.judge(seen(well(2)), 0);
-    expect(rollout.judge(seen(well(1)), 40_000)).toBe('revert');
+  it('is taken back as soon as two probes of the ring fall silent', () => {
+    rollout.judge(seen(well(3)), 0);
+    expect(rollout.judge(seen([WELL, SILENT, SILENT]), 40_000)).toBe('revert');
     expect(rollout.status).toEqual({ state: 'reverted', share: 0, reason: 'probes fell silent with it' });
     expect(rollout.configs).toEqual({ stable: STABLE, candidate: undefined });
   });
 
   it('is not taken back for an outage that takes the others as well', () => {
-    rollout.judge(seen(well(2), well(98)), 0);
-    expect(rollout.judge(seen(well(1), well(40)), 40_000)).toBe('wait');
+    rollout.judge(seen(well(4), well(96)), 0);
+    const others = [...well(40), ...Array.from({ length: 56 }, () => SILENT)];
+    expect(rollout.judge(seen([WELL, WELL, SILENT, SILENT], others), 40_000)).toBe('wait');
   });
 
   it('is taken back when loss has risen by more than 5 % and not elsewhere, at the end of the soak time', () => {
-    rollout.judge(seen(well(2, 10)), 0);
-    expect(rollout.judge(seen(well(2, 70)), 60_000)).toBe('wait');
-    expect(rollout.judge(seen(well(2, 70)), SOAK_MS)).toBe('revert');
+    rollout.judge(seen(well(3, 10)), 0);
+    expect(rollout.judge(seen(well(3, 70)), 60_000)).toBe('wait');
+    expect(rollout.judge(seen(well(3, 70)), SOAK_MS)).toBe('revert');
     expect(rollout.status.reason).toBe('loss rose with it');
   });
 
   it('goes on when loss has risen everywhere', () => {
-    rollout.judge(seen(well(2, 10)), 0);
-    expect(rollout.judge(seen(well(2, 70), well(99, 60)), SOAK_MS)).toBe('advance');
+    rollout.judge(seen(well(3, 10)), 0);
+    expect(rollout.judge(seen(well(3, 70), well(99, 60)), SOAK_MS)).toBe('advance');
   });
 
   it('waits for probes that have not taken it, and then takes it back', () => {
-    const astray = seen({ ...well(2), astray: 1 });
-    rollout.judge(seen(well(2)), 0);
+    const astray = seen([WELL, ASTRAY, ASTRAY]);
+    rollout.judge(seen(well(3)), 0);
     expect(rollout.judge(astray, SOAK_MS)).toBe('wait');
     expect(rollout.judge(astray, 3 * SOAK_MS)).toBe('revert');
     expect(rollout.status.reason).toBe('probes did not take it');
   });
 
+  // All of 1,000,000 packets lost is more than the whole ring sends.
+  it.each([
+    ['falls silent', SILENT],
+    ['does not take it', ASTRAY],
+    ['makes up loss', { ...WELL, sent: 1_000_000, lost: 1_000_000 }],
+  ])('is not taken back by one probe that %s, in any ring', (_what, one) => {
+    for (const [ring, others] of [
+      [3, 97],
+      [10, 90],
+      [100, 0],
+    ] as const) {
+      rollout.judge(seen(well(ring), well(others)), 0);
+      expect(rollout.judge(seen([one, ...well(ring - 1)], well(others)), 40_000)).toBe('wait');
+      const verdict = ring === 100 ? 'done' : 'advance';
+      expect(rollout.judge(seen([one, ...well(ring - 1)], well(others)), SOAK_MS)).toBe(verdict);
+      if (verdict === 'advance') rollout.judge(seen(well(ring), well(others)), SOAK_MS);
+      rollout = new Rollout(STABLE);
+      rollout.follow(CANDIDATE, { state: 'running', ring: ring === 3 ? 1 : 2, reason: '' }, 0);
+    }
+  });
+
+  it('is taken back from the last ring by 2 % of it', () => {
+    const silent = (count: number): Condition[] => [
+      ...Array.from({ length: count }, () => SILENT),
+      ...well(500 - count),
+    ];
+    rollout.follow(CANDIDATE, { state: 'running', ring: 2, reason: '' }, 0);
+    rollout.judge(seen(well(500), []), 0);
+    expect(rollout.judge(seen(silent(9), []), 40_000)).toBe('wait');
+    expect(rollout.judge(seen(silent(10), []), 50_000)).toBe('revert');
+  });
+
+  it('does not count probes that were silent or stuck before their ring began', () => {
+    const other = new Rollout(STABLE);
+    const before: Observation = { ring: new Map(), others: named('r', [STUCK, STUCK, SILENT, SILENT, WELL]) };
+    other.propose(CANDIDATE, 100, 0, before);
+    other.judge(seen([ASTRAY, ASTRAY, SILENT, SILENT, WELL]), 0);
+    expect(other.judge(seen([ASTRAY, ASTRAY, SILENT, SILENT, WELL]), SOAK_MS)).toBe('advance');
+  });
+
   it('begins anew with the next configuration', () => {
     rollout.judge(seen(well(2)), 0);
-    rollout.judge(seen(well(1)), 40_000);
+    rollout.judge(seen([SILENT, SILENT]), 40_000);
     const next = config('leaveAfter: 30m');
     rollout.propose(next, 100, 50_000);
     expect(rollout.status).toMatchObject({ state: 'running', share: 0.01 });

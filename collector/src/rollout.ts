@@ -8,20 +8,22 @@ import { createHash } from 'node:crypto';
 import { formatIdentity, type Identity } from '@wanscope/shared';
 import type { OperatorConfig } from '@wanscope/shared/config';
 
-/** How a set of probes is. */
+/** How a probe is. */
 export interface Condition {
-  readonly live: number;
-  /** They say that they run another plan than the one issued. */
-  readonly astray: number;
-  /** Of the latest interval of all their paths. */
+  readonly isLive: boolean;
+  /** It says that it runs another plan than the one issued. */
+  readonly isAstray: boolean;
+  /** The same, for so long that the plan which is issued next is no reason. */
+  readonly isStuck: boolean;
+  /** Of the latest interval of all its paths. */
   readonly sent: number;
   readonly lost: number;
 }
 
-/** How the probes of the ring are, and how all others are. */
+/** The probes of the ring and all others, by name. */
 export interface Observation {
-  readonly ring: Condition;
-  readonly others: Condition;
+  readonly ring: ReadonlyMap<string, Condition>;
+  readonly others: ReadonlyMap<string, Condition>;
 }
 
 export type Verdict = 'wait' | 'advance' | 'done' | 'revert';
@@ -46,6 +48,11 @@ export interface RolloutProgress {
 const MAX_LOSS_RISE = 0.05;
 /** Probes that have not taken the new plan after so many soak times are a reason to go back. */
 const PATIENCE_SOAKS = 3;
+/** A ring is of so many probes at least, where the fleet has them, so that no single one decides. */
+const LEAST_RING = 3;
+/** So many probes of a ring, and this share of it, have to be worse with a configuration. */
+const LEAST_PROBES = 2;
+const LEAST_SHARE = 0.02;
 
 interface Running {
   readonly candidate: OperatorConfig;
@@ -53,6 +60,8 @@ interface Running {
   readonly sinceMs: number;
   /** As it was when the ring got its plans. */
   readonly before: Observation | undefined;
+  /** Probes that did not take plans before this ring had its own. */
+  readonly unfit: ReadonlySet<string>;
 }
 
 export class Rollout {
@@ -78,8 +87,10 @@ export class Rollout {
   /**
    * A new configuration. It is everybody's at once where the fleet is too small for rings, and when it changes the interval, which
    * decides who counts as silent.
+   *
+   * @param now how the probes are before any of them gets it.
    */
-  propose(config: OperatorConfig, fleet: number, nowMs: number): void {
+  propose(config: OperatorConfig, fleet: number, nowMs: number, now?: Observation): void {
     this.#reverted = undefined;
     const hasRings = fleet >= config.rollout.minProbes && config.rollout.rings.length > 0;
     if (!hasRings || config.intervalMs !== this.#stable.intervalMs) {
@@ -87,7 +98,7 @@ export class Rollout {
       this.#running = undefined;
       return;
     }
-    this.#running = { candidate: config, ring: 0, sinceMs: nowMs, before: undefined };
+    this.#running = { candidate: config, ring: 0, sinceMs: nowMs, before: undefined, unfit: stuckOf(now) };
   }
 
   get progress(): RolloutProgress {
@@ -117,7 +128,7 @@ export class Rollout {
       case 'running':
         if (this.#stable === config || ring >= config.rollout.rings.length) return;
         if (running?.ring !== ring) {
-          this.#running = { candidate: config, ring, sinceMs: nowMs, before: undefined };
+          this.#running = { candidate: config, ring, sinceMs: nowMs, before: undefined, unfit: stuckOf(undefined) };
         }
         return;
     }
@@ -129,34 +140,36 @@ export class Rollout {
     this.#running = undefined;
   }
 
-  /** Who has the new configuration now; at least one. The same ones for the same fleet, and every ring holds those before it. */
+  /** Who has the new configuration now; at least three. The same ones for the same fleet, and every ring holds those before it. */
   membersOf(fleet: readonly Identity[]): ReadonlySet<string> {
     if (this.#running === undefined) return new Set();
     const names = fleet.map(formatIdentity).sort((a, b) => (rankOf(a) < rankOf(b) ? -1 : 1));
-    return new Set(names.slice(0, Math.max(1, Math.ceil(this.#share * names.length))));
+    return new Set(names.slice(0, Math.max(LEAST_RING, Math.ceil(this.#share * names.length))));
   }
 
   /** To be asked now and then while it is running. */
   judge(observed: Observation, nowMs: number): Verdict {
     const running = this.#running;
     if (running === undefined) return 'wait';
-    const { candidate, ring, sinceMs, before } = running;
+    const { candidate, ring, sinceMs, before, unfit } = running;
     if (before === undefined) {
       this.#running = { ...running, before: observed };
       return 'wait';
     }
     const { soakMs, rings } = candidate.rollout;
-    const problem = problemOf(before, observed);
+    const judged = changesOf(before.ring, observed.ring, unfit);
+    const problem = problemOf(judged, changesOf(before.others, observed.others, unfit));
     const elapsedMs = nowMs - sinceMs;
     // One bad interval may be the line's; silence takes three intervals to show and needs no second look.
     if (problem === 'silent' || (problem === 'loss' && elapsedMs >= soakMs)) return this.#revert(problem);
     if (elapsedMs < soakMs) return 'wait';
-    if (observed.ring.astray > 0) return elapsedMs < PATIENCE_SOAKS * soakMs ? 'wait' : this.#revert('astray');
+    const astray = judged.filter(([, now]) => now.isLive && now.isAstray).length;
+    if (astray >= reasonOf(judged.length)) return elapsedMs < PATIENCE_SOAKS * soakMs ? 'wait' : this.#revert('astray');
     if (ring + 1 >= rings.length) {
       this.finish();
       return 'done';
     }
-    this.#running = { candidate, ring: ring + 1, sinceMs: nowMs, before: undefined };
+    this.#running = { candidate, ring: ring + 1, sinceMs: nowMs, before: undefined, unfit: stuckOf(observed) };
     return 'advance';
   }
 
@@ -179,21 +192,53 @@ const REASONS: Readonly<Record<Problem, string>> = {
   astray: 'probes did not take it',
 };
 
-function problemOf(before: Observation, now: Observation): Problem | undefined {
-  if (now.ring.live < before.ring.live && shareOf(now.ring, before.ring) < shareOf(now.others, before.others)) {
-    return 'silent';
-  }
-  const rise = ratioOf(now.ring) - ratioOf(before.ring);
-  const elsewhere = Math.max(0, ratioOf(now.others) - ratioOf(before.others));
-  return rise > elsewhere + MAX_LOSS_RISE ? 'loss' : undefined;
+/** How many of so many probes are a reason to go back: one may be broken, stolen or away for a reason of its own. */
+function reasonOf(count: number): number {
+  return count <= 1 ? 1 : Math.max(LEAST_PROBES, Math.ceil(LEAST_SHARE * count));
+}
+
+/** Probes that were well before, how they were then and are now. */
+type Change = readonly [before: Condition, now: Condition];
+
+function changesOf(
+  before: ReadonlyMap<string, Condition>,
+  now: ReadonlyMap<string, Condition>,
+  unfit: ReadonlySet<string>,
+): Change[] {
+  return [...before].flatMap(([name, was]) => {
+    const is = now.get(name);
+    return is === undefined || !was.isLive || unfit.has(name) ? [] : [[was, is] as const];
+  });
+}
+
+function stuckOf(seen: Observation | undefined): ReadonlySet<string> {
+  const all = [...(seen?.ring ?? []), ...(seen?.others ?? [])];
+  return new Set(all.flatMap(([name, { isStuck }]) => (isStuck ? [name] : [])));
+}
+
+function problemOf(ring: readonly Change[], others: readonly Change[]): Problem | undefined {
+  const silent = ring.filter(([, now]) => !now.isLive).length;
+  if (silent >= reasonOf(ring.length) && liveShareOf(ring) < liveShareOf(others)) return 'silent';
+  return riseOf(ring) > Math.max(0, riseOf(others)) + MAX_LOSS_RISE ? 'loss' : undefined;
 }
 
 /** Of those that were live, how many still are: an outage that takes everybody is not the plan's doing. */
-function shareOf(now: Condition, before: Condition): number {
-  return before.live === 0 ? 1 : now.live / before.live;
+function liveShareOf(changes: readonly Change[]): number {
+  return changes.length === 0 ? 1 : changes.filter(([, now]) => now.isLive).length / changes.length;
 }
 
-function ratioOf({ sent, lost }: Condition): number {
+/** By how much loss rose, without the probes that say the most of it and are too few to be a reason. */
+function riseOf(changes: readonly Change[]): number {
+  const rise = ([before, now]: Change): number => ratioOf(now) - ratioOf(before);
+  const told = [...changes].sort((one, other) => rise(other) - rise(one)).slice(reasonOf(changes.length) - 1);
+  const sumOf = (at: 0 | 1): { sent: number; lost: number } => ({
+    sent: told.reduce((sum, change) => sum + change[at].sent, 0),
+    lost: told.reduce((sum, change) => sum + change[at].lost, 0),
+  });
+  return ratioOf(sumOf(1)) - ratioOf(sumOf(0));
+}
+
+function ratioOf({ sent, lost }: { readonly sent: number; readonly lost: number }): number {
   return sent === 0 ? 0 : lost / sent;
 }
 
