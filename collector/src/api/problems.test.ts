@@ -30,6 +30,8 @@ function texts(): string[] {
     isBlind: false,
     registry: { probes: () => [] },
     reportQuota: { floods: () => [] },
+    helloQuota: { floods: () => [] },
+    plans: { failures: () => [] },
     departures: { all: [] },
     config: { sites: new Map() },
   } as unknown as Collector;
