@@ -28,6 +28,7 @@ interface Asked {
 interface Bench {
   readonly desk: ThroughputDesk;
   readonly asked: Asked[];
+  readonly once: unknown[];
   answer: (asked: Asked) => ThroughputReply | undefined | Promise<ThroughputReply>;
 }
 
@@ -39,8 +40,10 @@ function benchOf(
 ): Bench {
   const config = configOf(`sites: { ${sites} }\ntests: {}\n${section}`);
   const asked: Asked[] = [];
+  const once: unknown[] = [];
   const bench: Bench = {
     asked,
+    once,
     answer: ({ run }) => (run.role === 'sink' ? { status: 'ready', port: 4_000 } : DONE),
     desk: new ThroughputDesk({
       config: () => config.throughput,
@@ -57,6 +60,7 @@ function benchOf(
           if (ask.want !== 'throughput') throw new Error('another ask');
           const one = { of: `${identity.site}/${identity.probe}`, run: ask.run };
           asked.push(one);
+          once.push(ask.once);
           const reply = await bench.answer(one);
           if (reply === undefined) throw new Error('timeout');
           return encodeThroughputReply(reply);
@@ -82,6 +86,16 @@ const standard = [
 const SECTION = `throughput: { key: ${KEY} }`;
 
 describe('a throughput run', () => {
+  test('asks each end once: for the run of its program, at a time that no other ask has', async () => {
+    const bench = benchOf(SECTION);
+    await bench.desk.run(RUN, KEY);
+    // The clock of the bench stands at 1,000.
+    expect(bench.once).toEqual([
+      { bootId: '00000000000000b1', atMs: 1_000 },
+      { bootId: '00000000000000b1', atMs: 1_001 },
+    ]);
+  });
+
   test('gives both ends one token and each what it needs, bounded by the configuration', async () => {
     const bench = benchOf(SECTION);
     const outcome = await bench.desk.run({ ...RUN, fromUplink: 'isp-b' }, KEY);

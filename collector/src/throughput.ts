@@ -120,6 +120,7 @@ export class ThroughputDesk {
   readonly #options: ThroughputDeskOptions;
   readonly #busy = new Set<string>();
   readonly #quota = new AskQuota();
+  #askedMs = 0;
   readonly #results = new Map<string, ThroughputResult>();
   readonly #runs = new Map<'done' | ThroughputFailure, number>();
 
@@ -248,7 +249,11 @@ export class ThroughputDesk {
   /** Undefined when nothing that can be understood comes in time. */
   async #ask(identity: Identity, run: ThroughputOrder, timeoutMs: number): Promise<ThroughputReply | undefined> {
     try {
-      const bytes = encodeAsk({ v: 1, ...identity, want: 'throughput', run });
+      const bootId = this.#options.helloOf(identity)?.bootId;
+      // No two alike, so that the probe can tell a copy.
+      this.#askedMs = Math.max(Math.floor(this.#options.wallMs()), this.#askedMs + 1);
+      const once = bootId === undefined ? {} : { once: { bootId, atMs: this.#askedMs } };
+      const bytes = encodeAsk({ v: 1, ...identity, want: 'throughput', run, ...once });
       return decodeThroughputReply(await this.#options.bus.request(identity, bytes, timeoutMs));
     } catch {
       return undefined;

@@ -9,7 +9,10 @@ import {
   encodeCommit,
   encodePlan,
   isDictionary,
+  newSecret,
   NS_PER_MS,
+  seal,
+  signerOf,
   type Hello,
   type Plan,
   type Report,
@@ -283,6 +286,54 @@ describe('the agent', () => {
     expect(answers).toEqual([{ status: 'refused', cause: 'off', message: 'WAN_THROUGHPUT is off' }]);
     expect(bus.hellos.at(-1)).not.toHaveProperty('throughput');
     expect(bus.hellos.at(-1)).not.toHaveProperty('throughputVersion');
+  });
+
+  it('takes part in a throughput run once: not after a restart, and not when the order was held back', async () => {
+    await agent.stop(0);
+    const collector = signerOf(newSecret());
+    let runs = 0;
+    const start = (bootId: string): void => {
+      bus = new FakeBus();
+      make({
+        bootId,
+        trust: new Trust(IDENTITY, [collector.publicKey]),
+        throughput: { handle: () => Promise.resolve({ status: 'ready', port: (runs += 1) }) },
+      });
+      bus.setConnected(true);
+    };
+    const run: ThroughputOrder = {
+      ...{ role: 'sink', protocol: 'udp', family: 'ipv4', peer: '192.0.2.7', token: '0f'.repeat(32) },
+      ...{ network: 'default', uplink: '', seconds: 1, bytes: 1_000, bitsPerSecond: 1_000 },
+    };
+    const [first, second] = ['00000000000000b1', '00000000000000b2'] as const;
+    const order = (bootId: string, atMs: number): Uint8Array =>
+      seal(
+        'wan.v1.ask.a.p',
+        encodeAsk({ v: 1, ...IDENTITY, want: 'throughput', run, once: { bootId, atMs } }),
+        collector,
+      );
+    const captured = order(first, NOON);
+    start(first);
+    for (let i = 0; i < 2; i += 1) bus.handlers.get('wan.v1.ask.a.p')!(captured);
+    await settle();
+    expect(runs).toBe(1);
+    await agent.stop(0);
+    start(second);
+    bus.handlers.get('wan.v1.ask.a.p')!(captured);
+    const commit = encodeCommit({
+      v: 1,
+      ...IDENTITY,
+      stream: { created: 'then', readTo: 1_000 },
+      atMs: NOON + 600_000,
+      boots: [],
+    });
+    bus.handlers.get('wan.v1.commit.a.p')!(seal('wan.v1.commit.a.p', commit, collector));
+    bus.handlers.get('wan.v1.ask.a.p')!(order(second, NOON));
+    await settle();
+    expect(runs).toBe(1);
+    bus.handlers.get('wan.v1.ask.a.p')!(order(second, NOON + 600_000));
+    await settle();
+    expect(runs).toBe(2);
   });
 
   it('says which version of throughput runs it speaks, where it takes part in them', async () => {

@@ -92,7 +92,7 @@ export interface AgentOptions {
   readonly clock: Clock;
   readonly bus: Bus;
   /** Opens what comes from the collector. */
-  readonly trust: Pick<Trust, 'open' | 'isPinned'>;
+  readonly trust: Pick<Trust, 'open' | 'isPinned' | 'takeOnce'>;
   readonly log: Log;
   readonly planStore: PlanStore;
   readonly spool: Spool;
@@ -223,6 +223,8 @@ export class Agent {
   #helloVersion = 0;
   #helloRetryMs = HELLO_RETRY_MS;
   #cancelHello: (() => void) | undefined;
+  /** The latest time that the collector signed, and when that was. */
+  #signed: { readonly ms: number; readonly atNs: number } | undefined;
   #stopped = false;
 
   constructor(options: AgentOptions) {
@@ -425,7 +427,16 @@ export class Agent {
 
   /** What is not signed may be anybody's. */
   #learnTime(ms: number): void {
-    if (this.#options.trust.isPinned) this.#options.learnTime?.(ms);
+    const { trust, learnTime, clock } = this.#options;
+    if (!trust.isPinned) return;
+    learnTime?.(ms);
+    if (ms > (this.#signedMs() ?? -1)) this.#signed = { ms, atNs: clock.monoNs() };
+  }
+
+  /** It is this late at least, by what the collector signed since the start. */
+  #signedMs(): number | undefined {
+    const signed = this.#signed;
+    return signed && signed.ms + (this.#options.clock.monoNs() - signed.atNs) / NS_PER_MS;
   }
 
   #onCommit(bytes: Uint8Array): void {
@@ -440,10 +451,11 @@ export class Agent {
   }
 
   #onAsk(bytes: Uint8Array, answer?: (bytes: Uint8Array) => void): void {
-    const { identity, trust } = this.#options;
+    const { identity, trust, bootId } = this.#options;
     try {
       const ask = decodeAsk(trust.open('ask', bytes), identity);
       if (ask.want === 'throughput') {
+        trust.takeOnce(ask.once, bootId, this.#signedMs());
         this.#runThroughput(ask.run, answer).catch((error: unknown) => {
           this.#options.log.error({ error: String(error) }, 'a throughput run could not be answered');
         });

@@ -59,6 +59,42 @@ describe('a probe that knows its collector', () => {
   });
 });
 
+describe('an ask that is good once', () => {
+  const BOOT = '00000000000000b1';
+  const pinned = (): Trust => new Trust(A, [collector.publicKey]);
+
+  test('is taken once in the run of the program that it is for, and in no other', () => {
+    const one = pinned();
+    one.takeOnce({ bootId: BOOT, atMs: 1_000 }, BOOT, undefined);
+    expect(() => one.takeOnce({ bootId: BOOT, atMs: 1_000 }, BOOT, undefined)).toThrow('ask that came before');
+    // After a restart nothing is remembered.
+    expect(() => pinned().takeOnce({ bootId: BOOT, atMs: 1_000 }, '00000000000000b2', undefined)).toThrow(
+      'ask for run',
+    );
+  });
+
+  test('is taken once however many others come, in whatever order the last 1,024 come', () => {
+    const one = pinned();
+    for (let i = 0; i < 3_000; i += 1) one.takeOnce({ bootId: BOOT, atMs: 1_000 + (i ^ 1) }, BOOT, undefined);
+    for (let i = 0; i < 3_000; i += 1) {
+      expect(() => one.takeOnce({ bootId: BOOT, atMs: 1_000 + i }, BOOT, undefined)).toThrow('came before');
+    }
+  });
+
+  test('is refused when it was held back for more than five minutes', () => {
+    const one = pinned();
+    expect(() => one.takeOnce({ bootId: BOOT, atMs: 1_000 }, BOOT, 301_001)).toThrow('held back for 300 s');
+    expect(() => one.takeOnce({ bootId: BOOT, atMs: 1_001 }, BOOT, 301_001)).not.toThrow();
+  });
+
+  test('is taken from an earlier collector until a later one has asked', () => {
+    const one = pinned();
+    one.takeOnce(undefined, BOOT, undefined);
+    one.takeOnce({ bootId: BOOT, atMs: 1_000 }, BOOT, undefined);
+    expect(() => one.takeOnce(undefined, BOOT, undefined)).toThrow('for no run');
+  });
+});
+
 test('a probe without an enrolment believes the broker', () => {
   const trust = new Trust(A, []);
   expect(trust.isPinned).toBe(false);

@@ -9,6 +9,7 @@ import {
   unseal,
   verifierOf,
   type Identity,
+  type Once,
   type SendMark,
   type Signer,
   type SubjectKind,
@@ -18,10 +19,16 @@ import type { Bus, OnMessage } from './bus.ts';
 
 /** Salts that are remembered of each kind that is said once. */
 const REMEMBERED = 1_024;
+/** An ask that is not held back comes within seconds. Collectors that take over from each other have clocks that differ by less. */
+const MAX_ASK_AGE_MS = 300_000;
 
 export class Trust {
   readonly #identity: Identity;
   #keys: readonly Verifier[];
+  /** When asks were made that were taken; those before are refused as a whole. */
+  readonly #askedMs = new Set<number>();
+  #askedBeforeMs = -1;
+  #isToldOnce = false;
   readonly #seen = new Map<SubjectKind, Set<string>>();
 
   /** @param collectorKeys none: whatever comes is believed. */
@@ -56,6 +63,36 @@ export class Trust {
     }
     if (kind !== 'plan') this.#remember(kind, found.salt);
     return body;
+  }
+
+  /**
+   * Whether an ask is for this run of the program and was not taken before, whatever was asked meanwhile. Once one was told for which run it is, all
+   * have to: those of an earlier collector are taken until then.
+   *
+   * @param bootId of this run.
+   * @param latestMs it is this late at least, by what the collector signed; undefined: nothing is known.
+   * @throws RejectedMessage `replayed` or `expired`.
+   */
+  takeOnce(once: Once | undefined, bootId: string, latestMs: number | undefined): void {
+    if (!this.isPinned) return;
+    if (once === undefined) {
+      if (this.#isToldOnce) throw new RejectedMessage('replayed', 'ask that is for no run of the program');
+      return;
+    }
+    const { atMs } = once;
+    if (once.bootId !== bootId) throw new RejectedMessage('replayed', `ask for run ${once.bootId}, this is ${bootId}`);
+    if (atMs <= this.#askedBeforeMs || this.#askedMs.has(atMs)) {
+      throw new RejectedMessage('replayed', 'ask that came before');
+    }
+    if (latestMs !== undefined && atMs < latestMs - MAX_ASK_AGE_MS) {
+      throw new RejectedMessage('expired', `ask that was held back for ${Math.round((latestMs - atMs) / 1_000)} s`);
+    }
+    this.#isToldOnce = true;
+    this.#askedMs.add(atMs);
+    if (this.#askedMs.size <= REMEMBERED) return;
+    const [oldest] = this.#askedMs;
+    this.#askedMs.delete(oldest!);
+    this.#askedBeforeMs = Math.max(this.#askedBeforeMs, oldest!);
   }
 
   #remember(kind: SubjectKind, salt: string): void {

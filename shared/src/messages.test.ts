@@ -118,6 +118,7 @@ const throughput = {
   v: 1 as const,
   ...owner,
   want: 'throughput' as const,
+  once: { bootId: '00000000000000b1', atMs: 1_767_614_400_000 },
   run: {
     role: 'source' as const,
     token: '0f'.repeat(32),
