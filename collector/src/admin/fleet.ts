@@ -482,11 +482,11 @@ function brokerConfigOf({ operator, system, account, leaves, certificates, broke
     [publicKeyOfSeed(account.seed), account.jwt],
   ].map(([key, jwt]) => `  ${key}: "${jwt}"\n`);
   const tls = `
-# Whoever does not speak TLS is not heard.
+# Whoever does not speak TLS is not heard. A connection counts before: it is let go soon.
 tls {
   cert_file: ${inBroker(broker, FILES.brokerCertificate)}
   key_file: ${inBroker(broker, FILES.brokerKey)}
-  timeout: 5
+  timeout: 3
 }
 `;
   return `# Made by wan-admin, which writes it anew at each change: include it, do not edit it.

@@ -105,7 +105,7 @@ function leafConfig(fleet: Fleet, accountJwt: string, options: NewLeaf): string 
 tls {
   cert_file: ${file('server.pem')}
   key_file: ${file('server.key')}
-  timeout: 5
+  timeout: 3
 }
 `;
   return `# Made by wan-admin leaf add: the broker of site ${site}.
