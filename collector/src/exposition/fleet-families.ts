@@ -345,7 +345,7 @@ function probeFamilies(view: MetricView): PlainFamily[] {
     ),
     perProbe(
       'wan_probe_flood_messages',
-      'Messages on the report subject of the probe that were read past, as it sends more than a probe may; 0 a minute after the last.',
+      'Reports and hellos of the probe that were read past, as it sends more than a probe may; 0 a minute after the last.',
       (probe) => view.quotas.reduce((sum, quota) => sum + quota.refusedOf(probe.identity), 0),
     ),
     perProbe(
