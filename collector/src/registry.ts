@@ -24,8 +24,8 @@ const MAX_BOOTS = 8;
 /** A probe may change what plans are made of so often at once, and then once in so long: each change is a new plan for all its peers. */
 const CHANGES_AT_ONCE = 4;
 const CHANGE_EVERY_MS = 15_000;
-/** Each name of a network and an uplink that a probe makes up is a set of series: it may bring so many at once, and then one in so long. */
-const NAMES_AT_ONCE = 64;
+/** Each name of a network and an uplink that a probe makes up is a set of series: it may bring two full hellos at once, and then one in so long. */
+const NAMES_AT_ONCE = 128;
 const NAME_EVERY_MS = 300_000;
 /** Names of its endpoints that are known to be its own, and cost nothing when they come back. */
 const MAX_NAMES = 128;

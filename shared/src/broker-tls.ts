@@ -5,16 +5,19 @@ import { checkServerIdentity, DEFAULT_CIPHERS, type PeerCertificate } from 'node
  * What a client offers in a handshake: the server chooses of it, before anything is known of its certificate. With a finite field (DHE, ffdhe8192) it would
  * choose the client's cost: 850 ms of the event loop for a prime of 10,000 bits, 120 ms for TLS 1.3's largest group, against 3 ms.
  */
-export const CLIENT_HANDSHAKE = {
-  ciphers: `${DEFAULT_CIPHERS}:!DHE`,
-  ecdhCurve: 'X25519:P-256:P-384:P-521',
-} as const;
+export function clientHandshake(): Handshake {
+  // Asked for late: a probe without TLS does not load it.
+  return { ciphers: `${DEFAULT_CIPHERS}:!DHE`, ecdhCurve: 'X25519:P-256:P-384:P-521' };
+}
 
-/** Options of the NATS client; what is set is insisted upon: a broker without TLS is not spoken to. */
-export interface BrokerTls {
-  readonly ca?: string;
+export interface Handshake {
   readonly ciphers: string;
   readonly ecdhCurve: string;
+}
+
+/** Options of the NATS client; what is set is insisted upon: a broker without TLS is not spoken to. */
+export interface BrokerTls extends Handshake {
+  readonly ca?: string;
   readonly checkServerIdentity: (host: string, certificate: PeerCertificate) => Error | undefined;
 }
 
@@ -28,7 +31,7 @@ export function brokerTls(servers: readonly string[], ca: string | undefined): B
   if (ca === undefined && !servers.some((url) => /^(?:tls|wss):/.test(url))) return undefined;
   const hosts = servers.map(hostOf);
   return {
-    ...CLIENT_HANDSHAKE,
+    ...clientHandshake(),
     ...(ca !== undefined && { ca }),
     checkServerIdentity: (_host, certificate) => {
       const problems = hosts.map((host) => checkServerIdentity(host, certificate));

@@ -9,7 +9,7 @@ import { connect as netConnect, createServer, isIP, type Socket } from 'node:net
 import { networkInterfaces } from 'node:os';
 import { Duplex, pipeline } from 'node:stream';
 import { connect as tlsConnect, type TLSSocket } from 'node:tls';
-import { brokerTls, CLIENT_HANDSHAKE, WanscopeError, type BrokerTls } from '@wanscope/shared';
+import { brokerTls, clientHandshake, WanscopeError, type BrokerTls } from '@wanscope/shared';
 import type { FlooredClock } from '../floored-clock.ts';
 import { encodeFrame, FrameReader, WEBSOCKET_OPCODES } from '../packet/websocket.ts';
 import { certificateProblem, readCertificates } from './certificate-time.ts';
@@ -188,7 +188,7 @@ async function secure(socket: Duplex, target: Target, tls: Partial<BrokerTls>, r
   const secured = tlsConnect({
     socket,
     ...(isIP(target.host) === 0 && { servername: serverName(target.host) }),
-    ...CLIENT_HANDSHAKE,
+    ...clientHandshake(),
     ...tls,
     // By the machine's clock nothing is valid. What it would have been asked is asked below, before a word is said.
     rejectUnauthorized: !isBehind,

@@ -15,7 +15,7 @@ import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import { connect as connectTls, TLSSocket, type ConnectionOptions } from 'node:tls';
 import {
-  CLIENT_HANDSHAKE,
+  clientHandshake,
   NS_PER_MS,
   type Family,
   type HttpPhase,
@@ -439,7 +439,7 @@ class HttpChannel implements ProbeChannel {
   #tlsOptions(resource: Resource): ConnectionOptions & { host: string; rejectUnauthorized: false } {
     const { trustedCertificates } = this.#dependencies;
     return {
-      ...CLIENT_HANDSHAKE,
+      ...clientHandshake(),
       host: resource.host,
       ...(isIP(resource.host) === 0 ? { servername: serverName(resource.host) } : {}),
       ...(trustedCertificates === undefined ? {} : { ca: [...trustedCertificates] }),
