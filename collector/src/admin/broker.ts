@@ -130,7 +130,7 @@ export async function hearClaims(options: HearOptions): Promise<void> {
             say(`a claim was not heard: ${messageOf(cause)}`);
             return;
           }
-          if (!quota.take(identity, users.length > 0, Date.now())) return;
+          if (!quota.take(identity, users.length > 0, performance.now())) return;
           // A reply subject is the caller's to choose: one that is not below its own inbox would be written with the issuer's rights.
           const { reply } = message;
           if (reply !== undefined && reply !== '' && !reply.startsWith(`${claimInboxPrefixOf(identity)}.`)) {

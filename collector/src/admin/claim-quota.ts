@@ -1,70 +1,33 @@
 /**
- * How often claims are heard, so that whoever asks without end does not keep the desk from the others. Names for which there are claims have a
- * quota each, and the names of a site one together: a leaf node can ask in every name of its site. All other names of a site share one: a claim for
- * a name that was never handed out is refused whatever it says. Those of one address take turns with those of others (fair-queue.ts).
+ * How often claims are heard, so that a client that repeats requests does not starve the others. Each name with a claim has a quota, and the names of
+ * a site have one together: a leaf node can publish under every name of its site. Names without a claim share one quota per site, since their
+ * requests are refused in any case. Addresses take turns (fair-queue.ts).
  */
-import { formatIdentity, NS_PER_MS, TokenBucket, type Identity } from '@wanscope/shared';
-
-interface Limit {
-  readonly perSecond: number;
-  readonly burst: number;
-}
+import { formatIdentity, NS_PER_MS, TokenBuckets, type Identity, type RateLimit } from '@wanscope/shared';
 
 /** A device asks twice and, when it is refused, every five minutes. */
-const OF_CLAIM: Limit = { perSecond: 0.1, burst: 10 };
+const OF_CLAIM: RateLimit = { perSecond: 0.1, burst: 10 };
 /** A site whose thousand routers start at once is heard within a minute. */
-const OF_SITE: Limit = { perSecond: 20, burst: 200 };
+const OF_SITE: RateLimit = { perSecond: 20, burst: 200 };
 /** The operator of a fresh claim may have typed its name wrong: some are answered. */
-const OF_STRANGERS: Limit = { perSecond: 0.5, burst: 10 };
-/** Buckets of a kind that are told apart; more share one, once those that are full are forgotten. */
+const OF_STRANGERS: RateLimit = { perSecond: 0.5, burst: 10 };
+/** Names with a bucket of their own, of each kind. */
 const MAX_BUCKETS = 20_000;
-const SWEEP_EVERY_MS = 1_000;
 
 export class ClaimQuota {
-  readonly #claims = new Buckets(OF_CLAIM);
-  readonly #sites = new Buckets(OF_SITE);
-  readonly #strangers = new Buckets(OF_STRANGERS);
+  readonly #claims = new TokenBuckets(OF_CLAIM, MAX_BUCKETS, 0);
+  readonly #sites = new TokenBuckets(OF_SITE, MAX_BUCKETS, 0);
+  readonly #strangers = new TokenBuckets(OF_STRANGERS, MAX_BUCKETS, 0);
 
   /**
    * Whether a request of this name is to be answered.
    *
    * @param isExpected there is a claim for it, whatever became of it.
+   * @param nowMs of a clock that is never set back.
    */
   take(identity: Identity, isExpected: boolean, nowMs: number): boolean {
-    if (!isExpected) return this.#strangers.take(identity.site, nowMs);
-    return this.#claims.take(formatIdentity(identity), nowMs) && this.#sites.take(identity.site, nowMs);
-  }
-}
-
-class Buckets {
-  readonly #limit: Limit;
-  readonly #buckets = new Map<string, TokenBucket>();
-  readonly #others: TokenBucket;
-  #sweptMs = -Infinity;
-
-  constructor(limit: Limit) {
-    this.#limit = limit;
-    this.#others = new TokenBucket(limit.perSecond, limit.burst, 0);
-  }
-
-  take(name: string, nowMs: number): boolean {
     const nowNs = nowMs * NS_PER_MS;
-    let bucket = this.#buckets.get(name);
-    if (bucket === undefined) {
-      if (this.#buckets.size >= MAX_BUCKETS) this.#sweep(nowMs);
-      if (this.#buckets.size >= MAX_BUCKETS) return this.#others.take(1, nowNs);
-      bucket = new TokenBucket(this.#limit.perSecond, this.#limit.burst, nowNs);
-      this.#buckets.set(name, bucket);
-    }
-    return bucket.take(1, nowNs);
-  }
-
-  /** Nothing is lost with a bucket that is full again. */
-  #sweep(nowMs: number): void {
-    if (Math.abs(nowMs - this.#sweptMs) < SWEEP_EVERY_MS) return;
-    this.#sweptMs = nowMs;
-    for (const [name, bucket] of this.#buckets) {
-      if (bucket.has(this.#limit.burst, nowMs * NS_PER_MS)) this.#buckets.delete(name);
-    }
+    if (!isExpected) return this.#strangers.take(identity.site, nowNs);
+    return this.#claims.take(formatIdentity(identity), nowNs) && this.#sites.take(identity.site, nowNs);
   }
 }

@@ -1,5 +1,5 @@
 /** What every reflector has in common: where it listens, what it did, and the bounds that keep it from being abused. */
-import { formatIdentity, TokenBucket, type Clock } from '@wanscope/shared';
+import { formatIdentity, TokenBuckets, type Clock, type RateLimit } from '@wanscope/shared';
 import type { DomainHandle, NativeModule } from '../net/native.ts';
 import { consentAnswer, readConsentRequest, type ConsentTransport } from '../packet/consent-token.ts';
 import type { ClosureCause } from '../net/listener-shares.ts';
@@ -72,27 +72,15 @@ export const CONNECTION_LIMITS = { total: 256, ofOneSource: 32, ofOnePeer: 128 }
 /** Sources that are told apart; all others share one bucket. */
 export const MAX_SOURCES = 16_384;
 
-/** Requests per second that one source address may make, and how many at once. */
-export interface RateLimit {
-  readonly perSecond: number;
-  readonly burst: number;
-}
-
-/** A token bucket for each source, bounded: when the table is full, newcomers share one. */
+/** A token bucket for each source, bounded. */
 export class SourceLimiter {
   readonly #clock: Clock;
-  readonly #limit: RateLimit;
-  readonly #buckets = new Map<string, TokenBucket>();
-  readonly #overflow: TokenBucket;
-  readonly #maxSources: number;
-  #sweptNs: number;
+  readonly #buckets: TokenBuckets;
 
+  /** @param limit requests that one source address may make. */
   constructor(clock: Clock, limit: RateLimit, maxSources = MAX_SOURCES) {
     this.#clock = clock;
-    this.#limit = limit;
-    this.#maxSources = maxSources;
-    this.#sweptNs = clock.monoNs();
-    this.#overflow = new TokenBucket(limit.perSecond, limit.burst, this.#sweptNs);
+    this.#buckets = new TokenBuckets(limit, maxSources, clock.monoNs());
   }
 
   get sources(): number {
@@ -101,23 +89,6 @@ export class SourceLimiter {
 
   /** @param source an address, or whatever else tells one from another. */
   allow(source: string): boolean {
-    const nowNs = this.#clock.monoNs();
-    let bucket = this.#buckets.get(source);
-    if (bucket === undefined) {
-      if (this.#buckets.size >= this.#maxSources) this.#sweep(nowNs);
-      if (this.#buckets.size >= this.#maxSources) return this.#overflow.take(1, nowNs);
-      bucket = new TokenBucket(this.#limit.perSecond, this.#limit.burst, nowNs);
-      this.#buckets.set(source, bucket);
-    }
-    return bucket.take(1, nowNs);
-  }
-
-  /** Forgets the sources whose buckets are full again: nothing is lost by it. At most once a second. */
-  #sweep(nowNs: number): void {
-    if (nowNs - this.#sweptNs < 1e9) return;
-    this.#sweptNs = nowNs;
-    for (const [source, bucket] of this.#buckets) {
-      if (bucket.has(this.#limit.burst, nowNs)) this.#buckets.delete(source);
-    }
+    return this.#buckets.take(source, this.#clock.monoNs());
   }
 }
