@@ -337,7 +337,7 @@ describe('planning', () => {
     expect(collector.registry.plannable()).toHaveLength(1_000);
   });
 
-  test('a probe that claims versions gets its own plan numbered anew, four times at once, and the fleet is not planned', async () => {
+  test('a probe that claims versions gets its own plan renumbered, four times at once, and the fleet is not planned again', async () => {
     for (const identity of [A, B, C]) say(helloOf(`${identity.site}/p`));
     await settle(2_000);
     const update = vi.spyOn(collector.plans, 'update');

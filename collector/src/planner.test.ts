@@ -640,7 +640,7 @@ describe('a plan at its bound', () => {
   });
 });
 
-test('what planning one probe throws is told, and the others are planned', () => {
+test('an error in planning one probe is reported, and the others are planned', () => {
   const config = full('targets: { u: { kind: external, url: "https://u.example/", tests: [web], from: [a] } }\n');
   const targets = new Map([...config.targets].map(([name, target]) => [name, { ...target, url: 'no url' }]));
   const fleet = ['a/p', 'b/p', 'hq/p'].map((name) => helloOf(name));

@@ -39,7 +39,7 @@ test('all the names of one site, which its leaf node can ask in, leave the other
   expect(quota.take({ site: 'branch', probe: 'r1' }, true, 1_000)).toBe(true);
 });
 
-test('forgets who has its whole quota again, so that more names than are told apart have one each', () => {
+test('drops full buckets when the table is full, so that further names get one of their own', () => {
   const quota = new ClaimQuota();
   for (let i = 0; i < 20_000; i += 1) quota.take({ site: `s${i}`, probe: 'r1' }, true, 0);
   // The next ones share a bucket of ten for now.

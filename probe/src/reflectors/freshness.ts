@@ -18,7 +18,7 @@ const RECENT_S = 10;
 const AGREED_S = 1;
 const AGREEING = 3;
 const SILENT_NS = 60 * NS_PER_S;
-/** Recent packets of an SSID that are told apart, as those of a session. */
+/** Recent packets of an SSID in which a copy is recognised, as in a session. */
 const WINDOW = 64;
 /** Windows of a peer beyond which those that are over are looked for. */
 const WINDOWS = 64;
