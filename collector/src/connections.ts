@@ -95,9 +95,10 @@ export class Connections {
     const connection = this.#bySocket.get(keyOf(request.socket));
     if (connection === undefined) return true;
     const { total, reserved, reservedOfOneAddress } = this.#limits;
-    const address = this.#isReserved(request) ? connection.address : undefined;
+    const isReserved = this.#isReserved(request);
+    const address = isReserved ? connection.address : undefined;
     const ofAddress = address === undefined ? 0 : (this.#reservedOf.get(address) ?? 0);
-    const isTooMuch = this.#isReserved(request) ? ofAddress >= reservedOfOneAddress : this.#active >= total - reserved;
+    const isTooMuch = isReserved ? ofAddress >= reservedOfOneAddress : this.#active >= total - reserved;
     if (connection.active === 0) connection.activeSinceMs = this.#nowMs();
     connection.active += 1;
     this.#active += 1;

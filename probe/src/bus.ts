@@ -315,14 +315,18 @@ export function newUserKeys(): UserKeys {
 }
 
 /** @throws Error when it is no seed. */
+function pairOf(seed: string): KeyPair {
+  return (nkeys as { fromSeed(seed: Uint8Array): KeyPair }).fromSeed(Buffer.from(seed, 'latin1'));
+}
+
+/** @throws Error when it is no seed. */
 export function publicKeyOf(seed: string): string {
-  return (nkeys as { fromSeed(seed: Uint8Array): KeyPair }).fromSeed(Buffer.from(seed, 'latin1')).getPublicKey();
+  return pairOf(seed).getPublicKey();
 }
 
 /** Signature by the key of a broker's user, base64url. @throws Error when it is no seed. */
 export function signedBy(seed: string, octets: Uint8Array): string {
-  const pair = (nkeys as { fromSeed(seed: Uint8Array): KeyPair }).fromSeed(Buffer.from(seed, 'latin1'));
-  return Buffer.from(pair.sign(octets)).toString('base64url');
+  return Buffer.from(pairOf(seed).sign(octets)).toString('base64url');
 }
 
 /** As the user of a claim, who may make it and hear the answer. */

@@ -2,7 +2,7 @@
 import { formatIdentity, type Identity } from '@wanscope/shared';
 import type { AuditAction } from '../audit.ts';
 import { answerClaim, type AnsweredClaim } from './claims.ts';
-import { filesOf, isOpenClaim, type Fleet } from './fleet.ts';
+import { filesOf, haveAccountsChanged, isOpenClaim, type Fleet } from './fleet.ts';
 import type { Folder } from './folder.ts';
 
 /** A device that was answered says that it has it on disk; what it says may be lost. */
@@ -83,7 +83,7 @@ export class ClaimDesk {
       const { fleet, outcome } = answered;
       if (fleet === before) return answered;
       folder.writeAll(filesOf(fleet));
-      if (fleet.account.jwt !== before.account.jwt) this.#untold = fleet;
+      if (haveAccountsChanged(before, fleet)) this.#untold = fleet;
       const name = formatIdentity(identity);
       if (outcome.kind === 'granted' && !outcome.isAgain) {
         note('enrol', name, { by: 'claim', key: outcome.key, revoked: outcome.revoked });

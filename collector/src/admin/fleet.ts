@@ -482,7 +482,7 @@ function brokerConfigOf({ operator, system, account, leaves, certificates, broke
     [publicKeyOfSeed(account.seed), account.jwt],
   ].map(([key, jwt]) => `  ${key}: "${jwt}"\n`);
   const tls = `
-# Whoever does not speak TLS is not heard. A connection counts before: it is let go soon.
+# TLS is required. A connection counts before its handshake, so the timeout is short.
 tls {
   cert_file: ${inBroker(broker, FILES.brokerCertificate)}
   key_file: ${inBroker(broker, FILES.brokerKey)}
@@ -591,18 +591,20 @@ export async function encodeFleetAccount(fleet: Fleet, isOfBroker: boolean): Pro
   );
 }
 
+/** Leaf nodes that are not revoked: at most one of a site. */
+export function leavesOf({ leaves }: Fleet): NonNullable<Fleet['leaves']>['sites'] {
+  return leaves?.sites.filter(({ revokedAtMs }) => revokedAtMs === undefined) ?? [];
+}
+
 /** Sites whose leaf node has no account of its own: as long as there is one, the fleet's account takes leaf nodes. */
-export function formerLeavesOf({ leaves }: Fleet): readonly string[] {
-  const former = leaves?.sites.filter((leaf) => leaf.ownAccount !== true && leaf.revokedAtMs === undefined) ?? [];
-  return former.map(({ site }) => site);
+export function formerLeavesOf(fleet: Fleet): readonly string[] {
+  return leavesOf(fleet).flatMap(({ site, ownAccount }) => (ownAccount === true ? [] : [site]));
 }
 
 /** What the fleet's account offers to leaf nodes, and takes from those that are there. */
-function leavesInAccount({ leaves }: Fleet): Pick<Account, 'exports' | 'imports'> {
-  const isThere = (site: string): boolean =>
-    leaves?.sites.some((leaf) => leaf.site === site && leaf.ownAccount === true && leaf.revokedAtMs === undefined) ===
-    true;
-  const accounts = (leaves?.accounts ?? []).filter(({ site }) => isThere(site));
+function leavesInAccount(fleet: Fleet): Pick<Account, 'exports' | 'imports'> {
+  const sites = new Set(leavesOf(fleet).flatMap(({ site, ownAccount }) => (ownAccount === true ? [site] : [])));
+  const accounts = (fleet.leaves?.accounts ?? []).filter(({ site }) => sites.has(site));
   if (accounts.length === 0) return {};
   return {
     exports: leafExchangeOf('*').toLeaf.map((subject) => ({ name: subject, subject, type: 'stream' })),

@@ -5,6 +5,7 @@ import {
   bytesOf,
   encodeFleetAccount,
   FleetError,
+  leavesOf,
   publicKeyOfSeed,
   seedOf,
   withAccount,
@@ -79,19 +80,22 @@ export async function revokeLeaf(fleet: Fleet, site: string, nowMs: number): Pro
   return withAccount(await withLeafAccount(withoutLeaf(fleet, site, nowMs), site));
 }
 
-export function hasLeaf({ leaves }: Fleet, site: string): boolean {
-  return leaves?.sites.some((one) => one.site === site && one.revokedAtMs === undefined) === true;
+export function hasLeaf(fleet: Fleet, site: string): boolean {
+  return leavesOf(fleet).some((one) => one.site === site);
 }
 
 function withoutLeaf(fleet: Fleet, site: string, nowMs: number): Fleet {
   const { leaves } = fleet;
   if (leaves === undefined) return fleet;
-  const isGone = (one: (typeof leaves.sites)[number]): boolean => one.site === site && one.revokedAtMs === undefined;
-  const revoked = leaves.sites.filter(isGone).map(({ user }) => [user, Math.floor(nowMs / 1_000)] as const);
+  const gone = leavesOf(fleet).filter((one) => one.site === site);
+  const revoked = gone.map(({ user }) => [user, Math.floor(nowMs / 1_000)] as const);
   return {
     ...fleet,
     revocations: { ...fleet.revocations, ...Object.fromEntries(revoked) },
-    leaves: { ...leaves, sites: leaves.sites.map((one) => (isGone(one) ? { ...one, revokedAtMs: nowMs } : one)) },
+    leaves: {
+      ...leaves,
+      sites: leaves.sites.map((one) => (gone.includes(one) ? { ...one, revokedAtMs: nowMs } : one)),
+    },
   };
 }
 

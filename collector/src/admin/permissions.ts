@@ -120,6 +120,8 @@ export function leafPermissions(site: string): Partial<UserPermissionsLimits> {
   };
 }
 
+const ofTemplate = leafExchangeOf(probe.site);
+
 /**
  * Of leaf nodes that were made before each had an account of its own: the broker holds them to what it sends them, not to what they
  * publish. Kept until `wan-admin leaf add` replaces them.
@@ -137,7 +139,7 @@ export const FORMER_LEAF_PERMISSIONS: Partial<UserPermissionsLimits> = {
       `${COLLECTOR_INBOX_PREFIX}.>`,
     ],
   },
-  sub: { allow: [...leafExchangeOf(probe.site).toLeaf, ...leafExchangeOf(probe.site).requests] },
+  sub: { allow: [...ofTemplate.toLeaf, ...ofTemplate.requests] },
   allowed_connection_types: ['LEAFNODE', 'LEAFNODE_WS'],
 };
 

@@ -143,7 +143,7 @@ export class BacklogQueue {
       this.lost.queueFull += late.samples;
       return;
     }
-    this.#waitingOf.set(probe, (this.#waitingOf.get(probe) ?? 0) + report.length);
+    addTo(this.#waitingOf, probe, report.length);
     const { identity, dictionary, countedAtMs, samples } = late;
     this.#waiting.push({ report, identity, dictionary, countedAtMs, samples });
     this.#waitingBytes += report.length;
@@ -205,12 +205,14 @@ export class BacklogQueue {
 
   /** Of what waits for the disk, or of the room there, once half of that is taken. */
   #hasItsShare(probe: string): boolean {
+    const room = this.#maxBytes();
+    const isMemoryScarce = this.#waitingBytes > MAX_WAITING_BYTES / 2;
+    const isDiskScarce = this.bytes >= room / 2;
+    if (!isMemoryScarce && !isDiskScarce) return false;
     const waiting = this.#waitingOf.get(probe) ?? 0;
     const share = 1 / this.#probes(probe);
-    if (this.#waitingBytes > MAX_WAITING_BYTES / 2 && waiting > MAX_WAITING_BYTES * share) return true;
-    const room = this.#maxBytes();
-    if (this.bytes < room / 2) return false;
-    return waiting + this.#sum(({ ofProbe }) => ofProbe.get(probe) ?? 0) > room * share;
+    if (isMemoryScarce && waiting > MAX_WAITING_BYTES * share) return true;
+    return isDiskScarce && waiting + this.#sum(({ ofProbe }) => ofProbe.get(probe) ?? 0) > room * share;
   }
 
   /** How many probes have something here, with this one; no more than share it. */
@@ -290,7 +292,7 @@ export class BacklogQueue {
         known.bytes += added.bytes;
         known.reports += added.reports;
         known.samples += added.samples;
-        for (const [probe, bytes] of added.ofProbe) known.ofProbe.set(probe, (known.ofProbe.get(probe) ?? 0) + bytes);
+        for (const [probe, bytes] of added.ofProbe) addTo(known.ofProbe, probe, bytes);
       }
       await this.#makeRoom();
     }
@@ -353,8 +355,7 @@ export class BacklogQueue {
     },
   ): void {
     const { identity, samples, countedAtMs, bytes } = report;
-    const probe = formatIdentity(identity);
-    segment.ofProbe.set(probe, (segment.ofProbe.get(probe) ?? 0) + bytes);
+    addTo(segment.ofProbe, formatIdentity(identity), bytes);
     segment.reports += 1;
     segment.samples += samples;
     segment.firstAtMs ??= countedAtMs;
@@ -365,6 +366,10 @@ export class BacklogQueue {
     for (const segment of this.#segments.values()) sum += of(segment);
     return sum;
   }
+}
+
+function addTo(sums: Map<string, number>, name: string, bytes: number): void {
+  sums.set(name, (sums.get(name) ?? 0) + bytes);
 }
 
 interface Head {
